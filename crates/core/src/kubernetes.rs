@@ -1,0 +1,68 @@
+//! Every label, annotation, object name and container name that Sealpod puts on or reads from Kubernetes objects.
+
+/// API group of the custom resources, and the prefix of every label and annotation.
+pub const GROUP: &str = "sealpod.dev";
+
+/// Pod label that asks for injection; its only valid value is `"true"`.
+pub const INJECT_LABEL: &str = "sealpod.dev/inject";
+/// Label on every object that the operator or injector makes, so that they watch only their own.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "sealpod";
+/// Label on a key Secret that names the binding's UID.
+pub const BINDING_UID_LABEL: &str = "sealpod.dev/binding-uid";
+
+/// What users write on pods, with type, default and an example.
+pub mod annotations {
+    /// List of names; default: every binding of the namespace whose `podSelector` matches. Example: `"db,mail"`.
+    pub const BINDING: &str = "sealpod.dev/binding";
+    /// List of container names; default: all. Which containers get the mounts. Example: `"app,migrate"`.
+    pub const CONTAINERS: &str = "sealpod.dev/containers";
+    /// `auto|sidecar|native|init`; default `auto`. Overrides the shape that is chosen by `restartPolicy`.
+    pub const MODE: &str = "sealpod.dev/mode";
+    /// Name of an init container; default: a known mesh proxy. Ours goes directly behind it. Example: `"my-proxy"`.
+    pub const AFTER: &str = "sealpod.dev/after";
+    /// Written by the injector: the names of the bindings that it put into the pod, by comma.
+    pub const INJECTED: &str = "sealpod.dev/injected";
+
+    /// All that users may write; anything else under the prefix is a typing error worth a warning.
+    pub const FOR_USERS: [&str; 4] = [BINDING, CONTAINERS, MODE, AFTER];
+}
+
+/// Field manager of every server-side apply of the controller.
+pub const FIELD_MANAGER: &str = "sealpod-operator";
+/// Finalizer on Application, Environment and SecretBinding.
+pub const FINALIZER: &str = "sealpod.dev/server";
+
+/// Owner label on server-side applications and environments: `<clusterId>/<namespace>/<namespace UID>/<name>`.
+pub const OWNER_LABEL: &str = "sealpod.dev/owner";
+/// What the owner label becomes when the object goes and the application stays.
+pub const RELEASED_BY_LABEL: &str = "sealpod.dev/released-by";
+/// Written by an administrator: the would-be owner's value, as consent to adopt.
+pub const ADOPTABLE_BY_LABEL: &str = "sealpod.dev/adoptable-by";
+
+/// The containers that the injector adds.
+pub const SIDECAR_CONTAINER: &str = "sealpod";
+pub const INIT_CONTAINER: &str = "sealpod-init";
+
+/// The sidecar's user and group. The group is appended to the pod's `supplementalGroups`, so that files of mode 0440
+/// are readable by containers of any uid.
+pub const SIDECAR_UID: i64 = 65_532;
+pub const SHARED_GID: i64 = 64_999;
+
+/// Default mount path of a binding: this and its name.
+pub const MOUNT_ROOT: &str = "/var/run/secrets/sealpod.dev";
+
+/// Name of the Secret that holds a binding's key, CA and file settings.
+pub fn key_secret_name(binding: &str) -> String {
+    format!("{binding}-sealpod-key")
+}
+
+/// Name of a binding's service account on the server.
+pub fn service_account_name(cluster_id: &str, namespace: &str, binding: &str) -> String {
+    format!("k8s/{cluster_id}/{namespace}/{binding}")
+}
+
+/// Value of the owner label.
+pub fn owner(cluster_id: &str, namespace: &str, namespace_uid: &str, name: &str) -> String {
+    format!("{cluster_id}/{namespace}/{namespace_uid}/{name}")
+}

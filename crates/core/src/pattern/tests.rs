@@ -1,0 +1,141 @@
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn matches(pattern: &str, text: &str) -> bool {
+    pattern
+        .parse::<Pattern>()
+        .unwrap_or_else(|e| panic!("{pattern:?}: {e}"))
+        .matches(text)
+}
+
+#[test]
+fn wildcards_match_runs_single_characters_and_alternatives() {
+    for (pattern, yes, no) in [
+        ("*", &["", "a", "a/b", "ü"][..], &[][..]),
+        ("api-*", &["api-", "api-x", "api-a/b"], &["api", "xapi-"]),
+        ("*-prod", &["-prod", "eu-prod"], &["prod", "eu-prod-x", "EU-PROD"]),
+        ("a?c", &["abc", "aüc"], &["ac", "abbc"]),
+        ("api-{v1,v2}", &["api-v1", "api-v2"], &["api-", "api-v3", "api-v1v2"]),
+        ("{a*,b?}-x", &["a-x", "aaa-x", "bb-x"], &["b-x", "bbb-x"]),
+        ("a{-old,}", &["a", "a-old"], &["a-", "a-old-old"]),
+        ("{a,b}{c,d}", &["ac", "bd"], &["ab", "a", "acd"]),
+        (r"\*\?\{\}\,\\", &[r"*?{},\"], &["a"]),
+        ("a,b}", &["a,b}"], &["a"]),
+        (r"{a\,b,c\}}", &["a,b", "c}"], &["a", "b"]),
+    ] {
+        for text in yes {
+            assert!(matches(pattern, text), "{pattern} should match {text:?}");
+        }
+        for text in no {
+            assert!(!matches(pattern, text), "{pattern} should not match {text:?}");
+        }
+    }
+}
+
+#[test]
+fn bad_patterns_say_what_is_wrong() {
+    use PatternError::*;
+    for (pattern, error) in [
+        ("", Empty),
+        ("a\\", DanglingEscape),
+        ("{a", OpenGroup),
+        ("{a,{b}}", NestedGroup),
+        ("{}", EmptyGroup),
+        ("{,}", EmptyGroup),
+        ("{1,2,3,4,5,6,7,8,9}", TooManyAlternatives),
+        (&"a".repeat(257), TooLong),
+    ] {
+        assert_eq!(pattern.parse::<Pattern>(), Err(error), "{pattern:?}");
+    }
+    assert!(matches("{1,2,3,4,5,6,7,8}", "8"));
+}
+
+#[test]
+fn the_limit_does_not_count_escapes() {
+    assert!(matches(&"\\*".repeat(256), &"*".repeat(256)));
+    assert_eq!("\\*".repeat(257).parse::<Pattern>(), Err(PatternError::TooLong));
+}
+
+#[test]
+fn only_a_pattern_without_wildcards_is_a_literal() {
+    assert_eq!(r"a\*b".parse::<Pattern>().unwrap().literal().as_deref(), Some("a*b"));
+    assert_eq!("a*b".parse::<Pattern>().unwrap().literal(), None);
+    assert_eq!("{a}".parse::<Pattern>().unwrap().literal(), None);
+}
+
+#[test]
+fn no_pattern_makes_the_matcher_backtrack() {
+    let pattern: Pattern = "{a*,*a,?*}".repeat(25).parse().unwrap();
+    let text = "a".repeat(10_000) + "b";
+    let start = Instant::now();
+    pattern.matches(&text);
+    // A backtracking matcher needs longer than the universe has; the bound only has to tell the two apart.
+    assert!(start.elapsed().as_secs() < 20);
+}
+
+/// The reference: expands the groups, then the textbook recursive definition of `*` and `?`.
+fn reference(pattern: &[Piece], text: &[char]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, rest) => rest.is_none(),
+        (Some((Piece::Run, tail)), rest) => {
+            reference(tail, text) || rest.is_some_and(|(_, rest)| reference(pattern, rest))
+        }
+        (Some((Piece::Group(alternatives), tail)), _) => alternatives
+            .iter()
+            .any(|a| reference(&[a.as_slice(), tail].concat(), text)),
+        (Some((Piece::One, tail)), Some((_, rest))) => reference(tail, rest),
+        (Some((Piece::Char(want), tail)), Some((c, rest))) => want == c && reference(tail, rest),
+        (Some(_), None) => false,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Char(char),
+    One,
+    Run,
+    Group(Vec<Vec<Piece>>),
+}
+
+fn source(pieces: &[Piece]) -> String {
+    let one = |piece: &Piece| match piece {
+        Piece::Char(c) => Pattern::escape(&c.to_string()),
+        Piece::One => "?".to_owned(),
+        Piece::Run => "*".to_owned(),
+        Piece::Group(all) => format!("{{{}}}", all.iter().map(|a| source(a)).collect::<Vec<_>>().join(",")),
+    };
+    pieces.iter().map(one).collect()
+}
+
+fn plain() -> impl Strategy<Value = Piece> {
+    prop_oneof![4 => proptest::char::ranges(vec!['a'..='c', '*'..=',', '{'..='}'].into()).prop_map(Piece::Char),
+        1 => Just(Piece::One), 1 => Just(Piece::Run)]
+}
+
+fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+    let group = prop::collection::vec(prop::collection::vec(plain(), 1..3), 1..4).prop_map(Piece::Group);
+    prop::collection::vec(prop_oneof![5 => plain(), 1 => group], 1..7)
+}
+
+proptest! {
+    #[test]
+    fn matching_agrees_with_the_textbook_definition(pieces in pieces(), text in "[abc*,{}]{0,8}") {
+        let chars: Vec<char> = text.chars().collect();
+        prop_assert_eq!(matches(&source(&pieces), &text), reference(&pieces, &chars));
+    }
+
+    #[test]
+    fn an_escaped_text_matches_itself_and_is_a_literal(text in "\\PC{1,40}") {
+        let pattern: Pattern = Pattern::escape(&text).parse().unwrap();
+        prop_assert!(pattern.matches(&text));
+        prop_assert_eq!(pattern.literal(), Some(text));
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
+        let _ = text.parse::<Pattern>().map(|p| p.matches(&text));
+    }
+}

@@ -1,0 +1,13 @@
+//! The JSON of the REST planes. Requests refuse unknown fields by name; answers are read leniently, so that an older
+//! client goes on beside a newer server.
+
+pub mod bundle;
+pub mod headers;
+pub mod management;
+pub mod org;
+pub mod problem;
+
+use std::collections::BTreeMap;
+
+/// Labels of applications, environments and service accounts.
+pub type Labels = BTreeMap<String, String>;

@@ -1,0 +1,189 @@
+//! Bodies of the organization plane (`/api/orgs`): `snake_case`.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Labels;
+use crate::redacted::{Encoding, SecretText};
+use crate::{Pattern, Time};
+
+#[cfg(feature = "openapi")]
+use utoipa::ToSchema;
+
+/// `PUT …/secrets/{key}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PutSecret {
+    #[serde(serialize_with = "SecretText::serialize_exposed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub value: SecretText,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub encoding: Encoding,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+}
+
+/// Answer to `PUT …/secrets/{key}`: never the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct SecretMetadata {
+    pub id: Uuid,
+    pub key: String,
+    pub version: u64,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// `GET …/secrets/{key}`: the active version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct SecretWithValue {
+    pub key: String,
+    #[serde(serialize_with = "SecretText::serialize_exposed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub value: SecretText,
+    pub version: u64,
+    pub encoding: Encoding,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// An item of `GET …/secrets`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct SecretListItem {
+    pub id: Uuid,
+    pub key: String,
+    /// The active version; null where no version is active now.
+    pub version: Option<u64>,
+    pub description: Option<String>,
+    pub updated_at: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Permission {
+    Read,
+    Write,
+    Admin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectType {
+    User,
+    ServiceAccount,
+}
+
+/// `POST /api/orgs/{org}/acl`: makes a rule, or replaces the one of the same subject and patterns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateAclRule {
+    pub subject_type: SubjectType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_id: Option<Uuid>,
+    /// Instead of `subject_id`, for users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    pub project_pattern: Pattern,
+    pub env_pattern: Pattern,
+    #[serde(default = "Pattern::any")]
+    pub key_pattern: Pattern,
+    /// Whether the rule also lets its subject read configurations.
+    #[serde(default)]
+    pub configurations: bool,
+    pub permission: Permission,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct AclRule {
+    pub id: Uuid,
+    pub subject_type: SubjectType,
+    pub subject_id: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    pub project_pattern: Pattern,
+    pub env_pattern: Pattern,
+    pub key_pattern: Pattern,
+    pub configurations: bool,
+    pub permission: Permission,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// `POST /api/orgs/{org}/service-accounts`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateServiceAccount {
+    pub name: String,
+    /// Slug of the one project that the account may reach; absent: the whole organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct CreatedServiceAccount {
+    pub id: Uuid,
+    pub name: String,
+    pub project: Option<String>,
+    /// `cr_sa_…`; shown this once.
+    #[serde(serialize_with = "SecretText::serialize_exposed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub api_key: SecretText,
+    /// The first 12 characters of the key.
+    pub key_prefix: String,
+    pub expires_at: Option<Time>,
+    #[serde(default)]
+    pub labels: Labels,
+    pub created_at: Time,
+}
+
+/// An item of `GET /api/orgs/{org}/service-accounts`: never a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct ServiceAccount {
+    pub id: Uuid,
+    pub name: String,
+    pub project: Option<String>,
+    pub key_prefix: String,
+    pub expires_at: Option<Time>,
+    #[serde(default)]
+    pub labels: Labels,
+    pub created_at: Time,
+    pub last_used_at: Option<Time>,
+}
+
+/// `POST /api/orgs/{org}/service-accounts/{id}/rotate`; without a body earlier keys die at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RotateServiceAccount {
+    /// How long the key in use lives on, in seconds.
+    #[serde(default)]
+    pub overlap_seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct RotatedServiceAccountKey {
+    #[serde(serialize_with = "SecretText::serialize_exposed")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub api_key: SecretText,
+    pub key_prefix: String,
+    pub old_key_expires_at: Option<Time>,
+}

@@ -1,0 +1,46 @@
+//! Errors of every plane: RFC 9457 problem documents.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// An error answer. `code` is stable and is what programs decide by; `detail` is for people and may change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    #[serde(rename = "type", default = "about_blank")]
+    pub kind: String,
+    #[serde(default)]
+    pub title: String,
+    pub status: u16,
+    #[serde(default)]
+    pub detail: String,
+    pub code: String,
+    /// What is wrong with each field, for `validation_failed`; an item of an array is named `[2].expiresAt`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<String, Vec<String>>,
+}
+
+fn about_blank() -> String {
+    "about:blank".to_owned()
+}
+
+/// The values of [`Problem::code`] that callers decide by.
+pub mod codes {
+    pub const VALIDATION_FAILED: &str = "validation_failed";
+    pub const UNAUTHORIZED: &str = "unauthorized";
+    pub const FORBIDDEN: &str = "forbidden";
+    pub const NOT_FOUND: &str = "not_found";
+    pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+    pub const CONFLICT: &str = "conflict";
+    pub const PRECONDITION_FAILED: &str = "precondition_failed";
+    pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
+    pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
+    pub const RATE_LIMITED: &str = "rate_limited";
+    pub const INTERNAL: &str = "internal";
+    pub const UNAVAILABLE: &str = "unavailable";
+    pub const DISK_FULL: &str = "disk_full";
+    pub const TIMEOUT: &str = "timeout";
+}
