@@ -1,0 +1,171 @@
+//! Probes and metrics, on a listener of their own.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Probes and scrapes are short; one that is open at the stop is not worth more.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// A registry for one process: every name begins with `sealpod_`, and `sealpod_build_info` is in it.
+pub fn registry(component: &'static str, version: &'static str) -> Registry {
+    let mut registry = Registry::with_prefix("sealpod");
+    registry.register(
+        "build",
+        "Which program this is",
+        Info::new(vec![("component", component), ("version", version)]),
+    );
+    registry
+}
+
+/// Why a process is not ready, by the part that says so. Clones share their state.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Readiness {
+    /// Ready until a part objects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `part` is not ready; `reason` is for people and must hold no secret.
+    pub fn block(&self, part: &'static str, reason: impl Into<String>) {
+        self.parts().insert(part, reason.into());
+    }
+
+    /// `part` is ready.
+    pub fn clear(&self, part: &'static str) {
+        self.parts().remove(part);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.parts().is_empty()
+    }
+
+    /// Each part that is not ready, with its reason.
+    pub fn reasons(&self) -> Vec<(&'static str, String)> {
+        self.parts()
+            .iter()
+            .map(|(part, reason)| (*part, reason.clone()))
+            .collect()
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
+        // The map is whole after every single step, so a panic elsewhere cannot have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// 200 `ok`, or 503 with a line for each part that is not ready.
+impl IntoResponse for &Readiness {
+    fn into_response(self) -> Response {
+        let reasons = self.reasons();
+        if reasons.is_empty() {
+            return "ok\n".into_response();
+        }
+        let mut text = String::new();
+        for (part, reason) in reasons {
+            let _ = writeln!(text, "{part}: {reason}");
+        }
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+/// `/livez` and `/healthz`: the process answers. `/readyz`: it can do its work. `/metrics`: its numbers.
+pub fn router(registry: Arc<Registry>, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+        .merge(probes(readiness))
+}
+
+/// The probes alone, for a listener that serves other things too.
+pub fn probes<S: Clone + Send + Sync + 'static>(readiness: Readiness) -> Router<S> {
+    Router::new()
+        .route("/livez", get(|| std::future::ready("ok\n")))
+        .route("/healthz", get(|| std::future::ready("ok\n")))
+        .route("/readyz", get(move || std::future::ready((&readiness).into_response())))
+}
+
+fn metrics(registry: &Registry) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Binds `address` and serves [`router`] until `shutdown`.
+pub async fn serve(
+    address: SocketAddr,
+    registry: Arc<Registry>,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    serve_on(crate::serve::bind(address)?, registry, readiness, shutdown).await
+}
+
+/// As [`serve`], on a listener from [`crate::serve::bind`], so that an occupied port is found before work begins.
+pub async fn serve_on(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    crate::serve::run(listener, None, router(registry, readiness), shutdown, DRAIN).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    async fn ask(router: &Router, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_lists_every_reason_and_liveness_ignores_them() {
+        let readiness = Readiness::new();
+        let router = router(Arc::new(registry("test", "1.2.3")), readiness.clone());
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
+        readiness.block("store", "opening");
+        readiness.block("lease", "held by another");
+        let want = "lease: held by another\nstore: opening\n".to_owned();
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::SERVICE_UNAVAILABLE, want));
+        assert_eq!(ask(&router, "/livez").await.0, StatusCode::OK);
+        assert_eq!(ask(&router, "/healthz").await.0, StatusCode::OK);
+        readiness.clear("store");
+        readiness.clear("lease");
+        assert_eq!(ask(&router, "/readyz").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn metrics_name_the_build_and_end_properly() {
+        let router = router(Arc::new(registry("test", "1.2.3")), Readiness::new());
+        let (status, text) = ask(&router, "/metrics").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(
+            text.contains(r#"sealpod_build_info{component="test",version="1.2.3"} 1"#),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,133 @@
+//! One way to serve HTTP or HTTPS: bounded handshakes and headers, no Nagle delay, a bounded drain at the end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use axum::Router;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::{Handle, Server};
+use hyper_util::rt::TokioTimer;
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may take to send its headers, and how long a kept connection may rest between two requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Binds a listener; the error names the address.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves `router` until `shutdown`, then lets open requests finish for at most `drain`. Handlers find the peer's
+/// address as `ConnectInfo<SocketAddr>`.
+pub async fn run(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    router: Router,
+    shutdown: CancellationToken,
+    drain: Duration,
+) -> io::Result<()> {
+    let handle = Handle::new();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = prepare(axum_server::from_tcp(listener)?, &handle).acceptor(NoDelayAcceptor::new());
+    let serving = async {
+        match tls {
+            Some(config) => {
+                server
+                    .map(|plain| RustlsAcceptor::new(config).acceptor(plain))
+                    .serve(service)
+                    .await
+            }
+            None => server.serve(service).await,
+        }
+    };
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = shutdown.cancelled() => handle.graceful_shutdown(Some(drain)),
+    }
+    serving.await
+}
+
+fn prepare(mut server: Server<SocketAddr>, handle: &Handle<SocketAddr>) -> Server<SocketAddr> {
+    let builder = server.http_builder();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEADER_TIMEOUT)
+        .keep_alive_timeout(HEADER_TIMEOUT);
+    server.handle(handle.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::extract::ConnectInfo;
+    use axum::routing::get;
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn start(
+        router: Router,
+        drain: Duration,
+    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<io::Result<()>>) {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(listener, None, router, shutdown.clone(), drain));
+        (address, shutdown, task)
+    }
+
+    async fn fetch(address: SocketAddr) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_request_in_flight_at_the_stop_is_answered() {
+        let router = Router::new().route(
+            "/",
+            get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                peer.ip().to_string()
+            }),
+        );
+        let (address, shutdown, task) = start(router, Duration::from_secs(10));
+        let request = tokio::spawn(fetch(address));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        shutdown.cancel();
+        assert!(request.await.unwrap().ends_with("127.0.0.1"));
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_does_not_hold_the_stop() {
+        let router = Router::new().route("/", get(|| async { std::future::pending::<()>().await }));
+        let (address, shutdown, task) = start(router, Duration::from_millis(100));
+        let request = tokio::spawn(fetch(address));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let before = Instant::now();
+        shutdown.cancel();
+        task.await.unwrap().unwrap();
+        assert!(before.elapsed() < Duration::from_secs(5));
+        assert_eq!(request.await.unwrap(), "", "no answer was made up");
+    }
+
+    #[test]
+    fn an_occupied_port_is_named() {
+        let taken = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.local_addr().unwrap();
+        assert!(bind(address).unwrap_err().to_string().contains(&address.to_string()));
+    }
+}
