@@ -1,0 +1,287 @@
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::{CustomResource, KubeSchema, ResourceExt};
+use schemars::JsonSchema;
+use sealpod_core::kubernetes::MOUNT_ROOT;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{
+    ApplicationReference, DURATION_PATTERN, ParseError, SIZE_PATTERN, SLUG_PATTERN, conditions_schema, parse_duration,
+    parse_size,
+};
+
+/// Which secrets of one application environment which pods get, where and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "sealpod.dev",
+    version = "v1alpha1",
+    kind = "SecretBinding",
+    plural = "secretbindings",
+    shortname = "sb",
+    category = "sealpod",
+    namespaced,
+    status = "SecretBindingStatus",
+    derive = "PartialEq",
+    doc = "Delivers secrets of one application environment as files to the pods of its namespace that carry the label `sealpod.dev/inject: \"true\"`.",
+    validation = Rule::new("self.metadata.name.size() <= 200").message("metadata.name must be at most 200 characters"),
+    printcolumn(name = "Application", type_ = "string", json_path = ".spec.applicationRef.name"),
+    printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
+    printcolumn(name = "Key-Rotated", type_ = "date", json_path = ".status.keyRotatedAt", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct SecretBindingSpec {
+    /// The Application whose secrets are read, in the same namespace.
+    pub application_ref: ApplicationReference,
+
+    /// Slug of the environment on the server; no Environment object is needed for it.
+    #[schemars(length(min = 1, max = 100), regex(pattern = SLUG_PATTERN))]
+    pub environment: String,
+
+    /// Which secrets are written to which files. Absent: all secrets of the environment, each under its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500), extend("x-kubernetes-list-type" = "atomic"))]
+    pub secrets: Option<Vec<SecretSelection>>,
+
+    /// Directory of the files in the containers; an absolute path. Default: `/var/run/secrets/sealpod.dev/<metadata.name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024), regex(pattern = "^(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)+$"))]
+    #[x_kube(validation = Rule::new("!self.split('/').exists(s, s == '.' || s == '..')")
+        .message("mountPath must not hold `.` or `..`"))]
+    pub mount_path: Option<String>,
+
+    /// Size of the memory-backed volume. Half of it is usable, because a change holds the old and the new files.
+    #[serde(default = "default_size_limit")]
+    #[schemars(length(max = 16), regex(pattern = SIZE_PATTERN))]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('64Ki')) >= 0 && quantity(self).compareTo(quantity('4Gi')) <= 0")
+        .message("sizeLimit must be 64Ki to 4Gi"))]
+    pub size_limit: String,
+
+    /// Mode of the files, as the integer that Kubernetes takes in `defaultMode`: 288 in JSON, 0440 in YAML (which reads
+    /// it as octal). Containers of any user may read files of mode 0440.
+    #[serde(default = "default_mode")]
+    #[schemars(range(min = 0, max = 511))]
+    pub mode: i32,
+
+    /// Which pods of the namespace get the files without naming this binding. Absent: every pod that asks for injection.
+    /// A convenience, not a boundary: whoever may create pods in the namespace can mount its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+
+    /// Service accounts whose pods may get the files. Absent: any. A convenience, as is `podSelector`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub service_account_names: Vec<String>,
+
+    /// How often pods ask for changes, beside the long poll.
+    #[serde(default = "default_refresh_interval")]
+    #[schemars(length(max = 24), regex(pattern = DURATION_PATTERN))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
+        .message("refreshInterval must be 5s to 24h"))]
+    pub refresh_interval: String,
+
+    /// Whether pods also hold a long poll open, by which changes arrive within a second.
+    #[serde(default = "yes")]
+    pub watch: bool,
+
+    /// Rotation of the key with which pods read.
+    #[serde(default)]
+    pub key_rotation: KeyRotation,
+}
+
+fn default_size_limit() -> String {
+    "16Mi".to_owned()
+}
+
+fn default_mode() -> i32 {
+    0o440
+}
+
+fn default_refresh_interval() -> String {
+    "30s".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One secret, or all whose names match a pattern.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.name) != has(self.pattern)").message("give either name or pattern"))]
+#[x_kube(validation = Rule::new("has(self.name) || !has(self.version)").message("version goes with name, not with pattern"))]
+#[x_kube(validation = Rule::new("!has(self.name) || has(self.path) || self.name.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*$')")
+    .message("this name is no file name: set path"))]
+pub struct SecretSelection {
+    /// Name of a secret, taken literally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub name: Option<String>,
+
+    /// Pattern of names: `*` any run of characters, `?` one character, `{a,b}` alternatives, `\` takes the next character literally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub pattern: Option<String>,
+
+    /// For a name: the file below `mountPath`. Default: the name. For a pattern: a folder. Default: `mountPath` itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,252}){0,7}$")
+    )]
+    pub path: Option<String>,
+
+    /// Mode of these files instead of `spec.mode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 511))]
+    pub mode: Option<i32>,
+
+    /// Whether pods may start without it. Default: `false` for a name, `true` for a pattern.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+
+    /// This version instead of the active one; only with `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub version: Option<i64>,
+
+    /// `base64`: the value is base64 text, and the bytes that it stands for are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<SecretDecode>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretDecode {
+    Base64,
+}
+
+/// How often the key is replaced, and how long the one before it lives on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.overlap) >= duration('10m')")
+    .message("overlap must be at least 10m: the kubelet takes up to 90 seconds to bring a new key to running pods"))]
+#[x_kube(validation = Rule::new("duration(self.interval) >= duration(self.overlap) + duration(self.overlap)")
+    .message("interval must be at least twice the overlap"))]
+pub struct KeyRotation {
+    /// Age at which the key is replaced.
+    #[serde(default = "default_interval")]
+    #[schemars(length(max = 24), regex(pattern = DURATION_PATTERN))]
+    pub interval: String,
+
+    /// How long the replaced key still works.
+    #[serde(default = "default_overlap")]
+    #[schemars(length(max = 24), regex(pattern = DURATION_PATTERN))]
+    pub overlap: String,
+}
+
+fn default_interval() -> String {
+    "24h".to_owned()
+}
+
+fn default_overlap() -> String {
+    "1h".to_owned()
+}
+
+impl Default for KeyRotation {
+    fn default() -> Self {
+        Self {
+            interval: default_interval(),
+            overlap: default_overlap(),
+        }
+    }
+}
+
+/// What the controller last saw. For display: nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretBindingStatus {
+    /// `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Id of the binding's service account on the server.
+    #[serde(default, rename = "serviceAccountID", skip_serializing_if = "Option::is_none")]
+    pub service_account_id: Option<String>,
+
+    /// Secret that holds the key with which pods read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_name: Option<String>,
+
+    /// When the key was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_rotated_at: Option<Time>,
+
+    /// The secrets that pods get, by name; at most 500 are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub secrets: Vec<SecretStatus>,
+
+    /// `Ready` sums up the others; `AccessGranted`: the binding's key may read what the spec names; `SecretsResolved`:
+    /// all of it has an active version; `KeyFresh`: the key works and is not due for rotation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions_schema")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A secret that the binding names or matches; never its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretStatus {
+    /// Name of the secret.
+    pub name: String,
+
+    /// The version that pods get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+
+    /// `Active`: pods get it. `Missing`: there is none, or no version of it is active now. `Denied`: the key may not read it.
+    /// `NeedsPath`: its name is no file name, so it is left out until `spec.secrets` gives it a path.
+    pub state: SecretState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum SecretState {
+    Active,
+    Missing,
+    Denied,
+    NeedsPath,
+}
+
+impl SecretBinding {
+    /// Directory of the files in the containers.
+    pub fn mount_path(&self) -> String {
+        let default = || format!("{MOUNT_ROOT}/{}", self.name_any());
+        self.spec.mount_path.clone().unwrap_or_else(default)
+    }
+}
+
+impl SecretBindingSpec {
+    /// Size of the volume in bytes.
+    pub fn size_limit(&self) -> Result<u64, ParseError> {
+        parse_size(&self.size_limit)
+    }
+
+    pub fn refresh_interval(&self) -> Result<Duration, ParseError> {
+        parse_duration(&self.refresh_interval)
+    }
+}
+
+impl KeyRotation {
+    pub fn interval(&self) -> Result<Duration, ParseError> {
+        parse_duration(&self.interval)
+    }
+
+    pub fn overlap(&self) -> Result<Duration, ParseError> {
+        parse_duration(&self.overlap)
+    }
+}

@@ -1,0 +1,226 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn schema(crd: &CustomResourceDefinition) -> Value {
+    let version = &crd.spec.versions[0];
+    let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+    serde_json::to_value(schema.expect("every kind has a schema")).unwrap()
+}
+
+fn each_node(path: &str, node: &Value, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, node);
+    for (name, child) in node["properties"].as_object().into_iter().flatten() {
+        each_node(&format!("{path}.{name}"), child, visit);
+    }
+    for key in ["items", "additionalProperties"] {
+        if node[key].is_object() {
+            each_node(&format!("{path}[]"), &node[key], visit);
+        }
+    }
+}
+
+#[test]
+#[ignore]
+fn print() {
+    for crd in all() {
+        println!("---\n{}", yaml(&crd));
+    }
+}
+
+#[test]
+fn kubectl_explain_has_a_text_for_every_field() {
+    for crd in all() {
+        each_node(&crd.spec.names.kind, &schema(&crd), &mut |path, node| {
+            for (name, child) in node["properties"].as_object().into_iter().flatten() {
+                assert!(child["description"].is_string(), "{path}.{name}");
+            }
+        });
+    }
+}
+
+#[test]
+fn the_schemas_are_structural_and_every_list_says_how_it_merges() {
+    for crd in all() {
+        each_node(&crd.spec.names.kind, &schema(&crd), &mut |path, node| {
+            assert!(node["type"].is_string(), "{path} has no type");
+            for forbidden in ["$ref", "oneOf", "anyOf", "definitions", "const"] {
+                assert!(node.get(forbidden).is_none(), "{path} has {forbidden}");
+            }
+            let foreign = path.contains("podSelector");
+            if node["type"] == "array" && !foreign {
+                assert!(node["x-kubernetes-list-type"].is_string(), "{path}");
+            }
+            // The API server warns about formats that it does not know.
+            let known = [Value::Null, json!("int32"), json!("int64"), json!("date-time")];
+            assert!(known.contains(&node["format"]), "{path}: {}", node["format"]);
+        });
+    }
+}
+
+#[test]
+fn each_kind_has_its_names_columns_and_a_status_of_its_own() {
+    let names: Vec<_> = all().into_iter().map(|crd| crd.spec.names).collect();
+    let short: Vec<_> = names.iter().flat_map(|n| n.short_names.clone().unwrap()).collect();
+    assert_eq!(short, ["app", "senv", "sb"]);
+    assert!(names.iter().all(|n| n.categories == Some(vec!["sealpod".to_owned()])));
+    for crd in all() {
+        let version = &crd.spec.versions[0];
+        assert!(version.subresources.as_ref().unwrap().status.is_some());
+        let columns: Vec<_> = version.additional_printer_columns.as_ref().unwrap().iter().collect();
+        for name in ["Ready", "Reason", "Age"] {
+            assert!(columns.iter().any(|c| c.name == name), "{name}");
+        }
+    }
+}
+
+/// The messages of the rules that an object breaks; `old` is the object before the update.
+fn broken(crd: &CustomResourceDefinition, object: &Value, old: Option<&Value>) -> Vec<String> {
+    match kube_cel::Validator::new().validate(&schema(crd), object, old) {
+        Ok(()) => vec![],
+        Err(errors) => errors.iter().map(|e| e.message.clone()).collect(),
+    }
+}
+
+fn accepted(crd: &CustomResourceDefinition, object: &Value) {
+    assert_eq!(broken(crd, object, None), Vec::<String>::new(), "{object}");
+}
+
+fn refused(crd: &CustomResourceDefinition, object: &Value, why: &str) {
+    let messages = broken(crd, object, None);
+    assert!(messages.iter().any(|m| m.contains(why)), "{object}: {messages:?}");
+}
+
+fn application(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "sealpod.dev/v1alpha1", "kind": "Application", "metadata": {"name": name}, "spec": spec})
+}
+
+#[test]
+fn an_application_whose_name_is_no_slug_needs_one() {
+    let crd = Application::crd();
+    accepted(&crd, &application("payments-api", &json!({})));
+    accepted(&crd, &application("payments.api", &json!({"slug": "payments-api"})));
+    refused(&crd, &application("payments.api", &json!({})), "set spec.slug");
+    refused(&crd, &application(&"a".repeat(201), &json!({})), "set spec.slug");
+}
+
+#[test]
+fn a_slug_never_changes() {
+    let crd = Application::crd();
+    let object = |slug: Option<&str>| application("shop", &slug.map_or(json!({}), |s| json!({"slug": s})));
+    for (old, new, fine) in [
+        (Some("a"), Some("a"), true),
+        (None, None, true),
+        (Some("a"), Some("b"), false),
+        (Some("a"), None, false),
+        (None, Some("b"), false),
+    ] {
+        let messages = broken(&crd, &object(new), Some(&object(old)));
+        assert_eq!(messages.is_empty(), fine, "{old:?} -> {new:?}: {messages:?}");
+    }
+}
+
+#[test]
+fn environments_of_an_application_have_different_slugs() {
+    let crd = Application::crd();
+    let with = |environments: Value| application("shop", &json!({ "environments": environments }));
+    accepted(&crd, &with(json!([{"name": "prod"}, {"name": "Staging", "slug": "staging"}])));
+    refused(&crd, &with(json!([{"name": "Production"}])), "set slug");
+    let twice = json!([{"name": "prod"}, {"name": "Production", "slug": "prod"}]);
+    refused(&crd, &with(twice), "the same slug");
+}
+
+#[test]
+fn an_environment_stays_with_its_application() {
+    let crd = Environment::crd();
+    let object = |name: &str, application: &str| {
+        json!({"apiVersion": "sealpod.dev/v1alpha1", "kind": "Environment", "metadata": {"name": name},
+               "spec": {"applicationRef": {"name": application}}})
+    };
+    accepted(&crd, &object("prod", "shop"));
+    refused(&crd, &object("prod.eu", "shop"), "set spec.slug");
+    assert!(broken(&crd, &object("prod", "shop"), Some(&object("prod", "shop"))).is_empty());
+    assert!(!broken(&crd, &object("prod", "other"), Some(&object("prod", "shop"))).is_empty());
+}
+
+fn binding(name: &str, extra: &Value) -> Value {
+    let mut spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod", "sizeLimit": "16Mi",
+                          "refreshInterval": "30s", "keyRotation": {"interval": "24h", "overlap": "1h"}});
+    for (key, value) in extra.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding", "metadata": {"name": name}, "spec": spec})
+}
+
+#[test]
+fn an_entry_of_a_binding_is_either_a_name_or_a_pattern() {
+    let crd = SecretBinding::crd();
+    let with = |entry: Value| binding("db", &json!({ "secrets": [entry] }));
+    for good in [
+        json!({"name": "db-password"}),
+        json!({"name": "db/password", "path": "db/password"}),
+        json!({"name": "db-password", "version": 3}),
+        json!({"pattern": "tls-*", "path": "tls"}),
+    ] {
+        accepted(&crd, &with(good));
+    }
+    refused(&crd, &with(json!({})), "either name or pattern");
+    refused(&crd, &with(json!({"name": "a", "pattern": "b"})), "either name or pattern");
+    refused(&crd, &with(json!({"pattern": "*", "version": 1})), "version goes with name");
+    refused(&crd, &with(json!({"name": "db/password"})), "set path");
+    refused(&crd, &with(json!({"name": ".hidden"})), "set path");
+}
+
+#[test]
+fn the_figures_of_a_binding_have_bounds() {
+    let crd = SecretBinding::crd();
+    accepted(&crd, &binding("db", &json!({})));
+    refused(&crd, &binding(&"b".repeat(201), &json!({})), "200 characters");
+    for (field, good, bad, why) in [
+        ("sizeLimit", "64Ki", "63Ki", "64Ki to 4Gi"),
+        ("sizeLimit", "4Gi", "5Gi", "64Ki to 4Gi"),
+        ("refreshInterval", "5s", "4s", "5s to 24h"),
+        ("refreshInterval", "24h", "24h1s", "5s to 24h"),
+        ("mountPath", "/etc/secrets", "/etc/../root", "`.` or `..`"),
+    ] {
+        accepted(&crd, &binding("db", &json!({ field: good })));
+        refused(&crd, &binding("db", &json!({ field: bad })), why);
+    }
+    let rotation = |interval: &str, overlap: &str| {
+        binding("db", &json!({"keyRotation": {"interval": interval, "overlap": overlap}}))
+    };
+    accepted(&crd, &rotation("20m", "10m"));
+    refused(&crd, &rotation("24h", "9m59s"), "at least 10m");
+    refused(&crd, &rotation("119m", "1h"), "twice the overlap");
+}
+
+#[test]
+fn the_least_binding_gets_every_default() {
+    let spec: SecretBindingSpec =
+        serde_json::from_value(json!({"applicationRef": {"name": "shop"}, "environment": "prod"})).unwrap();
+    let binding = SecretBinding::new("db", spec);
+    assert_eq!(binding.mount_path(), "/var/run/secrets/sealpod.dev/db");
+    assert_eq!(binding.spec.size_limit(), Ok(16 << 20));
+    assert_eq!(binding.spec.mode, 0o440);
+    assert!(binding.spec.watch && binding.spec.secrets.is_none());
+    let defaults = &schema(&SecretBinding::crd())["properties"]["spec"]["properties"];
+    for (field, want) in [
+        ("sizeLimit", json!("16Mi")),
+        ("mode", json!(288)),
+        ("refreshInterval", json!("30s")),
+        ("watch", json!(true)),
+        ("keyRotation", json!({"interval": "24h", "overlap": "1h"})),
+    ] {
+        assert_eq!(defaults[field]["default"], want, "{field}");
+    }
+}
+
+#[test]
+fn the_yaml_is_the_definition() {
+    for crd in all() {
+        let text = yaml(&crd);
+        assert!(text.starts_with("apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"));
+        let back: CustomResourceDefinition = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(back, crd);
+    }
+}

@@ -1,0 +1,135 @@
+//! The command line: every setting is a flag and an environment variable.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use sealpod_runtime::telemetry::Format;
+
+/// Sealpod's Kubernetes side: brings custom resources to the api-server and secrets into pods.
+#[derive(Debug, Parser)]
+#[command(name = "sealpod-operator", version, about)]
+pub struct Cli {
+    #[command(flatten)]
+    pub log: LogArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// What is logged: a level, or `target=level` pairs such as `info,sealpod_operator=debug`.
+    #[arg(long = "log", env = "SEALPOD_LOG", default_value = "info", global = true)]
+    pub filter: String,
+    /// How it is logged: `text` or `json`.
+    #[arg(long = "log-format", env = "SEALPOD_LOG_FORMAT", default_value = "text", global = true)]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Brings Applications, Environments and SecretBindings to the api-server.
+    Controller(ControllerArgs),
+    /// Serves the admission webhook that puts the sidecar into pods.
+    Injector(InjectorArgs),
+    /// Makes the first keys and certificates of an installation; never replaces one.
+    Bootstrap(BootstrapArgs),
+    /// Prints the custom resource definitions as YAML.
+    Crds,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ControllerArgs {
+    /// Base URL of the api-server, without a path: `https://sealpod-api-server.sealpod.svc:7100`.
+    #[arg(long, env = "SEALPOD_SERVER_URL")]
+    pub server_url: String,
+    /// PEM file of the CA that signs the api-server's certificate; it also goes into each key Secret.
+    #[arg(long, env = "SEALPOD_SERVER_CA_FILE")]
+    pub server_ca_file: Option<PathBuf>,
+    /// File that holds the api-server's admin key; read again when it changes.
+    #[arg(long, env = "SEALPOD_ADMIN_KEY_FILE")]
+    pub admin_key_file: PathBuf,
+    /// Organization of the api-server in which the management plane works.
+    #[arg(long, env = "SEALPOD_ORGANIZATION", default_value = "default")]
+    pub organization: String,
+    /// Name of this cluster in everything that is made on the api-server. Default: the UID of namespace kube-system.
+    #[arg(long, env = "SEALPOD_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+    /// The operator's own namespace, for the Lease.
+    #[arg(long, env = "SEALPOD_NAMESPACE")]
+    pub namespace: String,
+    /// What tells this replica from the others; the pod's name.
+    #[arg(long, env = "SEALPOD_POD_NAME")]
+    pub identity: String,
+    /// Address of `/metrics`, `/livez` and `/readyz`.
+    #[arg(long, env = "SEALPOD_METRICS_LISTEN", default_value = "0.0.0.0:8080")]
+    pub metrics_listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct InjectorArgs {
+    /// Address of the webhook.
+    #[arg(long, env = "SEALPOD_LISTEN", default_value = "0.0.0.0:8443")]
+    pub listen: SocketAddr,
+    /// Address of `/metrics`, `/livez` and `/readyz`.
+    #[arg(long, env = "SEALPOD_METRICS_LISTEN", default_value = "0.0.0.0:8080")]
+    pub metrics_listen: SocketAddr,
+    /// Base URL of the api-server that sidecars call, without a path.
+    #[arg(long, env = "SEALPOD_SERVER_URL")]
+    pub server_url: String,
+    /// Image of the sidecar.
+    #[arg(long, env = "SEALPOD_SIDECAR_IMAGE")]
+    pub sidecar_image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    #[arg(long, env = "SEALPOD_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub sidecar_image_pull_policy: String,
+    /// Name of the MutatingWebhookConfiguration that gets the CA and the path.
+    #[arg(long, env = "SEALPOD_WEBHOOK_CONFIGURATION")]
+    pub webhook_configuration: String,
+    /// Name of the webhook's Service, for its certificate.
+    #[arg(long, env = "SEALPOD_WEBHOOK_SERVICE")]
+    pub webhook_service: String,
+    /// Secret that keeps the webhook's CA.
+    #[arg(long, env = "SEALPOD_CA_SECRET")]
+    pub ca_secret: String,
+    /// Secret that keeps the webhook's certificate.
+    #[arg(long, env = "SEALPOD_TLS_SECRET")]
+    pub tls_secret: String,
+    /// The injector's own namespace.
+    #[arg(long, env = "SEALPOD_NAMESPACE")]
+    pub namespace: String,
+}
+
+/// A Secret whose name is left out is not made.
+#[derive(Debug, Clone, Args)]
+pub struct BootstrapArgs {
+    /// Namespace of the Secrets.
+    #[arg(long, env = "SEALPOD_NAMESPACE")]
+    pub namespace: String,
+    /// Secret of the master key.
+    #[arg(long, env = "SEALPOD_MASTER_KEY_SECRET")]
+    pub master_key_secret: Option<String>,
+    /// Secret of the admin key.
+    #[arg(long, env = "SEALPOD_ADMIN_KEY_SECRET")]
+    pub admin_key_secret: Option<String>,
+    /// Secret of the CA that signs the api-server's certificate.
+    #[arg(long, env = "SEALPOD_CA_SECRET", requires = "tls_secret")]
+    pub ca_secret: Option<String>,
+    /// Secret of the api-server's certificate.
+    #[arg(long, env = "SEALPOD_TLS_SECRET", requires = "ca_secret")]
+    pub tls_secret: Option<String>,
+    /// DNS names in the api-server's certificate.
+    #[arg(long = "server-dns-name", env = "SEALPOD_SERVER_DNS_NAMES", value_delimiter = ',')]
+    pub server_dns_names: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,147 @@
+//! Kubernetes quantities (`16Mi`, `500m`, `1e3`), as far as injection has to compare and add them.
+
+const KIBI: u64 = 1024;
+/// A quantity is kept in units of 10^-9, the finest that Kubernetes writes.
+const NANO_DIGITS: u32 = 9;
+
+/// A quantity in units of 10^-9, so that `1`, `1000m` and `1e0` are equal. None for anything that is no quantity.
+pub fn nanos(text: &str) -> Option<i128> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'))
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let (factor, ten) = scale(suffix)?;
+    let (negative, number) = match number.as_bytes().first()? {
+        b'-' => (true, &number[1..]),
+        b'+' => (false, &number[1..]),
+        _ => (false, number),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.len() + fraction.len() == 0 || !plain(whole) || !plain(fraction) {
+        return None;
+    }
+    let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let exponent = i64::from(NANO_DIGITS) + i64::from(ten) - i64::try_from(fraction.len()).ok()?;
+    let scaled = mantissa.checked_mul(factor)?;
+    let power = 10i128.checked_pow(u32::try_from(exponent.unsigned_abs()).ok()?)?;
+    let value = if exponent < 0 {
+        scaled / power
+    } else {
+        scaled.checked_mul(power)?
+    };
+    Some(if negative { -value } else { value })
+}
+
+/// The whole number of bytes that a quantity means, rounded up.
+pub fn bytes(text: &str) -> Option<u64> {
+    let one = 10i128.pow(NANO_DIGITS);
+    let nanos = nanos(text)?;
+    u64::try_from((nanos + (one - 1)) / one).ok()
+}
+
+/// Rounded up to whole KiB, because a quantity of binary suffix is written in one way only: the API server gives back
+/// what we sent, and a comparison on reinvocation finds it unchanged.
+pub fn round_up(bytes: u64) -> u64 {
+    bytes.div_ceil(KIBI).saturating_mul(KIBI)
+}
+
+/// The canonical form of whole KiB: the largest suffix without a fraction.
+pub fn format(bytes: u64) -> String {
+    let mut value = round_up(bytes) / KIBI;
+    let mut suffix = "Ki";
+    for larger in ["Mi", "Gi", "Ti"] {
+        if value == 0 || value % KIBI != 0 {
+            break;
+        }
+        value /= KIBI;
+        suffix = larger;
+    }
+    format!("{value}{suffix}")
+}
+
+/// A suffix as a factor and a power of ten.
+fn scale(suffix: &str) -> Option<(i128, i32)> {
+    let binary = |power: u32| Some((1024i128.pow(power), 0));
+    match suffix {
+        "" => Some((1, 0)),
+        "n" => Some((1, -9)),
+        "u" => Some((1, -6)),
+        "m" => Some((1, -3)),
+        "k" => Some((1, 3)),
+        "M" => Some((1, 6)),
+        "G" => Some((1, 9)),
+        "T" => Some((1, 12)),
+        "P" => Some((1, 15)),
+        "E" => Some((1, 18)),
+        "Ki" => binary(1),
+        "Mi" => binary(2),
+        "Gi" => binary(3),
+        "Ti" => binary(4),
+        "Pi" => binary(5),
+        "Ei" => binary(6),
+        _ => {
+            let exponent = suffix.strip_prefix(['e', 'E'])?;
+            Some((1, exponent.parse().ok()?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equal_amounts_are_equal_however_they_are_written() {
+        for (a, b) in [
+            ("1", "1000m"),
+            ("0.5", "500m"),
+            (".5Gi", "512Mi"),
+            ("1e3", "1k"),
+            ("1E3", "1000"),
+            ("1E", "1000P"),
+            ("100M", "100000000"),
+            ("1.", "1"),
+            ("+2", "2"),
+            ("129e6", "129M"),
+        ] {
+            assert_eq!(nanos(a).unwrap(), nanos(b).unwrap(), "{a} and {b}");
+        }
+        assert_ne!(nanos("1Mi"), nanos("1M"));
+    }
+
+    #[test]
+    fn what_is_no_quantity_has_no_amount() {
+        for bad in ["", ".", "-", "Mi", "1mi", "1 Mi", "1.2.3", "1-2", "e3", "1e", "0x10", "١"] {
+            assert_eq!(nanos(bad), None, "{bad:?}");
+        }
+        assert_eq!(bytes("-1"), None);
+    }
+
+    #[test]
+    fn bytes_are_written_as_the_api_server_writes_them() {
+        for (text, want) in [
+            ("16Mi", "16Mi"),
+            ("1024Mi", "1Gi"),
+            ("1000", "1Ki"),
+            ("1M", "977Ki"),
+            ("0.5Gi", "512Mi"),
+            ("100m", "1Ki"),
+        ] {
+            assert_eq!(format(bytes(text).unwrap()), want, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,40}", number in "[-+.0-9]{0,45}[eEmMGKin0-9]{0,12}") {
+            let _ = (nanos(&text), bytes(&text), nanos(&number), bytes(&number));
+        }
+
+        #[test]
+        fn what_is_written_reads_back(kib in 0u64..1 << 40) {
+            prop_assert_eq!(bytes(&format(kib * 1024)), Some(kib * 1024));
+        }
+    }
+}

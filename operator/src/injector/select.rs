@@ -1,0 +1,220 @@
+//! Which bindings a pod gets: those that it names, else those that select it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt};
+use sealpod_core::kubernetes::annotations;
+
+use super::denial::{Denial, NotSelected, nearest};
+use super::pod::Pod;
+
+/// What the decision needs of a SecretBinding of the pod's namespace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binding {
+    pub name: String,
+    /// Directory of the delivered files.
+    pub mount_path: String,
+    /// Size limit of the tmpfs volume as it is written in the binding, for example `16Mi`.
+    pub size_limit: String,
+    /// Pods that get it without naming it, and that may name it; none = every pod.
+    pub pod_selector: Option<LabelSelector>,
+    /// Service accounts whose pods may get it; empty = all.
+    pub service_accounts: Vec<String>,
+    /// What its `Ready` condition says where it is not true. For a warning only: users can write status.
+    pub not_ready: Option<String>,
+    /// Whether its deletion has begun.
+    pub deleted: bool,
+}
+
+/// The bindings that `pod` gets, in order of their names, at least one.
+pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Binding]) -> Result<Vec<&'a Binding>, Denial> {
+    let mut chosen = match pod.annotation(annotations::BINDING) {
+        Some(list) => named(pod, list, namespace, bindings)?,
+        None => bindings
+            .iter()
+            .filter(|binding| !binding.deleted && takes(binding, pod).is_ok())
+            .collect(),
+    };
+    chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    if chosen.is_empty() {
+        return Err(Denial::NoBinding {
+            namespace: namespace.to_owned(),
+            existing: bindings.len(),
+        });
+    }
+    Ok(chosen)
+}
+
+/// The names in an annotation: separated by commas, white space around them ignored, no empty ones.
+pub fn names(
+    list: &str,
+    annotation: &'static str,
+    kind: &'static str,
+    valid: fn(&str) -> bool,
+) -> Result<BTreeSet<String>, Denial> {
+    let mut names = BTreeSet::new();
+    for name in list.split(',').map(str::trim) {
+        if !valid(name) {
+            return Err(Denial::InvalidName {
+                annotation,
+                name: name.to_owned(),
+                kind,
+            });
+        }
+        names.insert(name.to_owned());
+    }
+    Ok(names)
+}
+
+fn named<'a>(pod: Pod<'_>, list: &str, namespace: &str, bindings: &'a [Binding]) -> Result<Vec<&'a Binding>, Denial> {
+    let names = names(list, annotations::BINDING, "SecretBinding", is_subdomain)?;
+    names.into_iter().map(|name| one(pod, name, namespace, bindings)).collect()
+}
+
+fn one<'a>(pod: Pod<'_>, name: String, namespace: &str, bindings: &'a [Binding]) -> Result<&'a Binding, Denial> {
+    let Some(binding) = bindings.iter().find(|binding| binding.name == name) else {
+        let nearest = nearest(&name, bindings.iter().map(|binding| binding.name.as_str())).map(str::to_owned);
+        return Err(Denial::UnknownBinding {
+            name,
+            namespace: namespace.to_owned(),
+            nearest,
+        });
+    };
+    if binding.deleted {
+        return Err(Denial::BindingDeleted { name });
+    }
+    match takes(binding, pod) {
+        Ok(()) => Ok(binding),
+        Err(reason) => Err(Denial::NotSelected { name, reason }),
+    }
+}
+
+/// Whether the binding is for this pod.
+fn takes(binding: &Binding, pod: Pod<'_>) -> Result<(), NotSelected> {
+    if let Some(selector) = &binding.pod_selector {
+        let selector = Selector::try_from(selector.clone()).map_err(|_| NotSelected::InvalidSelector)?;
+        let labels: BTreeMap<String, String> =
+            pod.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        if !selector.matches(&labels) {
+            return Err(NotSelected::Labels);
+        }
+    }
+    let account = pod.service_account();
+    if !binding.service_accounts.is_empty() && !binding.service_accounts.iter().any(|allowed| allowed == account) {
+        return Err(NotSelected::ServiceAccount {
+            actual: account.to_owned(),
+            wanted: binding.service_accounts.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// The rule for names of custom resources: a DNS subdomain.
+fn is_subdomain(name: &str) -> bool {
+    let label = |label: &str| sealpod_core::names::check_label(label).is_ok();
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{binding, pod_with};
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    use serde_json::json;
+
+    fn chosen(annotation: Option<&str>, bindings: &[Binding]) -> Result<Vec<String>, String> {
+        let mut pod = pod_with(json!({}));
+        pod["metadata"]["labels"]["app"] = json!("web");
+        if let Some(list) = annotation {
+            pod["metadata"]["annotations"] = json!({annotations::BINDING: list});
+        }
+        match select(Pod(&pod), "shop", bindings) {
+            Ok(found) => Ok(found.iter().map(|binding| binding.name.clone()).collect()),
+            Err(denial) => Err(denial.to_string()),
+        }
+    }
+
+    fn for_app(name: &str, app: &str) -> Binding {
+        Binding {
+            pod_selector: Some(LabelSelector {
+                match_labels: Some(BTreeMap::from([("app".to_owned(), app.to_owned())])),
+                ..LabelSelector::default()
+            }),
+            ..binding(name)
+        }
+    }
+
+    #[test]
+    fn named_bindings_come_in_order_and_once() {
+        let all = [binding("mail"), binding("db")];
+        assert_eq!(chosen(Some(" mail, db ,mail"), &all).unwrap(), ["db", "mail"]);
+    }
+
+    #[test]
+    fn a_pod_that_names_none_gets_all_that_select_it() {
+        let all = [binding("any"), for_app("web", "web"), for_app("other", "batch")];
+        assert_eq!(chosen(None, &all).unwrap(), ["any", "web"]);
+    }
+
+    #[test]
+    fn a_binding_that_does_not_exist_is_named_with_the_nearest_one() {
+        let error = chosen(Some("databse"), &[binding("database")]).unwrap_err();
+        assert_eq!(
+            error,
+            "annotation sealpod.dev/binding names SecretBinding \"databse\", which does not exist in namespace \"shop\"; \
+             create it or correct the annotation (did you mean \"database\"?)"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_no_binding_selects_is_refused() {
+        let error = chosen(None, &[for_app("other", "batch")]).unwrap_err();
+        assert!(error.starts_with("no SecretBinding in namespace \"shop\" selects this pod (there is 1)"), "{error}");
+        let error = chosen(None, &[]).unwrap_err();
+        assert!(error.contains("(there is none at all)"), "{error}");
+    }
+
+    #[test]
+    fn naming_a_binding_does_not_get_round_its_selectors() {
+        let error = chosen(Some("other"), &[for_app("other", "batch")]).unwrap_err();
+        assert!(error.contains("its podSelector does not match"), "{error}");
+        let reserved = Binding {
+            service_accounts: vec!["payments".to_owned()],
+            ..binding("reserved")
+        };
+        let error = chosen(Some("reserved"), std::slice::from_ref(&reserved)).unwrap_err();
+        assert!(error.contains("runs as service account \"default\""), "{error}");
+        assert!(chosen(None, &[reserved]).is_err());
+    }
+
+    #[test]
+    fn an_unreadable_selector_takes_nothing() {
+        let mut broken = binding("broken");
+        broken.pod_selector = Some(LabelSelector {
+            match_expressions: Some(vec![LabelSelectorRequirement {
+                key: "app".to_owned(),
+                operator: "Near".to_owned(),
+                values: None,
+            }]),
+            ..LabelSelector::default()
+        });
+        assert!(chosen(None, std::slice::from_ref(&broken)).is_err());
+        assert!(chosen(Some("broken"), &[broken]).unwrap_err().contains("podSelector is not valid"));
+    }
+
+    #[test]
+    fn a_binding_on_its_way_out_takes_no_new_pod() {
+        let gone = Binding { deleted: true, ..binding("gone") };
+        assert!(chosen(Some("gone"), std::slice::from_ref(&gone)).unwrap_err().contains("is being deleted"));
+        assert!(chosen(None, &[gone]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_refused_as_such() {
+        for list in ["", "a,,b", "a,", "A", "a b", "../x", "a/b", &"a".repeat(300)] {
+            let error = chosen(Some(list), &[binding("a"), binding("b")]).unwrap_err();
+            assert!(error.contains("is not the name of a SecretBinding"), "{list:?}: {error}");
+        }
+    }
+}
