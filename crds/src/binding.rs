@@ -75,6 +75,7 @@ pub struct SecretBindingSpec {
     /// Which pods of the namespace get the files without naming this binding. Absent: every pod that asks for injection.
     /// A convenience, not a boundary: whoever may create pods in the namespace can mount its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub pod_selector: Option<LabelSelector>,
 
     /// Service accounts whose pods may get the files. Absent: any. A convenience, as is `podSelector`.

@@ -119,7 +119,9 @@ mod tests {
         for (text, bytes) in [("64Ki", 65_536), ("16Mi", 16_777_216), ("1Gi", 1_073_741_824)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "i", "Mi", "16", "16M", "0Mi", "-1Mi", "+1Mi", "01Mi", "1.5Mi", "é", "aé"] {
+        for text in [
+            "", "i", "Mi", "16", "16M", "0Mi", "-1Mi", "+1Mi", "01Mi", "1.5Mi", "é", "aé",
+        ] {
             assert_eq!(parse_size(text), Err(ParseError::Size), "{text:?}");
         }
     }
