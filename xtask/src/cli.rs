@@ -1,0 +1,132 @@
+//! The commands of `cargo xtask`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::cluster::network::Subnet;
+use crate::cluster::{Claim, Cluster};
+use crate::process::Failure;
+use crate::progress::{Progress, table};
+use crate::workspace::Workspace;
+use crate::{generate, images, test};
+
+/// Tasks of the Sealpod repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// The local Kubernetes: one node, no Docker; needs root, installs and builds what it lacks
+    #[command(subcommand)]
+    Cluster(ClusterTask),
+    /// Build the images as OCI archives, which `docker load`, `kind load image-archive` and skopeo take
+    Images {
+        /// Folder for the archives
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+    /// Write the files that are made from code (CRDs and the chart's copy of them)
+    Generate {
+        /// Write nothing; fail when a file is not up to date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Formatting, clippy, generated files, unit and integration tests, then the end-to-end tests on the local cluster
+    Test {
+        /// Stop before the cluster
+        #[arg(long)]
+        fast: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterTask {
+    /// Start it, or do nothing when it is running and whole; prints the path for KUBECONFIG
+    Up {
+        /// Four private addresses for the cluster and this machine to reach each other [default: 10.99.0.0/30]
+        #[arg(long, env = "SEALPOD_CLUSTER_SUBNET", value_name = "NETWORK/30")]
+        subnet: Option<Subnet>,
+    },
+    /// Stop it and remove every trace of it, even after a crash
+    Down,
+    /// Show what runs; the exit code is 0 when the cluster is whole
+    Status,
+    /// Make a PersistentVolume for one claim; there is no provisioner
+    Volume {
+        /// The claim, as NAMESPACE/NAME
+        claim: Claim,
+        /// Capacity of the volume
+        #[arg(long, default_value = "1Gi")]
+        size: String,
+    },
+}
+
+impl Cli {
+    pub fn run(self) -> Result<()> {
+        let workspace = Workspace::locate()?;
+        match self.task {
+            Task::Cluster(task) => task.run(&workspace),
+            Task::Images { output } => {
+                let output = output.unwrap_or_else(|| workspace.target.join("images"));
+                let images = images::build(&workspace, &output, &mut Progress::new())?;
+                eprintln!("Archives in {}; names and unpacked sizes:", workspace.short(&output));
+                print!("{}", images.report());
+                Ok(())
+            }
+            Task::Generate { check } => generate::run(&workspace, check),
+            Task::Test { fast } => test::run(&workspace, fast),
+        }
+    }
+}
+
+impl ClusterTask {
+    fn run(self, workspace: &Workspace) -> Result<()> {
+        let mut progress = Progress::new();
+        match self {
+            Self::Up { subnet } => {
+                let cluster = Cluster::open(workspace, subnet);
+                cluster.up(workspace, &mut progress)?;
+                eprintln!(
+                    "\nkubectl and helm for it:\n  export KUBECONFIG={} PATH={}:$PATH\n",
+                    cluster.kubeconfig().display(),
+                    cluster.bin().display()
+                );
+                println!("{}", cluster.kubeconfig().display());
+                Ok(())
+            }
+            Self::Down => Cluster::open(workspace, None).down(&mut progress),
+            Self::Status => print_status(&Cluster::open(workspace, None)),
+            Self::Volume { claim, size } => Cluster::open(workspace, None).create_volume(&claim, &size),
+        }
+    }
+}
+
+fn print_status(cluster: &Cluster) -> Result<()> {
+    let status = cluster.status();
+    let mut rows: Vec<_> = status
+        .components
+        .iter()
+        .map(|(name, state)| ((*name).to_string(), state.to_string()))
+        .collect();
+    rows.push((
+        "node".to_string(),
+        if status.node_ready { "ready" } else { "not ready" }.to_string(),
+    ));
+    print!("{}", table(&rows));
+    if status.is_healthy() {
+        println!("KUBECONFIG={}", cluster.kubeconfig().display());
+        return Ok(());
+    }
+    Err(Failure::new("the cluster is not running, or not whole")
+        .advice(format!(
+            "`cargo xtask cluster up` starts it anew; logs: {}",
+            cluster.logs().display()
+        ))
+        .into())
+}

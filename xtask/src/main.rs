@@ -1,0 +1,26 @@
+//! Tasks of the repository: `cargo xtask --help`.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod cluster;
+mod generate;
+mod images;
+mod prerequisites;
+mod process;
+mod progress;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask test`: everything that has to hold before a change is merged, what fails fastest first.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::cluster::Cluster;
+use crate::process::{self, Failure};
+use crate::progress::{Progress, in_ci, seconds, table};
+use crate::workspace::Workspace;
+use crate::{generate, images};
+
+/// Runs all suites; `fast` stops before the cluster.
+pub fn run(workspace: &Workspace, fast: bool) -> Result<()> {
+    let mut progress = Progress::plain();
+    let begun = Instant::now();
+    let result = suites(workspace, fast, &mut progress);
+    if !fast && in_ci() {
+        // Nothing is left running on a CI machine, whatever happened before.
+        let down = Cluster::open(workspace, None).down(&mut progress);
+        print_times(&progress, begun);
+        return result.and(down);
+    }
+    print_times(&progress, begun);
+    result
+}
+
+fn suites(workspace: &Workspace, fast: bool, progress: &mut Progress) -> Result<()> {
+    cargo(workspace, progress, "Formatting", &["fmt", "--all", "--check"])
+        .map_err(|error| error.context("the formatting differs: run `cargo fmt --all`"))?;
+    progress.step("Generated files", |_| generate::run(workspace, true))?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    cargo(workspace, progress, "Clippy", &clippy)?;
+    // All but the tests that need a cluster.
+    let tests = ["test", "--workspace", "--exclude", E2E_PACKAGE];
+    cargo(workspace, progress, "Unit and integration tests", &tests)?;
+    if fast {
+        return Ok(());
+    }
+    on_the_cluster(workspace, progress)
+}
+
+const E2E_PACKAGE: &str = "sealpod-e2e";
+
+/// The end-to-end tests with all that they are told by their environment.
+fn on_the_cluster(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+    let cluster = Cluster::open(workspace, None);
+    cluster.up(workspace, progress)?;
+    let images = images::build(workspace, &workspace.target.join("images"), progress)?;
+    progress.step("Loading the images", |_| images.load(&cluster))?;
+    eprint!("{}", images.report());
+    progress.step("End-to-end tests", |_| {
+        let mut command = workspace.cargo();
+        command.args(["test", "--package", E2E_PACKAGE]);
+        command.env("KUBECONFIG", cluster.kubeconfig());
+        command.env("SEALPOD_E2E_BIN", cluster.bin());
+        command.env("SEALPOD_E2E_IMAGE_REGISTRY", images::REGISTRY);
+        command.env("SEALPOD_E2E_IMAGE_TAG", &images.tag);
+        command.env("SEALPOD_E2E_APP_IMAGE", images::APP_IMAGE);
+        command.env("SEALPOD_E2E_VOLUMES", cluster.volumes());
+        process::run_visible(&mut command).with_context(|| {
+            format!(
+                "the cluster is still there to look around: export KUBECONFIG={}",
+                cluster.kubeconfig().display()
+            )
+        })
+    })
+}
+
+fn cargo(workspace: &Workspace, progress: &mut Progress, title: &str, arguments: &[&str]) -> Result<()> {
+    progress.step(title, |_| {
+        let mut command = workspace.cargo();
+        process::run_visible(command.args(arguments))
+            .map_err(|_| Failure::new(format!("`cargo {}` failed; it says why above", arguments.join(" "))).into())
+    })
+}
+
+fn print_times(progress: &Progress, begun: Instant) {
+    let mut rows: Vec<_> = progress
+        .times()
+        .iter()
+        .map(|(title, took)| (title.clone(), seconds(*took)))
+        .collect();
+    rows.push(("all".to_string(), seconds(begun.elapsed())));
+    eprint!("\n{}", table(&rows));
+}
