@@ -1,0 +1,152 @@
+//! What can go wrong with a call, in the words that a caller decides by.
+
+use std::time::Duration;
+
+use sealpod_core::wire::problem::Problem;
+
+/// Longest text of an answer that is shown, in characters.
+const MAX_SHOWN: usize = 300;
+
+/// Why a call failed. A variant that carries a [`Problem`] is the api-server's own word: an answer of that status
+/// without a problem document (a proxy's error page, say) is [`Error::BadAnswer`], so that nobody takes a stranger's
+/// 404 for "it is gone".
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the server cannot be reached: {reason}")]
+    Unreachable { reason: String },
+    #[error("the server's certificate is not trusted: {reason}; check the CA that was given")]
+    Untrusted { reason: String },
+    #[error("the server did not answer within {} s", .deadline.as_secs())]
+    Timeout { deadline: Duration },
+    /// 401: the credential is unknown, expired or revoked.
+    #[error("the server does not accept the credential ({})", .0.code)]
+    Unauthorized(Box<Problem>),
+    /// 403: the credential is good, but may not do this.
+    #[error("the server refuses this caller: {}", said(.0))]
+    Forbidden(Box<Problem>),
+    /// 404: it does not exist, was deleted, or is another organization's.
+    #[error("not found: {}", said(.0))]
+    NotFound(Box<Problem>),
+    /// 409 or 412; [`Problem::code`] says which conflict.
+    #[error("conflict: {}", said(.0))]
+    Conflict(Box<Problem>),
+    /// Any other 4xx: the request is wrong and will be wrong again.
+    #[error("the server rejects the request: {}", said(.0))]
+    Rejected(Box<Problem>),
+    /// 408, 429 or 5xx: the server cannot do it now.
+    #[error("the server is not able to answer now (status {status})")]
+    Unavailable {
+        status: u16,
+        code: Option<String>,
+        /// At most five minutes, whatever the server said.
+        retry_after: Option<Duration>,
+    },
+    /// Whatever answered is not the api-server, or not one that this client understands.
+    #[error("the answer is not one of the api-server (status {status}): {reason}; check the URL and what lies between")]
+    BadAnswer { status: u16, reason: String },
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the name {name:?} cannot be part of a URL; choose another name")]
+    Unaddressable { name: String },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            // A certificate heals by itself while a CA is being replaced; a bad answer when a proxy recovers.
+            Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::Timeout { .. }
+            | Self::Unavailable { .. }
+            | Self::BadAnswer { .. } => true,
+            Self::Unauthorized(_)
+            | Self::Forbidden(_)
+            | Self::NotFound(_)
+            | Self::Conflict(_)
+            | Self::Rejected(_)
+            | Self::TooLarge { .. }
+            | Self::Unaddressable { .. } => false,
+        }
+    }
+
+    /// The api-server's own word for what is wrong, where it gave one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable { code, .. } => code.as_deref(),
+            other => other.problem().map(|problem| problem.code.as_str()),
+        }
+    }
+
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Unauthorized(problem)
+            | Self::Forbidden(problem)
+            | Self::NotFound(problem)
+            | Self::Conflict(problem)
+            | Self::Rejected(problem) => Some(problem),
+            Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::Timeout { .. }
+            | Self::Unavailable { .. }
+            | Self::BadAnswer { .. }
+            | Self::TooLarge { .. }
+            | Self::Unaddressable { .. } => None,
+        }
+    }
+
+    /// How long the server asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+}
+
+/// `detail (code)`, and what is wrong with each field.
+fn said(problem: &Problem) -> String {
+    let mut text = if problem.detail.is_empty() {
+        problem.code.clone()
+    } else {
+        format!("{} ({})", problem.detail, problem.code)
+    };
+    for (field, reasons) in &problem.errors {
+        text.push_str("; ");
+        text.push_str(field);
+        text.push_str(": ");
+        text.push_str(&reasons.join(", "));
+    }
+    printable(&text)
+}
+
+/// Text of unknown origin for one line of a log: no control characters, not longer than [`MAX_SHOWN`].
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .take(MAX_SHOWN)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_cannot_break_out_of_its_log_line() {
+        let problem = Problem {
+            kind: String::new(),
+            title: String::new(),
+            status: 400,
+            detail: format!("bad\nlevel=error {}", "x".repeat(1_000)),
+            code: "validation_failed".to_owned(),
+            errors: std::collections::BTreeMap::new(),
+        };
+        let text = Error::Rejected(Box::new(problem)).to_string();
+        assert!(!text.contains('\n') && text.chars().count() < 400, "{text}");
+    }
+}

@@ -1,0 +1,291 @@
+//! One call: send, read a bounded answer, tell errors apart, retry what is safe.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use reqwest::{Method, Response, StatusCode};
+use sealpod_core::wire::headers;
+use sealpod_core::wire::problem::Problem;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::backoff::Backoff;
+use crate::error::printable;
+use crate::{Client, Error, Result};
+
+/// Longest wait that a server may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
+const MAX_PROBLEM_BYTES: usize = 64 * 1024;
+/// How often a read is tried, and the ceilings of the delays between.
+const ATTEMPTS: u32 = 3;
+const RETRY_BASE: Duration = Duration::from_millis(200);
+const RETRY_CAP: Duration = Duration::from_secs(2);
+
+/// A request before it is sent.
+pub(crate) struct Call<'a> {
+    client: &'a Client,
+    method: Method,
+    /// Path and query.
+    target: String,
+    if_none_match: Option<&'a str>,
+    deadline: Duration,
+}
+
+/// An answer that is no error.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+impl Client {
+    pub(crate) fn call(&self, method: Method, target: String) -> Call<'_> {
+        Call {
+            client: self,
+            method,
+            target,
+            if_none_match: None,
+            deadline: self.inner.request_deadline,
+        }
+    }
+
+    /// A read: tried again, a few times, while the failure is a passing one.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, target: String) -> Result<T> {
+        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+        loop {
+            let error = match self.call(Method::GET, target.clone()).send().await {
+                Ok(answer) => return answer.json(),
+                Err(error) => error,
+            };
+            let delay = error.retry_after().unwrap_or_default().max(backoff.next_delay());
+            if !error.is_transient() || backoff.failures() >= ATTEMPTS || delay > RETRY_CAP {
+                return Err(error);
+            }
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// A change with a body. Tried once: only the caller knows whether a second time is the same as the first.
+    pub(crate) async fn send<B: Serialize + ?Sized, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: String,
+        body: &B,
+    ) -> Result<T> {
+        self.call(method, target).send_json(body).await?.json()
+    }
+
+    /// As [`Client::send`], where the answer has no body.
+    pub(crate) async fn send_only<B: Serialize + ?Sized>(
+        &self,
+        method: Method,
+        target: String,
+        body: &B,
+    ) -> Result<()> {
+        self.call(method, target).send_json(body).await.map(drop)
+    }
+
+    pub(crate) async fn delete(&self, target: String) -> Result<()> {
+        self.call(Method::DELETE, target).send().await.map(drop)
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn if_none_match(mut self, etag: Option<&'a str>) -> Self {
+        self.if_none_match = etag;
+        self
+    }
+
+    pub(crate) fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    pub(crate) async fn send(self) -> Result<Answer> {
+        self.send_bytes(None).await
+    }
+
+    pub(crate) async fn send_json<B: Serialize + ?Sized>(self, body: &B) -> Result<Answer> {
+        let body = serde_json::to_vec(body).expect("bodies are plain data with text keys");
+        self.send_bytes(Some(body)).await
+    }
+
+    async fn send_bytes(self, body: Option<Vec<u8>>) -> Result<Answer> {
+        let deadline = self.deadline;
+        let inner = &self.client.inner;
+        let url = format!("{}{}", inner.base, self.target);
+        let mut request = inner.http.request(self.method, url).timeout(deadline);
+        if let Some(etag) = self.if_none_match {
+            request = request.header(IF_NONE_MATCH, format!("\"{etag}\""));
+        }
+        if let Some(value) = &self.client.on_behalf {
+            request = request.header(HeaderName::from_static(headers::ON_BEHALF), value);
+        }
+        if let Some(body) = body {
+            let json = HeaderValue::from_static("application/json");
+            request = request.header(CONTENT_TYPE, json).body(body);
+        }
+        let response = request.send().await.map_err(|error| failed(&error, deadline))?;
+        receive(response, inner.max_answer_bytes, deadline).await
+    }
+}
+
+impl Answer {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        // serde's message may quote the text, which may be a value; its position may not.
+        serde_json::from_slice(&self.body).map_err(|error| Error::BadAnswer {
+            status: self.status.as_u16(),
+            reason: format!("unexpected JSON at line {} column {}", error.line(), error.column()),
+        })
+    }
+}
+
+async fn receive(mut response: Response, limit: usize, deadline: Duration) -> Result<Answer> {
+    let status = response.status();
+    let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
+    let limit = if good { limit } else { limit.min(MAX_PROBLEM_BYTES) };
+    let headers = std::mem::take(response.headers_mut());
+    match read(&mut response, limit, deadline).await {
+        Ok(body) if good => Ok(Answer { status, body }),
+        Ok(body) => Err(refused(status, &headers, &body)),
+        Err(error) if good => Err(error),
+        // The status is worth more than the reason why its explanation could not be read.
+        Err(_) => Err(refused(status, &headers, &[])),
+    }
+}
+
+/// The whole body in one buffer that never moves, so that wiping it wipes the only copy of ours.
+async fn read(response: &mut Response, limit: usize, deadline: Duration) -> Result<Zeroizing<Vec<u8>>> {
+    let announced = response
+        .content_length()
+        .map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    if announced > limit {
+        return Err(Error::TooLarge { limit });
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(announced));
+    while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error, deadline))? {
+        if body.len() + chunk.len() > limit {
+            return Err(Error::TooLarge { limit });
+        }
+        if body.len() + chunk.len() > body.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity((body.len() + chunk.len()) * 2));
+            larger.extend_from_slice(&body);
+            body = larger;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The error that an answer of status 3xx, 4xx or 5xx is.
+fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    let problem = serde_json::from_slice::<Problem>(body).ok();
+    let passing =
+        status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    if passing {
+        return Error::Unavailable {
+            status: status.as_u16(),
+            code: problem.map(|problem| printable(&problem.code)),
+            retry_after: headers
+                .get(RETRY_AFTER)
+                .and_then(|value| retry_after(value, Timestamp::now())),
+        };
+    }
+    let Some(problem) = problem else {
+        let reason = if status.is_redirection() {
+            "it redirects, which the api-server never does"
+        } else {
+            "it has no problem document"
+        };
+        return Error::BadAnswer {
+            status: status.as_u16(),
+            reason: reason.to_owned(),
+        };
+    };
+    let problem = Box::new(problem);
+    match status {
+        StatusCode::UNAUTHORIZED => Error::Unauthorized(problem),
+        StatusCode::FORBIDDEN => Error::Forbidden(problem),
+        StatusCode::NOT_FOUND => Error::NotFound(problem),
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Error::Conflict(problem),
+        _ => Error::Rejected(problem),
+    }
+}
+
+/// Seconds, or an HTTP date; at most [`MAX_RETRY_AFTER`].
+fn retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = jiff::fmt::rfc2822::parse(text).ok()?;
+        Duration::try_from(date.timestamp().duration_since(now)).unwrap_or_default()
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+fn failed(error: &reqwest::Error, deadline: Duration) -> Error {
+    let reason = innermost(error);
+    if caused_by::<rustls::Error>(error) {
+        Error::Untrusted { reason }
+    } else if error.is_timeout() && !error.is_connect() {
+        Error::Timeout { deadline }
+    } else {
+        Error::Unreachable { reason }
+    }
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // An `io::Error` answers `source` with the source of what it wraps, and so hides it.
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(<dyn StdError>::is::<T>)
+}
+
+/// The text of the first cause; the ones around it only repeat the URL and that it failed.
+pub(crate) fn innermost(error: &(dyn StdError + 'static)) -> String {
+    printable(&chain(error).last().unwrap_or(error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_never_over_five_minutes() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        for (text, want) in [
+            ("1", Some(1)),
+            ("0", Some(0)),
+            ("86400", Some(300)),
+            ("Sat, 31 Jan 2026 12:00:30 GMT", Some(30)),
+            ("Sat, 31 Jan 2026 11:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            let got = retry_after(&HeaderValue::from_str(text).unwrap(), now);
+            assert_eq!(got, want.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_problem_document_makes_a_404_authoritative() {
+        let problem =
+            br#"{"type":"about:blank","title":"","status":404,"detail":"no such application","code":"not_found"}"#;
+        let headers = HeaderMap::new();
+        assert!(refused(StatusCode::NOT_FOUND, &headers, problem).is_not_found());
+        for body in [&b"<html>"[..], b"", b"{}", br#"{"kind":"Status","code":404}"#] {
+            let error = refused(StatusCode::NOT_FOUND, &headers, body);
+            assert!(matches!(error, Error::BadAnswer { status: 404, .. }), "{error:?}");
+        }
+    }
+}
