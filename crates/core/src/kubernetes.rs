@@ -10,6 +10,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "sealpod";
 /// Label on a key Secret that names the binding's UID.
 pub const BINDING_UID_LABEL: &str = "sealpod.dev/binding-uid";
+/// Annotation on a key Secret: when its key was made, RFC 3339. It decides only when the key is rotated next.
+pub const KEY_ROTATED_AT: &str = "sealpod.dev/key-rotated-at";
 
 /// What users write on pods, with type, default and an example.
 pub mod annotations {
@@ -43,6 +45,10 @@ pub const ADOPTABLE_BY_LABEL: &str = "sealpod.dev/adoptable-by";
 /// The containers that the injector adds.
 pub const SIDECAR_CONTAINER: &str = "sealpod";
 pub const INIT_CONTAINER: &str = "sealpod-init";
+
+/// Port of the sidecar's health endpoint on the pod's address; the next free one where a container of the pod uses it.
+/// Registered for nothing, used by no mesh, and below the range from which connections get their ports.
+pub const HEALTH_PORT: u16 = 19_765;
 
 /// The sidecar's user and group. The group is appended to the pod's `supplementalGroups`, so that files of mode 0440
 /// are readable by containers of any uid.

@@ -4,14 +4,19 @@
 use std::fmt;
 
 use sealpod_core::kubernetes::{INJECT_LABEL, annotations};
+use sealpod_crds::ParseError;
 
 /// Why a pod cannot get its secrets. The text goes to the person or controller that makes the pod: it says what is wrong
 /// and what to do, and repeats nothing but names from the pod and from its own namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    #[error("the request carries no pod with named containers; the webhook must be registered for the creation of pods only")]
+    #[error(
+        "the request carries no pod with named containers; the webhook must be registered for the creation of pods only"
+    )]
     NotAPod,
-    #[error("a Windows pod cannot get secrets from Sealpod, which needs a tmpfs; take the label {INJECT_LABEL} off the pod")]
+    #[error(
+        "a Windows pod cannot get secrets from Sealpod, which needs a tmpfs; take the label {INJECT_LABEL} off the pod"
+    )]
     Windows,
     #[error(
         "a static pod cannot get secrets from Sealpod, because its kubelet does not let it use Secrets; take the label \
@@ -44,10 +49,8 @@ pub enum Denial {
         "SecretBinding {} does not select this pod: {reason}; correct the binding or the pod", Quoted(.name)
     )]
     NotSelected { name: String, reason: NotSelected },
-    #[error(
-        "SecretBinding {} says sizeLimit {}, which is no quantity such as 16Mi; correct the binding", Quoted(.name), Quoted(.limit)
-    )]
-    SizeLimit { name: String, limit: String },
+    #[error("SecretBinding {}: sizeLimit {reason}; correct the binding", Quoted(.name))]
+    SizeLimit { name: String, reason: ParseError },
     #[error("annotation {}: {} is none of auto, sidecar, native, init{}", annotations::MODE, Quoted(.mode), Suggestion(.nearest))]
     UnknownMode { mode: String, nearest: Option<String> },
     #[error(
@@ -159,8 +162,9 @@ impl fmt::Display for Existing {
 /// The candidate that `name` is most likely a typing error of: at most a third of its length, and no more than three
 /// characters, differ. None where nothing is near.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer names are no typing errors of anything that we know, and the distance costs the product of the lengths.
-    const LONGEST: usize = 256;
+    // The distance costs the product of the lengths, and whoever makes a pod chooses the name.
+    const LONGEST: usize = 100;
+    const CANDIDATES: usize = 1_000;
     let length = name.chars().count();
     if length > LONGEST {
         return None;
@@ -168,6 +172,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let allowed = (length / 3).clamp(1, 3);
     candidates
         .into_iter()
+        .take(CANDIDATES)
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
         .map(|candidate| (distance(name, candidate), candidate))
         .filter(|(distance, _)| *distance <= allowed)
@@ -235,7 +240,12 @@ mod tests {
     #[test]
     fn a_long_list_is_cut() {
         let known = (0..50).map(|i| format!("c{i}")).collect();
-        let text = Denial::UnknownContainer { name: "x".to_owned(), nearest: None, known }.to_string();
+        let text = Denial::UnknownContainer {
+            name: "x".to_owned(),
+            nearest: None,
+            known,
+        }
+        .to_string();
         assert!(text.ends_with("\"c9\" and 40 more"), "{text}");
     }
 }

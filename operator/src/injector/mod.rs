@@ -1,7 +1,76 @@
-//! The admission webhook (being written).
+//! The admission webhook: a pod that asks for it gets the sidecar, its volumes and its mounts.
+//!
+//! A request goes `server` → `review` (the AdmissionReview) → `plan` (pure: from the pod, the cached bindings and our
+//! settings) → `patch` (operations on the raw pod) → back. No call leaves the process while the API server waits.
+
+mod conflicts;
+mod containers;
+mod denial;
+mod mesh;
+mod patch;
+mod plan;
+mod pod;
+mod quantity;
+mod resources;
+mod review;
+mod select;
+
+use axum::http::Uri;
 
 use crate::cli::InjectorArgs;
+
+/// What every injected pod has in common. It comes from the injector's own configuration alone, never from a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Base URL of the api-server, without a path.
+    pub server_url: String,
+    pub server_port: u16,
+    pub image: String,
+    pub image_pull_policy: String,
+}
+
+/// Why the injector does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    #[error("--server-url must be http:// or https:// with a host and no user, path or query: {0:?}")]
+    ServerUrl(String),
+    #[error("--sidecar-image must not be empty")]
+    Image,
+    #[error("--sidecar-image-pull-policy must be Always, IfNotPresent or Never, not {0:?}")]
+    PullPolicy(String),
+}
+
+impl Settings {
+    pub fn new(server_url: &str, image: &str, image_pull_policy: &str) -> Result<Self, SettingsError> {
+        let bad_url = || SettingsError::ServerUrl(server_url.to_owned());
+        let uri: Uri = server_url.parse().map_err(|_| bad_url())?;
+        let default_port = match uri.scheme_str() {
+            Some("https") => 443,
+            Some("http") => 80,
+            _ => return Err(bad_url()),
+        };
+        let authority = uri.authority().ok_or_else(bad_url)?;
+        if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(bad_url());
+        }
+        if image.trim().is_empty() {
+            return Err(SettingsError::Image);
+        }
+        if !["Always", "IfNotPresent", "Never"].contains(&image_pull_policy) {
+            return Err(SettingsError::PullPolicy(image_pull_policy.to_owned()));
+        }
+        Ok(Self {
+            server_url: server_url.trim_end_matches('/').to_owned(),
+            server_port: authority.port_u16().unwrap_or(default_port),
+            image: image.to_owned(),
+            image_pull_policy: image_pull_policy.to_owned(),
+        })
+    }
+}
 
 pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     anyhow::bail!("the injector on {} is being written", args.listen)
 }
+
+#[cfg(test)]
+mod tests;

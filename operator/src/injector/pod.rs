@@ -110,7 +110,9 @@ impl<'a> Pod<'a> {
     }
 
     pub fn service_account(self) -> &'a str {
-        text(self.spec(), "serviceAccountName").filter(|name| !name.is_empty()).unwrap_or("default")
+        text(self.spec(), "serviceAccountName")
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default")
     }
 
     /// Whether its containers are started again when they end, whatever their exit code: the default of Kubernetes.
@@ -120,7 +122,10 @@ impl<'a> Pod<'a> {
 
     pub fn is_windows(self) -> bool {
         let by_os = self.spec().get("os").and_then(|os| text(os, "name"));
-        let by_selector = self.spec().get("nodeSelector").and_then(|nodes| text(nodes, "kubernetes.io/os"));
+        let by_selector = self
+            .spec()
+            .get("nodeSelector")
+            .and_then(|nodes| text(nodes, "kubernetes.io/os"));
         [by_os, by_selector].contains(&Some("windows"))
     }
 

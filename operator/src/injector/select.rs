@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use sealpod_core::kubernetes::annotations;
+use sealpod_crds::ParseError;
 
 use super::denial::{Denial, NotSelected, nearest};
 use super::pod::Pod;
@@ -15,8 +16,8 @@ pub struct Binding {
     pub name: String,
     /// Directory of the delivered files.
     pub mount_path: String,
-    /// Size limit of the tmpfs volume as it is written in the binding, for example `16Mi`.
-    pub size_limit: String,
+    /// Size limit of the tmpfs volume, in bytes.
+    pub size_limit: Result<u64, ParseError>,
     /// Pods that get it without naming it, and that may name it; none = every pod.
     pub pod_selector: Option<LabelSelector>,
     /// Service accounts whose pods may get it; empty = all.
@@ -29,12 +30,22 @@ pub struct Binding {
 
 /// The bindings that `pod` gets, in order of their names, at least one.
 pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Binding]) -> Result<Vec<&'a Binding>, Denial> {
+    let asker = Asker {
+        labels: pod
+            .labels()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        service_account: pod.service_account(),
+    };
     let mut chosen = match pod.annotation(annotations::BINDING) {
-        Some(list) => named(pod, list, namespace, bindings)?,
+        Some(list) => names(list, annotations::BINDING, "SecretBinding", is_subdomain)?
+            .into_iter()
+            .map(|name| named(&asker, name, namespace, bindings))
+            .collect::<Result<_, _>>()?,
         None => bindings
             .iter()
-            .filter(|binding| !binding.deleted && takes(binding, pod).is_ok())
-            .collect(),
+            .filter(|binding| !binding.deleted && asker.gets(binding).is_ok())
+            .collect::<Vec<_>>(),
     };
     chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     if chosen.is_empty() {
@@ -67,12 +78,7 @@ pub fn names(
     Ok(names)
 }
 
-fn named<'a>(pod: Pod<'_>, list: &str, namespace: &str, bindings: &'a [Binding]) -> Result<Vec<&'a Binding>, Denial> {
-    let names = names(list, annotations::BINDING, "SecretBinding", is_subdomain)?;
-    names.into_iter().map(|name| one(pod, name, namespace, bindings)).collect()
-}
-
-fn one<'a>(pod: Pod<'_>, name: String, namespace: &str, bindings: &'a [Binding]) -> Result<&'a Binding, Denial> {
+fn named<'a>(asker: &Asker<'_>, name: String, namespace: &str, bindings: &'a [Binding]) -> Result<&'a Binding, Denial> {
     let Some(binding) = bindings.iter().find(|binding| binding.name == name) else {
         let nearest = nearest(&name, bindings.iter().map(|binding| binding.name.as_str())).map(str::to_owned);
         return Err(Denial::UnknownBinding {
@@ -84,30 +90,36 @@ fn one<'a>(pod: Pod<'_>, name: String, namespace: &str, bindings: &'a [Binding])
     if binding.deleted {
         return Err(Denial::BindingDeleted { name });
     }
-    match takes(binding, pod) {
+    match asker.gets(binding) {
         Ok(()) => Ok(binding),
         Err(reason) => Err(Denial::NotSelected { name, reason }),
     }
 }
 
-/// Whether the binding is for this pod.
-fn takes(binding: &Binding, pod: Pod<'_>) -> Result<(), NotSelected> {
-    if let Some(selector) = &binding.pod_selector {
-        let selector = Selector::try_from(selector.clone()).map_err(|_| NotSelected::InvalidSelector)?;
-        let labels: BTreeMap<String, String> =
-            pod.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        if !selector.matches(&labels) {
-            return Err(NotSelected::Labels);
+/// What of a pod bindings select by.
+struct Asker<'a> {
+    labels: BTreeMap<String, String>,
+    service_account: &'a str,
+}
+
+impl Asker<'_> {
+    /// Whether the binding is for this pod.
+    fn gets(&self, binding: &Binding) -> Result<(), NotSelected> {
+        if let Some(selector) = &binding.pod_selector {
+            let selector = Selector::try_from(selector.clone()).map_err(|_| NotSelected::InvalidSelector)?;
+            if !selector.matches(&self.labels) {
+                return Err(NotSelected::Labels);
+            }
         }
+        let wanted = &binding.service_accounts;
+        if !wanted.is_empty() && !wanted.iter().any(|account| account == self.service_account) {
+            return Err(NotSelected::ServiceAccount {
+                actual: self.service_account.to_owned(),
+                wanted: wanted.clone(),
+            });
+        }
+        Ok(())
     }
-    let account = pod.service_account();
-    if !binding.service_accounts.is_empty() && !binding.service_accounts.iter().any(|allowed| allowed == account) {
-        return Err(NotSelected::ServiceAccount {
-            actual: account.to_owned(),
-            wanted: binding.service_accounts.clone(),
-        });
-    }
-    Ok(())
 }
 
 /// The rule for names of custom resources: a DNS subdomain.
@@ -170,7 +182,10 @@ mod tests {
     #[test]
     fn a_pod_that_no_binding_selects_is_refused() {
         let error = chosen(None, &[for_app("other", "batch")]).unwrap_err();
-        assert!(error.starts_with("no SecretBinding in namespace \"shop\" selects this pod (there is 1)"), "{error}");
+        assert!(
+            error.starts_with("no SecretBinding in namespace \"shop\" selects this pod (there is 1)"),
+            "{error}"
+        );
         let error = chosen(None, &[]).unwrap_err();
         assert!(error.contains("(there is none at all)"), "{error}");
     }
@@ -200,13 +215,24 @@ mod tests {
             ..LabelSelector::default()
         });
         assert!(chosen(None, std::slice::from_ref(&broken)).is_err());
-        assert!(chosen(Some("broken"), &[broken]).unwrap_err().contains("podSelector is not valid"));
+        assert!(
+            chosen(Some("broken"), &[broken])
+                .unwrap_err()
+                .contains("podSelector is not valid")
+        );
     }
 
     #[test]
     fn a_binding_on_its_way_out_takes_no_new_pod() {
-        let gone = Binding { deleted: true, ..binding("gone") };
-        assert!(chosen(Some("gone"), std::slice::from_ref(&gone)).unwrap_err().contains("is being deleted"));
+        let gone = Binding {
+            deleted: true,
+            ..binding("gone")
+        };
+        assert!(
+            chosen(Some("gone"), std::slice::from_ref(&gone))
+                .unwrap_err()
+                .contains("is being deleted")
+        );
         assert!(chosen(None, &[gone]).is_err());
     }
 
@@ -214,7 +240,10 @@ mod tests {
     fn what_cannot_be_a_name_is_refused_as_such() {
         for list in ["", "a,,b", "a,", "A", "a b", "../x", "a/b", &"a".repeat(300)] {
             let error = chosen(Some(list), &[binding("a"), binding("b")]).unwrap_err();
-            assert!(error.contains("is not the name of a SecretBinding"), "{list:?}: {error}");
+            assert!(
+                error.contains("is not the name of a SecretBinding"),
+                "{list:?}: {error}"
+            );
         }
     }
 }

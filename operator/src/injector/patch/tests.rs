@@ -1,0 +1,203 @@
+use super::super::plan::plan;
+use super::super::select::Binding;
+use super::super::tests::{binding, pod_with, settings};
+use super::*;
+use sealpod_core::kubernetes::annotations;
+
+/// The pod after injection. A second run on the result must yield nothing.
+fn injected(pod: &Value, bindings: &[Binding]) -> Value {
+    let run = |pod: &Value| operations(Pod(pod), &plan(Pod(pod), "shop", bindings, &settings()).unwrap());
+    let mut patched = pod.clone();
+    json_patch::patch(&mut patched, &run(pod)).expect("the operations apply");
+    assert_eq!(run(&patched), [], "a second injection changes nothing");
+    patched
+}
+
+fn show(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap()
+}
+
+#[test]
+fn a_pod_that_runs_for_ever() {
+    let pod = pod_with(json!({"initContainers": [{"name": "migrate", "image": "registry.test/migrate:1"}]}));
+    insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
+}
+
+#[test]
+fn a_pod_of_a_job() {
+    let mut pod = pod_with(json!({"restartPolicy": "OnFailure"}));
+    pod["metadata"]["generateName"] = json!("report-");
+    insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
+}
+
+#[test]
+fn a_pod_that_gets_its_files_once() {
+    let mut pod = pod_with(json!({}));
+    pod["metadata"]["annotations"] = json!({annotations::MODE: "init"});
+    insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
+}
+
+#[test]
+fn a_pod_on_the_nodes_network() {
+    insta::assert_snapshot!(show(&injected(
+        &pod_with(json!({"hostNetwork": true})),
+        &[binding("db")]
+    )));
+}
+
+#[test]
+fn a_guaranteed_pod_with_two_bindings() {
+    let fixed = json!({"cpu": "1", "memory": "1Gi"});
+    let app = json!([{"name": "app", "image": "app", "resources": {"limits": fixed, "requests": fixed}}]);
+    insta::assert_snapshot!(show(&injected(
+        &pod_with(json!({"containers": app})),
+        &[binding("mail"), binding("db")]
+    )));
+}
+
+#[test]
+fn a_pod_behind_a_regular_mesh_proxy() {
+    let mut pod = pod_with(json!({
+        "initContainers": [{"name": "istio-validation", "image": "proxy"}],
+        "containers": [{"name": "app", "image": "app"}, {"name": "istio-proxy", "image": "proxy"}],
+    }));
+    pod["metadata"]["annotations"] = json!({"traffic.sidecar.istio.io/excludeOutboundPorts": "3306"});
+    insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
+}
+
+#[test]
+fn only_add_operations_are_used_on_a_pod_that_comes_for_the_first_time() {
+    let pod = pod_with(json!({"initContainers": [{"name": "istio-proxy"}, {"name": "migrate"}]}));
+    let plan = plan(Pod(&pod), "shop", &[binding("db")], &settings()).unwrap();
+    let all = operations(Pod(&pod), &plan);
+    assert!(
+        all.iter().all(|operation| matches!(operation, PatchOperation::Add(_))),
+        "{all:?}"
+    );
+}
+
+#[test]
+fn missing_parents_are_made() {
+    let bare = json!({"metadata": {}, "spec": {"containers": [{"name": "app"}]}});
+    let null = json!({
+        "metadata": {"annotations": null},
+        "spec": {
+            "containers": [{"name": "app", "volumeMounts": null}], "initContainers": null, "volumes": null,
+            "securityContext": {"supplementalGroups": null},
+        },
+    });
+    for pod in [
+        bare,
+        null,
+        json!({"metadata": {}, "spec": {"containers": [{"name": "app"}], "securityContext": null}}),
+    ] {
+        let patched = injected(&pod, &[binding("db")]);
+        assert_eq!(
+            patched["spec"]["securityContext"]["supplementalGroups"],
+            json!([SHARED_GID])
+        );
+        assert_eq!(
+            patched["spec"]["containers"][0]["volumeMounts"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+        assert_eq!(patched["metadata"]["annotations"][annotations::INJECTED], "db");
+    }
+}
+
+#[test]
+fn groups_and_annotations_of_the_pod_stay() {
+    let mut pod = pod_with(json!({"securityContext": {"supplementalGroups": [7], "fsGroup": 8, "runAsUser": 9}}));
+    pod["metadata"]["annotations"] = json!({"a~b/c": "d"});
+    let patched = injected(&pod, &[binding("db")]);
+    let want = json!({"supplementalGroups": [7, SHARED_GID], "fsGroup": 8, "runAsUser": 9});
+    assert_eq!(patched["spec"]["securityContext"], want);
+    assert_eq!(patched["metadata"]["annotations"]["a~b/c"], "d");
+}
+
+#[test]
+fn fields_that_are_newer_than_we_are_survive() {
+    let mut pod =
+        pod_with(json!({"flux": {"capacitor": [1, {"x": null}]}, "initContainers": [{"name": "i", "era": 7}]}));
+    pod["metadata"]["hoverboard"] = json!(true);
+    pod["spec"]["containers"][0]["warp"] = json!({"factor": 9.75});
+    pod["spec"]["containers"][0]["volumeMounts"][0]["phase"] = json!("new");
+    pod["novel"] = json!("top");
+    let patched = injected(&pod, &[binding("db")]);
+    for pointer in [
+        "/spec/flux",
+        "/metadata/hoverboard",
+        "/spec/containers/0/warp",
+        "/spec/containers/0/volumeMounts/0",
+        "/novel",
+    ] {
+        assert_eq!(patched.pointer(pointer), pod.pointer(pointer), "{pointer}");
+    }
+    assert_eq!(patched["spec"]["initContainers"][1], {
+        let mut init = pod["spec"]["initContainers"][0].clone();
+        init["volumeMounts"] = patched["spec"]["initContainers"][1]["volumeMounts"].clone();
+        init
+    });
+}
+
+#[test]
+fn ours_moves_behind_a_proxy_that_another_webhook_adds_later_and_keeps_what_was_added_to_it() {
+    let mut pod = injected(
+        &pod_with(json!({"initContainers": [{"name": "migrate"}]})),
+        &[binding("db")],
+    );
+    let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
+    init[0]["image"] = json!("mirror.test/sealpod-sidecar:1");
+    init.push(json!({"name": "istio-proxy", "restartPolicy": "Always"}));
+    init.swap(1, 2);
+    let patched = injected(&pod, &[binding("db")]);
+    let init = patched["spec"]["initContainers"].as_array().unwrap();
+    let names: Vec<_> = init.iter().map(name_of).collect();
+    assert_eq!(names, ["istio-proxy", "sealpod-init", "migrate"]);
+    assert_eq!(init[1]["image"], "mirror.test/sealpod-sidecar:1");
+    assert_eq!(
+        init[0]["volumeMounts"].as_array().unwrap().len(),
+        1,
+        "the newcomer gets its mount"
+    );
+}
+
+#[test]
+fn ours_goes_back_to_the_front_when_something_was_put_before_it() {
+    let mut pod = injected(&pod_with(json!({"restartPolicy": "Never"})), &[binding("db")]);
+    pod["spec"]["initContainers"]
+        .as_array_mut()
+        .unwrap()
+        .insert(0, json!({"name": "other"}));
+    let patched = injected(&pod, &[binding("db")]);
+    assert_eq!(patched["spec"]["initContainers"][0]["name"], "sealpod");
+}
+
+#[test]
+fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
+    let mut pod = injected(&pod_with(json!({})), &[binding("db")]);
+    let ours = &mut pod["spec"]["containers"][1];
+    ours["image"] = json!("mirror.test/sidecar:1");
+    ours["terminationMessagePath"] = json!("/dev/termination-log");
+    ours["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] = json!("v1");
+    ours["readinessProbe"] = json!({"httpGet": {"port": 15020}});
+    let token = json!({"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
+    ours["volumeMounts"].as_array_mut().unwrap().push(token);
+    assert_eq!(injected(&pod, &[binding("db")]), pod);
+}
+
+#[test]
+fn a_copy_of_an_injected_pod_gets_the_bindings_of_today() {
+    let pod = injected(&pod_with(json!({})), &[binding("db")]);
+    let patched = injected(&pod, &[binding("db"), binding("mail")]);
+    assert_eq!(patched["metadata"]["annotations"][annotations::INJECTED], "db,mail");
+    for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {
+        let ours = patched.pointer(pointer).unwrap();
+        let settings = items(ours, "env").last().unwrap()["value"].as_str().unwrap();
+        assert!(settings.contains(r#""name":"mail""#), "{settings}");
+        assert_eq!(items(ours, "volumeMounts").len(), 4);
+    }
+    assert_eq!(patched["spec"]["containers"].as_array().unwrap().len(), 2);
+}

@@ -1,0 +1,281 @@
+//! What is added to a pod: a pure decision from the pod, the bindings of its namespace and the injector's own settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealpod_core::injection::{SETTINGS_VARIABLE, SidecarSettings};
+use sealpod_core::kubernetes::{GROUP, HEALTH_PORT, INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER, annotations};
+use serde_json::Value;
+
+use super::Settings;
+use super::containers::{Delivery, Parts, Probes};
+use super::denial::{Denial, Quoted, nearest};
+use super::pod::{Container, List, Pod, text};
+use super::select::{Binding, names, select};
+use super::{conflicts, mesh, resources};
+
+/// What a pod has to have. [`super::patch`] adds what of it is missing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub volumes: Vec<Value>,
+    /// Our containers, at most one in each list.
+    pub ours: Vec<Ours>,
+    /// What each container of the user's mounts, and which of them do: their list and their place in it.
+    pub mounts: Vec<Value>,
+    pub readers: Vec<(List, usize)>,
+    pub annotations: BTreeMap<&'static str, String>,
+    /// For the person who makes the pod; kubectl prints them.
+    pub warnings: Vec<String>,
+}
+
+/// One container of ours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ours {
+    pub list: List,
+    /// Its place among the other init containers; without meaning in the list of regular ones, where it is the last.
+    pub place: usize,
+    pub container: Value,
+}
+
+/// Which of our containers a pod gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// An init container for the first files and a regular container that keeps them fresh.
+    Sidecar,
+    /// One native sidecar, so that a pod that is to end does.
+    Native,
+    /// The first files only.
+    Init,
+}
+
+impl Shape {
+    const NAMES: [&str; 4] = ["auto", "sidecar", "native", "init"];
+
+    fn of(pod: Pod<'_>) -> Result<Self, Denial> {
+        match pod.annotation(annotations::MODE).map_or("auto", str::trim) {
+            "auto" if pod.runs_for_ever() => Ok(Self::Sidecar),
+            "auto" | "native" => Ok(Self::Native),
+            "sidecar" => Ok(Self::Sidecar),
+            "init" => Ok(Self::Init),
+            other => Err(Denial::UnknownMode {
+                mode: other.to_owned(),
+                nearest: nearest(other, Self::NAMES).map(str::to_owned),
+            }),
+        }
+    }
+
+    /// Our containers of this shape, by list and name.
+    fn containers(self) -> &'static [(List, &'static str)] {
+        match self {
+            Self::Sidecar => &[(List::Init, INIT_CONTAINER), (List::Regular, SIDECAR_CONTAINER)],
+            Self::Native => &[(List::Init, SIDECAR_CONTAINER)],
+            Self::Init => &[(List::Init, INIT_CONTAINER)],
+        }
+    }
+}
+
+/// Whether a name is that of a container of ours, in whatever shape.
+pub fn is_ours(name: &str) -> bool {
+    name == SIDECAR_CONTAINER || name == INIT_CONTAINER
+}
+
+/// Decides what `pod` gets. `namespace` is the request's and `bindings` are all of that namespace.
+///
+/// 1. Pods for which it cannot work are refused.
+/// 2. The bindings are chosen, and the shape.
+/// 3. Conflicts with what the pod already has are refused.
+/// 4. Our parts are built. Nothing of it depends on whether they are already there, so a second run plans the same.
+pub fn plan(pod: Pod<'_>, namespace: &str, bindings: &[Binding], settings: &Settings) -> Result<Plan, Denial> {
+    can_work(pod)?;
+    let chosen = select(pod, namespace, bindings)?;
+    let shape = Shape::of(pod)?;
+    let deliveries = chosen
+        .iter()
+        .map(|binding| delivery(binding))
+        .collect::<Result<Vec<_>, _>>()?;
+    let readers = readers(pod)?;
+
+    conflicts::check(pod, shape.containers(), &deliveries, &readers)?;
+
+    let mut warnings = warnings(pod, &chosen, shape);
+    let mut annotations = BTreeMap::from([(annotations::INJECTED, injected(&deliveries))]);
+    for exclusion in mesh::exclusions(pod, settings.server_port) {
+        annotations.insert(exclusion.annotation, exclusion.value);
+        warnings.push(exclusion.warning);
+    }
+    Ok(Plan {
+        volumes: deliveries.iter().flat_map(Delivery::volumes).collect(),
+        ours: ours(pod, shape, &deliveries, settings),
+        mounts: deliveries.iter().map(Delivery::reader_mount).collect(),
+        readers: readers.iter().map(|reader| (reader.list, reader.index)).collect(),
+        annotations,
+        warnings,
+    })
+}
+
+fn can_work(pod: Pod<'_>) -> Result<(), Denial> {
+    if !pod.is_a_pod() {
+        Err(Denial::NotAPod)
+    } else if pod.is_windows() {
+        Err(Denial::Windows)
+    } else if pod.is_mirror() {
+        Err(Denial::StaticPod)
+    } else {
+        Ok(())
+    }
+}
+
+fn delivery(binding: &Binding) -> Result<Delivery, Denial> {
+    let size_limit = binding.size_limit.map_err(|reason| Denial::SizeLimit {
+        name: binding.name.clone(),
+        reason,
+    })?;
+    Ok(Delivery {
+        binding: binding.name.clone(),
+        mount_path: binding.mount_path.clone(),
+        size_limit,
+    })
+}
+
+fn injected(deliveries: &[Delivery]) -> String {
+    let names: Vec<&str> = deliveries.iter().map(|delivery| delivery.binding.as_str()).collect();
+    names.join(",")
+}
+
+/// The containers that get the mounts: all but ours, or those that the annotation names.
+fn readers(pod: Pod<'_>) -> Result<Vec<Container<'_>>, Denial> {
+    let all: Vec<_> = pod
+        .all_containers()
+        .filter(|container| !is_ours(container.name()))
+        .collect();
+    let Some(list) = pod.annotation(annotations::CONTAINERS) else {
+        return Ok(all);
+    };
+    let is_name = |name: &str| sealpod_core::names::check_label(name).is_ok();
+    let wanted = names(list, annotations::CONTAINERS, "container", is_name)?;
+    for name in &wanted {
+        if !all.iter().any(|container| container.name() == name) {
+            return Err(Denial::UnknownContainer {
+                name: name.clone(),
+                nearest: nearest(name, all.iter().map(Container::name)).map(str::to_owned),
+                known: all.iter().map(|container| container.name().to_owned()).collect(),
+            });
+        }
+    }
+    Ok(all
+        .into_iter()
+        .filter(|container| wanted.contains(container.name()))
+        .collect())
+}
+
+fn ours(pod: Pod<'_>, shape: Shape, deliveries: &[Delivery], settings: &Settings) -> Vec<Ours> {
+    let health_port = (!pod.flag("hostNetwork")).then(|| health_port(pod));
+    let volume_bytes = deliveries
+        .iter()
+        .map(|delivery| delivery.size_limit)
+        .fold(0, u64::saturating_add);
+    let parts = Parts {
+        settings,
+        deliveries,
+        health_port,
+        probes: match health_port {
+            Some(_) if !mesh::takes_inbound_probes(pod) => Probes::Http,
+            _ => Probes::Exec,
+        },
+        resources: resources::of_ours(pod, is_ours, volume_bytes),
+    };
+    let others = pod
+        .containers(List::Init)
+        .map(|container| container.name())
+        .filter(|name| !is_ours(name));
+    let place = mesh::place(others, pod.annotation(annotations::AFTER).map(str::trim));
+    let mut containers = match shape {
+        Shape::Sidecar => vec![parts.init(), parts.regular()],
+        Shape::Native => vec![parts.native()],
+        Shape::Init => vec![parts.init()],
+    };
+    let lists = shape.containers().iter().map(|(list, _)| *list);
+    lists
+        .zip(containers.drain(..))
+        .map(|(list, container)| Ours { list, place, container })
+        .collect()
+}
+
+/// The port of our health endpoint: the usual one, or the next that no container of the pod says it listens on. Once in
+/// a pod it stays, because the probes name it too.
+fn health_port(pod: Pod<'_>) -> u16 {
+    let existing = pod
+        .all_containers()
+        .filter(|container| is_ours(container.name()))
+        .find_map(|container| {
+            let settings: SidecarSettings = serde_json::from_str(container.variable(SETTINGS_VARIABLE)?).ok()?;
+            settings.health_port
+        });
+    let taken: BTreeSet<u64> = pod.all_containers().flat_map(|container| container.ports()).collect();
+    let free = || (HEALTH_PORT..=u16::MAX).find(|port| !taken.contains(&u64::from(*port)));
+    existing.or_else(free).unwrap_or(HEALTH_PORT)
+}
+
+fn warnings(pod: Pod<'_>, chosen: &[&Binding], shape: Shape) -> Vec<String> {
+    let mut warnings: Vec<String> = pod
+        .annotations()
+        .filter_map(|(key, _)| unknown_annotation(key))
+        .collect();
+    for binding in chosen {
+        if let Some(reason) = &binding.not_ready {
+            warnings.push(format!(
+                "SecretBinding {} is not ready, and the pod waits until it is: {}",
+                Quoted(&binding.name),
+                Quoted(reason)
+            ));
+        }
+    }
+    if shape == Shape::Sidecar && !pod.runs_for_ever() {
+        warnings.push(format!(
+            "{}: sidecar keeps this pod from ever completing; auto or native would let it",
+            annotations::MODE
+        ));
+    }
+    if let Some(after) = pod.annotation(annotations::AFTER).map(str::trim)
+        && !pod.containers(List::Init).any(|container| container.name() == after)
+    {
+        warnings.push(format!(
+            "{}: there is no init container {}; unless another webhook still adds it, Sealpod's goes first",
+            annotations::AFTER,
+            Quoted(after)
+        ));
+    }
+    if pod.flag("shareProcessNamespace") {
+        warnings.push(
+            "with shareProcessNamespace, a container that runs as root can read the keys of this pod's SecretBindings"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// A warning where `key` has our prefix and no meaning.
+fn unknown_annotation(key: &str) -> Option<String> {
+    let name = key.strip_prefix(GROUP)?.strip_prefix('/')?;
+    if key == annotations::INJECTED || annotations::FOR_USERS.contains(&key) {
+        return None;
+    }
+    if key == INJECT_LABEL {
+        return Some(format!("{INJECT_LABEL} is a label; as an annotation it has no effect"));
+    }
+    let short = |full: &'static str| full.rsplit('/').next().unwrap_or(full);
+    let known = annotations::FOR_USERS.map(short);
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean {GROUP}/{near}?"),
+        None => format!("there are {}", annotations::FOR_USERS.join(", ")),
+    };
+    Some(format!("unknown annotation {} has no effect; {hint}", Quoted(key)))
+}
+
+/// A text field that every container of ours has.
+pub fn name_of(container: &Value) -> &str {
+    text(container, "name").unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "plan/tests.rs"]
+mod tests;

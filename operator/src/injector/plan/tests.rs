@@ -1,0 +1,317 @@
+use super::super::tests::{binding, pod_with, settings};
+use super::*;
+use serde_json::json;
+
+fn planned(pod: &Value, bindings: &[Binding]) -> Result<Plan, String> {
+    plan(Pod(pod), "shop", bindings, &settings()).map_err(|denial| denial.to_string())
+}
+
+fn annotated(annotations: Value, spec: Value) -> Value {
+    let mut pod = pod_with(spec);
+    pod["metadata"]["annotations"] = annotations;
+    pod
+}
+
+/// Our containers by list and name.
+fn shape(pod: &Value) -> Vec<(&'static str, String)> {
+    let plan = planned(pod, &[binding("db")]).unwrap();
+    plan.ours
+        .iter()
+        .map(|ours| (ours.list.field(), name_of(&ours.container).to_owned()))
+        .collect()
+}
+
+fn refusal(pod: &Value) -> String {
+    planned(pod, &[binding("db")]).unwrap_err()
+}
+
+fn warnings_of(pod: &Value) -> Vec<String> {
+    planned(pod, &[binding("db")]).unwrap().warnings
+}
+
+fn owned(shape: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    shape.iter().map(|(list, name)| (*list, (*name).to_owned())).collect()
+}
+
+#[test]
+fn the_shape_follows_the_restart_policy_unless_the_annotation_says_otherwise() {
+    let sidecar = owned(&[("initContainers", "sealpod-init"), ("containers", "sealpod")]);
+    let native = owned(&[("initContainers", "sealpod")]);
+    let init = owned(&[("initContainers", "sealpod-init")]);
+    for (policy, mode, want) in [
+        (json!("Always"), None, &sidecar),
+        (json!(null), None, &sidecar),
+        (json!("OnFailure"), None, &native),
+        (json!("Never"), None, &native),
+        (json!("Never"), Some("auto"), &native),
+        (json!("Never"), Some("sidecar"), &sidecar),
+        (json!("Always"), Some(" native "), &native),
+        (json!("Always"), Some("init"), &init),
+        (json!("Never"), Some("init"), &init),
+    ] {
+        let mut pod = pod_with(json!({"restartPolicy": policy}));
+        if let Some(mode) = mode {
+            pod["metadata"]["annotations"] = json!({annotations::MODE: mode});
+        }
+        assert_eq!(&shape(&pod), want, "{policy} {mode:?}");
+    }
+}
+
+#[test]
+fn an_unknown_mode_is_refused_with_the_nearest() {
+    assert_eq!(
+        refusal(&annotated(json!({annotations::MODE: "natve"}), json!({}))),
+        "annotation sealpod.dev/mode: \"natve\" is none of auto, sidecar, native, init (did you mean \"native\"?)"
+    );
+}
+
+#[test]
+fn pods_for_which_it_cannot_work_are_refused_with_the_reason() {
+    for (pod, want) in [
+        (json!(null), "carries no pod"),
+        (json!({"metadata": {}, "spec": {"containers": []}}), "carries no pod"),
+        (json!({"metadata": {}, "spec": {"containers": [{}]}}), "carries no pod"),
+        (pod_with(json!({"os": {"name": "windows"}})), "Windows"),
+        (
+            pod_with(json!({"nodeSelector": {"kubernetes.io/os": "windows"}})),
+            "Windows",
+        ),
+        (
+            annotated(json!({"kubernetes.io/config.mirror": "x"}), json!({})),
+            "static pod",
+        ),
+    ] {
+        let text = refusal(&pod);
+        assert!(text.contains(want), "{text}");
+    }
+}
+
+#[test]
+fn only_the_containers_that_are_named_get_the_mounts() {
+    let spec = json!({"initContainers": [{"name": "migrate"}], "containers": [{"name": "app"}, {"name": "log"}]});
+    let readers =
+        |annotations| planned(&annotated(annotations, spec.clone()), &[binding("db")]).map(|plan| plan.readers);
+    assert_eq!(
+        readers(json!({})).unwrap(),
+        [(List::Init, 0), (List::Regular, 0), (List::Regular, 1)]
+    );
+    let named = readers(json!({annotations::CONTAINERS: "log, migrate"})).unwrap();
+    assert_eq!(named, [(List::Init, 0), (List::Regular, 1)]);
+    assert_eq!(
+        readers(json!({annotations::CONTAINERS: "app,migrat"})).unwrap_err(),
+        "annotation sealpod.dev/containers names container \"migrat\", which this pod does not have (did you mean \
+         \"migrate\"?); its containers are \"migrate\", \"app\", \"log\""
+    );
+    assert!(readers(json!({annotations::CONTAINERS: "sealpod"})).is_err());
+    assert!(
+        readers(json!({annotations::CONTAINERS: ""}))
+            .unwrap_err()
+            .contains("is not the name of a container")
+    );
+}
+
+#[test]
+fn a_container_or_volume_of_our_name_is_a_conflict() {
+    for spec in [
+        json!({"containers": [{"name": "sealpod"}]}),
+        json!({"initContainers": [{"name": "sealpod-init"}]}),
+    ] {
+        let text = refusal(&pod_with(spec));
+        assert!(text.contains("already has a container named \"sealpod"), "{text}");
+    }
+    // Saying so does not make it ours.
+    let forged = annotated(
+        json!({annotations::INJECTED: "db"}),
+        json!({"containers": [{"name": "sealpod"}]}),
+    );
+    assert!(refusal(&forged).contains("already has a container named"));
+
+    let volume = planned(&pod_with(json!({})), &[binding("db")]).unwrap().volumes[0]["name"].clone();
+    let taken = json!({"volumes": [{"name": volume, "hostPath": {"path": "/tmp"}}]});
+    for pod in [
+        pod_with(taken.clone()),
+        annotated(json!({annotations::INJECTED: "db"}), taken),
+    ] {
+        let text = refusal(&pod);
+        assert!(text.contains("already has a volume named \"sealpod-"), "{text}");
+    }
+}
+
+#[test]
+fn a_mount_in_the_way_names_the_container_and_the_path() {
+    let spec = |mount: Value, volume: Value| {
+        let containers = json!([{"name": "app"}, {"name": "log", "volumeMounts": [mount]}]);
+        json!({"containers": containers, "volumes": [volume]})
+    };
+    let scratch = json!({"name": "v", "emptyDir": {}});
+    let at = |path: &str| json!({"name": "v", "mountPath": path});
+    let ours = "/var/run/secrets/sealpod.dev/db";
+    for (mount, volume) in [
+        (at(ours), &scratch),
+        (at("/var/run/secrets/sealpod.dev//db/"), &scratch),
+        (at("/var/run/secrets/sealpod.dev/db/inside"), &scratch),
+        (
+            at("/var/run/secrets"),
+            &json!({"name": "v", "configMap": {"name": "c"}}),
+        ),
+        (
+            json!({"name": "v", "mountPath": "/var/run/secrets", "readOnly": true}),
+            &scratch,
+        ),
+    ] {
+        let text = refusal(&pod_with(spec(mount.clone(), volume.clone())));
+        assert!(
+            text.starts_with("container \"log\" already mounts volume \"v\" at "),
+            "{mount}: {text}"
+        );
+        assert!(text.contains(ours), "{text}");
+    }
+    for mount in [
+        at("/var/run/secrets"),
+        at("/var/run/secrets/sealpod.dev/db2"),
+        at("/data"),
+    ] {
+        planned(&pod_with(spec(mount, scratch.clone())), &[binding("db")]).unwrap();
+    }
+    // A container that gets no mount has no conflict.
+    let mut pod = pod_with(spec(at(ours), scratch));
+    pod["metadata"]["annotations"] = json!({annotations::CONTAINERS: "app"});
+    planned(&pod, &[binding("db")]).unwrap();
+}
+
+#[test]
+fn two_bindings_in_one_directory_are_refused() {
+    let at = |name: &str, path: &str| Binding {
+        mount_path: path.to_owned(),
+        ..binding(name)
+    };
+    for (one, other) in [
+        ("/x", "/x"),
+        ("/x", "/x/y"),
+        ("/x/y", "/x"),
+        ("/x", "/var/run/sealpod/a"),
+    ] {
+        let text = planned(&pod_with(json!({})), &[at("a", one), at("b", other)]).unwrap_err();
+        assert!(
+            text.contains("one directory must not be the other or lie in it"),
+            "{one} {other}: {text}"
+        );
+    }
+    planned(&pod_with(json!({})), &[at("a", "/x"), at("b", "/xy")]).unwrap();
+    assert!(
+        planned(&pod_with(json!({})), &[at("a", "/")]).is_err(),
+        "it would hide the program"
+    );
+}
+
+#[test]
+fn a_binding_that_is_not_ready_is_a_warning_with_its_reason() {
+    let waiting = Binding {
+        not_ready: Some("EnvironmentNotFound: create it".to_owned()),
+        ..binding("db")
+    };
+    let plan = planned(&pod_with(json!({})), &[waiting]).unwrap();
+    assert_eq!(
+        plan.warnings,
+        ["SecretBinding \"db\" is not ready, and the pod waits until it is: \"EnvironmentNotFound: create it\""]
+    );
+}
+
+#[test]
+fn unknown_annotations_are_warnings_with_the_nearest_valid_name() {
+    let pod = annotated(
+        json!({
+            "sealpod.dev/bindings": "db", "sealpod.dev/colour": "red", "sealpod.dev/inject": "true",
+            "sealpod.dev.example/binding": "x", "other/binding": "x", annotations::CONTAINERS: "app",
+        }),
+        json!({}),
+    );
+    assert_eq!(
+        warnings_of(&pod),
+        [
+            "unknown annotation \"sealpod.dev/bindings\" has no effect; did you mean sealpod.dev/binding?",
+            "unknown annotation \"sealpod.dev/colour\" has no effect; there are sealpod.dev/binding, \
+             sealpod.dev/containers, sealpod.dev/mode, sealpod.dev/after",
+            "sealpod.dev/inject is a label; as an annotation it has no effect",
+        ]
+    );
+}
+
+#[test]
+fn what_works_but_surprises_is_a_warning() {
+    let text = warnings_of(&annotated(
+        json!({annotations::MODE: "sidecar"}),
+        json!({"restartPolicy": "Never"}),
+    ));
+    assert!(text[0].contains("keeps this pod from ever completing"), "{text:?}");
+    let text = warnings_of(&annotated(json!({annotations::AFTER: "vpn"}), json!({})));
+    assert!(text[0].contains("there is no init container \"vpn\""), "{text:?}");
+    let text = warnings_of(&pod_with(json!({"shareProcessNamespace": true})));
+    assert!(text[0].contains("shareProcessNamespace"), "{text:?}");
+    assert_eq!(warnings_of(&pod_with(json!({}))), [""; 0]);
+}
+
+#[test]
+fn the_health_port_is_one_that_no_container_uses() {
+    let ours = |spec: Value| {
+        let plan = planned(&pod_with(spec), &[binding("db")]).unwrap();
+        plan.ours[1].container.clone()
+    };
+    let port = |container: &Value| container["readinessProbe"]["httpGet"]["port"].clone();
+    assert_eq!(port(&ours(json!({}))), HEALTH_PORT);
+    let taken = json!([{"name": "app", "ports": [{"containerPort": HEALTH_PORT}, {"containerPort": HEALTH_PORT + 1}]}]);
+    let container = ours(json!({"containers": taken}));
+    assert_eq!(port(&container), HEALTH_PORT + 2);
+    let settings = container["env"].as_array().unwrap().last().unwrap()["value"]
+        .as_str()
+        .unwrap();
+    assert!(
+        settings.contains(&format!("\"healthPort\":{}", HEALTH_PORT + 2)),
+        "{settings}"
+    );
+}
+
+#[test]
+fn on_the_nodes_network_no_port_is_opened_and_probes_are_exec() {
+    let plan = planned(&pod_with(json!({"hostNetwork": true})), &[binding("db")]).unwrap();
+    let text = serde_json::to_string(&plan.ours[1].container).unwrap();
+    assert!(
+        !text.contains("httpGet") && text.contains("\\\"healthPort\\\":null"),
+        "{text}"
+    );
+}
+
+#[test]
+fn behind_a_proxy_that_takes_inbound_connections_probes_are_exec() {
+    let spec = json!({"initContainers": [{"name": "istio-proxy"}]});
+    let plan = planned(&pod_with(spec), &[binding("db")]).unwrap();
+    assert!(plan.ours[1].container["readinessProbe"].get("exec").is_some());
+    assert_eq!(plan.ours[0].place, 1);
+}
+
+#[test]
+fn a_copy_of_an_injected_pod_whose_shape_changed_is_refused() {
+    let settings = json!([{"name": SETTINGS_VARIABLE, "value": "{}"}]);
+    let pod = annotated(
+        json!({annotations::INJECTED: "db"}),
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "sealpod-init", "env": settings}]}),
+    );
+    let text = refusal(&pod);
+    assert!(
+        text.contains("copied from an injected one") && text.contains("\"sealpod-init\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_binding_with_an_unreadable_size_is_named() {
+    let broken = Binding {
+        size_limit: Err(sealpod_crds::ParseError::Size),
+        ..binding("db")
+    };
+    let text = planned(&pod_with(json!({})), &[broken]).unwrap_err();
+    assert!(
+        text.starts_with("SecretBinding \"db\": sizeLimit must be a whole number of bytes"),
+        "{text}"
+    );
+}

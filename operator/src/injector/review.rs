@@ -1,0 +1,168 @@
+//! `AdmissionReview` in and out: raw JSON to a decision and back.
+
+use json_patch::Patch;
+use sealpod_core::kubernetes::INJECT_LABEL;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::denial::Denial;
+use super::pod::Pod;
+use super::select::Binding;
+use super::{Settings, patch, plan};
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+/// The API server cuts a warning behind this many bytes, and drops those beyond about 4 KiB in all.
+const WARNING_BYTES: usize = 256;
+const WARNINGS: usize = 16;
+
+/// What of a request matters. Everything else of the review is ignored; the pod stays raw, so that fields which are
+/// newer than we are survive.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review {
+    api_version: String,
+    kind: String,
+    request: Request,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    uid: String,
+    resource: Resource,
+    #[serde(default)]
+    sub_resource: Option<String>,
+    operation: String,
+    /// The namespace that the API server has authorised; the object's own text is never looked at.
+    #[serde(default)]
+    pub namespace: String,
+    #[serde(default)]
+    object: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resource {
+    #[serde(default)]
+    group: String,
+    resource: String,
+}
+
+/// Why a body is no request that can be answered. Fixed texts: the body is never quoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("the body is not an AdmissionReview with a request")]
+    NotAReview,
+    #[error("only AdmissionReview of admission.k8s.io/v1 is understood; set admissionReviewVersions: [v1]")]
+    Version,
+}
+
+/// What was decided, also as the label of the metric.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// The pod gets something.
+    Injected {
+        patch: Patch,
+        warnings: Vec<String>,
+    },
+    /// It does not ask, or has it all.
+    Unchanged {
+        warnings: Vec<String>,
+    },
+    Denied(Denial),
+}
+
+/// Reads a request.
+pub fn parse(body: &[u8]) -> Result<Request, Malformed> {
+    let review: Review = serde_json::from_slice(body).map_err(|_| Malformed::NotAReview)?;
+    if review.kind == KIND && review.api_version == API_VERSION {
+        Ok(review.request)
+    } else {
+        Err(Malformed::Version)
+    }
+}
+
+/// Decides a request. `bindings` are those of the request's namespace, all of them.
+pub fn decide(request: &Request, bindings: &[Binding], settings: &Settings) -> Decision {
+    let resource = (request.resource.group.as_str(), request.resource.resource.as_str());
+    if resource != ("", "pods") || request.sub_resource.as_deref().is_some_and(|sub| !sub.is_empty()) {
+        return Decision::Denied(Denial::NotAPod);
+    }
+    let pod = Pod(&request.object);
+    if request.operation != "CREATE" || pod.label(INJECT_LABEL) != Some("true") {
+        return Decision::Unchanged { warnings: vec![] };
+    }
+    match plan::plan(pod, &request.namespace, bindings, settings) {
+        Err(denial) => Decision::Denied(denial),
+        Ok(plan) => {
+            let operations = patch::operations(pod, &plan);
+            let warnings = plan.warnings;
+            if operations.is_empty() {
+                Decision::Unchanged { warnings }
+            } else {
+                Decision::Injected {
+                    patch: Patch(operations),
+                    warnings,
+                }
+            }
+        }
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    /// Base64 of the JSON of the operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// Writes the answer.
+pub fn answer(request: &Request, decision: Decision) -> Value {
+    let mut response = Response {
+        uid: &request.uid,
+        allowed: true,
+        status: None,
+        patch_type: None,
+        patch: None,
+        warnings: vec![],
+    };
+    match decision {
+        Decision::Injected { patch, warnings } => {
+            let json = serde_json::to_vec(&patch).expect("operations are plain data");
+            response.patch_type = Some("JSONPatch");
+            response.patch = Some(data_encoding::BASE64.encode(&json));
+            response.warnings = warnings;
+        }
+        Decision::Unchanged { warnings } => response.warnings = warnings,
+        Decision::Denied(denial) => {
+            response.allowed = false;
+            response.status = Some(json!({"code": 403, "reason": "Forbidden", "message": denial.to_string()}));
+        }
+    }
+    response.warnings.truncate(WARNINGS);
+    response.warnings.iter_mut().for_each(cut);
+    json!({"apiVersion": API_VERSION, "kind": KIND, "response": response})
+}
+
+fn cut(warning: &mut String) {
+    const MORE: &str = "…";
+    if warning.len() > WARNING_BYTES {
+        let end = warning.floor_char_boundary(WARNING_BYTES - MORE.len());
+        warning.truncate(end);
+        warning.push_str(MORE);
+    }
+}
+
+#[cfg(test)]
+#[path = "review/tests.rs"]
+mod tests;

@@ -1,0 +1,237 @@
+use super::super::tests::{binding, pod_with, settings};
+use super::*;
+use proptest::prelude::*;
+
+fn review(request: &Value) -> Value {
+    let mut whole = json!({
+        "uid": "0f7e", "resource": {"group": "", "version": "v1", "resource": "pods"}, "operation": "CREATE",
+        "namespace": "shop", "object": pod_with(json!({})), "userInfo": {"username": "u"}, "novel": 1,
+    });
+    for (key, value) in request.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    json!({"apiVersion": API_VERSION, "kind": KIND, "request": whole})
+}
+
+fn respond(request: &Value, bindings: &[Binding]) -> Value {
+    let request = parse(review(request).to_string().as_bytes()).unwrap();
+    let decision = decide(&request, bindings, &settings());
+    answer(&request, decision)
+}
+
+#[test]
+fn a_pod_is_answered_with_operations_that_apply() {
+    let answer = respond(&json!({}), &[binding("db")]);
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(answer["kind"], "AdmissionReview");
+    let response = &answer["response"];
+    assert_eq!((&response["uid"], &response["allowed"]), (&json!("0f7e"), &json!(true)));
+    assert_eq!(response["patchType"], "JSONPatch");
+    let operations = data_encoding::BASE64
+        .decode(response["patch"].as_str().unwrap().as_bytes())
+        .unwrap();
+    let operations: Patch = serde_json::from_slice(&operations).unwrap();
+    let mut pod = pod_with(json!({}));
+    json_patch::patch(&mut pod, &operations).unwrap();
+    assert_eq!(pod["spec"]["containers"][1]["name"], "sealpod");
+}
+
+#[test]
+fn a_refusal_carries_its_sentence_and_no_patch() {
+    let pod = {
+        let mut pod = pod_with(json!({}));
+        pod["metadata"]["annotations"] = json!({"sealpod.dev/binding": "nowhere"});
+        pod
+    };
+    let answer = respond(&json!({"object": pod}), &[binding("db")]);
+    let response = &answer["response"];
+    assert_eq!(response["allowed"], false);
+    assert!(response.get("patch").is_none());
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("SecretBinding \"nowhere\"") && message.contains("namespace \"shop\""),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_namespace_is_the_requests_and_not_the_objects() {
+    let mut pod = pod_with(json!({}));
+    pod["metadata"]["namespace"] = json!("other");
+    let answer = respond(&json!({"object": pod}), &[]);
+    let message = answer["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.contains("namespace \"shop\""), "{message}");
+}
+
+#[test]
+fn what_does_not_ask_is_left_alone() {
+    let mut unlabelled = pod_with(json!({}));
+    unlabelled["metadata"]["labels"] = json!({"sealpod.dev/inject": "yes"});
+    for request in [
+        json!({"object": unlabelled}),
+        json!({"operation": "UPDATE"}),
+        json!({"operation": "DELETE"}),
+    ] {
+        let answer = respond(&request, &[]);
+        assert_eq!(answer["response"], json!({"uid": "0f7e", "allowed": true}), "{request}");
+    }
+}
+
+#[test]
+fn what_is_no_pod_is_refused() {
+    for request in [
+        json!({"resource": {"group": "apps", "resource": "deployments"}}),
+        json!({"resource": {"resource": "pods"}, "subResource": "exec"}),
+    ] {
+        let answer = respond(&request, &[binding("db")]);
+        assert_eq!(answer["response"]["allowed"], false, "{request}");
+    }
+}
+
+#[test]
+fn warnings_are_bounded() {
+    let mut pod = pod_with(json!({}));
+    for i in 0..100 {
+        pod["metadata"]["annotations"][format!("sealpod.dev/{}{i}", "é".repeat(300))] = json!("");
+    }
+    let answer = respond(&json!({"object": pod}), &[binding("db")]);
+    let warnings = answer["response"]["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), WARNINGS);
+    assert!(
+        warnings
+            .iter()
+            .all(|warning| warning.as_str().unwrap().len() <= WARNING_BYTES)
+    );
+}
+
+#[test]
+fn another_version_is_refused_by_name() {
+    let mut other = review(&json!({}));
+    other["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    assert_eq!(parse(other.to_string().as_bytes()).unwrap_err(), Malformed::Version);
+    assert_eq!(
+        parse(b"{\"canary\"").unwrap_err().to_string(),
+        "the body is not an AdmissionReview with a request"
+    );
+}
+
+/// Any JSON, with a liking for the names that pods have.
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        prop::sample::select(vec![
+            "metadata",
+            "annotations",
+            "labels",
+            "spec",
+            "containers",
+            "initContainers",
+            "volumes",
+            "volumeMounts",
+            "name",
+            "mountPath",
+            "securityContext",
+            "supplementalGroups",
+            "resources",
+            "limits",
+            "requests",
+            "cpu",
+            "memory",
+            "ports",
+            "containerPort",
+            "env",
+            "value",
+            "readOnly",
+            "hostNetwork",
+            "restartPolicy",
+            "sealpod.dev/binding",
+            "sealpod.dev/containers",
+            "sealpod.dev/mode",
+            "sealpod.dev/after",
+            "sealpod.dev/injected",
+            "sealpod.dev/x",
+        ])
+        .prop_map(str::to_owned),
+        "[a-z/~$.-]{0,8}",
+    ];
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec![
+            "db",
+            "app",
+            "sealpod",
+            "sealpod-init",
+            "SEALPOD_SETTINGS",
+            "istio-proxy",
+            "1Gi",
+            "true"
+        ])
+        .prop_map(Value::from),
+        "\\PC{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// A pod that is one as far as its outline goes, with anything in any place.
+fn almost_a_pod() -> impl Strategy<Value = Value> {
+    let container = (
+        any_json(),
+        prop::sample::select(vec!["app", "sealpod", "istio-proxy", "b"]),
+    )
+        .prop_map(|(any, name)| {
+            let mut container = if any.is_object() { any } else { json!({}) };
+            container["name"] = json!(name);
+            container
+        });
+    let container = container.boxed();
+    let some = prop::collection::vec(container, 1..3);
+    (any_json(), any_json(), some.clone(), some, any::<bool>()).prop_map(
+        |(annotations, spec, regular, init, has_init)| {
+            let mut pod = json!({"metadata": {"labels": {"sealpod.dev/inject": "true"}, "annotations": annotations}});
+            pod["spec"] = if spec.is_object() { spec } else { json!({}) };
+            pod["spec"]["containers"] = Value::from(regular);
+            if has_init {
+                pod["spec"]["initContainers"] = Value::from(init);
+            }
+            pod
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), json in any_json()) {
+        let _ = parse(&body);
+        for text in [json.to_string(), json!({"apiVersion": API_VERSION, "kind": KIND, "request": json}).to_string()] {
+            if let Ok(request) = parse(text.as_bytes()) {
+                let decision = decide(&request, &[binding("db")], &settings());
+                answer(&request, decision);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_admitted_applies_and_is_admitted_again_without_a_change(object in almost_a_pod()) {
+        let bindings = [binding("db")];
+        let ask = |object: &Value| {
+            let request = parse(review(&json!({"object": object})).to_string().as_bytes()).unwrap();
+            let decision = decide(&request, &bindings, &settings());
+            answer(&request, decision.clone());
+            decision
+        };
+        if let Decision::Injected { patch, .. } = ask(&object) {
+            let mut patched = object;
+            json_patch::patch(&mut patched, &patch).expect("the operations apply");
+            let again = ask(&patched);
+            prop_assert!(matches!(again, Decision::Unchanged { .. }), "{again:?}");
+        }
+    }
+}

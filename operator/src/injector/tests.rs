@@ -1,0 +1,87 @@
+//! What the tests of several modules share, and those of the settings.
+
+use serde_json::{Value, json};
+
+use super::select::Binding;
+use super::*;
+
+pub(super) fn settings() -> Settings {
+    Settings::new(
+        "https://sealpod-api-server.sealpod.svc:7100",
+        "registry.test/sealpod-sidecar:1",
+        "IfNotPresent",
+    )
+    .unwrap()
+}
+
+pub(super) fn binding(name: &str) -> Binding {
+    Binding {
+        name: name.to_owned(),
+        mount_path: format!("/var/run/secrets/sealpod.dev/{name}"),
+        size_limit: Ok(16 << 20),
+        pod_selector: None,
+        service_accounts: vec![],
+        not_ready: None,
+        deleted: false,
+    }
+}
+
+/// A pod as the API server sends it, with the fields of `spec` added to a plain one.
+pub(super) fn pod_with(spec: Value) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "web-", "labels": {"sealpod.dev/inject": "true"}},
+        "spec": {
+            "containers": [{
+                "name": "app",
+                "image": "registry.test/app:1",
+                "resources": {},
+                "volumeMounts": [
+                    {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
+                ],
+            }],
+            "restartPolicy": "Always",
+            "securityContext": {},
+            "volumes": [{"name": "token", "projected": {"sources": []}}],
+        },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        pod["spec"][key] = value.clone();
+    }
+    pod
+}
+
+#[test]
+fn the_server_url_gives_the_port_and_nothing_else() {
+    let port = |url| Settings::new(url, "image", "Always").map(|settings| (settings.server_port, settings.server_url));
+    assert_eq!(
+        port("https://a.test:7100"),
+        Ok((7100, "https://a.test:7100".to_owned()))
+    );
+    assert_eq!(port("https://a.test/"), Ok((443, "https://a.test".to_owned())));
+    assert_eq!(port("http://[::1]:80"), Ok((80, "http://[::1]:80".to_owned())));
+    for bad in [
+        "",
+        "a.test",
+        "ftp://a.test",
+        "https://a.test/x",
+        "https://u:p@a.test",
+        "https://a.test?x",
+        "https://",
+    ] {
+        assert!(matches!(port(bad), Err(SettingsError::ServerUrl(_))), "{bad}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named() {
+    let error = Settings::new("https://a.test", "image", "Sometimes")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("--sidecar-image-pull-policy") && error.contains("Sometimes"),
+        "{error}"
+    );
+    assert_eq!(Settings::new("https://a.test", " ", "Never"), Err(SettingsError::Image));
+}
