@@ -61,7 +61,7 @@ pub fn require_root(what: &str) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Failure::new(format!("{what} makes network namespaces and mounts, which only root may"))
+    Err(Failure::new(format!("{what} takes network namespaces and mounts, which only root may change"))
         .advice("run it as root (`sudo -E env PATH=\"$PATH\" cargo xtask …`), or use a cluster that you have: set KUBECONFIG and pass --existing")
         .into())
 }

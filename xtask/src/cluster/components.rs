@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::identity::ProcessId;
-use super::layout::Layout;
+use super::layout::{Layout, MARK};
 use super::network::{Network, POD_CIDR, SERVICE_CIDR};
 use super::{API_PORT, NODE};
 use crate::process::{self, Failure};
@@ -183,7 +183,8 @@ impl Component {
         command
             .env_clear()
             .env("PATH", super::SYSTEM_PATH)
-            .env("HOME", layout.run());
+            .env("HOME", layout.run())
+            .env(MARK, layout.run());
         command
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone()?)

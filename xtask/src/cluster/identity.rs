@@ -1,8 +1,6 @@
 //! Which process is which: a pid alone may by now belong to somebody else.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -60,18 +58,15 @@ fn all() -> impl Iterator<Item = ProcessId> {
     entries.filter_map(|entry| ProcessId::running(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// The processes whose network namespace is the one mounted at `namespace`.
-pub fn members_of_network_namespace(namespace: &Path) -> Vec<ProcessId> {
-    let Some(wanted) = inode(namespace).filter(|wanted| Some(*wanted) != inode(Path::new("/proc/self/ns/net"))) else {
-        return Vec::new();
+/// The processes that were started with `entry` (`NAME=value`) in their environment, or by one that was.
+pub fn with_environment(entry: &str) -> Vec<ProcessId> {
+    let carries = |process: &ProcessId| {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == entry.as_bytes())
     };
-    all()
-        .filter(|process| inode(Path::new(&format!("/proc/{}/ns/net", process.pid))) == Some(wanted))
-        .collect()
-}
-
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    all().filter(carries).collect()
 }
 
 /// Distinguishes this boot of the machine from any other: after a reboot no recorded pid means anything.
@@ -133,11 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn the_namespace_of_the_machine_itself_has_no_members_to_kill() {
-        assert_eq!(members_of_network_namespace(Path::new("/proc/self/ns/net")), []);
-        assert_eq!(
-            members_of_network_namespace(Path::new("/run/netns/sealpod-not-there")),
-            []
-        );
+    fn a_process_is_found_by_its_exact_environment() {
+        let value = format!("SEALPOD_TEST=identity {}", std::process::id());
+        let (name, text) = value.split_once('=').unwrap();
+        let mut child = Command::new("sleep").arg("60").env(name, text).spawn().unwrap();
+        let found: Vec<_> = with_environment(&value).iter().map(|process| process.pid).collect();
+        let prefix_found = with_environment(&value[..value.len() - 1]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [i32::try_from(child.id()).unwrap()]);
+        assert_eq!(prefix_found, []);
     }
 }

@@ -10,6 +10,9 @@ use crate::process::Failure;
 /// Longest path of a Unix socket that the kernel takes.
 const SOCKET_PATH_MAX: usize = 107;
 
+/// Names the variable of [`Layout::mark`].
+pub const MARK: &str = "SEALPOD_CLUSTER_RUN";
+
 /// `dir` outlives the cluster (the built binary, images); `run` is the running cluster and goes with it.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -44,6 +47,11 @@ impl Layout {
 
     pub fn run(&self) -> PathBuf {
         self.dir.join("run")
+    }
+
+    /// `NAME=value` in the environment of all that runs for this cluster, outside the pods.
+    pub fn mark(&self) -> String {
+        format!("{MARK}={}", self.run().display())
     }
 
     pub fn state(&self) -> PathBuf {

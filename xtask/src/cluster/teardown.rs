@@ -3,11 +3,12 @@
 //! What belongs to the cluster is known by more than one sign, so that no single lost file leaves anything behind:
 //!
 //! 1. components by the pid and start time that they recorded themselves,
-//! 2. containerd's shims, and components whose record was lost, by their network namespace,
+//! 2. what components started (containerd's shims above all) by a mark in the environment that they inherited,
 //! 3. the processes of pods by the cgroup that all pods are below,
 //! 4. mounts by their place below the run folder,
 //! 5. traces outside the run folder by the names which lead into it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ fn end_processes(layout: &Layout, network: &Network) -> Result<()> {
 
 /// Every living process of the cluster.
 fn processes(layout: &Layout, network: &Network) -> Vec<ProcessId> {
-    let mut found = identity::members_of_network_namespace(&network.namespace_file());
+    let mut found = identity::with_environment(&layout.mark());
     // After a reboot the recorded pids belong to others.
     if RunState::read(layout).is_none_or(|state| state.boot_id == identity::boot_id()) {
         let files = fs::read_dir(layout.pids()).into_iter().flatten().flatten();
@@ -210,18 +211,20 @@ fn unescape(field: &str) -> String {
 
 /// Files that components write to fixed places of the machine, as far as they lead to this cluster.
 fn remove_traces(layout: &Layout, network: &Network) {
-    let entries = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries("/var/log/containers") {
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries(Path::new("/var/log/containers")) {
         if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(layout.pod_logs())) {
             let _ = fs::remove_file(entry.path());
         }
     }
-    for entry in entries("/var/lib/cni/results") {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&format!("{}-", network.namespace))
-        {
+    // libcni caches a result for each network of each sandbox; the loopback network bears the same name in every cluster.
+    let sandboxes = layout.run().join("containerd/root/io.containerd.grpc.v1.cri/sandboxes");
+    let loopbacks =
+        entries(&sandboxes).map(|sandbox| format!("cni-loopback-{}-lo", sandbox.file_name().to_string_lossy()));
+    let loopbacks: HashSet<_> = loopbacks.collect();
+    for entry in entries(Path::new("/var/lib/cni/results")) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&format!("{}-", network.namespace)) || loopbacks.contains(&name) {
             let _ = fs::remove_file(entry.path());
         }
     }
