@@ -1,1 +1,11 @@
+//! Sealpod on a real cluster: one installed release for all tests, a namespace for each. Run by `cargo xtask test`.
+#![forbid(unsafe_code)]
 
+mod admission;
+mod bindings;
+mod canary;
+mod chart;
+mod deletion;
+mod delivery;
+mod jobs;
+mod restart;

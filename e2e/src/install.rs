@@ -1,0 +1,91 @@
+//! Installing the chart as a user would.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::settings::Settings;
+use crate::tools::{Tools, output, text};
+
+pub const RELEASE: &str = "sealpod";
+pub const NAMESPACE: &str = "sealpod";
+
+/// Name of an object of the release: the chart's full name is that of the release.
+pub fn object(component: &str) -> String {
+    format!("{RELEASE}-{component}")
+}
+
+/// The chart of this checkout.
+pub fn chart() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sealpod")
+}
+
+/// Installs the release, or brings the one that is there to this checkout's state, and waits until all of it is ready.
+pub async fn install(tools: &Tools, settings: &Settings) -> Result<()> {
+    clear_interrupted(tools).await?;
+    create_namespace(tools).await?;
+    let mut command = tools.helm([
+        "upgrade",
+        "--install",
+        RELEASE,
+        "--namespace",
+        NAMESPACE,
+        "--wait",
+        "--timeout",
+        "5m",
+    ]);
+    command.arg(chart());
+    for (key, value) in [("image.registry", &settings.registry), ("image.tag", &settings.tag)] {
+        if let Some(value) = value {
+            command.arg("--set-string").arg(format!("{key}={value}"));
+        }
+    }
+    if settings.hand_made_volume {
+        command.args(["--set-string", "apiServer.persistence.storageClassName=-"]);
+    }
+    output(command).await.context("the chart cannot be installed")?;
+    Ok(())
+}
+
+/// The release's namespace under the strictest standard, so that no part of the chart can need more.
+async fn create_namespace(tools: &Tools) -> Result<()> {
+    let manifest = text(tools.kubectl(["create", "namespace", NAMESPACE, "--dry-run=client", "--output=json"])).await?;
+    let mut apply = tools.kubectl(["apply", "--server-side", "--force-conflicts", "--filename=-"]);
+    let mut namespace: serde_json::Value = serde_json::from_str(&manifest)?;
+    namespace["metadata"]["labels"] = serde_json::json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    apply.stdin(std::process::Stdio::piped());
+    apply.stdout(std::process::Stdio::null());
+    let mut child = apply.spawn().context("cannot run kubectl")?;
+    let mut stdin = child.stdin.take().context("its stdin is a pipe")?;
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, namespace.to_string().as_bytes()).await?;
+    drop(stdin);
+    if !child.wait().await?.success() {
+        bail!("kubectl cannot create the namespace {NAMESPACE}; it says why above");
+    }
+    Ok(())
+}
+
+/// A helm that was killed leaves its release pending, and every later one would refuse to touch it.
+async fn clear_interrupted(tools: &Tools) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Release {
+        name: String,
+        status: String,
+    }
+    let list = output(tools.helm(["list", "--all", "--namespace", NAMESPACE, "--output", "json"])).await?;
+    let releases: Vec<Release> = serde_json::from_slice(&list).context("helm prints a list of releases")?;
+    let Some(release) = releases.into_iter().find(|release| release.name == RELEASE) else {
+        return Ok(());
+    };
+    match release.status.as_str() {
+        "pending-install" | "uninstalling" => {
+            output(tools.helm(["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"])).await?;
+        }
+        "pending-upgrade" | "pending-rollback" => {
+            output(tools.helm(["rollback", RELEASE, "--namespace", NAMESPACE])).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! The api-server of the release, called through a port-forward as an administrator would.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use sealpod_client::{Client, Credential, Error};
+use sealpod_core::SecretText;
+use sealpod_core::wire::management::{CreateSecret, SetValue};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+use crate::install::{NAMESPACE, object};
+use crate::tools::Tools;
+
+/// The organization that the management plane works in.
+pub const ORGANIZATION: &str = "default";
+
+/// An open way to the api-server. Ends when the pod behind it does.
+pub struct Connection {
+    forward: Child,
+    pub client: Client,
+}
+
+impl Connection {
+    pub async fn open(tools: &Tools, kubernetes: &kube::Client) -> Result<Self> {
+        let service = format!("service/{}", object("api-server"));
+        let mut command = tools.kubectl([
+            "port-forward",
+            "--namespace",
+            NAMESPACE,
+            "--address",
+            "localhost",
+            &service,
+            ":7100",
+        ]);
+        let mut forward = command.stdout(Stdio::piped()).spawn().context("cannot run kubectl")?;
+        let stdout = forward.stdout.take().context("its stdout is a pipe")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = lines
+            .next_line()
+            .await?
+            .context("kubectl port-forward ended at once; it says why above")?;
+        let port = forwarded_port(&line).with_context(|| format!("kubectl port-forward says {line:?}"))?;
+        // Whoever stops reading would stop kubectl at its next line.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let client = Client::builder(format!("https://localhost:{port}"))
+            .credential(Credential::Admin(SecretText::new(
+                entry(kubernetes, "admin-key", "admin.key").await?,
+            )))
+            .ca(entry(kubernetes, "server-tls", "ca.crt").await?)
+            .user_agent("sealpod-e2e")
+            .build()?;
+        Ok(Self { forward, client })
+    }
+
+    pub fn is_open(&mut self) -> bool {
+        matches!(self.forward.try_wait(), Ok(None))
+    }
+}
+
+/// The port in `Forwarding from 127.0.0.1:43211 -> 7100`.
+fn forwarded_port(line: &str) -> Option<u16> {
+    let (from, _) = line.strip_prefix("Forwarding from ")?.split_once(" -> ")?;
+    from.rsplit_once(':')?.1.parse().ok()
+}
+
+/// An entry of a Secret that the bootstrap Job made.
+async fn entry(kubernetes: &kube::Client, secret: &str, key: &str) -> Result<String> {
+    let name = object(secret);
+    let secret = Api::<Secret>::namespaced(kubernetes.clone(), NAMESPACE)
+        .get(&name)
+        .await?;
+    let value = secret.data.unwrap_or_default().remove(key);
+    let value = value.with_context(|| format!("the Secret {name} has no {key}"))?;
+    String::from_utf8(value.0).with_context(|| format!("{key} of the Secret {name} is no text"))
+}
+
+/// Sets a value, in a slot that is made when it is the first.
+pub async fn set(client: &Client, application: &str, environment: &str, name: &str, value: &str) -> Result<()> {
+    let management = client.management();
+    let slot = CreateSecret {
+        name: name.to_owned(),
+        description: None,
+    };
+    match management.create_secret(application, &slot).await {
+        Ok(_) | Err(Error::Conflict(_)) => {}
+        Err(error) => return Err(error).with_context(|| format!("the secret {name} cannot be created")),
+    }
+    let value = SetValue {
+        environment_slug: environment.to_owned(),
+        value: SecretText::new(value),
+        encoding: sealpod_core::Encoding::Utf8,
+        is_enabled: true,
+        expires_at: None,
+        not_before: None,
+    };
+    management
+        .set_values(application, name, &[value])
+        .await
+        .with_context(|| format!("the value of {name} cannot be set"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_read_for_either_address() {
+        assert_eq!(forwarded_port("Forwarding from 127.0.0.1:43211 -> 7100"), Some(43211));
+        assert_eq!(forwarded_port("Forwarding from [::1]:43211 -> 7100"), Some(43211));
+        assert_eq!(forwarded_port("error: lost connection to pod"), None);
+    }
+}

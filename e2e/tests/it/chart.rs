@@ -1,0 +1,184 @@
+//! What the chart renders. Needs helm, but no cluster.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sealpod_e2e::install::chart;
+use sealpod_e2e::settings::Settings;
+use sealpod_e2e::tools::{Tools, output, text};
+use sealpod_e2e::world::RUNTIME;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The objects that the chart renders with these arguments.
+fn render(arguments: &[&str]) -> Result<Vec<Value>> {
+    let tools = Tools::new(&Settings::from_env()?);
+    let mut command = tools.helm(["template", "sealpod"]);
+    command.arg(chart()).args(arguments);
+    let yaml = RUNTIME.block_on(text(command))?;
+    let documents = serde_yaml::Deserializer::from_str(&yaml).map(Value::deserialize);
+    let documents = documents.collect::<Result<Vec<_>, _>>().context("helm prints YAML")?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+/// Arguments for each of the chart's examples of values.
+fn examples() -> Result<Vec<Vec<String>>> {
+    let mut files = Vec::new();
+    for entry in chart().join("ci").read_dir().context("charts/sealpod/ci is a folder")? {
+        files.push(vec![
+            "--namespace=sealpod".to_owned(),
+            format!("--values={}", entry?.path().display()),
+        ]);
+    }
+    assert!(files.len() >= 4, "the examples are there");
+    Ok(files)
+}
+
+fn render_each(mut check: impl FnMut(&str, &[Value])) -> Result<()> {
+    for arguments in examples()? {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        check(arguments[1], &render(&arguments)?);
+    }
+    Ok(())
+}
+
+fn names<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a str> {
+    let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+    of_kind
+        .filter_map(|object| object["metadata"]["name"].as_str())
+        .collect()
+}
+
+fn pod_specs(objects: &[Value]) -> Vec<&Value> {
+    objects
+        .iter()
+        .map(|object| &object["spec"]["template"]["spec"])
+        .filter(|spec| !spec.is_null())
+        .collect()
+}
+
+#[test]
+fn every_example_of_values_passes_helms_own_checks() -> Result<()> {
+    let tools = Tools::new(&Settings::from_env()?);
+    for arguments in examples()? {
+        let mut lint = tools.helm(["lint", "--strict"]);
+        lint.arg(chart()).args(&arguments);
+        RUNTIME.block_on(output(lint)).with_context(|| arguments[1].clone())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn it_refuses_namespaces_where_it_could_block_the_cluster() -> Result<()> {
+    for namespace in ["default", "kube-system"] {
+        let error = render(&["--namespace", namespace]).unwrap_err().to_string();
+        assert!(error.contains("--namespace sealpod --create-namespace"), "{error}");
+    }
+    render(&["--namespace", "sealpod"])?;
+    Ok(())
+}
+
+#[test]
+fn it_refuses_values_that_it_does_not_know() -> Result<()> {
+    render(&["--namespace", "sealpod", "--set", "injector.replicas=3"])?;
+    let error = render(&["--namespace", "sealpod", "--set", "injector.replica=3"])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("replica"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn every_pod_is_hardened_in_every_mode() -> Result<()> {
+    render_each(|values, objects| {
+        let specs = pod_specs(objects);
+        assert!(specs.len() >= 3, "{values}");
+        for spec in specs {
+            assert_eq!(spec["enableServiceLinks"], false, "{values}");
+            assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{values}");
+            assert_eq!(
+                spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault",
+                "{values}"
+            );
+            for container in spec["containers"].as_array().into_iter().flatten() {
+                let context = &container["securityContext"];
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{values}");
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{values}");
+                assert_eq!(context["capabilities"]["drop"][0], "ALL", "{values}");
+                assert!(container["resources"]["requests"].is_object(), "{values}");
+                assert!(container["resources"]["limits"]["memory"].is_string(), "{values}");
+            }
+        }
+    })
+}
+
+#[test]
+fn only_the_controllers_account_reaches_secrets_of_other_namespaces() -> Result<()> {
+    render_each(|values, objects| {
+        for role in objects.iter().filter(|object| object["kind"] == "ClusterRole") {
+            let name = role["metadata"]["name"].as_str().unwrap_or_default();
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                let resources = rule["resources"].as_array().into_iter().flatten();
+                let all: Vec<_> = resources
+                    .chain(rule["verbs"].as_array().into_iter().flatten())
+                    .collect();
+                assert!(!all.iter().any(|word| *word == "*"), "{values}: {name} has a wildcard");
+                let secrets = all.iter().any(|word| *word == "secrets");
+                assert!(
+                    !secrets || name.ends_with("-controller"),
+                    "{values}: {name} reaches all Secrets"
+                );
+            }
+        }
+    })
+}
+
+#[test]
+fn the_bootstrap_job_is_named_after_its_spec() -> Result<()> {
+    let job = |arguments: &[&str]| -> Result<Vec<String>> {
+        let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(arguments).copied().collect();
+        Ok(names(&render(&arguments)?, "Job")
+            .into_iter()
+            .map(str::to_owned)
+            .collect())
+    };
+    let first = job(&[])?;
+    assert_eq!(first, job(&["--set", "injector.replicas=3"])?, "the same spec");
+    assert_ne!(
+        first,
+        job(&["--set-string", "image.tag=other"])?,
+        "another spec needs another Job"
+    );
+    let own = Path::new("ci/existing-secrets-values.yaml");
+    let own = format!("--values={}", chart().join(own).display());
+    assert!(
+        job(&[&own])?.is_empty(),
+        "with keys of one's own there is nothing to make"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_webhook_can_only_touch_pods_that_ask_and_never_its_own() -> Result<()> {
+    render_each(|values, objects| {
+        let configuration = objects
+            .iter()
+            .find(|object| object["kind"] == "MutatingWebhookConfiguration");
+        let webhook = &configuration.expect("the chart has a webhook")["webhooks"][0];
+        assert_eq!(
+            webhook["objectSelector"]["matchLabels"]["sealpod.dev/inject"], "true",
+            "{values}"
+        );
+        let excluded = webhook["namespaceSelector"]["matchExpressions"][0]["values"].to_string();
+        assert!(
+            excluded.contains("\"kube-system\"") && excluded.contains("\"sealpod\""),
+            "{values}: {excluded}"
+        );
+        assert_eq!(webhook["failurePolicy"], "Fail", "{values}");
+        let client = &webhook["clientConfig"];
+        assert!(
+            client["caBundle"].is_null() && client["service"]["path"].is_null(),
+            "those are the injector's"
+        );
+    })
+}
