@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::cluster::network::Subnet;
 use crate::cluster::{Claim, Cluster};
 use crate::process::Failure;
-use crate::progress::{Progress, table};
+use crate::progress::Progress;
 use crate::workspace::Workspace;
 use crate::{generate, images, test};
 
@@ -57,7 +57,7 @@ enum ClusterTask {
     Down,
     /// Show what runs; the exit code is 0 when the cluster is whole
     Status,
-    /// Make a PersistentVolume for one claim; there is no provisioner
+    /// Make the volume for one claim; there is no provisioner
     Volume {
         /// The claim, as NAMESPACE/NAME
         claim: Claim,
@@ -108,24 +108,28 @@ impl ClusterTask {
 }
 
 fn print_status(cluster: &Cluster) -> Result<()> {
+    const START: &str = "`cargo xtask cluster up`";
+    if !cluster.exists() {
+        return Err(Failure::new("no cluster is running")
+            .advice(format!("{START} starts one"))
+            .into());
+    }
     let status = cluster.status();
-    let mut rows: Vec<_> = status
-        .components
-        .iter()
-        .map(|(name, state)| ((*name).to_string(), state.to_string()))
-        .collect();
-    rows.push((
-        "node".to_string(),
-        if status.node_ready { "ready" } else { "not ready" }.to_string(),
-    ));
-    print!("{}", table(&rows));
+    for (name, state) in &status.components {
+        println!("  {name:<25}{state}");
+    }
+    println!(
+        "  {:<25}{}",
+        "node",
+        if status.node_ready { "ready" } else { "not ready" }
+    );
     if status.is_healthy() {
         println!("KUBECONFIG={}", cluster.kubeconfig().display());
         return Ok(());
     }
-    Err(Failure::new("the cluster is not running, or not whole")
+    Err(Failure::new("the cluster is not whole")
         .advice(format!(
-            "`cargo xtask cluster up` starts it anew; logs: {}",
+            "{START} starts it anew, empty; logs: {}",
             cluster.logs().display()
         ))
         .into())

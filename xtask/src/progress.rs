@@ -135,9 +135,9 @@ pub fn seconds(duration: Duration) -> String {
 pub fn table(rows: &[(String, String)]) -> String {
     let left = rows.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0);
     let right = rows.iter().map(|(_, right)| right.chars().count()).max().unwrap_or(0);
-    rows.iter()
-        .map(|(name, value)| format!("  {name:<left$}  {value:>right$}\n"))
-        .collect()
+    rows.iter().fold(String::new(), |table, (name, value)| {
+        table + &format!("  {name:<left$}  {value:>right$}\n")
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub fn dns_service(network: &Network) -> Value {
     ]})
 }
 
-/// A PersistentVolume of this node that only the given claim can bind.
+/// A `PersistentVolume` of this node that only the given claim can bind.
 ///
 /// The folder is empty and belongs to 65532, the user of Sealpod's images: there is no provisioner that would make it.
 pub fn create_volume(layout: &Layout, claim: &Claim, size: &str) -> Result<()> {
@@ -78,7 +78,7 @@ pub fn create_volume(layout: &Layout, claim: &Claim, size: &str) -> Result<()> {
     kubectl::apply(layout, &volume(claim, size, &dir.display().to_string()))
 }
 
-/// `NAMESPACE/NAME` of a PersistentVolumeClaim.
+/// `NAMESPACE/NAME` of a `PersistentVolumeClaim`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     pub namespace: String,

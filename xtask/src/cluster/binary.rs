@@ -86,7 +86,9 @@ fn required_version(go_mod: &str) -> Option<&str> {
 
 /// Changes with any file that goes into the binary.
 fn hash_of_sources(module: &Path) -> Result<String> {
-    let is_source = |name: &str| name.ends_with(".go") || name == "go.mod" || name == "go.sum";
+    let is_source = |name: &str| {
+        Path::new(name).extension().is_some_and(|extension| extension == "go") || name == "go.mod" || name == "go.sum"
+    };
     let entries = fs::read_dir(module).with_context(|| format!("cannot read {}", module.display()))?;
     let mut names: Vec<_> = entries
         .flatten()

@@ -97,7 +97,7 @@ impl Layout {
         self.run().join("pods")
     }
 
-    /// Folders that local PersistentVolumes stand for.
+    /// Folders that local `PersistentVolumes` stand for.
     pub fn volumes(&self) -> PathBuf {
         self.run().join("volumes")
     }

@@ -94,7 +94,7 @@ impl Cluster {
             progress.say("The cluster is running.");
             return Ok(());
         }
-        if teardown::is_needed(&self.layout, &self.network) {
+        if self.exists() {
             progress.step("Clearing the former cluster", |_| {
                 teardown::teardown(&self.layout, &self.network)
             })?;
@@ -106,7 +106,7 @@ impl Cluster {
 
     /// Stops the cluster and removes every trace of it, in whatever condition it is.
     pub fn down(&self, progress: &mut Progress) -> Result<()> {
-        if !teardown::is_needed(&self.layout, &self.network) {
+        if !self.exists() {
             progress.say("No cluster is running.");
             return Ok(());
         }
@@ -115,6 +115,11 @@ impl Cluster {
         progress.step("Stopping the cluster", |_| {
             teardown::teardown(&self.layout, &self.network)
         })
+    }
+
+    /// Whether there is anything of a cluster, whole or not.
+    pub fn exists(&self) -> bool {
+        teardown::is_needed(&self.layout, &self.network)
     }
 
     pub fn status(&self) -> Status {
@@ -146,7 +151,7 @@ impl Cluster {
         start::has_image(&self.layout, reference)
     }
 
-    /// A PersistentVolume that exactly this claim will bind; there is no provisioner in the cluster.
+    /// A `PersistentVolume` that exactly this claim will bind; there is no provisioner in the cluster.
     pub fn create_volume(&self, claim: &Claim, size: &str) -> Result<()> {
         addons::create_volume(&self.layout, claim, size)
     }
@@ -165,7 +170,7 @@ impl Cluster {
         self.layout.logs()
     }
 
-    /// Folder for the directories of local PersistentVolumes.
+    /// Folder for the directories of local `PersistentVolumes`.
     pub fn volumes(&self) -> PathBuf {
         self.layout.volumes()
     }

@@ -71,7 +71,9 @@ fn end_processes(layout: &Layout, network: &Network) -> Result<()> {
                 .advice("look at them with `ps`; one in state D waits for the disk: try `cargo xtask cluster down` again later")
                 .into());
         }
-        left.iter().for_each(|process| process.kill());
+        for process in left {
+            process.kill();
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }

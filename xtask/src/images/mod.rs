@@ -115,7 +115,9 @@ fn pack_services(binaries: &Path, output: &Path) -> Result<Images> {
         packed.push((name, service_image(name, binary, authorities.clone()).pack()?));
     }
     let mut hash = Sha256::new();
-    packed.iter().for_each(|(_, image)| hash.update(image.digest()));
+    for (_, image) in &packed {
+        hash.update(image.digest());
+    }
     let tag = format!("local-{}", HEXLOWER.encode(&hash.finalize()[..6]));
     fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
     let write = |(name, image): (&'static str, Packed)| -> Result<BuiltImage> {
@@ -222,9 +224,9 @@ mod tests {
         // The smallest static ELF: a header without program headers.
         let mut elf = vec![0_u8; 64];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        SERVICES
-            .iter()
-            .for_each(|name| fs::write(binaries.join(name), &elf).unwrap());
+        for name in SERVICES {
+            fs::write(binaries.join(name), &elf).unwrap();
+        }
         let first = pack_services(&binaries, &output).unwrap();
         assert_eq!(
             pack_services(&binaries, &output).unwrap().tag,
@@ -246,9 +248,9 @@ mod tests {
     #[test]
     fn a_binary_that_needs_a_loader_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        SERVICES
-            .iter()
-            .for_each(|name| drop(fs::copy("/bin/sh", dir.path().join(name)).unwrap()));
+        for name in SERVICES {
+            fs::copy("/bin/sh", dir.path().join(name)).unwrap();
+        }
         let error = pack_services(dir.path(), dir.path()).unwrap_err().to_string();
         assert!(error.contains("not statically linked"), "{error}");
     }
