@@ -1,1 +1,3 @@
 #![forbid(unsafe_code)]
+pub mod publish;
+pub mod selection;

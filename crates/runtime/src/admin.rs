@@ -32,7 +32,7 @@ pub fn registry(component: &'static str, version: &'static str) -> Registry {
 
 /// Why a process is not ready, by the part that says so. Clones share their state.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Readiness {
     /// Ready until a part objects.
@@ -41,12 +41,12 @@ impl Readiness {
     }
 
     /// `part` is not ready; `reason` is for people and must hold no secret.
-    pub fn block(&self, part: &'static str, reason: impl Into<String>) {
-        self.parts().insert(part, reason.into());
+    pub fn block(&self, part: &str, reason: impl Into<String>) {
+        self.parts().insert(part.to_owned(), reason.into());
     }
 
     /// `part` is ready.
-    pub fn clear(&self, part: &'static str) {
+    pub fn clear(&self, part: &str) {
         self.parts().remove(part);
     }
 
@@ -55,14 +55,14 @@ impl Readiness {
     }
 
     /// Each part that is not ready, with its reason.
-    pub fn reasons(&self) -> Vec<(&'static str, String)> {
+    pub fn reasons(&self) -> Vec<(String, String)> {
         self.parts()
             .iter()
-            .map(|(part, reason)| (*part, reason.clone()))
+            .map(|(part, reason)| (part.clone(), reason.clone()))
             .collect()
     }
 
-    fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
         // The map is whole after every single step, so a panic elsewhere cannot have broken it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,423 @@
+//! Puts a set of files into a directory that others read, in such a way that a reader sees all of the old set or all
+//! of the new one. The protocol is that of the kubelet's own volumes, so programs that watch those work here too:
+//!
+//! ```text
+//! password   -> ..data/password            what the app opens
+//! tls        -> ..data/tls
+//! ..data     -> ..2026_01_31_12_00_00.0    renamed over: the swap
+//! ..2026_01_31_12_00_00.0/password         a generation: written once, never changed
+//! ..2026_01_31_12_00_00.0/tls/key.pem
+//! ```
+
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sealpod_core::paths::FilePath;
+use zeroize::Zeroizing;
+
+/// Kept free for the hand-over state beside the files, in bytes.
+const RESERVE: u64 = 4 * 4096;
+/// The link that is swapped, and the names it and the others are made under.
+const DATA: &str = "..data";
+const DATA_TEMPORARY: &str = "..data_tmp";
+const LINK_TEMPORARY: &str = "..link_tmp";
+/// Every container may enter; what it may read is up to the files' own modes.
+const DIRECTORY_MODE: Mode = Mode::RWXU
+    .union(Mode::RGRP)
+    .union(Mode::XGRP)
+    .union(Mode::ROTH)
+    .union(Mode::XOTH);
+
+/// A file to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    pub path: FilePath,
+    pub mode: u32,
+    pub content: Content,
+}
+
+/// Bytes of a secret: wiped when dropped, and not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content(pub Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// A file to carry over from the generation before, because its value cannot be had now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub path: FilePath,
+    pub mode: u32,
+}
+
+/// All files that the directory is to show; anything else in it goes. No two paths may collide.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileSet {
+    pub write: Vec<File>,
+    pub keep: Vec<Kept>,
+}
+
+/// What publishing did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Whether readers see anything new.
+    pub changed: bool,
+    /// Files of the set, those carried over included.
+    pub files: usize,
+    /// Files that were to be carried over and are not there.
+    pub lost: Vec<FilePath>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    #[error(
+        "the files need {needed} bytes, but the volume takes {usable}: half of its size limit, because a change holds \
+         old and new; raise spec.sizeLimit of the SecretBinding, or select less"
+    )]
+    TooLarge { needed: u64, usable: u64 },
+    #[error("cannot {doing} {}: {cause}", .path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        cause: Errno,
+    },
+}
+
+/// A generation that is no longer shown.
+#[derive(Debug)]
+struct Former {
+    name: String,
+    size: u64,
+    /// When it goes.
+    until: Instant,
+}
+
+/// The one writer of a directory.
+#[derive(Debug)]
+pub struct Publisher {
+    root: OwnedFd,
+    path: PathBuf,
+    size_limit: u64,
+    /// How long a reader that has just looked `..data` up still finds the files it leads to.
+    grace: Duration,
+    former: Vec<Former>,
+    #[cfg(test)]
+    crash_before: Option<Step>,
+}
+
+/// The points between two of which a crash must do no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Make,
+    Write,
+    OpenUp,
+    Swap,
+    Link,
+    Unlink,
+    Done,
+}
+
+impl Publisher {
+    /// `size_limit` is that of the volume, in bytes. Generations that a killed process left are dated from now.
+    pub fn open(path: &Path, size_limit: u64, grace: Duration) -> Result<Self, PublishError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|cause| failed("open", path.to_owned())(cause))?;
+        let mut publisher = Self {
+            root,
+            path: path.to_owned(),
+            size_limit,
+            grace,
+            former: Vec::new(),
+            #[cfg(test)]
+            crash_before: None,
+        };
+        publisher.adopt_leftovers()?;
+        Ok(publisher)
+    }
+
+    /// Makes the directory show exactly this set. In steps, of which any may be the last of a killed process:
+    ///
+    /// 1. Add up the set; more than half of the volume is an error, and nothing changes.
+    /// 2. Read what is to be carried over, and where the current generation is this set already, go to 7.
+    /// 3. Make a new generation, which nothing leads to yet and only this process can enter.
+    /// 4. Write the files into it, each with its mode and group before its content.
+    /// 5. Let readers enter its directories.
+    /// 6. Rename a link to it over `..data`: the swap, which readers see whole or not at all.
+    /// 7. Link each top-level name that is new to the same name below `..data`.
+    /// 8. Remove the top-level links that lead to nothing.
+    /// 9. Date the generation before; [`Publisher::sweep`] removes it when its grace is over.
+    ///
+    /// A crash before 6 leaves the old set shown and a generation that the next process removes; one behind 6 leaves
+    /// links that the next call, which runs 7 and 8 in any case, puts right.
+    pub fn publish(&mut self, mut set: FileSet) -> Result<Published, PublishError> {
+        let former = self.current()?;
+        let lost = self.carry_over(&mut set, former.as_deref())?;
+        let size: u64 = set.write.iter().map(|file| weight(file.content.0.len())).sum();
+        if size > self.usable() {
+            return Err(PublishError::TooLarge {
+                needed: size,
+                usable: self.usable(),
+            });
+        }
+        let changed = !self.shows(&set, former.as_deref())?;
+        if changed {
+            self.swap(&set)?;
+        }
+        self.link_names(&set)?;
+        if changed && let Some(name) = former {
+            self.retire(name)?;
+        }
+        self.reach(Step::Done);
+        Ok(Published {
+            changed,
+            files: set.write.len(),
+            lost,
+        })
+    }
+
+    /// How long to wait until there is room for `set` beside the generations that readers may still use. Zero but
+    /// where large sets follow each other closely.
+    pub fn wait_for_room(&self, set: &FileSet, now: Instant) -> Result<Duration, PublishError> {
+        let current = self.current_size()?;
+        let new: u64 = set.write.iter().map(|file| weight(file.content.0.len())).sum();
+        let kept = if set.keep.is_empty() { 0 } else { current };
+        let mut used = RESERVE + current + new + kept + self.former.iter().map(|former| former.size).sum::<u64>();
+        let mut wait = Duration::ZERO;
+        for former in &self.former {
+            if used <= self.size_limit {
+                break;
+            }
+            used -= former.size;
+            wait = former.until.saturating_duration_since(now);
+        }
+        Ok(wait)
+    }
+
+    /// Removes the generations whose grace is over; gives how long until the next one's is.
+    pub fn sweep(&mut self, now: Instant) -> Result<Option<Duration>, PublishError> {
+        while let Some(first) = self.former.first() {
+            if first.until > now {
+                return Ok(Some(first.until - now));
+            }
+            tree::remove(&self.root, &first.name).map_err(self.failed("remove", &first.name))?;
+            self.former.remove(0);
+        }
+        Ok(None)
+    }
+
+    /// How long until [`Publisher::sweep`] has something to do.
+    pub fn next_sweep(&self, now: Instant) -> Option<Duration> {
+        self.former
+            .first()
+            .map(|first| first.until.saturating_duration_since(now))
+    }
+
+    /// Whether a set has ever been published and is still there.
+    pub fn has_files(&self) -> bool {
+        self.current().is_ok_and(|current| current.is_some())
+    }
+
+    /// Bytes that one set may take.
+    pub fn usable(&self) -> u64 {
+        self.size_limit.saturating_sub(RESERVE) / 2
+    }
+
+    /// The directory that `..data` leads to; none where it leads nowhere of ours.
+    fn current(&self) -> Result<Option<String>, PublishError> {
+        let target = tree::link_target(&self.root, DATA).map_err(self.failed("read", DATA))?;
+        let Some(name) = target.filter(|name| is_generation(name)) else {
+            return Ok(None);
+        };
+        match tree::open_directory(&self.root, &name) {
+            Ok(_) => Ok(Some(name)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(cause) => Err(self.failed("open", &name)(cause)),
+        }
+    }
+
+    fn current_size(&self) -> Result<u64, PublishError> {
+        self.current()?.map_or(Ok(0), |name| self.size_of(&name))
+    }
+
+    fn size_of(&self, name: &str) -> Result<u64, PublishError> {
+        tree::open_directory(&self.root, name)
+            .and_then(tree::files)
+            .map(|(_, size)| size)
+            .map_err(self.failed("read", name))
+    }
+
+    /// Step 2, its first half: turns what is kept into files to write; gives those that are not there.
+    fn carry_over(&self, set: &mut FileSet, former: Option<&str>) -> Result<Vec<FilePath>, PublishError> {
+        let mut lost = Vec::new();
+        let generation = match former {
+            Some(name) => Some(tree::open_directory(&self.root, name).map_err(self.failed("open", name))?),
+            None => None,
+        };
+        for kept in std::mem::take(&mut set.keep) {
+            let read = generation
+                .as_ref()
+                .map(|from| tree::read(from, kept.path.as_str(), self.usable()));
+            match read {
+                Some(Ok((_, content))) => set.write.push(File {
+                    path: kept.path,
+                    mode: kept.mode,
+                    content: Content(content),
+                }),
+                // Another kind of thing under that name is no last good file either.
+                None | Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::INVAL | Errno::LOOP)) => {
+                    lost.push(kept.path);
+                }
+                Some(Err(cause)) => return Err(self.failed("read", kept.path.as_str())(cause)),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Step 2, its second half.
+    fn shows(&self, set: &FileSet, former: Option<&str>) -> Result<bool, PublishError> {
+        let Some(name) = former else { return Ok(false) };
+        let failed = self.failed("read", name);
+        let generation = tree::open_directory(&self.root, name).map_err(&failed)?;
+        let (mut there, _) = tree::files(&generation).map_err(&failed)?;
+        there.sort_unstable();
+        let mut wanted: Vec<_> = set.write.iter().map(|file| file.path.as_str()).collect();
+        wanted.sort_unstable();
+        if there != wanted {
+            return Ok(false);
+        }
+        for file in &set.write {
+            match tree::read(&generation, file.path.as_str(), self.usable()) {
+                Ok((mode, content)) if mode == file.mode && content == file.content.0 => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Steps 3 to 6.
+    fn swap(&mut self, set: &FileSet) -> Result<(), PublishError> {
+        self.reach(Step::Make);
+        let name = self.make_generation()?;
+        let written = self.fill(&name, set);
+        if let Err(error) = written {
+            // Left for the next process where even this fails: its name tells what it is.
+            let _ = tree::remove(&self.root, &name);
+            return Err(error);
+        }
+        self.reach(Step::Swap);
+        tree::link(&self.root, &name, DATA, DATA_TEMPORARY).map_err(self.failed("swap", DATA))
+    }
+
+    fn make_generation(&self) -> Result<String, PublishError> {
+        loop {
+            let name = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string();
+            match rustix::fs::mkdirat(&self.root, name.as_str(), Mode::RWXU) {
+                Ok(()) => return Ok(name),
+                // A clock that stands still or went back: the next reading is another name.
+                Err(Errno::EXIST) => std::thread::sleep(Duration::from_micros(10)),
+                Err(cause) => return Err(self.failed("make", &name)(cause)),
+            }
+        }
+    }
+
+    fn fill(&self, name: &str, set: &FileSet) -> Result<(), PublishError> {
+        let generation = tree::open_directory(&self.root, name).map_err(self.failed("open", name))?;
+        for (index, file) in set.write.iter().enumerate() {
+            if index == set.write.len() / 2 {
+                self.reach(Step::Write);
+            }
+            let path = file.path.as_str();
+            tree::create(&generation, path, file.mode, &file.content.0).map_err(self.failed("write", path))?;
+        }
+        self.reach(Step::OpenUp);
+        tree::open_up(&generation, DIRECTORY_MODE).map_err(self.failed("open up", name))
+    }
+
+    /// Steps 7 and 8.
+    fn link_names(&self, set: &FileSet) -> Result<(), PublishError> {
+        self.reach(Step::Link);
+        let names: BTreeSet<_> = set.write.iter().map(|file| file.path.top()).collect();
+        for name in &names {
+            let target = format!("{DATA}/{name}");
+            let there = tree::link_target(&self.root, name).map_err(self.failed("read", name))?;
+            if there.as_deref() != Some(target.as_str()) {
+                tree::link(&self.root, &target, name, LINK_TEMPORARY).map_err(self.failed("link", name))?;
+            }
+        }
+        self.reach(Step::Unlink);
+        for entry in tree::entries(&self.root).map_err(self.failed("list", ""))? {
+            let ours = entry.kind == FileType::Symlink && !entry.name.starts_with("..");
+            let stale = matches!(entry.name.as_str(), DATA_TEMPORARY | LINK_TEMPORARY);
+            if stale || (ours && !names.contains(entry.name.as_str())) {
+                tree::unlink(&self.root, &entry.name).map_err(self.failed("remove", &entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 9.
+    fn retire(&mut self, name: String) -> Result<(), PublishError> {
+        let size = self.size_of(&name)?;
+        self.former.push(Former {
+            name,
+            size,
+            until: Instant::now() + self.grace,
+        });
+        Ok(())
+    }
+
+    /// What a killed process left behind: readers may be using one of these generations, nobody knows which.
+    fn adopt_leftovers(&mut self) -> Result<(), PublishError> {
+        let current = self.current()?;
+        for entry in tree::entries(&self.root).map_err(self.failed("list", ""))? {
+            let left = entry.kind == FileType::Directory && is_generation(&entry.name);
+            if left && current.as_ref() != Some(&entry.name) {
+                self.retire(entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, name: &str) -> impl Fn(Errno) -> PublishError + use<> {
+        failed(doing, self.path.join(name))
+    }
+
+    #[cfg(test)]
+    fn reach(&self, step: Step) {
+        assert!(self.crash_before != Some(step), "killed before {step:?}");
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)] // the shape of its twin, which a test dies in
+    fn reach(&self, _: Step) {}
+}
+
+fn failed(doing: &'static str, path: PathBuf) -> impl Fn(Errno) -> PublishError {
+    move |cause| PublishError::Io {
+        doing,
+        path: path.clone(),
+        cause,
+    }
+}
+
+/// `..` and a digit: `..data` and the sidecar's own files are none.
+fn is_generation(name: &str) -> bool {
+    let stamp = name.strip_prefix("..").unwrap_or_default();
+    stamp.starts_with(|c: char| c.is_ascii_digit()) && !stamp.contains('/')
+}
+
+fn weight(bytes: usize) -> u64 {
+    tree::pages(u64::try_from(bytes).expect("a length fits 64 bits"))
+}

@@ -1,0 +1,369 @@
+use super::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const LIMIT: u64 = 1 << 20;
+const GRACE: Duration = Duration::from_millis(50);
+
+fn file(path: &str, content: impl AsRef<[u8]>) -> File {
+    File {
+        path: path.parse().unwrap(),
+        mode: 0o440,
+        content: Content(Zeroizing::new(content.as_ref().to_vec())),
+    }
+}
+
+fn set<const N: usize>(files: [(&str, &str); N]) -> FileSet {
+    FileSet {
+        write: files.into_iter().map(|(path, content)| file(path, content)).collect(),
+        keep: vec![],
+    }
+}
+
+fn open(dir: &Path) -> Publisher {
+    Publisher::open(dir, LIMIT, GRACE).unwrap()
+}
+
+/// What a reader finds below the top-level names, the writer's own aside.
+fn shown(dir: &Path) -> BTreeMap<String, String> {
+    fn walk(dir: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with("..") {
+                continue;
+            }
+            if fs::metadata(entry.path()).unwrap().is_dir() {
+                walk(&entry.path(), &format!("{prefix}{name}/"), found);
+            } else {
+                found.insert(format!("{prefix}{name}"), fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(dir, "", &mut found);
+    found
+}
+
+fn expected<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<String, String> {
+    files
+        .into_iter()
+        .map(|(path, content)| (path.to_owned(), content.to_owned()))
+        .collect()
+}
+
+fn generations(dir: &Path) -> usize {
+    let names = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| is_generation(name)).count()
+}
+
+#[test]
+fn files_appear_change_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    assert!(!publisher.has_files());
+    let one = [("a", "1"), ("tls/key.pem", "k"), ("tls/deep/er", "d")];
+    let done = publisher.publish(set(one)).unwrap();
+    assert_eq!((done.changed, done.files), (true, 3));
+    assert_eq!(shown(dir.path()), expected(one));
+    let two = [("a", "2"), ("b/c", "3")];
+    assert!(publisher.publish(set(two)).unwrap().changed);
+    assert_eq!(shown(dir.path()), expected(two));
+    assert!(publisher.publish(set([])).unwrap().changed);
+    assert_eq!(shown(dir.path()), expected([]));
+    assert!(publisher.has_files(), "an empty set is a set");
+}
+
+#[test]
+fn the_same_set_again_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    let files = [("a", "1"), ("b/c", "2")];
+    publisher.publish(set(files)).unwrap();
+    let before = fs::read_link(dir.path().join(DATA)).unwrap();
+    assert!(!publisher.publish(set(files)).unwrap().changed);
+    assert_eq!(fs::read_link(dir.path().join(DATA)).unwrap(), before);
+    // A mode is part of the set.
+    let mut other = set(files);
+    other.write[0].mode = 0o400;
+    assert!(publisher.publish(other).unwrap().changed);
+}
+
+#[test]
+fn modes_and_groups_are_set_whatever_the_umask_and_the_volume_say() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a volume with an fsGroup has it: set-group-ID.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2777)).unwrap();
+    let mut files = set([("a", "1"), ("b/c", "2")]);
+    files.write[0].mode = 0o400;
+    open(dir.path()).publish(files).unwrap();
+    let meta = |path: &str| fs::metadata(dir.path().join(path)).unwrap();
+    assert_eq!(meta("a").mode() & 0o7777, 0o400);
+    assert_eq!(meta("b/c").mode() & 0o7777, 0o440);
+    assert_eq!(meta("b").mode() & 0o7777, 0o755);
+    assert_eq!(meta("..data").mode() & 0o7777, 0o755);
+    for path in ["a", "b", "b/c", "..data"] {
+        assert_eq!(meta(path).gid(), rustix::process::getegid().as_raw());
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_had_keeps_its_last_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    publisher.publish(set([("a", "1"), ("b/c", "2")])).unwrap();
+    let keep = |path: &str| Kept {
+        path: path.parse().unwrap(),
+        mode: 0o440,
+    };
+    let next = FileSet {
+        write: vec![file("a", "new")],
+        keep: vec![keep("b/c"), keep("never/was"), keep("b")],
+    };
+    let done = publisher.publish(next).unwrap();
+    assert_eq!(
+        done.lost,
+        vec!["never/was".parse().unwrap(), "b".parse::<FilePath>().unwrap()]
+    );
+    assert_eq!(shown(dir.path()), expected([("a", "new"), ("b/c", "2")]));
+}
+
+#[test]
+fn a_set_over_half_of_the_volume_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    publisher.publish(set([("a", "1")])).unwrap();
+    let large = "x".repeat(usize::try_from(LIMIT / 2).unwrap());
+    let error = publisher.publish(set([("a", &large)])).unwrap_err();
+    assert!(
+        matches!(error, PublishError::TooLarge { .. }) && error.to_string().contains("sizeLimit"),
+        "{error}"
+    );
+    // Many small files take a page each.
+    let many = FileSet {
+        write: (0..200).map(|n| file(&format!("f{n}"), "x")).collect(),
+        keep: vec![],
+    };
+    assert!(matches!(publisher.publish(many), Err(PublishError::TooLarge { .. })));
+    assert_eq!(shown(dir.path()), expected([("a", "1")]));
+}
+
+#[test]
+fn former_generations_go_when_their_grace_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    publisher.publish(set([("a", "1")])).unwrap();
+    assert_eq!(publisher.next_sweep(Instant::now()), None);
+    publisher.publish(set([("a", "2")])).unwrap();
+    assert!(publisher.sweep(Instant::now()).unwrap().is_some());
+    assert_eq!(generations(dir.path()), 2);
+    assert_eq!(publisher.sweep(Instant::now() + GRACE).unwrap(), None);
+    assert_eq!(generations(dir.path()), 1);
+    assert_eq!(shown(dir.path()), expected([("a", "2")]));
+}
+
+#[test]
+fn large_sets_in_a_row_wait_for_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    let large = |c: &str| c.repeat(usize::try_from(publisher_usable()).unwrap());
+    let sets: Vec<_> = ["1", "2", "3"]
+        .map(|c| FileSet {
+            write: vec![file("a", large(c))],
+            keep: vec![],
+        })
+        .into();
+    let now = Instant::now();
+    for set in &sets[..2] {
+        assert_eq!(publisher.wait_for_room(set, now).unwrap(), Duration::ZERO);
+        publisher.publish(set.clone()).unwrap();
+    }
+    let wait = publisher.wait_for_room(&sets[2], now).unwrap();
+    assert!(wait > Duration::ZERO, "old, older and new do not fit together");
+    publisher.sweep(now + wait).unwrap();
+    assert_eq!(publisher.wait_for_room(&sets[2], now).unwrap(), Duration::ZERO);
+}
+
+fn publisher_usable() -> u64 {
+    (LIMIT - RESERVE) / 2
+}
+
+#[test]
+fn a_crash_at_any_step_shows_one_whole_set_and_heals() {
+    let old = [("a", "old"), ("gone", "old"), ("b/c", "old")];
+    let new = [("a", "new"), ("b/c", "new"), ("fresh", "new")];
+    for step in [
+        Step::Make,
+        Step::Write,
+        Step::OpenUp,
+        Step::Swap,
+        Step::Link,
+        Step::Unlink,
+        Step::Done,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).publish(set(old)).unwrap();
+        let mut dying = open(dir.path());
+        dying.crash_before = Some(step);
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| dying.publish(set(new)))).is_err(),
+            "{step:?}"
+        );
+        drop(dying);
+
+        let content = fs::read_to_string(dir.path().join("a")).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("b/c")).unwrap(), content, "{step:?}");
+        assert_eq!(
+            content == "new",
+            matches!(step, Step::Link | Step::Unlink | Step::Done),
+            "{step:?}"
+        );
+
+        let mut next = open(dir.path());
+        next.publish(set(new)).unwrap();
+        assert_eq!(shown(dir.path()), expected(new), "{step:?}");
+        next.sweep(Instant::now() + GRACE).unwrap();
+        assert_eq!(generations(dir.path()), 1, "{step:?}");
+        let ours: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(
+            ours.len(),
+            3 + 2,
+            "three names, `..data` and its generation: {step:?} {ours:?}"
+        );
+    }
+}
+
+#[test]
+fn a_crash_between_making_the_link_and_renaming_it_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).publish(set([("a", "1")])).unwrap();
+    symlink("..2020_01_01_00_00_00.000000000", dir.path().join(DATA_TEMPORARY)).unwrap();
+    symlink("nowhere", dir.path().join(LINK_TEMPORARY)).unwrap();
+    open(dir.path()).publish(set([("a", "2"), ("b", "2")])).unwrap();
+    assert_eq!(shown(dir.path()), expected([("a", "2"), ("b", "2")]));
+    assert!(fs::symlink_metadata(dir.path().join(DATA_TEMPORARY)).is_err());
+    assert!(fs::symlink_metadata(dir.path().join(LINK_TEMPORARY)).is_err());
+}
+
+#[test]
+fn names_that_leave_the_directory_cannot_be_said_and_links_are_not_followed() {
+    for hostile in [
+        "../x",
+        "a/../../x",
+        "/etc/x",
+        "..data",
+        "..",
+        ".",
+        "a//b",
+        "a/.",
+        ".hidden",
+        "a\0b",
+        "a\nb",
+        "",
+    ] {
+        assert!(hostile.parse::<FilePath>().is_err(), "{hostile:?}");
+    }
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("victim"), "untouched").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Someone has put links where the writer will write.
+    symlink(outside.path(), dir.path().join("folder")).unwrap();
+    symlink(outside.path().join("victim"), dir.path().join("victim")).unwrap();
+    symlink(outside.path(), dir.path().join(DATA)).unwrap();
+    let mut publisher = open(dir.path());
+    publisher
+        .publish(set([("folder/victim", "1"), ("victim", "2")]))
+        .unwrap();
+    assert_eq!(shown(dir.path()), expected([("folder/victim", "1"), ("victim", "2")]));
+    assert_eq!(fs::read_to_string(outside.path().join("victim")).unwrap(), "untouched");
+
+    // Inside of a generation, where only a second writer could do it.
+    let generation = dir.path().join(fs::read_link(dir.path().join(DATA)).unwrap());
+    fs::remove_file(generation.join("victim")).unwrap();
+    symlink(outside.path().join("victim"), generation.join("victim")).unwrap();
+    let kept = Kept {
+        path: "victim".parse().unwrap(),
+        mode: 0o440,
+    };
+    let done = publisher
+        .publish(FileSet {
+            write: vec![],
+            keep: vec![kept],
+        })
+        .unwrap();
+    assert_eq!(done.lost.len(), 1, "a link is no last good file");
+}
+
+#[test]
+fn an_error_names_the_path_and_what_to_do() {
+    let error = Publisher::open(Path::new("/nonexistent/mount"), LIMIT, GRACE).unwrap_err();
+    assert!(
+        error.to_string().starts_with("cannot open /nonexistent/mount"),
+        "{error}"
+    );
+}
+
+/// The test that the whole module is for.
+#[test]
+fn a_reader_never_sees_half_a_change() {
+    const SWAPS: usize = 10_000;
+    // A tmpfs, as in a pod, and a grace that a reader on a busy machine does not outsleep.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let mut publisher = Publisher::open(dir.path(), LIMIT, Duration::from_secs(3)).unwrap();
+    let content = |n: usize| format!("{n} ").repeat(64);
+    let round = |n: usize| FileSet {
+        write: vec![
+            file("a", content(n)),
+            file("deep/b", content(n)),
+            file("deep/er/c", content(n)),
+        ],
+        keep: vec![],
+    };
+    publisher.publish(round(0)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..2)
+        .map(|reader| {
+            let (path, stop) = (dir.path().to_owned(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let (mut reads, mut last) = (0_usize, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    // One reader opens each name afresh; the other looks `..data` up once for a set, as a program
+                    // does that needs its files to belong together.
+                    let base = if reader == 0 {
+                        path.clone()
+                    } else {
+                        path.join(fs::read_link(path.join(DATA)).unwrap())
+                    };
+                    let texts = ["a", "deep/b", "deep/er/c"].map(|name| fs::read_to_string(base.join(name)).unwrap());
+                    let rounds = texts.map(|text| {
+                        let n: usize = text.split(' ').next().unwrap().parse().unwrap();
+                        assert_eq!(text, format!("{n} ").repeat(64), "torn");
+                        n
+                    });
+                    assert!(rounds.is_sorted() && rounds[0] >= last, "went back: {last} {rounds:?}");
+                    assert!(reader == 0 || rounds[0] == rounds[2], "mixed: {rounds:?}");
+                    last = rounds[2];
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    for n in 1..=SWAPS {
+        assert!(publisher.publish(round(n)).unwrap().changed);
+        publisher.sweep(Instant::now()).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.join().unwrap() > 100, "the reader got to read");
+    }
+}
