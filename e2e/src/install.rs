@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::settings::Settings;
-use crate::tools::{Tools, output, text};
+use crate::tools::{Tools, fed, output};
 
 pub const RELEASE: &str = "sealpod";
 pub const NAMESPACE: &str = "sealpod";
@@ -50,19 +50,13 @@ pub async fn install(tools: &Tools, settings: &Settings) -> Result<()> {
 
 /// The release's namespace under the strictest standard, so that no part of the chart can need more.
 async fn create_namespace(tools: &Tools) -> Result<()> {
-    let manifest = text(tools.kubectl(["create", "namespace", NAMESPACE, "--dry-run=client", "--output=json"])).await?;
-    let mut apply = tools.kubectl(["apply", "--server-side", "--force-conflicts", "--filename=-"]);
-    let mut namespace: serde_json::Value = serde_json::from_str(&manifest)?;
-    namespace["metadata"]["labels"] = serde_json::json!({"pod-security.kubernetes.io/enforce": "restricted"});
-    apply.stdin(std::process::Stdio::piped());
-    apply.stdout(std::process::Stdio::null());
-    let mut child = apply.spawn().context("cannot run kubectl")?;
-    let mut stdin = child.stdin.take().context("its stdin is a pipe")?;
-    tokio::io::AsyncWriteExt::write_all(&mut stdin, namespace.to_string().as_bytes()).await?;
-    drop(stdin);
-    if !child.wait().await?.success() {
-        bail!("kubectl cannot create the namespace {NAMESPACE}; it says why above");
-    }
+    let namespace = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    });
+    let apply = tools.kubectl(["apply", "--server-side", "--force-conflicts", "--filename=-"]);
+    fed(apply, namespace.to_string().as_bytes()).await?;
     Ok(())
 }
 

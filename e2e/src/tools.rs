@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
 
 use crate::settings::Settings;
 
@@ -44,10 +45,17 @@ impl Tools {
 
 /// What the command prints; its failure with what it said.
 pub async fn output(mut command: Command) -> Result<Vec<u8>> {
-    let output = command
-        .output()
-        .await
-        .with_context(|| format!("cannot run {}", command.as_std().get_program().display()))?;
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = start(&mut command)?;
+    succeeded(&command, child.wait_with_output().await?)
+}
+
+fn start(command: &mut Command) -> Result<Child> {
+    let started = command.spawn();
+    started.with_context(|| format!("cannot run {}", command.as_std().get_program().display()))
+}
+
+fn succeeded(command: &Command, output: Output) -> Result<Vec<u8>> {
     if !output.status.success() {
         bail!(
             "{:?} failed ({}): {}",
@@ -57,6 +65,19 @@ pub async fn output(mut command: Command) -> Result<Vec<u8>> {
         );
     }
     Ok(output.stdout)
+}
+
+/// As [`output`], with something to read.
+pub async fn fed(mut command: Command, input: &[u8]) -> Result<Vec<u8>> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = start(&mut command)?;
+    let mut stdin = child.stdin.take().context("its stdin is a pipe")?;
+    stdin.write_all(input).await?;
+    drop(stdin);
+    succeeded(&command, child.wait_with_output().await?)
 }
 
 /// As [`output`], as text.

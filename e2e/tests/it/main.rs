@@ -8,4 +8,5 @@ mod chart;
 mod deletion;
 mod delivery;
 mod jobs;
+mod quickstart;
 mod restart;
