@@ -1,7 +1,211 @@
-//! An installation's first keys (being written).
+//! An installation's first keys and certificates, each in a Secret of its own. What is there is kept: a master key that
+//! was replaced would make every stored secret unreadable. So a run may be repeated, and what an earlier one did not get
+//! to is added.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use zeroize::Zeroizing;
+
+use crate::certs::{self, CertError, Pair};
 use crate::cli::BootstrapArgs;
+use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, OPAQUE_TYPE, TLS_TYPE};
 
-pub async fn run(args: BootstrapArgs) -> anyhow::Result<()> {
-    anyhow::bail!("the bootstrap of {} is being written", args.namespace)
+const MASTER_KEY: &str = "master.key";
+const ADMIN_KEY: &str = "admin.key";
+/// Bytes of a key, written as twice as many hexadecimal digits.
+const KEY_BYTES: usize = 32;
+/// The server's first certificate lives for a year, because nothing renews it yet; short lives come with the renewal.
+const SERVER_LIFE: Duration = Duration::from_secs(365 * 86_400);
+const AUTHORITY_NAME: &str = "Sealpod server CA";
+
+/// What cannot be made, on which Secret, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("cannot reach the Kubernetes API: {0}")]
+    Client(#[source] Box<kube::Error>),
+    #[error("cannot read or create Secret {name}: {source}")]
+    Api { name: String, source: Box<kube::Error> },
+    #[error("give at least one --server-dns-name: the certificate in Secret {0} needs a name")]
+    NoNames(String),
+    #[error("cannot make the certificate for Secret {name}: {source}")]
+    Make { name: String, source: CertError },
+    #[error(
+        "Secret {name} exists and cannot sign certificates: {reason}. It was left as it is. Repair it, or delete it \
+         together with the server's TLS Secret and run the bootstrap again; pods then have to learn the new CA"
+    )]
+    Authority { name: String, reason: CertError },
+    #[error("Secret {0} exists, but has no {CERTIFICATE} and {KEY}. It was left as it is: complete it or delete it")]
+    Incomplete(String),
+    #[error(
+        "Secret {tls} exists, but its certificate is not signed by the CA in Secret {ca}: {reason}. Both were left as they \
+         are. Delete Secret {tls} and run the bootstrap again to get a certificate of that CA"
+    )]
+    Foreign { tls: String, ca: String, reason: CertError },
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
 }
+
+/// Makes what is missing.
+pub async fn run(args: BootstrapArgs) -> anyhow::Result<()> {
+    let client = Client::try_default()
+        .await
+        .map_err(|error| BootstrapError::Client(Box::new(error)))?;
+    make_all(&Api::namespaced(client, &args.namespace), args, Timestamp::now()).await?;
+    Ok(())
+}
+
+/// 1. The keys. 2. The CA that really exists. 3. A certificate of that CA.
+pub async fn make_all(secrets: &Api<Secret>, args: BootstrapArgs, now: Timestamp) -> Result<(), BootstrapError> {
+    let BootstrapArgs {
+        namespace: _,
+        master_key_secret,
+        admin_key_secret,
+        ca_secret,
+        tls_secret,
+        server_dns_names,
+    } = args;
+    if let Some(name) = master_key_secret {
+        make(
+            secrets,
+            "master key",
+            &secrets::new(&name, OPAQUE_TYPE, [(MASTER_KEY, new_key()?)]),
+        )
+        .await?;
+    }
+    if let Some(name) = admin_key_secret {
+        make(
+            secrets,
+            "admin key",
+            &secrets::new(&name, OPAQUE_TYPE, [(ADMIN_KEY, new_key()?)]),
+        )
+        .await?;
+    }
+    if let (Some(ca), Some(tls)) = (ca_secret, tls_secret) {
+        let authority = make_authority(secrets, &ca, now).await?;
+        make_certificate(secrets, &tls, &ca, &authority, &server_dns_names, now).await?;
+    }
+    Ok(())
+}
+
+/// A CA, and all certificates by which what it signed may be checked: its own, and others while it is being changed.
+struct Authority {
+    pair: Pair,
+    bundle: String,
+}
+
+async fn make_authority(secrets: &Api<Secret>, name: &str, now: Timestamp) -> Result<Authority, BootstrapError> {
+    let new = certs::new_authority(AUTHORITY_NAME, now).map_err(|source| BootstrapError::Make {
+        name: name.to_owned(),
+        source,
+    })?;
+    if make(secrets, "server CA", &tls(name, &new, None)).await? {
+        let bundle = new.certificate.clone();
+        return Ok(Authority { pair: new, bundle });
+    }
+    // Another run, or a person, was first: what they made is the CA.
+    let existing = get(secrets, name).await?;
+    let pair = secrets::pair(&existing).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
+    certs::check_authority(&pair).map_err(|reason| BootstrapError::Authority {
+        name: name.to_owned(),
+        reason,
+    })?;
+    let others = secrets::text(&existing, AUTHORITIES).unwrap_or_default();
+    let bundle = certs::bundle(&pair.certificate, &others);
+    Ok(Authority { pair, bundle })
+}
+
+async fn make_certificate(
+    secrets: &Api<Secret>,
+    name: &str,
+    ca: &str,
+    authority: &Authority,
+    dns_names: &[String],
+    now: Timestamp,
+) -> Result<(), BootstrapError> {
+    let first_name = dns_names
+        .first()
+        .ok_or_else(|| BootstrapError::NoNames(name.to_owned()))?;
+    let pair = certs::issue(&authority.pair, dns_names, now, SERVER_LIFE).map_err(|source| BootstrapError::Make {
+        name: name.to_owned(),
+        source,
+    })?;
+    if make(
+        secrets,
+        "server certificate",
+        &tls(name, &pair, Some(&authority.bundle)),
+    )
+    .await?
+    {
+        return Ok(());
+    }
+    let existing =
+        secrets::pair(&get(secrets, name).await?).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
+    check_kept(&existing, authority, dns_names, first_name).map_err(|reason| BootstrapError::Foreign {
+        tls: name.to_owned(),
+        ca: ca.to_owned(),
+        reason,
+    })
+}
+
+/// That the certificate which is there works with the CA which is there. A name that it lacks is only told: a person may
+/// have chosen the names.
+fn check_kept(existing: &Pair, authority: &Authority, dns_names: &[String], first_name: &str) -> Result<(), CertError> {
+    // At a moment when it is surely valid: an expired certificate is the renewal's business.
+    let at = certs::check_pair(existing)?.until - jiff::SignedDuration::from_secs(1);
+    let check = |name: &str| certs::check_server(&existing.certificate, &authority.bundle, name, at);
+    let missing: Vec<&String> = dns_names.iter().filter(|name| check(name).is_err()).collect();
+    if missing.len() < dns_names.len() {
+        if !missing.is_empty() {
+            tracing::warn!(names = ?missing, "the server certificate that is there is not for these names; delete its Secret to get one that is");
+        }
+        return Ok(());
+    }
+    check(first_name)
+}
+
+fn tls(name: &str, pair: &Pair, authorities: Option<&str>) -> Secret {
+    let data = [
+        (CERTIFICATE, Zeroizing::new(pair.certificate.clone())),
+        (KEY, pair.key.clone()),
+    ];
+    let authorities = authorities.map(|pem| (AUTHORITIES, Zeroizing::new(pem.to_owned())));
+    secrets::new(name, TLS_TYPE, data.into_iter().chain(authorities))
+}
+
+/// Creates a Secret, or keeps the one that is there; true where it was created.
+async fn make(secrets: &Api<Secret>, what: &str, secret: &Secret) -> Result<bool, BootstrapError> {
+    let name = secret.metadata.name.clone().unwrap_or_default();
+    let created = secrets::create(secrets, secret)
+        .await
+        .map_err(|source| BootstrapError::Api {
+            name: name.clone(),
+            source: Box::new(source),
+        })?;
+    let outcome = if created { "created" } else { "kept" };
+    tracing::info!(secret = name, outcome, "{what}");
+    Ok(created)
+}
+
+async fn get(secrets: &Api<Secret>, name: &str) -> Result<Secret, BootstrapError> {
+    secrets.get(name).await.map_err(|source| BootstrapError::Api {
+        name: name.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// A key of 64 hexadecimal digits and a newline.
+fn new_key() -> Result<Zeroizing<String>, BootstrapError> {
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    getrandom::fill(bytes.as_mut()).map_err(BootstrapError::Random)?;
+    let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES + 1));
+    data_encoding::HEXLOWER.encode_append(bytes.as_ref(), &mut text);
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+#[path = "bootstrap/tests.rs"]
+mod tests;

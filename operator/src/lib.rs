@@ -3,6 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
+mod certs;
 pub mod cli;
 pub mod controller;
+#[cfg(test)]
+mod fake;
 pub mod injector;
+mod secrets;

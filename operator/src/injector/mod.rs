@@ -3,6 +3,7 @@
 //! A request goes `server` → `review` (the AdmissionReview) → `plan` (pure: from the pod, the cached bindings and our
 //! settings) → `patch` (operations on the raw pod) → back. No call leaves the process while the API server waits.
 
+mod certs;
 mod conflicts;
 mod containers;
 mod denial;

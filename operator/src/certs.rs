@@ -1,0 +1,364 @@
+//! Certificates: our own authorities and what they sign. Pure but for the random numbers of new keys.
+//!
+//! Keys are ECDSA P-256, which every TLS client knows and which are made within a millisecond.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Authorities live for ten years and are replaced after two thirds of that. Each signs for one Service only, and its
+/// key lies in a Secret of our own namespace: whoever reads that has the namespace, which a shorter life would not mend.
+pub const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3_652);
+/// Certificates begin to be valid this long before they are made, because the clocks of a cluster differ.
+const BACKDATED: Duration = Duration::from_secs(3_600);
+
+/// A certificate and its key, both PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: Zeroizing<String>,
+}
+
+/// Tells nothing of the key.
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+impl Validity {
+    /// Whether two thirds of the time are over: the moment to renew, with a third left for whatever goes wrong.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let life = self.until.as_second().saturating_sub(self.from.as_second());
+        now.as_second() >= self.from.as_second().saturating_add(life / 3 * 2)
+    }
+
+    /// How long ago it was made.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        let made = self.from.as_second().saturating_add_unsigned(BACKDATED.as_secs());
+        Duration::from_secs(u64::try_from(now.as_second().saturating_sub(made)).unwrap_or(0))
+    }
+}
+
+/// What is wrong with a certificate or key. Quotes neither.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    #[error("there is no PEM certificate in it")]
+    NoCertificate,
+    #[error("its certificate cannot be read")]
+    Unreadable,
+    #[error("there is no usable PEM private key in it")]
+    NoKey,
+    #[error("its key is not the certificate's")]
+    KeyMismatch,
+    #[error("its certificate is not that of a CA")]
+    NotAnAuthority,
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    Name(String),
+    #[error("a certificate cannot be made: {0}")]
+    Make(rcgen::Error),
+    #[error("the certificate is not accepted: {0}")]
+    Refused(rustls::Error),
+}
+
+/// A new authority. The day in its name tells it from its successor.
+pub fn new_authority(name: &str, now: Timestamp) -> Result<Pair, CertError> {
+    let key = KeyPair::generate().map_err(CertError::Make)?;
+    let day = now.strftime("%Y-%m-%d");
+    let mut params = named(&format!("{name} {day}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, now, after(now, AUTHORITY_LIFE));
+    let certificate = params.self_signed(&key).map_err(CertError::Make)?;
+    Ok(Pair {
+        certificate: certificate.pem(),
+        key: Zeroizing::new(key.serialize_pem()),
+    })
+}
+
+/// A server certificate for `names`, at least one; it never outlives its authority.
+pub fn issue(authority: &Pair, names: &[String], now: Timestamp, life: Duration) -> Result<Pair, CertError> {
+    let authority_ends = check_authority(authority)?.until.as_second();
+    let signing_key = KeyPair::from_pem(&authority.key).map_err(|_| CertError::NoKey)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, signing_key).map_err(|_| CertError::Unreadable)?;
+    let key = KeyPair::generate().map_err(CertError::Make)?;
+    let mut params = named("Sealpod");
+    for name in names {
+        let alternative = CertificateParams::new([name.clone()].to_vec()).map_err(|_| CertError::Name(name.clone()))?;
+        // Refuses what a client would never match, such as a name with a space.
+        ServerName::try_from(name.as_str()).map_err(|_| CertError::Name(name.clone()))?;
+        params.subject_alt_names.extend(alternative.subject_alt_names);
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, now, after(now, life).min(authority_ends));
+    let certificate = params.signed_by(&key, &issuer).map_err(CertError::Make)?;
+    Ok(Pair {
+        certificate: certificate.pem(),
+        key: Zeroizing::new(key.serialize_pem()),
+    })
+}
+
+/// That a pair is an authority's, and its dates.
+pub fn check_authority(pair: &Pair) -> Result<Validity, CertError> {
+    let der = first(&pair.certificate)?;
+    let certificate = parse(&der)?;
+    if !certificate.is_ca() {
+        return Err(CertError::NotAnAuthority);
+    }
+    check_key(&certificate, &pair.key)?;
+    Ok(validity_of(&certificate))
+}
+
+/// That a pair belongs together, and its dates.
+pub fn check_pair(pair: &Pair) -> Result<Validity, CertError> {
+    let der = first(&pair.certificate)?;
+    let certificate = parse(&der)?;
+    check_key(&certificate, &pair.key)?;
+    Ok(validity_of(&certificate))
+}
+
+/// That a client which trusts the certificates in `authorities` accepts this one from a server of that name, at that
+/// time: what a TLS client does, done by the code that does it.
+pub fn check_server(certificate: &str, authorities: &str, name: &str, at: Timestamp) -> Result<(), CertError> {
+    let mut roots = RootCertStore::empty();
+    for authority in all(authorities)? {
+        roots.add(authority).map_err(CertError::Refused)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|_| CertError::NoCertificate)?;
+    let chain = all(certificate)?;
+    let (leaf, intermediates) = chain.split_first().ok_or(CertError::NoCertificate)?;
+    let name = ServerName::try_from(name).map_err(|_| CertError::Name(name.to_owned()))?;
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_second()).unwrap_or(0)));
+    verifier
+        .verify_server_cert(leaf, intermediates, &name, &[], at)
+        .map(|_| ())
+        .map_err(CertError::Refused)
+}
+
+/// The certificates of both texts, each once, in order. Those of `later` that cannot be read are left out.
+pub fn bundle(first: &str, later: &str) -> String {
+    let mut seen = Vec::new();
+    let mut out = String::new();
+    for der in all(first).into_iter().chain(all(later)).flatten() {
+        if parse(&der).is_ok() && !seen.contains(&der) {
+            out.push_str(&to_pem(&der));
+            seen.push(der);
+        }
+    }
+    out
+}
+
+/// How many certificates a text holds.
+pub fn count(pem: &str) -> usize {
+    all(pem).map_or(0, |certificates| certificates.len())
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// Valid from `now`, backdated, until `until` in Unix seconds.
+fn set_validity(params: &mut CertificateParams, now: Timestamp, until: i64) {
+    let date = |unix: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(unix).unwrap_or(0));
+    params.not_before = date(now.as_second().saturating_sub_unsigned(BACKDATED.as_secs()));
+    params.not_after = date(until);
+}
+
+/// Unix seconds.
+fn after(now: Timestamp, duration: Duration) -> i64 {
+    now.as_second().saturating_add_unsigned(duration.as_secs())
+}
+
+fn check_key(certificate: &X509Certificate<'_>, key: &str) -> Result<(), CertError> {
+    let key = KeyPair::from_pem(key).map_err(|_| CertError::NoKey)?;
+    if certificate.public_key().subject_public_key.data.as_ref() == key.public_key_raw() {
+        Ok(())
+    } else {
+        Err(CertError::KeyMismatch)
+    }
+}
+
+fn validity_of(certificate: &X509Certificate<'_>) -> Validity {
+    let time = |at: i64| Timestamp::from_second(at).unwrap_or(Timestamp::MAX);
+    Validity {
+        from: time(certificate.validity().not_before.timestamp()),
+        until: time(certificate.validity().not_after.timestamp()),
+    }
+}
+
+fn all(pem: &str) -> Result<Vec<CertificateDer<'static>>, CertError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|_| CertError::NoCertificate)
+}
+
+fn first(pem: &str) -> Result<CertificateDer<'static>, CertError> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| CertError::NoCertificate)
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| CertError::Unreadable)?;
+    Ok(certificate)
+}
+
+fn to_pem(der: &CertificateDer<'_>) -> String {
+    const LINE: usize = 64;
+    let text = data_encoding::BASE64.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(LINE) {
+        pem.extend(line.iter().copied().map(char::from));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YEAR: Duration = DAY.saturating_mul(365);
+
+    fn now() -> Timestamp {
+        "2026-11-03T12:00:00Z".parse().unwrap()
+    }
+
+    fn later(duration: Duration) -> Timestamp {
+        now().checked_add(duration).unwrap()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_client_that_trusts_the_authority_accepts_the_names_for_as_long_as_it_is_valid() {
+        let authority = new_authority("Sealpod test CA", now()).unwrap();
+        let pair = issue(&authority, &names(&["a.ns.svc", "localhost", "127.0.0.1"]), now(), YEAR).unwrap();
+        let check = |name, at| check_server(&pair.certificate, &authority.certificate, name, at);
+        for name in ["a.ns.svc", "localhost", "127.0.0.1"] {
+            check(name, now()).unwrap();
+            check(name, later(YEAR - DAY)).unwrap();
+        }
+        assert!(matches!(check("b.ns.svc", now()), Err(CertError::Refused(_))));
+        assert!(matches!(
+            check("localhost", later(YEAR + DAY)),
+            Err(CertError::Refused(_))
+        ));
+        check("localhost", now().checked_sub(Duration::from_secs(1_800)).unwrap()).unwrap();
+
+        let other = new_authority("Sealpod test CA", now()).unwrap();
+        assert!(check_server(&pair.certificate, &other.certificate, "localhost", now()).is_err());
+        let both = bundle(&other.certificate, &authority.certificate);
+        check_server(&pair.certificate, &both, "localhost", now()).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_never_outlives_its_authority() {
+        let authority = new_authority("Sealpod test CA", now()).unwrap();
+        let pair = issue(&authority, &names(&["a"]), later(AUTHORITY_LIFE - DAY), YEAR).unwrap();
+        assert_eq!(
+            check_pair(&pair).unwrap().until,
+            check_authority(&authority).unwrap().until
+        );
+    }
+
+    #[test]
+    fn renewal_is_due_after_two_thirds() {
+        let authority = new_authority("Sealpod test CA", now()).unwrap();
+        let pair = issue(&authority, &names(&["a"]), now(), DAY * 90).unwrap();
+        let validity = check_pair(&pair).unwrap();
+        assert!(!validity.is_due(now()));
+        assert!(!validity.is_due(later(DAY * 59)));
+        assert!(validity.is_due(later(DAY * 60)));
+        assert!(validity.is_due(later(YEAR)));
+        assert_eq!(validity.age(now()), Duration::ZERO);
+        assert_eq!(validity.age(later(DAY)), DAY);
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_told_apart_and_never_quoted() {
+        let authority = new_authority("Sealpod test CA", now()).unwrap();
+        let other = new_authority("Sealpod test CA", now()).unwrap();
+        let leaf = issue(&authority, &names(&["a"]), now(), YEAR).unwrap();
+        let mixed = Pair {
+            certificate: authority.certificate.clone(),
+            key: other.key,
+        };
+        assert!(matches!(check_authority(&mixed), Err(CertError::KeyMismatch)));
+        assert!(matches!(check_authority(&leaf), Err(CertError::NotAnAuthority)));
+        assert!(matches!(
+            issue(&leaf, &names(&["a"]), now(), YEAR),
+            Err(CertError::NotAnAuthority)
+        ));
+        let broken = |certificate: &str, key: &str| {
+            let pair = Pair {
+                certificate: certificate.to_owned(),
+                key: Zeroizing::new(key.to_owned()),
+            };
+            check_pair(&pair).unwrap_err().to_string()
+        };
+        for text in [broken("canary", &leaf.key), broken(&leaf.certificate, "canary")] {
+            assert!(!text.contains("canary"), "{text}");
+        }
+        assert!(!format!("{leaf:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_server_is_refused_by_name() {
+        let authority = new_authority("Sealpod test CA", now()).unwrap();
+        for bad in ["", "a b", "é"] {
+            let error = issue(&authority, &names(&[bad]), now(), YEAR).unwrap_err();
+            assert!(
+                matches!(&error, CertError::Name(name) if name == bad),
+                "{bad:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bundle_holds_each_authority_once() {
+        let (one, two) = (
+            new_authority("one", now()).unwrap(),
+            new_authority("two", now()).unwrap(),
+        );
+        let both = bundle(&one.certificate, &two.certificate);
+        assert_eq!(bundle(&both, &one.certificate), both);
+        assert_eq!(count(&both), 2);
+        assert_eq!(bundle(&one.certificate, "canary"), bundle(&one.certificate, ""));
+        assert!(both.lines().all(|line| line.len() <= 64));
+    }
+}

@@ -1,0 +1,212 @@
+use super::*;
+use crate::fake::FakeApi;
+
+const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/sealpod-injector";
+const AUTHORITY: &str = "/api/v1/namespaces/sealpod/secrets/webhook-ca";
+const LEAF: &str = "/api/v1/namespaces/sealpod/secrets/webhook-tls";
+const SERVER_NAME: &str = "sealpod-injector.sealpod.svc";
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn names() -> Names {
+    Names {
+        namespace: "sealpod".to_owned(),
+        authority_secret: "webhook-ca".to_owned(),
+        certificate_secret: "webhook-tls".to_owned(),
+        configuration: "sealpod-injector".to_owned(),
+        service: "sealpod-injector".to_owned(),
+    }
+}
+
+/// A cluster as the chart leaves it, with one webhook of somebody else before ours.
+fn installed() -> FakeApi {
+    let api = FakeApi::default();
+    let webhook = |name: &str, service: &str| {
+        json!({
+            "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "novel": 1,
+            "clientConfig": {"service": {"name": service, "namespace": "sealpod", "port": 443}},
+        })
+    };
+    api.put(
+        CONFIGURATION,
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": "sealpod-injector"},
+            "webhooks": [webhook("other.test", "other"), webhook("inject.sealpod.dev", "sealpod-injector")],
+        }),
+    );
+    api
+}
+
+fn keeper(api: &FakeApi) -> Keeper {
+    Keeper::new(api.client(), names())
+}
+
+fn start() -> Timestamp {
+    "2026-11-03T12:00:00Z".parse().unwrap()
+}
+
+fn after(duration: Duration) -> Timestamp {
+    start().checked_add(duration).unwrap()
+}
+
+/// The CA bundle as the API server has it.
+fn bundle(api: &FakeApi) -> String {
+    let configuration = api.get(CONFIGURATION).unwrap();
+    let text = configuration["webhooks"][1]["clientConfig"]["caBundle"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    String::from_utf8(data_encoding::BASE64.decode(text.as_bytes()).unwrap()).unwrap()
+}
+
+/// That the API server, with the bundle it has, accepts what is served.
+fn check(api: &FakeApi, current: &Current, at: Timestamp) {
+    certs::check_server(&current.pair.certificate, &bundle(api), SERVER_NAME, at).unwrap();
+    let configuration = api.get(CONFIGURATION).unwrap();
+    assert_eq!(
+        configuration["webhooks"][1]["clientConfig"]["service"]["path"],
+        path(&current.segment)
+    );
+}
+
+#[tokio::test]
+async fn from_nothing_to_a_webhook_that_the_api_server_trusts_and_then_at_rest() {
+    let api = installed();
+    let current = keeper(&api).keep(start()).await.unwrap();
+    check(&api, &current, start());
+    assert_eq!(current.segment.len(), 32);
+    assert_eq!(api.take_writes().len(), 3, "two Secrets and one patch");
+    let configuration = api.get(CONFIGURATION).unwrap();
+    assert_eq!(
+        configuration["webhooks"][0]["clientConfig"].get("caBundle"),
+        None,
+        "the other's is left alone"
+    );
+    assert_eq!(configuration["webhooks"][1]["novel"], 1);
+
+    assert_eq!(keeper(&api).keep(after(DAY)).await.unwrap(), current);
+    assert_eq!(api.take_writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_agree() {
+    let api = installed();
+    let keepers = [keeper(&api), keeper(&api), keeper(&api)];
+    let all = keepers.iter().map(|keeper| keeper.keep(start()));
+    let currents: Vec<Current> = futures::future::join_all(all)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    for current in &currents {
+        assert_eq!(current, &currents[0]);
+        check(&api, current, start());
+    }
+}
+
+#[tokio::test]
+async fn drift_is_put_back() {
+    let api = installed();
+    let current = keeper(&api).keep(start()).await.unwrap();
+    for (pointer, value) in [
+        ("/webhooks/1/clientConfig/caBundle", json!("Y2FuYXJ5")),
+        ("/webhooks/1/clientConfig/service/path", json!("/mutate")),
+        (
+            "/webhooks/1/clientConfig",
+            json!({"service": {"name": "sealpod-injector", "namespace": "sealpod"}}),
+        ),
+    ] {
+        let mut configuration = api.get(CONFIGURATION).unwrap();
+        *configuration.pointer_mut(pointer).unwrap() = value;
+        api.put(CONFIGURATION, configuration);
+        assert_eq!(keeper(&api).keep(start()).await.unwrap(), current);
+        check(&api, &current, start());
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_is_renewed_after_two_thirds_of_its_life_on_the_same_path() {
+    let api = installed();
+    let first = keeper(&api).keep(start()).await.unwrap();
+    assert_eq!(keeper(&api).keep(after(DAY * 59)).await.unwrap(), first);
+    let second = keeper(&api).keep(after(DAY * 60)).await.unwrap();
+    assert_ne!(second.pair, first.pair);
+    assert_eq!(second.segment, first.segment);
+    check(&api, &second, after(DAY * 120));
+}
+
+#[tokio::test]
+async fn a_new_ca_is_trusted_before_it_signs_and_the_old_one_until_nothing_of_it_is_served() {
+    let api = installed();
+    // The certificate is young when the CA becomes due.
+    let mut at = Duration::ZERO;
+    let due = certs::AUTHORITY_LIFE / 3 * 2;
+    while at < due - DAY {
+        keeper(&api).keep(after(at)).await.unwrap();
+        at += DAY * 30;
+    }
+    let old = keeper(&api).keep(after(due - DAY)).await.unwrap();
+
+    let during = keeper(&api).keep(after(due + DAY)).await.unwrap();
+    assert_eq!(during.pair, old.pair, "the old certificate is still served");
+    assert_eq!(certs::count(&bundle(&api)), 2);
+    check(&api, &during, after(due + DAY));
+
+    let settled = due + DAY + SETTLE;
+    let new = keeper(&api).keep(after(settled)).await.unwrap();
+    assert_ne!(new.pair, old.pair);
+    check(&api, &new, after(settled));
+    check(&api, &old, after(settled));
+
+    let late = due + DAY + OVERLAP;
+    assert_eq!(keeper(&api).keep(after(late)).await.unwrap(), new);
+    assert_eq!(certs::count(&bundle(&api)), 1);
+    check(&api, &new, after(late));
+}
+
+#[tokio::test]
+async fn a_damaged_secret_is_made_anew() {
+    let api = installed();
+    let first = keeper(&api).keep(start()).await.unwrap();
+    for (path, key) in [(LEAF, "tls.key"), (LEAF, SEGMENT), (AUTHORITY, "tls.crt")] {
+        let mut secret = api.get(path).unwrap();
+        secret["data"][key] = json!("Y2FuYXJ5");
+        api.put(path, secret);
+        let current = keeper(&api).keep(start()).await.unwrap();
+        check(&api, &current, start());
+        assert_ne!(current.pair, first.pair, "{path} {key}");
+    }
+    api.remove(AUTHORITY);
+    let current = keeper(&api).keep(start()).await.unwrap();
+    check(&api, &current, start());
+}
+
+#[tokio::test]
+async fn a_secret_of_somebody_else_is_not_touched() {
+    let api = installed();
+    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "webhook-ca"}, "type": "Opaque"});
+    api.put(AUTHORITY, foreign);
+    let before = api.get(AUTHORITY);
+    let error = keeper(&api).keep(start()).await.unwrap_err().to_string();
+    assert!(error.contains("Secret webhook-ca was not made by Sealpod"), "{error}");
+    assert_eq!(api.get(AUTHORITY), before);
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_not_there_or_not_ours_is_named() {
+    let api = FakeApi::default();
+    let error = keeper(&api).keep(start()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("no MutatingWebhookConfiguration sealpod-injector"),
+        "{error}"
+    );
+    let api = installed();
+    let mut configuration = api.get(CONFIGURATION).unwrap();
+    configuration["webhooks"].as_array_mut().unwrap().pop();
+    api.put(CONFIGURATION, configuration);
+    let error = keeper(&api).keep(start()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("no webhook that calls Service sealpod/sealpod-injector"),
+        "{error}"
+    );
+}
