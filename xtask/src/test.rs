@@ -41,6 +41,8 @@ fn suites(workspace: &Workspace, fast: bool, progress: &mut Progress) -> Result<
 }
 
 const E2E_PACKAGE: &str = "sealpod-e2e";
+/// The claim of the api-server that the end-to-end tests install.
+const E2E_CLAIM: &str = "sealpod/data-sealpod-api-server-0";
 
 /// The end-to-end tests with all that they are told by their environment.
 fn on_the_cluster(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
@@ -49,9 +51,11 @@ fn on_the_cluster(workspace: &Workspace, progress: &mut Progress) -> Result<()> 
     let images = images::build(workspace, &workspace.target.join("images"), progress)?;
     progress.step("Loading the images", |_| images.load(&cluster))?;
     eprint!("{}", images.report());
+    cluster.create_volume(&E2E_CLAIM.parse()?, "1Gi")?;
     progress.step("End-to-end tests", |_| {
         let mut command = workspace.cargo();
-        command.args(["test", "--package", E2E_PACKAGE]);
+        // They wait most of the time, so more of them than there are processors run at once.
+        command.args(["test", "--package", E2E_PACKAGE, "--", "--test-threads=6"]);
         command.env("KUBECONFIG", cluster.kubeconfig());
         command.env("SEALPOD_E2E_BIN", cluster.bin());
         command.env("SEALPOD_E2E_IMAGE_REGISTRY", images::REGISTRY);
