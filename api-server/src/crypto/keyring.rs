@@ -1,0 +1,240 @@
+//! The master keys, and sealing under them.
+
+use std::fmt;
+
+use aes_gcm_siv::aead::{AeadInOut, KeyInit};
+use aes_gcm_siv::{Aes256GcmSiv, Nonce};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use hkdf::Hkdf;
+use sealpod_core::SecretText;
+use sha2::Sha256;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::envelope::{DEK, EnvelopeError, NONCE, Sealed, TAG, VALUE_AT};
+use super::{Aad, random};
+
+const MASTER_KEY: usize = 32;
+/// Most lines of a key file: a rotation needs two.
+const MAX_KEYS: usize = 16;
+/// What HKDF binds each derived key to.
+const KEK_INFO: &[u8] = b"sealpod/1/key-encryption-key";
+const KEY_ID_INFO: &[u8] = b"sealpod/1/key-id";
+/// What tells the two layers of an envelope apart.
+const DEK_LAYER: &[u8] = b"dek";
+const VALUE_LAYER: &[u8] = b"value";
+
+/// Keys that anybody can read somewhere, beside all zeros and all `f`: a server that took one would seal nothing. Any
+/// key that our own documents print belongs here.
+pub const PUBLISHED_KEYS: [&str; 1] = ["0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"];
+
+/// A new master key: 64 hex characters.
+pub fn generate_master_key() -> SecretText {
+    SecretText::new(HEXLOWER.encode(random::<MASTER_KEY>().as_slice()))
+}
+
+/// Names a master key without telling anything about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MasterKeyId(pub(super) [u8; Self::LENGTH]);
+
+impl MasterKeyId {
+    pub(super) const LENGTH: usize = 8;
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for MasterKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for MasterKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is wrong with the master keys. Names lines, never quotes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    #[error("there is no master key; make one with `sealpod-api-server key generate`")]
+    Missing,
+    #[error("line {line} of the master keys must be 64 hex characters (32 bytes), and has {found}")]
+    WrongLength { line: usize, found: usize },
+    #[error("line {line} of the master keys holds a character that is no hex digit (0-9, a-f)")]
+    NotHex { line: usize },
+    #[error(
+        "line {line} of the master keys is a published default, which protects nothing; make one with `sealpod-api-server key generate`"
+    )]
+    Published { line: usize },
+    #[error("line {line} of the master keys repeats line {first}; keep one of them")]
+    Duplicate { line: usize, first: usize },
+    #[error("there are more than 16 master keys; remove those that the data does not need any more")]
+    TooMany,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("the value is sealed under master key {needed}, which is not among the keys that the server was given")]
+    UnknownKey { needed: MasterKeyId },
+    #[error("the sealed value does not open: it was changed, or it was moved from where it belongs")]
+    Refused,
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+}
+
+struct Key {
+    id: MasterKeyId,
+    kek: Aes256GcmSiv,
+}
+
+/// The master keys; the first one seals, all of them open.
+pub struct Keyring {
+    keys: Vec<Key>,
+}
+
+impl Keyring {
+    /// Reads one key a line, the current one first; blank lines do not count.
+    pub fn parse(text: &str) -> Result<Self, KeyringError> {
+        let mut seen: Vec<(usize, Zeroizing<Vec<u8>>)> = Vec::new();
+        for (line, key) in text.lines().enumerate() {
+            let (line, key) = (line + 1, key.trim());
+            if key.is_empty() {
+                continue;
+            }
+            let key = parse_key(line, key)?;
+            if let Some((first, _)) = seen.iter().find(|(_, other)| *other == key) {
+                return Err(KeyringError::Duplicate { line, first: *first });
+            }
+            seen.push((line, key));
+        }
+        if seen.is_empty() {
+            return Err(KeyringError::Missing);
+        }
+        if seen.len() > MAX_KEYS {
+            return Err(KeyringError::TooMany);
+        }
+        Ok(Self {
+            keys: seen.iter().map(|(_, key)| Key::derive(key)).collect(),
+        })
+    }
+
+    /// The key that seals.
+    pub fn current(&self) -> MasterKeyId {
+        self.first().id
+    }
+
+    /// All keys, the current one first.
+    pub fn ids(&self) -> impl Iterator<Item = MasterKeyId> {
+        self.keys.iter().map(|key| key.id)
+    }
+
+    /// Seals under a fresh data key, bound to where the value belongs.
+    pub fn seal(&self, aad: &Aad, value: &[u8]) -> Sealed {
+        let key = self.first();
+        let dek = random::<DEK>();
+        let (dek_nonce, nonce) = (random::<NONCE>(), random::<NONCE>());
+
+        let mut wrapped = Zeroizing::new(Vec::with_capacity(DEK + TAG));
+        wrapped.extend_from_slice(dek.as_slice());
+        encrypt(&key.kek, &dek_nonce, &key.dek_aad(aad), &mut wrapped);
+
+        // The value is enciphered where it comes to lie, so that no other copy of it is made.
+        let mut envelope = Sealed::header(key.id, &dek_nonce, &wrapped, &nonce, value.len() + TAG);
+        envelope.extend_from_slice(value);
+        let tag = cipher(&dek)
+            .encrypt_inout_detached(
+                &Nonce::from(*nonce),
+                &aad.for_layer(&[VALUE_LAYER]),
+                (&mut envelope[VALUE_AT..]).into(),
+            )
+            .expect("a value is far below the cipher's limit of 64 GiB");
+        envelope.extend_from_slice(&tag);
+        Sealed::try_from(envelope).expect("the header was just written")
+    }
+
+    /// Opens what was sealed for the same place. The key is chosen by its id and never by trial: the cipher does not
+    /// commit to its key.
+    pub fn open(&self, aad: &Aad, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let needed = sealed.key_id();
+        let key = self.keys.iter().find(|key| key.id == needed);
+        let key = key.ok_or(OpenError::UnknownKey { needed })?;
+
+        let mut dek = Zeroizing::new(sealed.wrapped_dek().to_vec());
+        decrypt(&key.kek, &sealed.dek_nonce(), &key.dek_aad(aad), &mut dek)?;
+        let dek = Zeroizing::new(<[u8; DEK]>::try_from(dek.as_slice()).map_err(|_| OpenError::Refused)?);
+
+        let mut value = Zeroizing::new(sealed.ciphertext().to_vec());
+        decrypt(&cipher(&dek), &sealed.nonce(), &aad.for_layer(&[VALUE_LAYER]), &mut value)?;
+        Ok(value)
+    }
+
+    fn first(&self) -> &Key {
+        self.keys.first().expect("a keyring is never empty")
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ids()).finish()
+    }
+}
+
+impl Key {
+    fn derive(master: &[u8]) -> Self {
+        let hkdf = Hkdf::<Sha256>::new(None, master);
+        let mut kek = Zeroizing::new([0; 32]);
+        let mut id = [0; MasterKeyId::LENGTH];
+        hkdf.expand(KEK_INFO, kek.as_mut_slice())
+            .and_then(|()| hkdf.expand(KEY_ID_INFO, &mut id))
+            .expect("both lengths are far below HKDF's limit");
+        Self {
+            id: MasterKeyId(id),
+            kek: cipher(&kek),
+        }
+    }
+
+    /// The wrapping also binds the key's id, so that no envelope can be relabelled.
+    fn dek_aad(&self, aad: &Aad) -> Vec<u8> {
+        aad.for_layer(&[DEK_LAYER, &self.id.0])
+    }
+}
+
+fn parse_key(line: usize, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    let found = text.chars().count();
+    if found != 2 * MASTER_KEY {
+        return Err(KeyringError::WrongLength { line, found });
+    }
+    let key = HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+    let key = Zeroizing::new(key.map_err(|_| KeyringError::NotHex { line })?);
+    let published = |hex: &str| HEXLOWER.decode(hex.as_bytes()).is_ok_and(|bytes| bytes == *key);
+    // A repeated byte covers all zeros and all `f`.
+    if key.iter().all(|byte| *byte == key[0]) || PUBLISHED_KEYS.iter().any(|hex| published(hex)) {
+        return Err(KeyringError::Published { line });
+    }
+    Ok(key)
+}
+
+fn cipher(key: &[u8; 32]) -> Aes256GcmSiv {
+    let mut key = aes_gcm_siv::Key::<Aes256GcmSiv>::from(*key);
+    let cipher = Aes256GcmSiv::new(&key);
+    key.as_mut_slice().zeroize();
+    cipher
+}
+
+fn encrypt(cipher: &Aes256GcmSiv, nonce: &[u8; NONCE], aad: &[u8], buffer: &mut Vec<u8>) {
+    cipher
+        .encrypt_in_place(&Nonce::from(*nonce), aad, buffer)
+        .expect("a data key is far below the cipher's limit of 64 GiB");
+}
+
+fn decrypt(cipher: &Aes256GcmSiv, nonce: &[u8; NONCE], aad: &[u8], buffer: &mut Vec<u8>) -> Result<(), OpenError> {
+    cipher
+        .decrypt_in_place(&Nonce::from(*nonce), aad, buffer)
+        .map_err(|_| OpenError::Refused)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! ACL rules as they are kept; what they allow is decided above.
+
+use sealpod_core::wire::org::{Permission, SubjectType};
+use sealpod_core::{Pattern, Time};
+use uuid::Uuid;
+
+use super::{By, Result, Store, sqlite};
+use crate::ids::{AccountId, OrganizationId, RuleId};
+
+/// Whom a rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    User(Uuid),
+    ServiceAccount(AccountId),
+}
+
+impl Subject {
+    pub fn id(self) -> Uuid {
+        match self {
+            Self::User(id) | Self::ServiceAccount(AccountId(id)) => id,
+        }
+    }
+
+    pub fn kind(self) -> SubjectType {
+        match self {
+            Self::User(_) => SubjectType::User,
+            Self::ServiceAccount(_) => SubjectType::ServiceAccount,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AclRule {
+    pub id: RuleId,
+    pub organization: OrganizationId,
+    pub subject: Subject,
+    pub project_pattern: Pattern,
+    pub env_pattern: Pattern,
+    pub key_pattern: Pattern,
+    pub configurations: bool,
+    pub permission: Permission,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewRule {
+    pub subject: Subject,
+    pub project_pattern: Pattern,
+    pub env_pattern: Pattern,
+    pub key_pattern: Pattern,
+    pub configurations: bool,
+    pub permission: Permission,
+}
+
+impl Store {
+    /// Makes the rule (`true`), or gives the live one of the same subject and patterns this permission (`false`).
+    /// `NotFound(Subject)` where the organization has no such subject.
+    pub async fn upsert_rule(&self, organization: &str, new: NewRule, by: By) -> Result<(AclRule, bool)> {
+        let organization = organization.to_owned();
+        self.engine
+            .write(move |tx| sqlite::acl::upsert(tx, &organization, &new, &by))
+            .await
+    }
+
+    /// Live rules, oldest first.
+    pub async fn rules(&self, organization: &str) -> Result<Vec<AclRule>> {
+        let organization = organization.to_owned();
+        self.engine
+            .read(move |view| sqlite::acl::list(view.conn, &organization))
+            .await
+    }
+
+    pub async fn rule(&self, organization: &str, id: RuleId) -> Result<AclRule> {
+        let organization = organization.to_owned();
+        self.engine
+            .read(move |view| sqlite::acl::find(view.conn, &organization, id))
+            .await
+    }
+
+    pub async fn delete_rule(&self, organization: &str, id: RuleId, by: By) -> Result<()> {
+        let organization = organization.to_owned();
+        self.engine
+            .write(move |tx| sqlite::acl::delete(tx, &organization, id, &by))
+            .await
+    }
+}

@@ -1,0 +1,99 @@
+//! Configurations: entries of an environment whose values are sealed like secrets, without versions.
+
+use sealpod_core::Time;
+
+use super::{By, EnvironmentRef, Location, ProjectRef, Result, Store, sqlite};
+use crate::crypto::{Aad, Sealed};
+use crate::ids::{ConfigurationId, RevisionId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    pub location: Location,
+    pub id: ConfigurationId,
+    /// New at every change: what an `ETag` is made of.
+    pub revision_id: RevisionId,
+    /// How many values the entry has had.
+    pub revision: u64,
+    pub key: String,
+    pub sealed: Sealed,
+    pub description: Option<String>,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+impl Configuration {
+    pub fn aad(&self) -> Aad {
+        self.location.configuration_aad(self.id, self.revision_id)
+    }
+}
+
+/// A place for a configuration's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigurationSlot {
+    pub location: Location,
+    pub id: ConfigurationId,
+    pub key: String,
+    /// Whether there is an entry; if not, `id` is that of the one to be made.
+    pub exists: bool,
+}
+
+impl ConfigurationSlot {
+    pub fn aad(&self, revision: RevisionId) -> Aad {
+        self.location.configuration_aad(self.id, revision)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ConfigurationWrite {
+    pub slot: ConfigurationSlot,
+    /// The id that `sealed` is bound to.
+    pub revision: RevisionId,
+    pub sealed: Sealed,
+    /// `None` keeps what an entry has.
+    pub description: Option<String>,
+}
+
+impl Store {
+    /// Live entries of one environment, or of all: by environment, then by key.
+    pub async fn configurations(&self, project: ProjectRef, environment: Option<String>) -> Result<Vec<Configuration>> {
+        self.engine
+            .read(move |view| sqlite::configurations::list(view.conn, &project, environment.as_deref()))
+            .await
+    }
+
+    pub async fn configuration(&self, environment: EnvironmentRef, key: &str) -> Result<Configuration> {
+        let key = key.to_owned();
+        self.engine
+            .read(move |view| sqlite::configurations::find(view.conn, &environment, &key))
+            .await
+    }
+
+    /// The place of an entry; the environment must exist, the entry need not.
+    pub async fn locate_configuration(&self, environment: EnvironmentRef, key: &str) -> Result<ConfigurationSlot> {
+        let key = key.to_owned();
+        self.engine
+            .read(move |view| sqlite::configurations::locate(view.conn, &environment, &key))
+            .await
+    }
+
+    /// `Conflict(Configuration)` where a live entry has the key. `Moved`: locate and seal again.
+    pub async fn create_configuration(&self, write: ConfigurationWrite, by: By) -> Result<Configuration> {
+        self.engine
+            .write(move |tx| sqlite::configurations::create(tx, write, &by))
+            .await
+    }
+
+    /// `NotFound(Configuration)` where there was none at the look-up. `Moved`: locate and seal again.
+    pub async fn update_configuration(&self, write: ConfigurationWrite, by: By) -> Result<Configuration> {
+        self.engine
+            .write(move |tx| sqlite::configurations::update(tx, write, &by))
+            .await
+    }
+
+    pub async fn delete_configuration(&self, environment: EnvironmentRef, key: &str, by: By) -> Result<()> {
+        let key = key.to_owned();
+        self.engine
+            .write(move |tx| sqlite::configurations::delete(tx, &environment, &key, &by))
+            .await
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong, by what failed on what object.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::crypto::{MasterKeyId, OpenError as SealError};
+
+/// What a use case was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    Organization,
+    Project,
+    Environment,
+    Secret,
+    Version,
+    Configuration,
+    ServiceAccount,
+    AclRule,
+    /// The user or service account that a rule names.
+    Subject,
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Organization => "organization",
+            Self::Project => "project",
+            Self::Environment => "environment",
+            Self::Secret => "secret",
+            Self::Version => "version",
+            Self::Configuration => "configuration",
+            Self::ServiceAccount => "service account",
+            Self::AclRule => "ACL rule",
+            Self::Subject => "subject of the rule",
+        })
+    }
+}
+
+/// Why a use case did not happen. Nothing of it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It never was, it is deleted, or what contains it is.
+    #[error("the {0} does not exist")]
+    NotFound(Object),
+    /// A live object has that name.
+    #[error("the {0} exists already")]
+    Conflict(Object),
+    /// It was deleted, or made, between look-up and write: look up again.
+    #[error("the {0} changed between its look-up and the write")]
+    Moved(Object),
+    /// Reads go on, and writes will succeed again once there is room.
+    #[error("the disk that holds the database is full")]
+    DiskFull,
+    /// Another program holds the database's lock; try again.
+    #[error("another program has locked the database for too long")]
+    Busy,
+    /// The store met a fault that it must not go on after, or is closed. It refuses everything until a restart.
+    #[error("the store has stopped: {0}")]
+    Failed(Arc<str>),
+    /// A defect of this program; the text is for the log only.
+    #[error("the store could not do this: {0}")]
+    Internal(Arc<str>),
+}
+
+/// Why the store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("`{given}` is no database of this server; use `sqlite:` and a file, for example sqlite:/var/lib/sealpod/sealpod.db")]
+    NotAUrl { given: String },
+    #[error("{}: {source}; the folder must exist and be writable for this user", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error(
+        "another server uses {}{}; stop it first, two servers on one file would lose data",
+        path.display(),
+        pid.as_deref().map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    InUse { path: PathBuf, pid: Option<String> },
+    #[error("{} is not a Sealpod database; name another file, or move this one away", path.display())]
+    NotOurs { path: PathBuf },
+    #[error(
+        "{} was written by a newer version of this server (schema {found}, this one knows up to {known}); run that version, or restore a backup from before the upgrade",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: i64, known: usize },
+    #[error(
+        "the data is sealed under master key {needed}, and the keys given are {}; give that key too (SEALPOD_MASTER_KEY_FILE may hold several lines). Nothing was written.",
+        list(given)
+    )]
+    WrongMasterKey { needed: MasterKeyId, given: Vec<MasterKeyId> },
+    #[error("{}: {what}; restore a backup", path.display())]
+    Damaged { path: PathBuf, what: String },
+    #[error("{}: {what}: {source}", path.display())]
+    Engine { path: PathBuf, what: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+impl OpenError {
+    pub(super) fn sealed(path: &std::path::Path, error: SealError, given: Vec<MasterKeyId>) -> Self {
+        match error {
+            SealError::UnknownKey { needed } => Self::WrongMasterKey { needed, given },
+            SealError::Refused | SealError::Envelope(_) => Self::Damaged {
+                path: path.to_owned(),
+                what: format!("the server's own keys do not open ({error})"),
+            },
+        }
+    }
+}
+
+fn list(keys: &[MasterKeyId]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,123 @@
+//! Everything that is kept. What stands above sees use cases: never SQL, row ids, files or locks, and never which
+//! engine runs. `sqlite/` holds that engine; each file beside this one holds the use cases of one resource.
+//!
+//! - A change and its audit entry are one transaction; a use case that changes something takes a [`By`] for it. Whoever
+//!   reads a value calls [`Store::record`] and answers once that returns.
+//! - Values come and go as [`Sealed`](crate::crypto::Sealed) only: plaintext cannot be stored, by type.
+//! - After a commit, whoever [watches](Store::watch) what changed is woken.
+
+mod accounts;
+mod acl;
+mod bundle;
+mod configurations;
+mod environments;
+mod error;
+mod keys;
+mod log;
+mod options;
+mod organizations;
+mod projects;
+mod refs;
+mod secrets;
+mod sqlite;
+mod values;
+pub mod version;
+mod watch;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+pub use accounts::{Account, AccountScope, NewAccount, Rotated};
+pub use acl::{AclRule, NewRule, Subject};
+pub use bundle::{BundleQuery, Selection, Snapshot, SnapshotVersion};
+pub use configurations::{Configuration, ConfigurationSlot, ConfigurationWrite};
+pub use environments::{Environment, EnvironmentUpdate, NewEnvironment};
+pub use error::{Object, OpenError, StoreError};
+pub use keys::{AccountKey, ApplicationKey, KeyHolder};
+pub use log::{AuditReport, ChainReport};
+pub use options::Options;
+pub use organizations::Organization;
+pub use projects::{NewProject, Project, ProjectUpdate};
+pub use refs::{EnvironmentRef, Location, Page, ProjectRef};
+pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
+pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionInfo};
+pub use watch::{Topic, Watcher};
+
+use crate::audit::By;
+use crate::crypto::{Keyring, Pepper};
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// A handle on the store; clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<sqlite::Engine>,
+}
+
+/// Whether the store serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Serving,
+    /// It met a fault that it must not go on after, and refuses everything until a restart.
+    Failed { reason: String },
+}
+
+/// What the store has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Changes and records that were asked for.
+    pub writes: u64,
+    /// Transactions that were written to disk: fewer than `writes`, where several shared one.
+    pub commits: u64,
+    pub reads: u64,
+    /// Watchers that are waiting now.
+    pub watchers: usize,
+}
+
+impl Store {
+    /// Opens the database, or makes it; blocks, so call it before serving. Nothing is written before the master key
+    /// has proved to be the right one.
+    pub fn open(options: &Options, keyring: &Keyring) -> Result<Self, OpenError> {
+        Ok(Self {
+            engine: Arc::new(sqlite::Engine::open(options, keyring)?),
+        })
+    }
+
+    /// Finishes what was begun, refuses everything new, and lets go of the file.
+    pub async fn close(&self) {
+        let engine = Arc::clone(&self.engine);
+        // A panic in there was logged by the hook already, and the file is let go of either way.
+        drop(tokio::task::spawn_blocking(move || engine.close()).await);
+    }
+
+    pub fn state(&self) -> State {
+        self.engine.state()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Names this database's history: another after each restore of a backup.
+    pub fn epoch(&self) -> Uuid {
+        self.engine.epoch()
+    }
+
+    /// What keys are hashed under.
+    pub fn pepper(&self) -> &Pepper {
+        self.engine.pepper()
+    }
+
+    /// Watches for changes. Call it before the read whose staleness matters: what changes after this call is not
+    /// missed, however long the read takes.
+    pub fn watch(&self, topics: &[Topic]) -> Watcher {
+        self.engine.watch(topics)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("state", &self.state()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,68 @@
+//! How the store is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::OpenError;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The database; `-wal`, `-shm` and `.lock` come to stand beside it.
+    pub path: PathBuf,
+    /// Threads that read.
+    pub readers: usize,
+    /// How many changes and how many reads may wait; behind that, callers wait for room.
+    pub queue: usize,
+    /// How often the last use of accounts is written down.
+    pub use_interval: Duration,
+}
+
+impl Options {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self {
+            path: path.into(),
+            readers: cores.clamp(2, 4),
+            queue: 1024,
+            use_interval: Duration::from_secs(60),
+        }
+    }
+
+    /// From `sqlite:<path>`, also written `sqlite://<path>`.
+    pub fn from_url(url: &str) -> Result<Self, OpenError> {
+        let path = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+        match path {
+            Some(path) if !path.is_empty() && !path.contains(['?', '\0']) => Ok(Self::new(path)),
+            _ => Err(OpenError::NotAUrl { given: scheme_of(url) }),
+        }
+    }
+}
+
+/// What may be shown of a URL that was not understood: it could hold a password.
+fn scheme_of(url: &str) -> String {
+    url.split_once(':').map_or_else(|| url.to_owned(), |(scheme, _)| format!("{scheme}:…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_file() {
+        for (url, path) in [
+            ("sqlite:sealpod.db", "sealpod.db"),
+            ("sqlite:/var/lib/sealpod.db", "/var/lib/sealpod.db"),
+            ("sqlite:///var/lib/sealpod.db", "/var/lib/sealpod.db"),
+        ] {
+            assert_eq!(Options::from_url(url).unwrap().path, PathBuf::from(path));
+        }
+    }
+
+    #[test]
+    fn another_database_is_refused_without_its_password() {
+        for url in ["", "sqlite:", "sqlite://", "sealpod.db", "sqlite:a?mode=ro", "postgres://me:canary@host/db"] {
+            let error = Options::from_url(url).unwrap_err().to_string();
+            assert!(error.contains("sqlite:/var/lib") && !error.contains("canary"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Projects, which the management plane calls applications.
+
+use sealpod_core::wire::Labels;
+use sealpod_core::{Slug, Time};
+
+use super::{By, NewEnvironment, Page, ProjectRef, Result, Rotated, Store, sqlite};
+use crate::crypto::NewKey;
+use crate::ids::{OrganizationId, ProjectId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    pub id: ProjectId,
+    pub organization: OrganizationId,
+    pub slug: String,
+    pub display_name: String,
+    pub description: Option<String>,
+    pub labels: Labels,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewProject {
+    /// The organization's name.
+    pub organization: String,
+    pub slug: Slug,
+    pub display_name: String,
+    pub description: Option<String>,
+    pub labels: Labels,
+    /// The environments that it begins with.
+    pub environments: Vec<NewEnvironment>,
+    /// The application's key; none is made on the organization plane.
+    pub key: Option<NewKey>,
+}
+
+/// The whole new state: what is `None` in a description becomes none; the slug never changes this way.
+#[derive(Debug, Clone)]
+pub struct ProjectUpdate {
+    pub display_name: String,
+    pub description: Option<String>,
+    /// `None` keeps the labels.
+    pub labels: Option<Labels>,
+}
+
+impl Store {
+    /// `Conflict(Project)` where a live one has the slug.
+    pub async fn create_project(&self, new: NewProject, by: By) -> Result<Project> {
+        self.engine
+            .write(move |tx| sqlite::projects::create(tx, &new, &by))
+            .await
+    }
+
+    /// Live projects by slug, of those that have every one of `labels`.
+    pub async fn projects(&self, organization: &str, labels: Labels, page: Page) -> Result<Vec<Project>> {
+        let organization = organization.to_owned();
+        self.engine
+            .read(move |view| sqlite::projects::list(view.conn, &organization, &labels, &page))
+            .await
+    }
+
+    pub async fn project(&self, project: ProjectRef) -> Result<Project> {
+        self.engine
+            .read(move |view| sqlite::projects::find(view.conn, &project))
+            .await
+    }
+
+    pub async fn update_project(&self, project: ProjectRef, update: ProjectUpdate, by: By) -> Result<Project> {
+        self.engine
+            .write(move |tx| sqlite::projects::update(tx, &project, &update, &by))
+            .await
+    }
+
+    /// Hides it with all that it contains, kills its keys, and frees its slug.
+    pub async fn delete_project(&self, project: ProjectRef, by: By) -> Result<()> {
+        self.engine
+            .write(move |tx| sqlite::projects::delete(tx, &project, &by))
+            .await
+    }
+
+    /// Gives it a new key. Earlier ones live for `overlap_seconds` more, or until their own deadline where that is
+    /// sooner; at most the eight newest are kept.
+    pub async fn rotate_project_key(
+        &self,
+        project: ProjectRef,
+        key: NewKey,
+        overlap_seconds: u64,
+        by: By,
+    ) -> Result<Rotated> {
+        self.engine
+            .write(move |tx| sqlite::projects::rotate_key(tx, &project, &key, overlap_seconds, &by))
+            .await
+    }
+}

@@ -1,0 +1,78 @@
+//! How callers name what they mean, and where that turned out to be.
+
+use crate::crypto::Aad;
+use crate::ids::{ConfigurationId, EnvironmentId, OrganizationId, ProjectId, RevisionId, SecretId, VersionId};
+
+/// A live project: by its path, or by the id that an application's key stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProjectRef {
+    Slug { organization: String, project: String },
+    Id(ProjectId),
+}
+
+impl ProjectRef {
+    pub fn slug(organization: impl Into<String>, project: impl Into<String>) -> Self {
+        Self::Slug {
+            organization: organization.into(),
+            project: project.into(),
+        }
+    }
+
+    /// An environment of this project, by its slug.
+    pub fn environment(self, environment: impl Into<String>) -> EnvironmentRef {
+        EnvironmentRef {
+            project: self,
+            environment: environment.into(),
+        }
+    }
+}
+
+/// A live environment of a live project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentRef {
+    pub project: ProjectRef,
+    /// Its slug.
+    pub environment: String,
+}
+
+/// Where an environment was found: what values are bound to, and the names that ACL patterns match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    pub organization: OrganizationId,
+    pub organization_name: String,
+    pub project: ProjectId,
+    pub project_slug: String,
+    pub environment: EnvironmentId,
+    pub environment_slug: String,
+}
+
+impl Location {
+    pub fn version_aad(&self, secret: SecretId, version: VersionId) -> Aad {
+        Aad::version(self.organization, self.project, self.environment, secret, version)
+    }
+
+    pub fn configuration_aad(&self, configuration: ConfigurationId, revision: RevisionId) -> Aad {
+        Aad::configuration(self.organization, self.project, self.environment, configuration, revision)
+    }
+}
+
+/// A piece of a list that is ordered by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Begin behind this name.
+    pub after: Option<String>,
+    /// At most so many; `None`: all.
+    pub limit: Option<u32>,
+}
+
+impl Page {
+    pub(super) fn after(&self) -> &str {
+        // No name is empty, so the empty name stands before all of them.
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    /// As SQL has it, where a negative limit is none.
+    pub(super) fn limit(&self) -> i64 {
+        self.limit.map_or(-1, i64::from)
+    }
+}

@@ -1,0 +1,194 @@
+use rusqlite::types::{FromSqlError, FromSqlResult, Type};
+use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::wire::org::Permission;
+
+use super::super::{AclRule, NewRule, Object, Result, StoreError, Subject, Topic};
+use super::row::{At, Id, PatternText, time};
+use super::writer::Tx;
+use super::{accounts, organizations};
+use crate::audit::{By, Chain, Entry, Kind, Metadata, RuleMetadata, Verb};
+use crate::ids::{AccountId, OrganizationId, RuleId};
+
+const SELECT: &str = "SELECT id, organization_id, subject_type, subject_id, project_pattern, env_pattern, key_pattern,
+    configurations, permission, created_at, updated_at FROM acl_rules WHERE deleted_at IS NULL";
+const USER: &str = "user";
+const SERVICE_ACCOUNT: &str = "service_account";
+
+fn permission_word(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Read => "read",
+        Permission::Write => "write",
+        Permission::Admin => "admin",
+    }
+}
+
+fn subject_word(subject: Subject) -> &'static str {
+    match subject {
+        Subject::User(_) => USER,
+        Subject::ServiceAccount(_) => SERVICE_ACCOUNT,
+    }
+}
+
+fn subject(kind: &str, id: Id) -> FromSqlResult<Subject> {
+    match kind {
+        USER => Ok(Subject::User(id.0)),
+        SERVICE_ACCOUNT => Ok(Subject::ServiceAccount(AccountId(id.0))),
+        _ => Err(FromSqlError::InvalidType),
+    }
+}
+
+fn permission(word: &str) -> FromSqlResult<Permission> {
+    match word {
+        "read" => Ok(Permission::Read),
+        "write" => Ok(Permission::Write),
+        "admin" => Ok(Permission::Admin),
+        _ => Err(FromSqlError::InvalidType),
+    }
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<AclRule> {
+    let subject_type: String = row.get(2)?;
+    let permission_word: String = row.get(8)?;
+    let word = |at, error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, Box::new(error));
+    Ok(AclRule {
+        id: row.get(0)?,
+        organization: row.get(1)?,
+        subject: subject(&subject_type, row.get(3)?).map_err(|error| word(2, error))?,
+        project_pattern: row.get::<_, PatternText>(4)?.0,
+        env_pattern: row.get::<_, PatternText>(5)?.0,
+        key_pattern: row.get::<_, PatternText>(6)?.0,
+        configurations: row.get(7)?,
+        permission: permission(&permission_word).map_err(|error| word(8, error))?,
+        created_at: time(row, 9)?,
+        updated_at: time(row, 10)?,
+    })
+}
+
+fn by_id(conn: &Connection, organization: OrganizationId, id: RuleId) -> Result<AclRule> {
+    let mut statement = conn.prepare_cached(&format!("{SELECT} AND organization_id = ?1 AND id = ?2"))?;
+    let found = statement.query_row((organization, id), from_row).optional()?;
+    found.ok_or(StoreError::NotFound(Object::AclRule))
+}
+
+pub(in super::super) fn find(conn: &Connection, organization: &str, id: RuleId) -> Result<AclRule> {
+    by_id(conn, organizations::find(conn, organization)?.id, id)
+}
+
+pub(in super::super) fn list(conn: &Connection, organization: &str) -> Result<Vec<AclRule>> {
+    let organization = organizations::find(conn, organization)?;
+    let mut statement = conn.prepare_cached(&format!("{SELECT} AND organization_id = ?1 ORDER BY created_at, id"))?;
+    let rows = statement.query_map([organization.id], from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn of_subject(conn: &Connection, organization: OrganizationId, subject: Subject) -> Result<Vec<AclRule>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "{SELECT} AND subject_id = ?1 AND organization_id = ?2 AND subject_type = ?3 ORDER BY created_at, id"
+    ))?;
+    let rows = statement.query_map((Id(subject.id()), organization, subject_word(subject)), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Deletes all rules of a subject; answers how many.
+pub(super) fn delete_of_subject(tx: &Tx<'_>, organization: OrganizationId, subject: Subject) -> Result<u64> {
+    let deleted = tx
+        .conn
+        .prepare_cached(
+            "UPDATE acl_rules SET deleted_at = ?4
+             WHERE subject_id = ?1 AND organization_id = ?2 AND subject_type = ?3 AND deleted_at IS NULL",
+        )?
+        .execute((Id(subject.id()), organization, subject_word(subject), At(tx.now)))?;
+    Ok(deleted as u64)
+}
+
+pub(in super::super) fn upsert(tx: &Tx<'_>, organization: &str, new: &NewRule, by: &By) -> Result<(AclRule, bool)> {
+    let organization = organizations::find(tx.conn, organization)?.id;
+    check_subject(tx.conn, organization, new.subject)?;
+    let same = |rule: &AclRule| {
+        rule.project_pattern.as_str() == new.project_pattern.as_str()
+            && rule.env_pattern.as_str() == new.env_pattern.as_str()
+            && rule.key_pattern.as_str() == new.key_pattern.as_str()
+    };
+    let before = of_subject(tx.conn, organization, new.subject)?.into_iter().find(same);
+    let (id, verb) = match before {
+        Some(rule) if rule.permission == new.permission && rule.configurations == new.configurations => {
+            return Ok((rule, false));
+        }
+        Some(rule) => {
+            tx.conn
+                .prepare_cached(
+                    "UPDATE acl_rules SET permission = ?2, configurations = ?3, updated_at = ?4 WHERE id = ?1",
+                )?
+                .execute((rule.id, permission_word(new.permission), new.configurations, At(tx.now)))?;
+            (rule.id, Verb::Update)
+        }
+        None => (insert(tx, organization, new)?, Verb::Grant),
+    };
+    let rule = by_id(tx.conn, organization, id)?;
+    record(tx, &rule, verb, by)?;
+    Ok((rule, verb == Verb::Grant))
+}
+
+fn insert(tx: &Tx<'_>, organization: OrganizationId, new: &NewRule) -> Result<RuleId> {
+    let id = RuleId::new();
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO acl_rules (id, organization_id, subject_type, subject_id, project_pattern, env_pattern,
+                 key_pattern, configurations, permission, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+        )?
+        .execute(rusqlite::params![
+            id,
+            organization,
+            subject_word(new.subject),
+            Id(new.subject.id()),
+            new.project_pattern.as_str(),
+            new.env_pattern.as_str(),
+            new.key_pattern.as_str(),
+            new.configurations,
+            permission_word(new.permission),
+            At(tx.now),
+        ])?;
+    Ok(id)
+}
+
+pub(in super::super) fn delete(tx: &Tx<'_>, organization: &str, id: RuleId, by: &By) -> Result<()> {
+    let rule = find(tx.conn, organization, id)?;
+    tx.conn
+        .prepare_cached("UPDATE acl_rules SET deleted_at = ?2 WHERE id = ?1")?
+        .execute((id, At(tx.now)))?;
+    record(tx, &rule, Verb::Revoke, by)
+}
+
+/// A rule is for somebody of this organization.
+fn check_subject(conn: &Connection, organization: OrganizationId, subject: Subject) -> Result<()> {
+    let found = match subject {
+        Subject::ServiceAccount(id) => accounts::in_organization(conn, organization, id).map(drop),
+        // There are no users in this version of the schema.
+        Subject::User(_) => Err(StoreError::NotFound(Object::Subject)),
+    };
+    found.map_err(|error| match error {
+        StoreError::NotFound(_) => StoreError::NotFound(Object::Subject),
+        other => other,
+    })
+}
+
+fn record(tx: &Tx<'_>, rule: &AclRule, verb: Verb, by: &By) -> Result<()> {
+    let metadata = Metadata {
+        rule: Some(RuleMetadata {
+            subject_type: subject_word(rule.subject).to_owned(),
+            subject_id: rule.subject.id(),
+            project_pattern: rule.project_pattern.to_string(),
+            env_pattern: rule.env_pattern.to_string(),
+            key_pattern: rule.key_pattern.to_string(),
+            configurations: rule.configurations,
+            permission: permission_word(rule.permission).to_owned(),
+        }),
+        ..Metadata::default()
+    };
+    let mut entry = Entry::new(Kind::Acl, verb).metadata(metadata);
+    entry.resource_id = Some(rule.id.0);
+    tx.audit(Chain::Organization(rule.organization), entry, by)?;
+    tx.publish(Topic::Subject(rule.subject.id()));
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The audit table.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::Time;
+
+use super::super::{AuditReport, ChainReport, Result};
+use super::row::{At, Id, integer, number, optional_id, time};
+use crate::audit::{self, AuditKey, By, Chain, Entry, GENESIS, StoredEntry};
+
+const COLUMNS: &str = "chain, seq, id, created_at, action, actor_type, actor_id, actor_name, resource_type, \
+    resource_id, resource_name, project, environment, outcome, ip, user_agent, request_id, metadata, hash";
+
+pub(super) fn append(
+    conn: &Connection,
+    key: &AuditKey,
+    now: Time,
+    chain: Chain,
+    entry: Entry,
+    by: &By,
+) -> Result<()> {
+    let last = conn
+        .prepare_cached("SELECT seq, hash FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([Id(chain.id())], |row| Ok((number(row, 0)?, row.get(1)?)))
+        .optional()?;
+    let (seq, previous) = last.unwrap_or((0, GENESIS));
+    let stored = key.seal(chain, seq + 1, &previous, now, entry, by);
+    conn.prepare_cached(
+        "INSERT INTO audit_entries (chain, seq, id, created_at, action, actor_type, actor_id, actor_name,
+             resource_type, resource_id, resource_name, project, environment, outcome, ip, user_agent, request_id,
+             metadata, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+    )?
+    .execute(rusqlite::params![
+        Id(stored.chain.id()),
+        integer(stored.seq),
+        Id(stored.id),
+        At(stored.created_at),
+        stored.action,
+        stored.actor_type,
+        stored.actor_id.map(Id),
+        stored.actor_name,
+        stored.resource_type,
+        stored.resource_id.map(Id),
+        stored.resource_name,
+        stored.project,
+        stored.environment,
+        stored.outcome,
+        stored.ip,
+        stored.user_agent,
+        stored.request_id,
+        stored.metadata,
+        stored.hash,
+    ])?;
+    Ok(())
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
+    Ok(StoredEntry {
+        chain: Chain::of_id(row.get::<_, Id>(0)?.0),
+        seq: number(row, 1)?,
+        id: row.get::<_, Id>(2)?.0,
+        created_at: time(row, 3)?,
+        action: row.get(4)?,
+        actor_type: row.get(5)?,
+        actor_id: optional_id(row, 6)?,
+        actor_name: row.get(7)?,
+        resource_type: row.get(8)?,
+        resource_id: optional_id(row, 9)?,
+        resource_name: row.get(10)?,
+        project: row.get(11)?,
+        environment: row.get(12)?,
+        outcome: row.get(13)?,
+        ip: row.get(14)?,
+        user_agent: row.get(15)?,
+        request_id: row.get(16)?,
+        metadata: row.get(17)?,
+        hash: row.get(18)?,
+    })
+}
+
+pub(in super::super) fn newest(conn: &Connection, chain: Chain, limit: u32) -> Result<Vec<StoredEntry>> {
+    let sql = format!("SELECT {COLUMNS} FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT ?2");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map((Id(chain.id()), limit), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(in super::super) fn verify(conn: &Connection, key: &AuditKey) -> Result<AuditReport> {
+    let mut chains: Vec<ChainReport> = Vec::new();
+    let sql = format!("SELECT {COLUMNS} FROM audit_entries ORDER BY chain, seq");
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let entry = from_row(row)?;
+        if chains.last().is_none_or(|last| last.chain != entry.chain) {
+            chains.push(ChainReport {
+                chain: entry.chain,
+                entries: 0,
+                head: GENESIS,
+                broken: None,
+            });
+        }
+        let report = chains.last_mut().expect("a report was just pushed");
+        if report.broken.is_some() {
+            continue;
+        }
+        match audit::check(key, (report.entries, report.head), &entry) {
+            Ok(head) => {
+                report.entries += 1;
+                report.head = head;
+            }
+            Err(broken) => report.broken = Some(broken),
+        }
+    }
+    Ok(AuditReport { chains })
+}

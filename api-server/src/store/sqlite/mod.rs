@@ -1,0 +1,208 @@
+//! The SQLite engine: one thread that writes, a few that read, all SQL.
+
+pub(super) mod accounts;
+pub(super) mod acl;
+pub(super) mod bundle;
+pub(super) mod configurations;
+pub(super) mod environments;
+mod health;
+pub(super) mod keys;
+pub(super) mod log;
+mod open;
+pub(super) mod organizations;
+pub(super) mod projects;
+mod queue;
+mod reader;
+mod row;
+pub(super) mod secrets;
+mod uses;
+pub(super) mod values;
+mod writer;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use sealpod_core::Time;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::watch::Hub;
+use super::{OpenError, Options, Result, State, Stats, StoreError, Topic, Watcher};
+use crate::audit::AuditKey;
+use crate::crypto::{Keyring, Pepper};
+use crate::ids::AccountId;
+use health::Health;
+use queue::Queue;
+use reader::{ReadJob, View};
+use uses::Uses;
+use writer::{Tx, WriteJob};
+
+/// The engine's threads and what they share with callers.
+pub(super) struct Engine {
+    writes: Arc<Queue<Box<dyn WriteJob>>>,
+    reads: Arc<Queue<Box<dyn ReadJob>>>,
+    health: Arc<Health>,
+    hub: Arc<Hub>,
+    uses: Arc<Uses>,
+    /// What the database keeps for the server: its name, the pepper, the audit key.
+    server: open::ServerKeys,
+    /// The latest instant that a credential was judged at, so that a clock set back revives none.
+    latest: AtomicI64,
+    /// The writer is the last one.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Self, OpenError> {
+        let opened = open::open(options, keyring)?;
+        let hub = Arc::new(Hub::default());
+        let health = Arc::new(Health::new(Arc::clone(&hub)));
+        let uses = Arc::new(Uses::new(options.use_interval));
+        let writes = Arc::new(Queue::new(options.queue));
+        let reads = Arc::new(Queue::new(options.queue));
+
+        let mut threads = Vec::with_capacity(options.readers + 1);
+        for (n, connection) in opened.readers.into_iter().enumerate() {
+            let (reads, health) = (Arc::clone(&reads), Arc::clone(&health));
+            let run = move || reader::run(connection, &reads, &health);
+            threads.push(spawn(&opened.path, format!("store-read-{n}"), run)?);
+        }
+        let writer = writer::Writer {
+            connection: opened.writer,
+            lock: opened.lock,
+            jobs: Arc::clone(&writes),
+            key: opened.server.audit.clone(),
+            health: Arc::clone(&health),
+            hub: Arc::clone(&hub),
+            uses: Arc::clone(&uses),
+        };
+        threads.push(spawn(&opened.path, "store-write".to_owned(), move || writer.run())?);
+
+        Ok(Self {
+            writes,
+            reads,
+            health,
+            hub,
+            uses,
+            server: opened.server,
+            latest: AtomicI64::new(i64::MIN),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Runs a change in a transaction of its own kind (see [`writer`]); returns once it is on disk.
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.health.check()?;
+        let (reply, answer) = oneshot::channel();
+        let job = writer::Change::new(work, reply);
+        self.writes.push(Box::new(job)).await.map_err(|_| self.health.closed())?;
+        answer.await.unwrap_or_else(|_| Err(self.health.closed()))
+    }
+
+    /// Runs a read in a transaction: it sees one state of the database.
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View<'_>) -> Result<T> + Send + 'static,
+    {
+        self.health.check()?;
+        let (reply, answer) = oneshot::channel();
+        let job = reader::Look::new(work, reply);
+        self.reads.push(Box::new(job)).await.map_err(|_| self.health.closed())?;
+        answer.await.unwrap_or_else(|_| Err(self.health.closed()))
+    }
+
+    /// Blocks until what was begun is done.
+    pub(super) fn close(&self) {
+        let mut readers = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let writer = readers.pop();
+        // The writer tidies up at its end, which it cannot while somebody reads.
+        self.reads.close();
+        join(readers);
+        self.stop();
+        join(writer);
+    }
+
+    fn stop(&self) {
+        self.reads.close();
+        self.writes.close();
+        self.hub.wake_all();
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.health.state()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            watchers: self.hub.watchers(),
+            ..self.health.stats()
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Uuid {
+        self.server.epoch
+    }
+
+    pub(super) fn pepper(&self) -> &Pepper {
+        &self.server.pepper
+    }
+
+    pub(super) fn audit_key(&self) -> &AuditKey {
+        &self.server.audit
+    }
+
+    pub(super) fn watch(&self, topics: &[Topic]) -> Watcher {
+        self.hub.watch(topics)
+    }
+
+    pub(super) fn note_use(&self, account: AccountId) {
+        self.uses.note(account, Time::now());
+    }
+
+    /// Now, or the latest instant that this answered before, if the clock was set back since.
+    pub(super) fn credential_clock(&self) -> Time {
+        let now = Time::now();
+        let latest = self.latest.fetch_max(now.microseconds(), Ordering::Relaxed);
+        Time::from_microseconds(latest.max(now.microseconds())).unwrap_or(now)
+    }
+}
+
+impl Drop for Engine {
+    /// Without [`Engine::close`], the threads finish what was begun and end by themselves.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the store had panicked");
+        }
+    }
+}
+
+fn spawn(
+    path: &std::path::Path,
+    name: String,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let thread = std::thread::Builder::new().name(name).spawn(run);
+    thread.map_err(|source| OpenError::Engine {
+        path: path.to_owned(),
+        what: "cannot start a thread",
+        source: Box::new(source),
+    })
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        health::classify(&error)
+    }
+}

@@ -1,0 +1,326 @@
+//! Opening the database: the file, the lock, the schema, the server's own keys, in this order, so that nothing is
+//! written before all of them are what they should be.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite_migration::{M, Migrations};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::super::{OpenError, Options};
+use crate::audit::AuditKey;
+use crate::crypto::{Aad, Keyring, Pepper, Sealed, random};
+
+/// The SQL of every schema change, oldest first. What was released is never edited.
+const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/0001_initial.sql")];
+/// Marks the file as ours: `SPod`.
+const APPLICATION_ID: i64 = 0x5350_6f64;
+/// How long to wait for another program's lock, such as that of a shell on the database.
+const BUSY: Duration = Duration::from_secs(5);
+/// Pages in memory, in KiB: for the connection that writes, and for each that reads.
+const WRITER_CACHE: u32 = 4096;
+const READER_CACHE: u32 = 1024;
+const STATEMENTS: usize = 128;
+
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) writer: Connection,
+    pub(super) readers: Vec<Connection>,
+    pub(super) lock: File,
+    pub(super) server: ServerKeys,
+}
+
+/// What the database keeps for the server itself, in `meta`.
+pub(super) struct ServerKeys {
+    pub(super) epoch: Uuid,
+    pub(super) pepper: Pepper,
+    pub(super) audit: AuditKey,
+}
+
+pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenError> {
+    // 1. One process only: before anything in the file is looked at.
+    let path = absolute(&options.path)?;
+    let lock = lock(&path)?;
+    // 2. Files that only we can read.
+    create(&path)?;
+    let mut writer = connect(&path, WRITER_CACHE)?;
+    let engine = |what| {
+        let path = path.clone();
+        move |source: rusqlite::Error| OpenError::Engine {
+            path,
+            what,
+            source: Box::new(source),
+        }
+    };
+    // 3. Is it ours, is its schema one that we know, and do the keys open it? Closing must not write either.
+    let quiet = |connection: &Connection, on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
+    quiet(&writer, true).map_err(engine("cannot set up the connection"))?;
+    let schema = inspect(&writer, &path)?;
+    if schema > 0 {
+        read_keys(&writer, &path, keyring)?;
+    }
+    quiet(&writer, false).map_err(engine("cannot set up the connection"))?;
+    // 4. From here on it is written to.
+    prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
+    migrate(&mut writer, &path)?;
+    make_keys(&mut writer, keyring).map_err(engine("cannot store the server's keys"))?;
+    let Some(server) = read_keys(&writer, &path, keyring)? else {
+        return Err(OpenError::Damaged {
+            path,
+            what: "the server's own keys are gone while data sealed with them is there".to_owned(),
+        });
+    };
+    narrow(&path)?;
+    let readers = (0..options.readers.max(1)).map(|_| {
+        let reader = connect(&path, READER_CACHE)?;
+        reader.pragma_update(None, "query_only", true).map_err(engine("cannot set up a reader"))?;
+        Ok(reader)
+    });
+    let readers = readers.collect::<Result<Vec<_>, OpenError>>()?;
+    Ok(Opened {
+        path,
+        writer,
+        readers,
+        lock,
+        server,
+    })
+}
+
+/// Leaves the database in one file. What fails here is made up for when it is opened next.
+pub(super) fn close(connection: Connection) {
+    let checkpoint = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = checkpoint.and(connection.close().map_err(|(_, error)| error)) {
+        tracing::warn!(%error, "the database was not tidied up");
+    }
+}
+
+/// The path as it is, whatever the working directory or a link: what the lock is taken on.
+fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    if let Ok(path) = path.canonicalize() {
+        return Ok(path);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => Ok(folder.join(name)),
+        (Err(source), _) => Err(file_error(folder, source)),
+        (_, None) => Err(file_error(path, std::io::ErrorKind::IsADirectory.into())),
+    }
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = beside(path, ".lock");
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock_path);
+    let mut file = opened.map_err(|source| file_error(&lock_path, source))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+            return Err(OpenError::InUse {
+                path: path.to_owned(),
+                pid: known.then(|| pid.trim().to_owned()),
+            });
+        }
+        Err(fs::TryLockError::Error(source)) => return Err(file_error(&lock_path, source)),
+    }
+    // For the message above only; the lock does not depend on it.
+    let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    note.map_err(|source| file_error(&lock_path, source))?;
+    Ok(file)
+}
+
+/// Makes the file, so that it never has another mode than 0600; SQLite gives its companions the same.
+fn create(path: &Path) -> Result<(), OpenError> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match created {
+        Ok(_) => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            // The name must survive a power cut as well as the content does.
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|source| file_error(folder, source))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => narrow(path),
+        Err(source) => Err(file_error(path, source)),
+    }
+}
+
+/// Takes from others what a volume's defaults gave them.
+fn narrow(path: &Path) -> Result<(), OpenError> {
+    for path in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), beside(path, ".lock")] {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.permissions().mode() & 0o077 != 0 {
+            let narrowed = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
+            narrowed.map_err(|source| file_error(&path, source))?;
+        }
+    }
+    Ok(())
+}
+
+fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let set_up = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "secure_delete", true)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "cache_size", -i64::from(cache))?;
+        Ok(connection)
+    };
+    set_up().map_err(|source: rusqlite::Error| OpenError::Engine {
+        path: path.to_owned(),
+        what: "cannot open the database",
+        source: Box::new(source),
+    })
+}
+
+/// The version of the schema; 0 where there is none yet.
+fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let header = || -> rusqlite::Result<_> {
+        Ok((
+            number("PRAGMA application_id")?,
+            number("PRAGMA user_version")?,
+            number("SELECT count(*) FROM sqlite_schema")?,
+        ))
+    };
+    let (application, schema, objects) = match header() {
+        Ok(found) => found,
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+            return Err(OpenError::NotOurs { path: path.to_owned() });
+        }
+        Err(source) => {
+            return Err(OpenError::Engine {
+                path: path.to_owned(),
+                what: "cannot read the database",
+                source: Box::new(source),
+            });
+        }
+    };
+    let fresh = schema == 0 && objects == 0;
+    if application != APPLICATION_ID && !(fresh && application == 0) {
+        return Err(OpenError::NotOurs { path: path.to_owned() });
+    }
+    match usize::try_from(schema) {
+        Ok(schema) if schema <= MIGRATIONS.len() => Ok(schema),
+        _ => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: schema,
+            known: MIGRATIONS.len(),
+        }),
+    }
+}
+
+/// What is set in the file itself and not anew for each connection.
+fn prepare(connection: &Connection, fresh: bool) -> rusqlite::Result<()> {
+    if fresh {
+        // This one only works while the file is empty.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |row| row.get::<_, i64>(0))?;
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let migrations = Migrations::new(MIGRATIONS.iter().map(|sql| M::up(sql)).collect());
+    migrations.to_latest(connection).map_err(|source| OpenError::Engine {
+        path: path.to_owned(),
+        what: "cannot bring the schema up to date (nothing of it was kept)",
+        source: Box::new(source),
+    })
+}
+
+/// Reads the server's keys, `None` where there are none yet.
+fn read_keys(connection: &Connection, path: &Path, keyring: &Keyring) -> Result<Option<ServerKeys>, OpenError> {
+    let damaged = |what: String| OpenError::Damaged {
+        path: path.to_owned(),
+        what,
+    };
+    let get = |name: &str| {
+        let sql = "SELECT value FROM meta WHERE name = ?1";
+        let value = connection.query_row(sql, [name], |row| row.get::<_, Vec<u8>>(0)).optional();
+        value.map_err(|error| damaged(format!("its own settings cannot be read ({error})")))
+    };
+    let secret = |name: &str, bytes: Vec<u8>| {
+        let opened = Sealed::try_from(bytes)
+            .map_err(Into::into)
+            .and_then(|sealed| keyring.open(&Aad::server_key(name), &sealed))
+            .map_err(|error| OpenError::sealed(path, error, keyring.ids().collect()))?;
+        let secret = <[u8; 32]>::try_from(opened.as_slice()).map(Zeroizing::new);
+        secret.map_err(|_| damaged(format!("its {name} has the wrong length")))
+    };
+    let (Some(epoch), Some(pepper), Some(audit)) = (get("epoch")?, get("pepper")?, get("audit_key")?) else {
+        return Ok(None);
+    };
+    let epoch = Uuid::from_slice(&epoch).map_err(|_| damaged("its epoch has the wrong length".to_owned()))?;
+    Ok(Some(ServerKeys {
+        epoch,
+        pepper: Pepper::new(&*secret("pepper", pepper)?),
+        audit: AuditKey::new(&*secret("audit_key", audit)?),
+    }))
+}
+
+/// Makes the server's keys for a database that has none and nothing that would need them.
+fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let used = "SELECT EXISTS (SELECT 1 FROM meta) OR EXISTS (SELECT 1 FROM organizations) OR EXISTS (SELECT 1 FROM audit_entries)";
+    if tx.query_row(used, [], |row| row.get::<_, bool>(0))? {
+        return Ok(());
+    }
+    let insert = "INSERT INTO meta (name, value) VALUES (?1, ?2)";
+    tx.execute(insert, ("epoch", Uuid::now_v7().as_bytes().as_slice()))?;
+    for name in ["pepper", "audit_key"] {
+        tx.execute(insert, (name, keyring.seal(&Aad::server_key(name), random::<32>().as_slice())))?;
+    }
+    tx.commit()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundled_sqlite_has_no_wal_reset_corruption() {
+        assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+    }
+
+    #[test]
+    fn the_migrations_are_valid() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        Migrations::new(MIGRATIONS.iter().map(|sql| M::up(sql)).collect())
+            .to_latest(&mut connection)
+            .unwrap();
+    }
+}

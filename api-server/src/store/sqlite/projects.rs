@@ -1,0 +1,187 @@
+use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::wire::Labels;
+
+use super::super::{NewProject, Object, Page, Project, ProjectRef, ProjectUpdate, Result, Rotated, StoreError, Topic};
+use super::keys::{self, Owner};
+use super::row::{At, LabelsText, labels, labels_text, time};
+use super::writer::Tx;
+use super::{environments, organizations};
+use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
+use crate::crypto::NewKey;
+use crate::ids::ProjectId;
+
+const COLUMNS: &str =
+    "p.id, p.organization_id, p.slug, p.display_name, p.description, p.labels, p.created_at, p.updated_at";
+/// Live projects of live organizations.
+const LIVE: &str = "FROM projects p JOIN organizations o ON o.id = p.organization_id AND o.deleted_at IS NULL \
+    WHERE p.deleted_at IS NULL";
+/// Every label of the JSON object in `?2` is among those of the row.
+pub(super) const LABELS_MATCH: &str = "NOT EXISTS (SELECT 1 FROM json_each(?2) AS want WHERE NOT EXISTS \
+    (SELECT 1 FROM json_each(labels) AS have WHERE have.key = want.key AND have.value = want.value))";
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Project> {
+    Ok(Project {
+        id: row.get(0)?,
+        organization: row.get(1)?,
+        slug: row.get(2)?,
+        display_name: row.get(3)?,
+        description: row.get(4)?,
+        labels: labels(row, 5)?,
+        created_at: time(row, 6)?,
+        updated_at: time(row, 7)?,
+    })
+}
+
+pub(in super::super) fn find(conn: &Connection, project: &ProjectRef) -> Result<Project> {
+    let found = match project {
+        ProjectRef::Slug { organization, project } => conn
+            .prepare_cached(&format!("SELECT {COLUMNS} {LIVE} AND o.name = ?1 AND p.slug = ?2"))?
+            .query_row((organization, project), from_row)
+            .optional()?,
+        ProjectRef::Id(id) => conn
+            .prepare_cached(&format!("SELECT {COLUMNS} {LIVE} AND p.id = ?1"))?
+            .query_row([id], from_row)
+            .optional()?,
+    };
+    match (found, project) {
+        (Some(found), _) => Ok(found),
+        // Says which of the two is missing.
+        (None, ProjectRef::Slug { organization, .. }) => {
+            organizations::find(conn, organization).and(Err(StoreError::NotFound(Object::Project)))
+        }
+        (None, ProjectRef::Id(_)) => Err(StoreError::NotFound(Object::Project)),
+    }
+}
+
+pub(in super::super) fn list(
+    conn: &Connection,
+    organization: &str,
+    labels: &Labels,
+    page: &Page,
+) -> Result<Vec<Project>> {
+    let organization = organizations::find(conn, organization)?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM projects p WHERE p.organization_id = ?1 AND p.deleted_at IS NULL AND {LABELS_MATCH}
+             AND p.slug > ?3 ORDER BY p.slug LIMIT ?4"
+    ))?;
+    let rows = statement.query_map((organization.id, labels_text(labels), page.after(), page.limit()), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result<Project> {
+    let organization = organizations::find(tx.conn, &new.organization)?;
+    let taken = "SELECT 1 FROM projects WHERE organization_id = ?1 AND slug = ?2 AND deleted_at IS NULL";
+    if tx.conn.prepare_cached(taken)?.exists((organization.id, new.slug.as_str()))? {
+        return Err(StoreError::Conflict(Object::Project));
+    }
+    let id = ProjectId::new();
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO projects (id, organization_id, slug, display_name, description, labels, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+        )?
+        .execute((
+            id,
+            organization.id,
+            new.slug.as_str(),
+            &new.display_name,
+            &new.description,
+            LabelsText(new.labels.clone()),
+            At(tx.now),
+        ))?;
+    for environment in &new.environments {
+        environments::insert(tx, id, environment)?;
+    }
+    if let Some(key) = &new.key {
+        keys::insert(tx, Owner::Project(id), key)?;
+    }
+    let metadata = Metadata {
+        environments: new.environments.iter().map(|it| it.slug.to_string()).collect(),
+        key_prefix: new.key.as_ref().map(|key| key.prefix.clone()),
+        ..Metadata::default()
+    };
+    let project = find(tx.conn, &ProjectRef::Id(id))?;
+    record(tx, &project, Entry::new(Kind::Project, Verb::Create).metadata(metadata), by)?;
+    Ok(project)
+}
+
+pub(in super::super) fn update(
+    tx: &Tx<'_>,
+    project: &ProjectRef,
+    update: &ProjectUpdate,
+    by: &By,
+) -> Result<Project> {
+    let before = find(tx.conn, project)?;
+    let labels = update.labels.as_ref().unwrap_or(&before.labels);
+    let fields = changed(&[
+        ("display_name", before.display_name != update.display_name),
+        ("description", before.description != update.description),
+        ("labels", before.labels != *labels),
+    ]);
+    if fields.is_empty() {
+        return Ok(before);
+    }
+    tx.conn
+        .prepare_cached(
+            "UPDATE projects SET display_name = ?2, description = ?3, labels = ?4, updated_at = ?5 WHERE id = ?1",
+        )?
+        .execute((
+            before.id,
+            &update.display_name,
+            &update.description,
+            LabelsText(labels.clone()),
+            At(tx.now),
+        ))?;
+    let metadata = Metadata {
+        fields,
+        ..Metadata::default()
+    };
+    record(tx, &before, Entry::new(Kind::Project, Verb::Update).metadata(metadata), by)?;
+    tx.publish(Topic::Project(before.id));
+    find(tx.conn, &ProjectRef::Id(before.id))
+}
+
+pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, by: &By) -> Result<()> {
+    let project = find(tx.conn, project)?;
+    tx.conn
+        .prepare_cached("UPDATE projects SET deleted_at = ?2 WHERE id = ?1")?
+        .execute((project.id, At(tx.now)))?;
+    keys::remove_all(tx, Owner::Project(project.id))?;
+    record(tx, &project, Entry::new(Kind::Project, Verb::Delete), by)?;
+    tx.publish(Topic::Project(project.id));
+    Ok(())
+}
+
+pub(in super::super) fn rotate_key(
+    tx: &Tx<'_>,
+    project: &ProjectRef,
+    key: &NewKey,
+    overlap_seconds: u64,
+    by: &By,
+) -> Result<Rotated> {
+    let project = find(tx.conn, project)?;
+    let (id, rotated) = keys::rotate(tx, Owner::Project(project.id), key, overlap_seconds)?;
+    let metadata = Metadata {
+        key_prefix: Some(key.prefix.clone()),
+        overlap_seconds: Some(overlap_seconds),
+        ..Metadata::default()
+    };
+    let entry = Entry::new(Kind::Key, Verb::Rotate)
+        .resource(id.0, &key.prefix)
+        .at(&project.slug, None)
+        .metadata(metadata);
+    tx.audit(Chain::Organization(project.organization), entry, by)?;
+    tx.publish(Topic::Project(project.id));
+    Ok(rotated)
+}
+
+fn record(tx: &Tx<'_>, project: &Project, entry: Entry, by: &By) -> Result<()> {
+    let entry = entry.resource(project.id.0, &project.slug).at(&project.slug, None);
+    tx.audit(Chain::Organization(project.organization), entry, by)
+}
+
+/// The names of the fields that differ.
+pub(super) fn changed(fields: &[(&str, bool)]) -> Vec<String> {
+    let differ = fields.iter().filter(|(_, differs)| *differs);
+    differ.map(|(name, _)| (*name).to_owned()).collect()
+}

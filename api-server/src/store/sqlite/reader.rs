@@ -1,0 +1,80 @@
+//! The threads that read, each with a connection that cannot write.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use rusqlite::Connection;
+use sealpod_core::Time;
+use tokio::sync::oneshot;
+
+use super::super::{Result, StoreError};
+use super::health::Health;
+use super::queue::{Next, Queue};
+use super::row::run as execute;
+
+/// One state of the database, at one instant.
+pub(crate) struct View<'a> {
+    pub(crate) conn: &'a Connection,
+    pub(crate) now: Time,
+}
+
+pub(super) trait ReadJob: Send {
+    /// Reads and answers; the error is for the engine, where it is fatal.
+    fn run(self: Box<Self>, view: &View<'_>) -> Result<()>;
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+pub(super) struct Look<T, F> {
+    work: F,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Look<T, F> {
+    pub(super) fn new(work: F, reply: oneshot::Sender<Result<T>>) -> Self {
+        Self { work, reply }
+    }
+}
+
+impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
+    fn run(self: Box<Self>, view: &View<'_>) -> Result<()> {
+        let Self { work, reply } = *self;
+        if reply.is_closed() {
+            return Ok(());
+        }
+        // A panic is a defect of one use case; it must not cost the others their reader.
+        let result = catch_unwind(AssertUnwindSafe(|| work(view)))
+            .unwrap_or_else(|_| Err(StoreError::Internal("a read panicked".into())));
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        // Whoever asked may have gone.
+        reply.send(result).ok();
+        outcome
+    }
+
+    fn refuse(self: Box<Self>, error: StoreError) {
+        self.reply.send(Err(error)).ok();
+    }
+}
+
+pub(super) fn run(connection: Connection, jobs: &Queue<Box<dyn ReadJob>>, health: &Health) {
+    while let Next::Item(job) = jobs.next(None) {
+        health.reads.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = health.check().and_then(|()| Ok(execute(&connection, "BEGIN")?)) {
+            health.note(&error);
+            job.refuse(error);
+            continue;
+        }
+        let view = View {
+            conn: &connection,
+            now: Time::now(),
+        };
+        if let Err(error) = job.run(&view) {
+            health.note(&error);
+        }
+        // An error can have ended the transaction already.
+        if !connection.is_autocommit()
+            && let Err(error) = execute(&connection, "ROLLBACK")
+        {
+            health.note(&error.into());
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The thread that writes.
+//!
+//! Group commit: the writer takes what is waiting, runs each job in a savepoint of its own inside one transaction,
+//! commits once (one fsync for all of them), and then answers. A lone caller waits for nobody. A job that fails rolls
+//! back to its savepoint and leaves its neighbours alone; a commit that fails takes all of them with it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use sealpod_core::Time;
+use tokio::sync::oneshot;
+
+use super::super::watch::Hub;
+use super::super::{Result, StoreError, Topic};
+use super::health::Health;
+use super::queue::{Next, Queue};
+use super::row::run as execute;
+use super::uses::{self, Uses};
+use super::{log, open};
+use crate::audit::{AuditKey, By, Chain, Entry};
+use crate::ids::AccountId;
+
+/// Most jobs of one commit, and how long it may go on taking more: what bounds the wait of the first one.
+const MAX_BATCH: usize = 512;
+const MAX_GATHER: Duration = Duration::from_millis(20);
+
+/// A transaction that a change runs in.
+pub(crate) struct Tx<'a> {
+    pub(crate) conn: &'a Connection,
+    pub(crate) now: Time,
+    key: &'a AuditKey,
+    topics: RefCell<Vec<Topic>>,
+}
+
+impl Tx<'_> {
+    /// Appends to a chain, in this transaction.
+    pub(crate) fn audit(&self, chain: Chain, entry: Entry, by: &By) -> Result<()> {
+        log::append(self.conn, self.key, self.now, chain, entry, by)
+    }
+
+    /// Wakes who watches this, once it is committed.
+    pub(crate) fn publish(&self, topic: Topic) {
+        self.topics.borrow_mut().push(topic);
+    }
+}
+
+pub(super) trait WriteJob: Send {
+    /// Does the change and keeps the answer; an error is to roll it back.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<()>;
+    /// Answers; an error of the commit takes the place of a success.
+    fn answer(self: Box<Self>, committed: &Result<()>);
+}
+
+pub(super) struct Change<T, F> {
+    work: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Change<T, F> {
+    pub(super) fn new(work: F, reply: oneshot::Sender<Result<T>>) -> Self {
+        Self {
+            work: Some(work),
+            result: None,
+            reply,
+        }
+    }
+}
+
+impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> {
+    fn run(&mut self, tx: &Tx<'_>) -> Result<()> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        // A panic is a defect of one use case; its savepoint is rolled back like that of any error.
+        let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
+            .unwrap_or_else(|_| Err(StoreError::Internal("a change panicked".into())));
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        outcome
+    }
+
+    fn answer(self: Box<Self>, committed: &Result<()>) {
+        let result = match (committed, self.result) {
+            (Ok(()), Some(result)) | (Err(_), Some(result @ Err(_))) => result,
+            (Ok(()), None) => Err(StoreError::Internal("a change was not run".into())),
+            (Err(error), _) => Err(error.clone()),
+        };
+        // Whoever asked may have gone; the change stands all the same.
+        self.reply.send(result).ok();
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    /// Held for as long as this process may write.
+    pub(super) lock: File,
+    pub(super) jobs: Arc<Queue<Box<dyn WriteJob>>>,
+    pub(super) key: AuditKey,
+    pub(super) health: Arc<Health>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) uses: Arc<Uses>,
+}
+
+/// What a transaction has gathered.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Box<dyn WriteJob>>,
+    topics: Vec<Topic>,
+    /// Whether anything in it is to be committed.
+    changed: bool,
+}
+
+impl Writer {
+    pub(super) fn run(self) {
+        loop {
+            match self.jobs.next(Some(self.uses.due())) {
+                Next::Item(job) => self.batch(Some(job), false),
+                Next::Late => self.batch(None, false),
+                Next::Closed => break,
+            }
+        }
+        self.batch(None, true);
+        let Self { connection, lock, .. } = self;
+        open::close(connection);
+        drop(lock);
+    }
+
+    fn batch(&self, first: Option<Box<dyn WriteJob>>, last: bool) {
+        let uses = self.uses.take(last);
+        if first.is_none() && uses.is_empty() {
+            return;
+        }
+        let mut batch = Batch::default();
+        let result = match self.begin() {
+            Ok(()) => self
+                .gather(first, &mut batch)
+                .and_then(|()| self.write_uses(&uses, &mut batch))
+                .and_then(|()| self.finish(batch.changed)),
+            Err(error) => {
+                batch.jobs.extend(first);
+                Err(error)
+            }
+        };
+        if let Err(error) = &result {
+            self.undo();
+            self.health.note(error);
+        }
+        for job in batch.jobs {
+            job.answer(&result);
+        }
+        if result.is_ok() {
+            self.hub.publish(&batch.topics);
+        }
+    }
+
+    fn begin(&self) -> Result<()> {
+        self.health.check()?;
+        Ok(execute(&self.connection, "BEGIN IMMEDIATE")?)
+    }
+
+    /// Runs `first` and what else is waiting. An error is one of the transaction as a whole.
+    fn gather(&self, first: Option<Box<dyn WriteJob>>, batch: &mut Batch) -> Result<()> {
+        let began = Instant::now();
+        let mut next = first;
+        while let Some(mut job) = next {
+            self.health.writes.fetch_add(1, Ordering::Relaxed);
+            let result = self.run_one(job.as_mut(), batch);
+            batch.jobs.push(job);
+            result?;
+            let full = batch.jobs.len() >= MAX_BATCH || began.elapsed() >= MAX_GATHER;
+            next = if full { None } else { self.jobs.waiting() };
+        }
+        Ok(())
+    }
+
+    fn run_one(&self, job: &mut dyn WriteJob, batch: &mut Batch) -> Result<()> {
+        execute(&self.connection, "SAVEPOINT job")?;
+        let tx = Tx {
+            conn: &self.connection,
+            now: Time::now(),
+            key: &self.key,
+            topics: RefCell::default(),
+        };
+        match job.run(&tx) {
+            Ok(()) => {
+                execute(&self.connection, "RELEASE job")?;
+                batch.changed = true;
+                for topic in tx.topics.into_inner() {
+                    if !batch.topics.contains(&topic) {
+                        batch.topics.push(topic);
+                    }
+                }
+                Ok(())
+            }
+            Err(fatal @ StoreError::Failed(_)) => Err(fatal),
+            // A full disk, for one, makes SQLite roll back all of the transaction.
+            Err(error) if self.connection.is_autocommit() => Err(error),
+            Err(_) => {
+                execute(&self.connection, "ROLLBACK TO job")?;
+                Ok(execute(&self.connection, "RELEASE job")?)
+            }
+        }
+    }
+
+    fn write_uses(&self, uses: &HashMap<AccountId, Time>, batch: &mut Batch) -> Result<()> {
+        batch.changed |= !uses.is_empty();
+        uses::write(&self.connection, uses)
+    }
+
+    fn finish(&self, changed: bool) -> Result<()> {
+        if !changed {
+            return Ok(execute(&self.connection, "ROLLBACK")?);
+        }
+        execute(&self.connection, "COMMIT")?;
+        self.health.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn undo(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = execute(&self.connection, "ROLLBACK")
+        {
+            self.health.note(&StoreError::Failed(error.to_string().into()));
+        }
+    }
+}
