@@ -1,1 +1,11 @@
-fn main() {}
+//! The server's process; see `sealpod_api_server::cli`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .expect("nothing has chosen a TLS provider before main");
+    sealpod_api_server::cli::run()
+}

@@ -187,3 +187,42 @@ pub struct RotatedServiceAccountKey {
     pub key_prefix: String,
     pub old_key_expires_at: Option<Time>,
 }
+
+/// `GET /api/orgs/{org}/projects/{project}`, and an item of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+pub struct Project {
+    pub id: Uuid,
+    /// Its slug.
+    pub name: String,
+    pub display_name: String,
+    pub description: Option<String>,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// An item of `GET /api/orgs/{org}/projects/{project}/envs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = ProjectEnvironment))]
+pub struct Environment {
+    pub id: Uuid,
+    /// Its slug.
+    pub name: String,
+    pub display_name: String,
+    pub created_at: Time,
+}
+
+/// An item of `GET …/secrets/{key}/versions`: never a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = EnvironmentSecretVersion))]
+pub struct SecretVersion {
+    pub version: u64,
+    pub is_enabled: bool,
+    pub expires_at: Option<Time>,
+    pub not_before: Option<Time>,
+    pub created_at: Time,
+    /// Name of the user, account or key that set it.
+    pub created_by: String,
+}

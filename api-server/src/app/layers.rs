@@ -1,0 +1,127 @@
+//! What surrounds every request: its id, its log line, its time limit, and the headers that all answers of the planes
+//! carry.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sealpod_core::wire::bundle::MAX_WAIT;
+use sealpod_core::wire::headers::REQUEST_ID;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::App;
+use crate::audit::Source;
+use crate::auth::Plane;
+use crate::error::{ApiError, Cause};
+
+/// Time limit of every request but the long poll.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// What a long poll may take beside the time it was asked to wait.
+pub const POLL_SLACK: Duration = Duration::from_secs(10);
+/// Longest user agent that an audit entry keeps, in bytes.
+const MAX_USER_AGENT: usize = 256;
+/// Longest request id of a caller that is taken over, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The outermost layer. A failure of ours is logged here and nowhere else.
+pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| peer.ip());
+    let source = Source {
+        ip: peer,
+        user_agent: user_agent(request.headers()),
+        request_id: Some(id.clone()),
+    };
+    request.extensions_mut().insert(source);
+    let method = request.method().clone();
+    // The template of the path, never the path itself: names may say more than a log should know.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+    let plane = Plane::of(request.uri().path());
+
+    let span = tracing::info_span!("request", %id, %method, %route);
+    let mut response = next.run(request).instrument(span.clone()).await;
+
+    let (status, elapsed) = (response.status(), started.elapsed());
+    app.metrics().answered(&method, &route, status, elapsed);
+    span.in_scope(|| match response.extensions_mut().remove::<Cause>() {
+        Some(Cause(cause)) => tracing::error!(status = status.as_u16(), %cause, "the request failed"),
+        None => tracing::debug!(status = status.as_u16(), ms = elapsed.as_millis(), "answered"),
+    });
+    let headers = response.headers_mut();
+    if plane.is_some() {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The caller's id, where it is one that logs and audit entries can hold as it is; else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'=');
+    headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain))
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    Some(agent.chars().take(MAX_USER_AGENT).collect())
+}
+
+/// Ends a request that takes too long. The bundle has a limit of its own inside this one, which knows its `wait`.
+pub async fn time_limit(request: Request, next: Next) -> Response {
+    let polls = request
+        .extensions()
+        .get::<MatchedPath>()
+        .is_some_and(|route| route.as_str().ends_with("/bundle"));
+    let limit = if polls {
+        Duration::from_secs(MAX_WAIT) + 2 * POLL_SLACK
+    } else {
+        TIME_LIMIT
+    };
+    tokio::time::timeout(limit, next.run(request))
+        .await
+        .unwrap_or_else(|_| ApiError::Timeout.into_response())
+}
+
+/// The answer of a request whose handler panicked. The panic's own text goes to standard error by the panic hook.
+#[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    ApiError::internal("the handler panicked; the panic's message stands above").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_request_id_is_kept_only_if_it_is_harmless() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(of("0198-abc.DEF_1:2"), "0198-abc.DEF_1:2");
+        for bad in ["", "a b", "a\"b", "a{b", &"a".repeat(129)] {
+            assert_ne!(of(bad), *bad);
+            assert!(of(bad).parse::<Uuid>().is_ok());
+        }
+    }
+}

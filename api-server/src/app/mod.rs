@@ -1,0 +1,98 @@
+//! The application: what handlers share, the router, and the server around it.
+
+mod layers;
+mod metrics;
+mod run;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use sealpod_runtime::admin::Readiness;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use layers::POLL_SLACK;
+pub use metrics::{Metrics, OpenPoll};
+pub use run::{RunError, open_store, run};
+
+use crate::auth::admin_key::AdminKeys;
+use crate::auth::refusals::Refusals;
+use crate::crypto::Keyring;
+use crate::error::ApiError;
+use crate::store::{ProjectRef, Store};
+use crate::{auth, routes};
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    pub store: Store,
+    pub keyring: Keyring,
+    pub admin_keys: Arc<AdminKeys>,
+    pub refusals: Refusals,
+    /// Name of the organization in which the management plane works.
+    pub default_organization: String,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+    /// Cancelled when the server begins to stop.
+    pub shutdown: CancellationToken,
+}
+
+/// What handlers share. Clones are cheap.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+impl App {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    pub fn admin_keys(&self) -> &AdminKeys {
+        &self.0.admin_keys
+    }
+
+    pub fn refusals(&self) -> &Refusals {
+        &self.0.refusals
+    }
+
+    pub fn readiness(&self) -> &Readiness {
+        &self.0.readiness
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
+    pub fn default_organization(&self) -> &str {
+        &self.0.default_organization
+    }
+
+    /// An application of the management plane.
+    pub fn application(&self, slug: &str) -> ProjectRef {
+        ProjectRef::slug(self.default_organization(), slug)
+    }
+}
+
+/// Every route of the main listener behind its layers. The first to see a request is the last one added here.
+pub fn router(app: App) -> Router {
+    let (router, _) = routes::router().split_for_parts();
+    router
+        .fallback(|| std::future::ready(ApiError::not_found("this server has no such path")))
+        .method_not_allowed_fallback(|| std::future::ready(ApiError::MethodNotAllowed))
+        .layer(from_fn_with_state(app.clone(), auth::check))
+        .layer(from_fn(layers::time_limit))
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(from_fn_with_state(app.clone(), layers::boundary))
+        .with_state(app)
+}

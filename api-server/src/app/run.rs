@@ -1,0 +1,138 @@
+//! The server from its configuration to its end.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::tls_rustls::RustlsConfig;
+use prometheus_client::registry::Registry;
+use sealpod_runtime::admin::{self, Readiness};
+use sealpod_runtime::{files, serve};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Metrics, Parts, router};
+use crate::audit::By;
+use crate::auth::refusals::Refusals;
+use crate::config::{Config, StoreConfig};
+use crate::store::{self, State, Store, StoreError, Topic};
+
+/// How long open requests may go on after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Open(#[from] store::OpenError),
+    #[error("the default organization could not be made: {0}")]
+    Organization(StoreError),
+    #[error(transparent)]
+    Listen(io::Error),
+    #[error("the listener failed: {0}")]
+    Serve(io::Error),
+    #[error("stopped serving, because the store met a fault: {reason}")]
+    StoreFailed { reason: String },
+}
+
+/// Opens the store off the runtime's threads.
+pub async fn open_store(config: StoreConfig) -> Result<(Store, crate::crypto::Keyring), store::OpenError> {
+    let opening = tokio::task::spawn_blocking(move || {
+        let StoreConfig { options, keyring } = config;
+        Store::open(&options, &keyring).map(|store| (store, keyring))
+    });
+    opening.await.expect("opening the store does not panic")
+}
+
+/// Runs the server until `shutdown`, or until it cannot go on. `ready` is called once it listens.
+pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce()) -> Result<(), RunError> {
+    let Config {
+        listen,
+        metrics_listen,
+        store,
+        admin_keys,
+        admin_key_file,
+        tls,
+        default_organization,
+    } = config;
+    let (store, keyring) = open_store(store).await?;
+    let organization = store
+        .ensure_organization(&default_organization, By::system("start"))
+        .await
+        .map_err(RunError::Organization)?;
+    let listener = serve::bind(listen).map_err(RunError::Listen)?;
+    let metrics_listener = serve::bind(metrics_listen).map_err(RunError::Listen)?;
+
+    let mut registry = admin::registry("api-server", env!("CARGO_PKG_VERSION"));
+    let (stop, readiness, admin_keys) = (shutdown.child_token(), Readiness::new(), Arc::new(admin_keys));
+    let app = App::new(Parts {
+        store: store.clone(),
+        keyring,
+        admin_keys: Arc::clone(&admin_keys),
+        refusals: Refusals::default(),
+        default_organization,
+        readiness: readiness.clone(),
+        metrics: Metrics::register(&mut registry),
+        shutdown: stop.clone(),
+    });
+
+    // Every task ends with `stop`; the set owns them, so none outlives this function.
+    let mut tasks = JoinSet::new();
+    let certificate = tls.as_ref().map(sealpod_runtime::tls::Reloading::config);
+    if let Some(tls) = tls {
+        tasks.spawn(tls.watch(files::POLL_INTERVAL, stop.clone()));
+    }
+    if let Some(file) = admin_key_file {
+        let (keys, stop) = (admin_keys, stop.clone());
+        tasks.spawn(async move { keys.watch(file, files::POLL_INTERVAL, stop).await });
+    }
+    tasks.spawn(watch_store(
+        store.clone(),
+        Topic::Organization(organization.id),
+        readiness.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(serve_metrics(metrics_listener, registry, readiness, stop.clone()));
+    tracing::info!(%listen, tls = certificate.is_some(), "serving");
+    ready();
+    let served = listen_until(listener, certificate, app, stop.clone()).await;
+
+    stop.cancel();
+    tasks.join_all().await;
+    let state = store.state();
+    store.close().await;
+    match state {
+        State::Failed { reason } => Err(RunError::StoreFailed { reason }),
+        State::Serving => served.map_err(RunError::Serve),
+    }
+}
+
+async fn listen_until(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    app: App,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    serve::run(listener, tls, router(app), stop, DRAIN).await
+}
+
+/// Stops the server when the store fails: what it answers then could be wrong.
+async fn watch_store(store: Store, topic: Topic, readiness: Readiness, stop: CancellationToken) {
+    let watcher = store.watch(&[topic]);
+    while let State::Serving = store.state() {
+        if stop.run_until_cancelled(watcher.changed()).await.is_none() {
+            return;
+        }
+    }
+    if let State::Failed { reason } = store.state() {
+        readiness.block("store", reason);
+        stop.cancel();
+    }
+}
+
+/// The listener of metrics and probes; without it the server goes on, and its log says so.
+async fn serve_metrics(listener: TcpListener, registry: Registry, readiness: Readiness, stop: CancellationToken) {
+    if let Err(error) = admin::serve_on(listener, Arc::new(registry), readiness, stop).await {
+        tracing::error!(%error, "the listener for metrics and probes failed");
+    }
+}

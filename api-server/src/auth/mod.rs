@@ -1,0 +1,129 @@
+//! Who calls, and what they may do.
+//!
+//! [`check`] runs before routing: it finds the plane by the path and the caller by the credential, and leaves a typed
+//! caller for the handlers, which take it as an argument: [`Admin`], [`Application`] or [`Caller`].
+
+pub mod acl;
+pub mod admin_key;
+mod caller;
+mod credential;
+pub mod refusals;
+
+pub use caller::{Admin, Application, Caller};
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sealpod_core::wire::headers::ON_BEHALF;
+
+use crate::app::App;
+use crate::audit::Source;
+use crate::error::ApiError;
+use credential::Principal;
+
+/// The three planes that need a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plane {
+    Organization,
+    Management,
+    Consumer,
+}
+
+/// The first segments of the paths of each plane.
+const PREFIXES: [(&str, Plane); 7] = [
+    ("/api/management", Plane::Management),
+    ("/api/consumer", Plane::Consumer),
+    ("/api/orgs", Plane::Organization),
+    ("/api/auth", Plane::Organization),
+    ("/api/backups", Plane::Organization),
+    ("/api/keys", Plane::Organization),
+    ("/api/audit-logs", Plane::Organization),
+];
+
+impl Plane {
+    /// The plane of a path as it was sent: the router takes no other spelling of these prefixes either.
+    pub fn of(path: &str) -> Option<Self> {
+        let inside = |prefix: &str| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        PREFIXES
+            .iter()
+            .find(|(prefix, _)| inside(prefix))
+            .map(|(_, plane)| *plane)
+    }
+}
+
+/// The layer that lets nothing into a plane without a credential of that plane.
+pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if let Some(plane) = Plane::of(request.uri().path())
+        && let Err(error) = admit(&app, plane, &mut request).await
+    {
+        app.metrics().refused(&error);
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), ApiError> {
+    let source: Source = request.extensions().get().cloned().unwrap_or_default();
+    let (presented, principal) = credential::authenticate(app, plane, request.headers()).await?;
+    let extensions = match principal {
+        Principal::AdminKey => {
+            let on_behalf = on_behalf(request)?;
+            match plane {
+                Plane::Management => {
+                    request.extensions_mut().insert(Admin::new(source, on_behalf));
+                    return Ok(());
+                }
+                Plane::Organization | Plane::Consumer => Caller::superadmin(presented, source, on_behalf),
+            }
+        }
+        Principal::Account(key) => Caller::account(presented, source, *key),
+        Principal::Application(key) => {
+            request.extensions_mut().insert(Application::new(source, *key));
+            return Ok(());
+        }
+    };
+    request.extensions_mut().insert(extensions);
+    Ok(())
+}
+
+/// `<kind>/<namespace>/<name>` of the object for which the operator calls.
+fn on_behalf(request: &Request) -> Result<Option<String>, ApiError> {
+    const MAX_BYTES: usize = 600;
+    let Some(value) = request.headers().get(ON_BEHALF) else {
+        return Ok(None);
+    };
+    let named = value.to_str().ok().filter(|text| {
+        let parts: Vec<_> = text.split('/').collect();
+        text.len() <= MAX_BYTES && parts.len() == 3 && parts.iter().all(|part| !part.is_empty())
+    });
+    match named {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(ApiError::invalid(ON_BEHALF, "must be `<kind>/<namespace>/<name>`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plane_is_told_by_whole_segments() {
+        assert_eq!(Plane::of("/api/management"), Some(Plane::Management));
+        assert_eq!(Plane::of("/api/management/"), Some(Plane::Management));
+        assert_eq!(Plane::of("/api/consumer/nothing/here"), Some(Plane::Consumer));
+        assert_eq!(Plane::of("/api/auth/login"), Some(Plane::Organization));
+        for path in [
+            "/",
+            "/api",
+            "/api/managementx",
+            "/API/management",
+            "//api/management",
+            "/healthz",
+        ] {
+            assert_eq!(Plane::of(path), None, "{path}");
+        }
+    }
+}

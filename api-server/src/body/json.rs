@@ -1,0 +1,197 @@
+//! A JSON document as it came, read with bounds. Kept apart from `serde`'s derived readers, whose messages quote what
+//! they read and which stop at the first fault.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use zeroize::Zeroizing;
+
+/// Deepest nesting of arrays and objects.
+const MAX_DEPTH: usize = 32;
+/// Most values of one document, so that a small body cannot become a large tree.
+const MAX_VALUES: usize = 100_000;
+
+/// A JSON value. Text is wiped when it is dropped, for it may be a secret; so there is no `Debug` either.
+pub enum Json {
+    Null,
+    Bool(bool),
+    /// A number that is a whole one of 0 or more.
+    Whole(u64),
+    /// Any other number; no field takes one.
+    OtherNumber,
+    Text(Zeroizing<String>),
+    Array(Vec<Json>),
+    /// Fields in the order in which they came, doubles included.
+    Object(Vec<(String, Json)>),
+}
+
+/// Why a document was not read. Tells the place and never the text.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    #[error("the body is not valid JSON: see line {line}, column {column}")]
+    Syntax { line: usize, column: usize },
+    #[error("the body is cut off: it ends before its JSON does")]
+    CutOff,
+    #[error("the body is nested deeper than 32 levels, or has more than 100000 values")]
+    TooMuch,
+}
+
+impl Json {
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        let budget = Budget {
+            values: Cell::new(MAX_VALUES),
+            exceeded: Cell::new(false),
+        };
+        let seed = Seed {
+            budget: &budget,
+            depth: 0,
+        };
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        seed.deserialize(&mut deserializer)
+            .and_then(|json| deserializer.end().map(|()| json))
+            .map_err(|error| match error {
+                _ if budget.exceeded.get() => JsonError::TooMuch,
+                error if error.is_eof() => JsonError::CutOff,
+                error => JsonError::Syntax {
+                    line: error.line(),
+                    column: error.column(),
+                },
+            })
+    }
+}
+
+struct Budget {
+    values: Cell<usize>,
+    exceeded: Cell<bool>,
+}
+
+#[derive(Clone, Copy)]
+struct Seed<'b> {
+    budget: &'b Budget,
+    depth: usize,
+}
+
+impl Seed<'_> {
+    fn inner(self) -> Self {
+        Self {
+            depth: self.depth + 1,
+            ..self
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        match self.budget.values.get().checked_sub(1) {
+            Some(left) if self.depth <= MAX_DEPTH => self.budget.values.set(left),
+            _ => {
+                self.budget.exceeded.set(true);
+                return Err(D::Error::custom("too much"));
+            }
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Whole(value))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
+        Ok(Json::OtherNumber)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
+        Ok(Json::OtherNumber)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
+        Ok(Json::Text(Zeroizing::new(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Json, E> {
+        Ok(Json::Text(Zeroizing::new(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(self.inner())? {
+            array.push(item);
+        }
+        Ok(Json::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut object = Vec::new();
+        while let Some(name) = entries.next_key()? {
+            object.push((name, entries.next_value_seed(self.inner())?));
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> JsonError {
+        match Json::parse(text.as_bytes()) {
+            Err(error) => error,
+            Ok(_) => panic!("{text} was taken"),
+        }
+    }
+
+    #[test]
+    fn a_document_is_read_as_it_came() {
+        let Ok(Json::Object(fields)) = Json::parse(br#" {"a": [1, -1, 1.5, null, true, "x\n"], "a": {}} "#) else {
+            panic!("not an object")
+        };
+        assert_eq!(fields.len(), 2, "doubles are kept for the reader to refuse");
+        let Json::Array(items) = &fields[0].1 else {
+            panic!("not an array")
+        };
+        assert!(matches!(items[0], Json::Whole(1)));
+        assert!(matches!(items[1], Json::OtherNumber));
+        assert!(matches!(items[2], Json::OtherNumber));
+        assert!(matches!(&items[5], Json::Text(text) if **text == "x\n"));
+    }
+
+    #[test]
+    fn faults_tell_the_place_and_not_the_text() {
+        assert_eq!(fault("{\"a\": canary}"), JsonError::Syntax { line: 1, column: 7 });
+        assert_eq!(fault("{} canary"), JsonError::Syntax { line: 1, column: 4 });
+        assert_eq!(fault("\"canary"), JsonError::CutOff);
+        assert_eq!(fault(""), JsonError::CutOff);
+        assert!(matches!(fault("\"\u{7}canary\""), JsonError::Syntax { .. }));
+        assert!(!fault("{\"a\": canary}").to_string().contains("canary"));
+    }
+
+    #[test]
+    fn depth_and_size_are_bounded() {
+        assert!(Json::parse(format!("{}{}", "[".repeat(32), "]".repeat(32)).as_bytes()).is_ok());
+        assert_eq!(
+            fault(&format!("{}{}", "[".repeat(34), "]".repeat(34))),
+            JsonError::TooMuch
+        );
+        assert_eq!(fault(&"[".repeat(1_000_000)), JsonError::TooMuch);
+        assert_eq!(fault(&format!("[{}0]", "0,".repeat(MAX_VALUES))), JsonError::TooMuch);
+    }
+}

@@ -1,0 +1,197 @@
+//! The answer as of one instant, and the keyed hash that names it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+use data_encoding::BASE64URL_NOPAD;
+use sealpod_core::wire::bundle::{Bundle, BundleSecret};
+use sealpod_core::wire::org::Permission;
+
+use super::Request;
+use crate::app::App;
+use crate::audit::{Entry, Kind, Metadata, Outcome, Verb};
+use crate::auth::Caller;
+use crate::auth::acl::EnvironmentRights;
+use crate::error::ApiError;
+use crate::store::{BundleQuery, EnvironmentRef, Snapshot};
+use crate::{configurations, values};
+
+/// What a caller may see of an environment at one instant.
+pub struct State {
+    pub etag: String,
+    pub snapshot: Snapshot,
+    /// Named keys that are permitted and not there.
+    missing: Vec<String>,
+    /// Named keys that the rules refuse; this wins over `missing`, so that names do not leak.
+    denied: Vec<String>,
+}
+
+impl State {
+    /// Reads it; with `values`, ready to be opened. Refusals of the whole question are 403 and go on record.
+    pub async fn read(
+        app: &App,
+        caller: &Caller,
+        environment: &EnvironmentRef,
+        request: &Request,
+        values: bool,
+    ) -> Result<Self, ApiError> {
+        let query = BundleQuery {
+            environment: environment.clone(),
+            subject: caller.subject(),
+            selection: request.selection(),
+            configurations: request.configurations,
+            values,
+        };
+        // The rules are the same for every key of one snapshot, so they are narrowed down once.
+        let (asking, narrowed) = (caller.clone(), OnceLock::new());
+        let snapshot = app
+            .store()
+            .bundle(query, move |location, rules, key| {
+                narrowed
+                    .get_or_init(|| asking.rights_by(rules).within(values::place(location)))
+                    .may(Permission::Read, key)
+            })
+            .await?;
+        let rights = caller
+            .rights_by(&snapshot.rules)
+            .within(values::place(&snapshot.location));
+        admit(app, caller, request, &snapshot, &rights).await?;
+
+        let found: BTreeSet<&str> = snapshot.secrets.iter().map(|secret| secret.name.as_str()).collect();
+        let (permitted, denied): (Vec<&str>, Vec<&str>) =
+            request.named().partition(|key| rights.may(Permission::Read, key));
+        let missing = owned(permitted.into_iter().filter(|key| !found.contains(key)));
+        let denied = owned(denied.into_iter());
+        Ok(Self {
+            etag: etag(app, caller, request, &snapshot, &missing, &denied),
+            snapshot,
+            missing,
+            denied,
+        })
+    }
+
+    /// The answer with its values, once the entry of their reading is stored.
+    pub async fn give_out(self, app: &App, caller: &Caller, request: &Request) -> Result<Bundle, ApiError> {
+        let mut secrets = BTreeMap::new();
+        for secret in &self.snapshot.secrets {
+            let opened = match &secret.sealed {
+                Some(sealed) => Some(values::open(app, &secret.aad(&self.snapshot.location), sealed)?.to_wire()),
+                None => None,
+            };
+            let (value, encoding) = opened.unzip();
+            let version = secret.number;
+            secrets.insert(
+                secret.name.clone(),
+                BundleSecret {
+                    value,
+                    version,
+                    encoding,
+                },
+            );
+        }
+        let mut entries = BTreeMap::new();
+        for configuration in &self.snapshot.configurations {
+            entries.insert(configuration.key.clone(), configurations::open(app, configuration)?);
+        }
+        self.record(app, caller, request).await?;
+        Ok(Bundle {
+            etag: self.etag,
+            next_change_at: self.snapshot.next_change_at,
+            secrets,
+            configurations: entries,
+            missing: self.missing,
+            denied: self.denied,
+        })
+    }
+
+    /// One entry for the whole answer. An answer of refusals only is recorded at a bounded rate.
+    async fn record(&self, app: &App, caller: &Caller, request: &Request) -> Result<(), ApiError> {
+        let snapshot = &self.snapshot;
+        let refused = snapshot.secrets.is_empty() && snapshot.configurations.is_empty() && !self.denied.is_empty();
+        if refused && !app.refusals().admit(caller.identity()) {
+            return Ok(());
+        }
+        let metadata = Metadata {
+            versions: snapshot
+                .secrets
+                .iter()
+                .map(|secret| (secret.name.clone(), secret.number))
+                .collect(),
+            configurations: snapshot.configurations.iter().map(|entry| entry.key.clone()).collect(),
+            denied: self.denied.clone(),
+            ..Metadata::default()
+        };
+        let entry = Entry::new(Kind::Secret, if request.values { Verb::Read } else { Verb::List })
+            .at(
+                &snapshot.location.project_slug,
+                Some(&snapshot.location.environment_slug),
+            )
+            .outcome(if refused { Outcome::Denied } else { Outcome::Success })
+            .metadata(metadata);
+        values::record(app, &snapshot.location, entry, caller.by()).await
+    }
+}
+
+/// Refuses what cannot be answered key by key.
+async fn admit(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+    snapshot: &Snapshot,
+    rights: &EnvironmentRights,
+) -> Result<(), ApiError> {
+    let refusal = if request.is_for_all() && !rights.any() {
+        values::no_right_here()
+    } else if request.configurations && !rights.configurations() {
+        ApiError::Forbidden(
+            "no rule lets this service account read the configurations here; grant one with `configurations`".into(),
+        )
+    } else {
+        return Ok(());
+    };
+    values::deny(app, caller, &snapshot.location, Verb::Read, None).await?;
+    Err(refusal)
+}
+
+fn owned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A keyed hash of what was asked, by whom, and of the identities of all that the answer is made of: never of a value,
+/// and never of a version's number alone, which another secret or another database could share.
+fn etag(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+    snapshot: &Snapshot,
+    missing: &[String],
+    denied: &[String],
+) -> String {
+    let versions: Vec<u8> = snapshot
+        .secrets
+        .iter()
+        .flat_map(|secret| *secret.id.0.as_bytes())
+        .collect();
+    let configurations: Vec<u8> = snapshot
+        .configurations
+        .iter()
+        .flat_map(|entry| [*entry.id.0.as_bytes(), *entry.revision_id.0.as_bytes()])
+        .flatten()
+        .collect();
+    let names = serde_json::to_vec(&(missing, denied)).expect("text is always JSON");
+    let hash = app.store().pepper().mac(
+        "bundle-etag/1",
+        &[
+            app.store().epoch().as_bytes(),
+            &caller.identity(),
+            snapshot.location.environment.0.as_bytes(),
+            &request.canonical(),
+            &versions,
+            &configurations,
+            &names,
+        ],
+    );
+    BASE64URL_NOPAD.encode(&hash)
+}

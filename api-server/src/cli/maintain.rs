@@ -1,0 +1,100 @@
+//! The commands that do not serve.
+
+use std::io::{self, Write};
+
+use anyhow::bail;
+
+use super::serve::block_on;
+use super::{Failure, Outcome};
+use crate::app::open_store;
+use crate::config::{Config, Environment, Faults, ServeArgs, StoreArgs, StoreConfig};
+use crate::crypto::generate_master_key;
+use crate::routes;
+use crate::store::{AuditReport, Store};
+
+pub fn generate_key() -> Outcome {
+    print(format_args!("{}", generate_master_key().expose()))
+}
+
+pub fn openapi() -> Outcome {
+    let json = routes::document().to_pretty_json()?;
+    print(format_args!("{json}"))
+}
+
+pub fn migrate(args: StoreArgs) -> Outcome {
+    let config = store_config(args)?;
+    let path = config.options.path.display().to_string();
+    block_on(async {
+        let (store, _) = open_store(config).await?;
+        store.close().await;
+        print(format_args!("{path} has the schema of this version"))
+    })
+}
+
+pub fn verify_audit(args: StoreArgs) -> Outcome {
+    let config = store_config(args)?;
+    block_on(async {
+        let (store, _) = open_store(config).await?;
+        let verified = report_audit(&store).await;
+        store.close().await;
+        verified
+    })
+}
+
+pub fn check(args: ServeArgs) -> Outcome {
+    let mut faults = Faults::default();
+    let environment = Environment::of_process();
+    environment.check(&mut faults);
+    let config = Config::check(args, &environment, &mut faults);
+    let config = faults.finish(config).map_err(Failure::Configuration)?;
+    print(format_args!("configuration: ok"))?;
+    let path = config.store.options.path.display().to_string();
+    block_on(async {
+        let (store, _) = open_store(config.store).await?;
+        print(format_args!("database {path}: ok, and the master key opens it"))?;
+        let verified = report_audit(&store).await;
+        store.close().await;
+        verified
+    })
+}
+
+fn store_config(args: StoreArgs) -> Result<StoreConfig, Failure> {
+    let mut faults = Faults::default();
+    let config = StoreConfig::check(args, &Environment::of_process(), &mut faults);
+    faults.finish(config).map_err(Failure::Configuration)
+}
+
+async fn report_audit(store: &Store) -> Outcome {
+    let report = store.verify_audit().await?;
+    for chain in &report.chains {
+        let (name, entries) = (chain.chain, chain.entries);
+        match &chain.broken {
+            None => print(format_args!(
+                "audit chain of {name}: ok, {entries} entries, head {}",
+                hex(&chain.head)
+            ))?,
+            Some(broken) => print(format_args!(
+                "audit chain of {name}: {broken}, behind {entries} good entries"
+            ))?,
+        }
+    }
+    intact(&report)
+}
+
+fn intact(report: &AuditReport) -> Outcome {
+    let check = || {
+        if !report.is_intact() {
+            bail!("the audit log is not as it was written; keep this file, and compare it with a backup");
+        }
+        Ok(())
+    };
+    Ok(check()?)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn print(line: std::fmt::Arguments<'_>) -> Outcome {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}

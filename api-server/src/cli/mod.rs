@@ -1,0 +1,98 @@
+//! The command line: each subcommand in a few lines, its exit code, and what it prints.
+
+mod dev;
+mod maintain;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Faults, LogArgs, ServeArgs, StoreArgs};
+
+/// Exit code where the configuration is at fault; clap's own for a wrong command line.
+const BAD_CONFIGURATION: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "sealpod-api-server", version, about = "The Sealpod secrets server")]
+pub struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve
+    Serve(ServeArgs),
+    /// Serve on this machine only, with generated keys, for trying out
+    Dev(dev::DevArgs),
+    /// Master keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Make the database, or bring it to this version's schema
+    Migrate(StoreArgs),
+    /// Check the configuration, the database, its key and the audit log, without serving
+    Check(ServeArgs),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Print a new master key
+    Generate,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Walk every chain and name the first entry that is not as it was written
+    Verify(StoreArgs),
+}
+
+/// Why a command ended. What it prints is for the person who ran it.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit code 2.
+    Configuration(Faults),
+    /// Exit code 1.
+    Run(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    let Cli { log, command } = Cli::parse();
+    let outcome = match command {
+        Command::Serve(args) => serve::serve(args, &log),
+        Command::Dev(args) => dev::dev(&args, &log),
+        Command::Key(KeyCommand::Generate) => maintain::generate_key(),
+        Command::Audit(AuditCommand::Verify(args)) => maintain::verify_audit(args),
+        Command::Migrate(args) => maintain::migrate(args),
+        Command::Check(args) => maintain::check(args),
+        Command::Openapi => maintain::openapi(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(faults)) => {
+            eprintln!("sealpod-api-server: {faults}");
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        Err(Failure::Run(error)) => {
+            eprintln!("sealpod-api-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What the planes answer when a request fails, as RFC 9457 problem documents.
+//!
+//! An error has two texts: the caller's, made here from fixed parts, and the cause of a 5xx, which travels beside the
+//! response as [`Cause`] and is logged once at the boundary (`app::layers`). Neither ever quotes what was sent, but
+//! for the names of unknown fields and parameters.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
+
+use crate::store::{Object, StoreError};
+
+/// What is wrong with each field of a request, by the name under which the caller knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldErrors(BTreeMap<String, Vec<String>>);
+
+/// Most fields that one answer names; the rest would help nobody.
+const MAX_FIELDS: usize = 100;
+
+impl FieldErrors {
+    pub fn add(&mut self, field: impl Into<String>, why: impl Into<String>) {
+        let field = field.into();
+        if self.0.len() < MAX_FIELDS || self.0.contains_key(&field) {
+            self.0.entry(field).or_default().push(why.into());
+        }
+    }
+
+    pub fn one(field: impl Into<String>, why: impl Into<String>) -> Self {
+        let mut errors = Self::default();
+        errors.add(field, why);
+        errors
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `Ok` of what was read, where nothing is wrong with any field.
+    pub fn finish<T>(self, read: Option<T>) -> Result<T, ApiError> {
+        match read {
+            Some(read) if self.is_empty() => Ok(read),
+            _ => Err(ApiError::Invalid(self)),
+        }
+    }
+}
+
+/// Why a request was not done.
+#[derive(Debug)]
+pub enum ApiError {
+    /// 400 with the fields.
+    Invalid(FieldErrors),
+    /// 400 without a field to name.
+    Malformed(Cow<'static, str>),
+    Unauthorized,
+    Forbidden(Cow<'static, str>),
+    NotFound(Cow<'static, str>),
+    MethodNotAllowed,
+    Conflict(Cow<'static, str>),
+    PayloadTooLarge {
+        limit: usize,
+    },
+    UnsupportedMediaType,
+    Timeout,
+    /// The server stops; another try finds its successor.
+    Stopping,
+    /// What the readiness probe says; the reasons are for the operators' listener.
+    NotReady,
+    /// The server cannot do it now.
+    Unavailable {
+        detail: &'static str,
+        cause: String,
+    },
+    DiskFull {
+        cause: String,
+    },
+    Internal {
+        cause: String,
+    },
+}
+
+/// Why a 5xx was answered: for the log, never for the caller.
+#[derive(Debug, Clone)]
+pub struct Cause(pub Arc<str>);
+
+impl ApiError {
+    pub fn invalid(field: impl Into<String>, why: impl ToString) -> Self {
+        Self::Invalid(FieldErrors::one(field, why.to_string()))
+    }
+
+    pub fn internal(cause: impl ToString) -> Self {
+        Self::Internal {
+            cause: cause.to_string(),
+        }
+    }
+
+    pub fn not_found(what: &'static str) -> Self {
+        Self::NotFound(Cow::Borrowed(what))
+    }
+
+    /// The status, stable code, title and text for the caller of each error.
+    fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
+        use StatusCode as S;
+        let fixed = Cow::Borrowed;
+        match self {
+            Self::Invalid(_) => (
+                S::BAD_REQUEST,
+                codes::VALIDATION_FAILED,
+                "The request is not valid",
+                fixed("`errors` names each field and what is wrong with it"),
+            ),
+            Self::Malformed(detail) => (
+                S::BAD_REQUEST,
+                codes::VALIDATION_FAILED,
+                "The request is not valid",
+                detail.clone(),
+            ),
+            Self::Unauthorized => (
+                S::UNAUTHORIZED,
+                codes::UNAUTHORIZED,
+                "No valid credential",
+                fixed(
+                    "send a credential of this plane that is valid: see `WWW-Authenticate` and the API's description",
+                ),
+            ),
+            Self::Forbidden(detail) => (S::FORBIDDEN, codes::FORBIDDEN, "Not allowed", detail.clone()),
+            Self::NotFound(detail) => (S::NOT_FOUND, codes::NOT_FOUND, "Not found", detail.clone()),
+            Self::MethodNotAllowed => (
+                S::METHOD_NOT_ALLOWED,
+                codes::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                fixed("this path does not take this method; `Allow` names those it takes"),
+            ),
+            Self::Conflict(detail) => (S::CONFLICT, codes::CONFLICT, "Conflict", detail.clone()),
+            Self::PayloadTooLarge { limit } => (
+                S::PAYLOAD_TOO_LARGE,
+                codes::PAYLOAD_TOO_LARGE,
+                "The body is too large",
+                Cow::Owned(format!("this call takes a body of at most {limit} bytes")),
+            ),
+            Self::UnsupportedMediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                codes::UNSUPPORTED_MEDIA_TYPE,
+                "The body is not JSON",
+                fixed("send JSON with `Content-Type: application/json`"),
+            ),
+            Self::Timeout => (
+                S::SERVICE_UNAVAILABLE,
+                codes::TIMEOUT,
+                "Time limit exceeded",
+                fixed("the request took longer than its time limit; try again"),
+            ),
+            Self::Stopping => (
+                S::SERVICE_UNAVAILABLE,
+                codes::UNAVAILABLE,
+                "The server is stopping",
+                fixed("the server is stopping; try again after `Retry-After` seconds"),
+            ),
+            Self::NotReady => (
+                S::SERVICE_UNAVAILABLE,
+                codes::UNAVAILABLE,
+                "Not ready",
+                fixed("the server is not ready; `/readyz` on its metrics listener says why"),
+            ),
+            Self::Unavailable { detail, .. } => (
+                S::SERVICE_UNAVAILABLE,
+                codes::UNAVAILABLE,
+                "Not available now",
+                fixed(detail),
+            ),
+            Self::DiskFull { .. } => (
+                S::INSUFFICIENT_STORAGE,
+                codes::DISK_FULL,
+                "The disk is full",
+                fixed("the server's disk is full, nothing was written; free space on its data volume and try again"),
+            ),
+            Self::Internal { .. } => (
+                S::INTERNAL_SERVER_ERROR,
+                codes::INTERNAL,
+                "Internal error",
+                fixed("the server failed; its log has the cause under this answer's X-Request-Id"),
+            ),
+        }
+    }
+
+    /// Seconds for `Retry-After`, where another try soon may do.
+    fn retry_after(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Timeout | Self::Stopping | Self::NotReady | Self::Unavailable { .. } => {
+                Some(HeaderValue::from_static("1"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let cause = error.to_string();
+        match error {
+            StoreError::NotFound(object) => Self::NotFound(format!("this {object} does not exist").into()),
+            StoreError::Conflict(object) => Self::Conflict(taken(object).into()),
+            StoreError::Moved(_) => Self::Unavailable {
+                detail: "others keep changing the same object; try again",
+                cause,
+            },
+            StoreError::DiskFull => Self::DiskFull { cause },
+            StoreError::Busy => Self::Unavailable {
+                detail: "the database is locked by another program; try again",
+                cause,
+            },
+            StoreError::Failed(_) => Self::Unavailable {
+                detail: "the database does not work; the server's log says why",
+                cause,
+            },
+            StoreError::Internal(_) => Self::Internal { cause },
+        }
+    }
+}
+
+/// What to do about a name that a live object has.
+fn taken(object: Object) -> &'static str {
+    match object {
+        Object::Organization => "an organization has this name; choose another",
+        Object::Project => "an application or project has this slug; choose another name, or send a `slug` of its own",
+        Object::Environment => "an environment of this application has this slug; choose another name",
+        Object::Secret => "a secret of this application has this name; set its values instead",
+        Object::Version => "this version exists already; read the list of versions",
+        Object::Configuration => "this key exists in this environment; change it with PUT",
+        Object::ServiceAccount => "a service account of this organization has this name; rotate its key instead",
+        Object::AclRule | Object::Subject => "this rule exists already; read the list of rules",
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, title, detail) = self.parts();
+        let retry_after = self.retry_after();
+        let (errors, cause) = match self {
+            Self::Invalid(FieldErrors(errors)) => (errors, None),
+            Self::Unavailable { cause, .. } | Self::DiskFull { cause } | Self::Internal { cause } => {
+                (BTreeMap::new(), Some(cause))
+            }
+            _ => (BTreeMap::new(), None),
+        };
+        let problem = Problem {
+            kind: "about:blank".to_owned(),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into_owned(),
+            code: code.to_owned(),
+            errors,
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"sealpod\""),
+            );
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds);
+        }
+        if let Some(cause) = cause {
+            response.extensions_mut().insert(Cause(cause.into()));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_server_error_stays_out_of_the_answer() {
+        let response = ApiError::internal("canary").into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(&*response.extensions().get::<Cause>().unwrap().0, "canary");
+        let (_, _, _, detail) = ApiError::internal("canary").parts();
+        assert!(!detail.contains("canary"));
+    }
+
+    #[test]
+    fn an_answer_names_a_bounded_number_of_fields() {
+        let mut errors = FieldErrors::default();
+        for n in 0..1_000 {
+            errors.add(format!("[{n}]"), "is wrong");
+        }
+        errors.add("[0]", "is wrong twice");
+        assert_eq!(errors.0.len(), MAX_FIELDS);
+        assert_eq!(errors.0["[0]"].len(), 2);
+    }
+}

@@ -1,0 +1,136 @@
+//! The consumer plane, `/api/consumer`: what an application reads with its own key. Read-only; what is not there, for
+//! whatever reason, is one and the same 404.
+
+use axum::Json;
+use axum::extract::State;
+use sealpod_core::wire::management as wire;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::Application;
+use crate::body::{Path, Query, QueryFields, ReadQuery};
+use crate::error::ApiError;
+use crate::routes::Problems;
+use crate::store::{Configuration, EnvironmentRef, ProjectRef};
+use crate::{configurations, values};
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(secret))
+        .routes(routes!(list_configurations))
+        .routes(routes!(configuration))
+}
+
+/// `?environment=slug`
+struct InEnvironment(String);
+
+impl ReadQuery for InEnvironment {
+    fn read(query: &mut QueryFields) -> Option<Self> {
+        query.required("environment").map(Self)
+    }
+}
+
+impl InEnvironment {
+    fn of(self, application: &Application) -> EnvironmentRef {
+        ProjectRef::Id(application.project.id).environment(self.0)
+    }
+}
+
+/// One text for an environment, secret, version or key that is not there.
+fn undistinguished(error: ApiError) -> ApiError {
+    match error {
+        ApiError::NotFound(_) => {
+            ApiError::not_found("this application has no such environment, or nothing active under this name in it")
+        }
+        other => other,
+    }
+}
+
+/// Read the active version of a secret
+#[utoipa::path(
+    get, path = "/api/consumer/secrets/{name}", tag = "consumer", security(("application_key" = [])),
+    params(("name" = String, Path), ("environment" = String, Query, description = "Slug of the environment")),
+    responses((status = 200, body = wire::ConsumerSecret), Problems),
+)]
+async fn secret(
+    application: Application,
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Query(environment): Query<InEnvironment>,
+) -> Result<Json<wire::ConsumerSecret>, ApiError> {
+    let environment = environment.of(&application);
+    let read = values::read(&app, environment, &name, application.by())
+        .await
+        .map_err(undistinguished)?;
+    let (value, encoding) = read.value.to_wire();
+    let info = read.version.info;
+    Ok(Json(wire::ConsumerSecret {
+        name: read.version.name,
+        value,
+        properties: wire::ConsumerSecretProperties {
+            enabled: info.is_enabled,
+            expires_on: info.expires_at,
+            not_before: info.not_before,
+            version: info.number,
+            encoding,
+            created_on: info.created_at,
+            updated_on: None,
+        },
+    }))
+}
+
+fn item(app: &App, configuration: Configuration) -> Result<wire::ConsumerConfiguration, ApiError> {
+    Ok(wire::ConsumerConfiguration {
+        value: configurations::open(app, &configuration)?,
+        key: configuration.key,
+        label: configuration.location.environment_slug,
+    })
+}
+
+/// List the configurations of an environment
+#[utoipa::path(
+    get, path = "/api/consumer/configurations", tag = "consumer", security(("application_key" = [])),
+    params(("environment" = String, Query, description = "Slug of the environment")),
+    responses((status = 200, description = "By key", body = wire::ConsumerConfigurations), Problems),
+)]
+async fn list_configurations(
+    application: Application,
+    State(app): State<App>,
+    Query(environment): Query<InEnvironment>,
+) -> Result<Json<wire::ConsumerConfigurations>, ApiError> {
+    let project = ProjectRef::Id(application.project.id);
+    let found = app
+        .store()
+        .configurations(project, Some(environment.0))
+        .await
+        .map_err(ApiError::from);
+    let items = found
+        .map_err(undistinguished)?
+        .into_iter()
+        .map(|found| item(&app, found));
+    Ok(Json(wire::ConsumerConfigurations {
+        items: items.collect::<Result<_, _>>()?,
+    }))
+}
+
+/// Read a configuration
+#[utoipa::path(
+    get, path = "/api/consumer/configurations/{key}", tag = "consumer", security(("application_key" = [])),
+    params(("key" = String, Path), ("environment" = String, Query, description = "Slug of the environment")),
+    responses((status = 200, body = wire::ConsumerConfiguration), Problems),
+)]
+async fn configuration(
+    application: Application,
+    State(app): State<App>,
+    Path(key): Path<String>,
+    Query(environment): Query<InEnvironment>,
+) -> Result<Json<wire::ConsumerConfiguration>, ApiError> {
+    let environment = environment.of(&application);
+    let found = app
+        .store()
+        .configuration(environment, &key)
+        .await
+        .map_err(ApiError::from);
+    item(&app, found.map_err(undistinguished)?).map(Json)
+}

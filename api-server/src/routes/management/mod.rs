@@ -1,0 +1,20 @@
+//! The management plane, `/api/management`: applications of the default organization, for the operator and admins.
+
+mod applications;
+mod configurations;
+mod environments;
+mod secrets;
+mod values;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(applications::router())
+        .merge(environments::router())
+        .merge(secrets::router())
+        .merge(values::router())
+        .merge(configurations::router())
+}

@@ -1,0 +1,216 @@
+//! Service accounts and their keys: for administrators only.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use sealpod_core::Time;
+use sealpod_core::wire::Labels;
+use sealpod_core::wire::org as wire;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::body::fields::{MAX_OVERLAP_SECONDS, free_text, labels, not_empty, time, whole};
+use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery};
+use crate::crypto::{ApiKey, ApiKeyKind, NewKey};
+use crate::error::ApiError;
+use crate::ids::AccountId;
+use crate::routes::Problems;
+use crate::routes::links::created;
+use crate::store::{Account, NewAccount, Page};
+
+/// Longest name, in characters: `k8s/<cluster>/<namespace>/<binding>` of the operator takes up to 305.
+const MAX_ACCOUNT_NAME: usize = 400;
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, revoke))
+        .routes(routes!(rotate))
+}
+
+impl ReadFields for wire::CreateServiceAccount {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let name = fields.required("name", free_text(MAX_ACCOUNT_NAME));
+        let project = fields.optional("project", not_empty);
+        let expires_at = fields.optional("expires_at", |json| match time(json)? {
+            past if past <= Time::now() => Err("must be in the future".to_owned()),
+            future => Ok(future),
+        });
+        let labels = fields.or("labels", Labels::new(), labels);
+        Some(Self {
+            name: name?,
+            project: project?,
+            expires_at: expires_at?,
+            labels: labels?,
+        })
+    }
+}
+
+impl ReadFields for wire::RotateServiceAccount {
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        Some(Self {
+            overlap_seconds: fields.or("overlap_seconds", 0, whole(MAX_OVERLAP_SECONDS))?,
+        })
+    }
+}
+
+/// `?name=`
+struct Named(Option<String>);
+
+impl ReadQuery for Named {
+    fn read(query: &mut QueryFields) -> Option<Self> {
+        query.at_most_one("name").map(Self)
+    }
+}
+
+fn account(account: Account) -> wire::ServiceAccount {
+    wire::ServiceAccount {
+        id: account.id.0,
+        name: account.name,
+        project: account.project.map(|scope| scope.slug),
+        key_prefix: account.key_prefix,
+        expires_at: account.expires_at,
+        labels: account.labels,
+        created_at: account.created_at,
+        last_used_at: account.last_used_at,
+    }
+}
+
+/// List service accounts, or find one by its full name
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = [])),
+    params(("org" = String, Path), ("name" = Option<String>, Query, description = "Only the account of this name")),
+    responses((status = 200, description = "By name", body = [wire::ServiceAccount]), Problems),
+)]
+async fn list(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(Named(name)): Query<Named>,
+) -> Result<Json<Vec<wire::ServiceAccount>>, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    let accounts = app.store().accounts(&organization.name, name, Page::default()).await?;
+    Ok(Json(accounts.into_iter().map(account).collect()))
+}
+
+/// Create a service account; its key is shown this once
+#[utoipa::path(
+    post, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = [])),
+    params(("org" = String, Path)), request_body = wire::CreateServiceAccount,
+    responses((status = 201, body = wire::CreatedServiceAccount), Problems),
+)]
+async fn create(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(()): Query<()>,
+    Body(body): Body<wire::CreateServiceAccount>,
+) -> Result<Response, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
+    let new = NewAccount {
+        organization: organization.name.clone(),
+        name: body.name,
+        project: body.project,
+        expires_at: body.expires_at,
+        labels: body.labels,
+        key: NewKey::of(app.store().pepper(), &key),
+    };
+    let made = account(app.store().create_account(new, caller.by()).await?);
+    created(
+        &format!("/api/orgs/{}/service-accounts/{}", organization.name, made.id),
+        wire::CreatedServiceAccount {
+            id: made.id,
+            name: made.name,
+            project: made.project,
+            api_key: key.into_text(),
+            key_prefix: made.key_prefix,
+            expires_at: made.expires_at,
+            labels: made.labels,
+            created_at: made.created_at,
+        },
+    )
+}
+
+/// Get a service account, never its key
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/service-accounts/{id}", tag = "service accounts", security(("admin_key" = [])),
+    params(("org" = String, Path), ("id" = Uuid, Path)),
+    responses((status = 200, body = wire::ServiceAccount), Problems),
+)]
+async fn get(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, id)): Path<(String, Uuid)>,
+    Query(()): Query<()>,
+) -> Result<Json<wire::ServiceAccount>, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    Ok(Json(account(
+        app.store().account(&organization.name, AccountId(id)).await?,
+    )))
+}
+
+/// Revoke a service account, with its keys and rules
+#[utoipa::path(
+    delete, path = "/api/orgs/{org}/service-accounts/{id}", tag = "service accounts", security(("admin_key" = [])),
+    params(("org" = String, Path), ("id" = Uuid, Path)), responses((status = 204), Problems),
+)]
+async fn revoke(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, id)): Path<(String, Uuid)>,
+    Query(()): Query<()>,
+) -> Result<StatusCode, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    app.store()
+        .revoke_account(&organization.name, AccountId(id), caller.by())
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give a service account a new key; earlier ones die at once, or after `overlap_seconds`
+#[utoipa::path(
+    post, path = "/api/orgs/{org}/service-accounts/{id}/rotate", tag = "service accounts",
+    security(("admin_key" = [])), params(("org" = String, Path), ("id" = Uuid, Path)),
+    request_body = Option<wire::RotateServiceAccount>,
+    responses((status = 200, description = "The key is shown this once", body = wire::RotatedServiceAccountKey), Problems),
+)]
+async fn rotate(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, id)): Path<(String, Uuid)>,
+    Query(()): Query<()>,
+    Body(body): Body<wire::RotateServiceAccount>,
+) -> Result<Json<wire::RotatedServiceAccountKey>, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
+    let new = NewKey::of(app.store().pepper(), &key);
+    let rotated = app
+        .store()
+        .rotate_account(
+            &organization.name,
+            AccountId(id),
+            new,
+            body.overlap_seconds,
+            caller.by(),
+        )
+        .await?;
+    Ok(Json(wire::RotatedServiceAccountKey {
+        key_prefix: key.prefix().to_owned(),
+        api_key: key.into_text(),
+        old_key_expires_at: rotated.old_key_expires_at,
+    }))
+}

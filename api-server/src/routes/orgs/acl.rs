@@ -1,0 +1,177 @@
+//! ACL rules: for administrators only.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use sealpod_core::Pattern;
+use sealpod_core::wire::org::{self as wire, Permission, SubjectType};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::body::fields::{boolean, not_empty, one_of, parsed, uuid};
+use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::error::ApiError;
+use crate::ids::{AccountId, RuleId};
+use crate::routes::Problems;
+use crate::routes::links::created;
+use crate::store::{AclRule, NewRule, Object, StoreError, Subject};
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, upsert))
+        .routes(routes!(get, delete))
+}
+
+const SUBJECT_TYPES: [(&str, SubjectType); 2] = [
+    ("user", SubjectType::User),
+    ("service_account", SubjectType::ServiceAccount),
+];
+
+const PERMISSIONS: [(&str, Permission); 3] = [
+    ("read", Permission::Read),
+    ("write", Permission::Write),
+    ("admin", Permission::Admin),
+];
+
+impl ReadFields for wire::CreateAclRule {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let subject_type = fields.required("subject_type", one_of(&SUBJECT_TYPES));
+        let subject_id = fields.optional("subject_id", uuid);
+        let email = fields.optional("email", not_empty);
+        let project_pattern = fields.required("project_pattern", parsed);
+        let env_pattern = fields.required("env_pattern", parsed);
+        let key_pattern = fields.or("key_pattern", Pattern::any(), parsed);
+        let configurations = fields.or("configurations", false, boolean);
+        let permission = fields.required("permission", one_of(&PERMISSIONS));
+        if let (Some(kind), Some(id), Some(email)) = (subject_type, &subject_id, &email) {
+            match (kind, id, email) {
+                (SubjectType::User, Some(_), None)
+                | (SubjectType::User, None, Some(_))
+                | (SubjectType::ServiceAccount, Some(_), None) => {}
+                (SubjectType::User, _, _) => fields.fault("subject_id", "or `email` is required, one of the two"),
+                (SubjectType::ServiceAccount, None, _) => fields.fault("subject_id", "is required"),
+                (SubjectType::ServiceAccount, _, Some(_)) => fields.fault("email", "is for users only"),
+            }
+        }
+        Some(Self {
+            subject_type: subject_type?,
+            subject_id: subject_id?,
+            email: email?,
+            project_pattern: project_pattern?,
+            env_pattern: env_pattern?,
+            key_pattern: key_pattern?,
+            configurations: configurations?,
+            permission: permission?,
+        })
+    }
+}
+
+fn rule(rule: AclRule) -> wire::AclRule {
+    wire::AclRule {
+        id: rule.id.0,
+        subject_type: rule.subject.kind(),
+        subject_id: rule.subject.id(),
+        email: None,
+        project_pattern: rule.project_pattern,
+        env_pattern: rule.env_pattern,
+        key_pattern: rule.key_pattern,
+        configurations: rule.configurations,
+        permission: rule.permission,
+        created_at: rule.created_at,
+        updated_at: rule.updated_at,
+    }
+}
+
+/// List the rules of an organization
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = [])), params(("org" = String, Path)),
+    responses((status = 200, description = "Oldest first", body = [wire::AclRule]), Problems),
+)]
+async fn list(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(()): Query<()>,
+) -> Result<Json<Vec<wire::AclRule>>, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    let rules = app.store().rules(&organization.name).await?;
+    Ok(Json(rules.into_iter().map(rule).collect()))
+}
+
+/// Grant a rule, or change the one of the same subject and patterns
+#[utoipa::path(
+    post, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = [])), params(("org" = String, Path)),
+    request_body = wire::CreateAclRule,
+    responses((status = 201, body = wire::AclRule), (status = 200, description = "Changed", body = wire::AclRule), Problems),
+)]
+async fn upsert(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(()): Query<()>,
+    Body(body): Body<wire::CreateAclRule>,
+) -> Result<Response, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    let subject = match (body.subject_type, body.subject_id) {
+        (SubjectType::User, Some(id)) => Subject::User(id),
+        (SubjectType::ServiceAccount, Some(id)) => Subject::ServiceAccount(AccountId(id)),
+        // By address: no organization has a user yet.
+        (_, None) => return Err(StoreError::NotFound(Object::Subject).into()),
+    };
+    let new = NewRule {
+        subject,
+        project_pattern: body.project_pattern,
+        env_pattern: body.env_pattern,
+        key_pattern: body.key_pattern,
+        configurations: body.configurations,
+        permission: body.permission,
+    };
+    let (granted, is_new) = app.store().upsert_rule(&organization.name, new, caller.by()).await?;
+    let granted = rule(granted);
+    if is_new {
+        created(&format!("/api/orgs/{}/acl/{}", organization.name, granted.id), granted)
+    } else {
+        Ok(Json(granted).into_response())
+    }
+}
+
+/// Get a rule
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/acl/{id}", tag = "acl", security(("admin_key" = [])),
+    params(("org" = String, Path), ("id" = Uuid, Path)), responses((status = 200, body = wire::AclRule), Problems),
+)]
+async fn get(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, id)): Path<(String, Uuid)>,
+    Query(()): Query<()>,
+) -> Result<Json<wire::AclRule>, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    Ok(Json(rule(app.store().rule(&organization.name, RuleId(id)).await?)))
+}
+
+/// Revoke a rule
+#[utoipa::path(
+    delete, path = "/api/orgs/{org}/acl/{id}", tag = "acl", security(("admin_key" = [])),
+    params(("org" = String, Path), ("id" = Uuid, Path)), responses((status = 204), Problems),
+)]
+async fn delete(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, id)): Path<(String, Uuid)>,
+    Query(()): Query<()>,
+) -> Result<StatusCode, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    caller.administer()?;
+    app.store()
+        .delete_rule(&organization.name, RuleId(id), caller.by())
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

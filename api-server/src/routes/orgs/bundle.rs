@@ -1,0 +1,91 @@
+//! What a sidecar reads, and waits on.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sealpod_core::wire::bundle as wire;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{InEnvironment, environment};
+use crate::app::{App, POLL_SLACK};
+use crate::auth::Caller;
+use crate::body::{Body, Path, Query};
+use crate::bundle::{Answer, Known, Request, answer};
+use crate::error::ApiError;
+use crate::routes::Problems;
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(get, post))
+}
+
+/// Read all that is asked for in one consistent snapshot; with `If-None-Match` and `wait`, wait for it to change
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/bundle", tag = "bundle",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(
+        ("org" = String, Path), ("project" = String, Path), ("env" = String, Path),
+        ("key" = Option<Vec<String>>, Query, description = "A key, literally; repeated"),
+        ("pattern" = Option<Vec<String>>, Query, description = "A pattern of keys; repeated"),
+        ("version" = Option<Vec<String>>, Query, description = "`<key>:<n>`: this version instead of the active one; repeated"),
+        ("configurations" = Option<bool>, Query, description = "Configurations too"),
+        ("values" = Option<bool>, Query, description = "`false`: names and versions only"),
+        ("wait" = Option<u64>, Query, description = "Seconds to wait for a change, 0–120"),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of the state that the caller has"),
+    ),
+    responses((status = 200, body = wire::Bundle), (status = 304, description = "Nothing changed"), Problems),
+)]
+async fn get(
+    caller: Caller,
+    State(app): State<App>,
+    Path(path): Path<InEnvironment>,
+    headers: HeaderMap,
+    Query(request): Query<Request>,
+) -> Result<Response, ApiError> {
+    respond(&app, caller, path, &headers, &request).await
+}
+
+/// The same read with the question in a body, for questions that are too long for a query
+#[utoipa::path(
+    post, path = "/api/orgs/{org}/projects/{project}/envs/{env}/bundle", tag = "bundle",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(
+        ("org" = String, Path), ("project" = String, Path), ("env" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of the state that the caller has"),
+    ),
+    request_body = wire::BundleRequest,
+    responses((status = 200, body = wire::Bundle), (status = 304, description = "Nothing changed"), Problems),
+)]
+async fn post(
+    caller: Caller,
+    State(app): State<App>,
+    Path(path): Path<InEnvironment>,
+    headers: HeaderMap,
+    Query(()): Query<()>,
+    Body(request): Body<Request>,
+) -> Result<Response, ApiError> {
+    respond(&app, caller, path, &headers, &request).await
+}
+
+async fn respond(
+    app: &App,
+    caller: Caller,
+    path: InEnvironment,
+    headers: &HeaderMap,
+    request: &Request,
+) -> Result<Response, ApiError> {
+    let environment = environment(app, &caller, path).await?;
+    let known = Known::of(headers);
+    let answering = answer(app, caller, environment, request, &known);
+    let answered = tokio::time::timeout(request.wait + POLL_SLACK, answering).await;
+    match answered.map_err(|_| ApiError::Timeout)?? {
+        Answer::Changed(bundle) => Ok(([tag(&bundle.etag)?], Json(bundle)).into_response()),
+        Answer::Same { etag } => Ok((StatusCode::NOT_MODIFIED, [tag(&etag)?]).into_response()),
+    }
+}
+
+fn tag(etag: &str) -> Result<(header::HeaderName, HeaderValue), ApiError> {
+    let value = HeaderValue::from_str(&format!("\"{etag}\"")).map_err(ApiError::internal)?;
+    Ok((header::ETAG, value))
+}

@@ -1,0 +1,122 @@
+//! Projects and their environments, as far as the caller's rules or scope name them.
+
+use axum::Json;
+use axum::extract::State;
+use sealpod_core::wire::Labels;
+use sealpod_core::wire::org as wire;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::auth::acl::Place;
+use crate::body::{Path, Query};
+use crate::error::ApiError;
+use crate::routes::Problems;
+use crate::store::{Page, Project, ProjectRef};
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(environments))
+}
+
+fn project(project: Project) -> wire::Project {
+    wire::Project {
+        id: project.id.0,
+        name: project.slug,
+        display_name: project.display_name,
+        description: project.description,
+        created_at: project.created_at,
+        updated_at: project.updated_at,
+    }
+}
+
+/// The project of a path, if the caller may know of it.
+async fn visible(app: &App, caller: &Caller, organization: &str, name: &str) -> Result<Project, ApiError> {
+    let organization = caller.organization(app, organization).await?;
+    let project = app.store().project(ProjectRef::slug(organization.name, name)).await?;
+    if caller.rights().sees_project(project.id.0, &project.slug) {
+        Ok(project)
+    } else {
+        Err(ApiError::Forbidden(
+            "no rule of this service account speaks of this project".into(),
+        ))
+    }
+}
+
+/// List the projects that the caller's rules or scope name
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects", tag = "projects",
+    security(("admin_key" = []), ("service_account_key" = [])), params(("org" = String, Path)),
+    responses((status = 200, description = "By name", body = [wire::Project]), Problems),
+)]
+async fn list(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(()): Query<()>,
+) -> Result<Json<Vec<wire::Project>>, ApiError> {
+    let organization = caller.organization(&app, &organization).await?;
+    let projects = app
+        .store()
+        .projects(&organization.name, Labels::new(), Page::default())
+        .await?;
+    let rights = caller.rights();
+    let seen = projects
+        .into_iter()
+        .filter(|project| rights.sees_project(project.id.0, &project.slug));
+    Ok(Json(seen.map(project).collect()))
+}
+
+/// Get a project
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects/{project}", tag = "projects",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path)),
+    responses((status = 200, body = wire::Project), Problems),
+)]
+async fn get(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, name)): Path<(String, String)>,
+    Query(()): Query<()>,
+) -> Result<Json<wire::Project>, ApiError> {
+    Ok(Json(project(visible(&app, &caller, &organization, &name).await?)))
+}
+
+/// List the environments of a project that the caller's rules or scope name
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects/{project}/envs", tag = "projects",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path)),
+    responses((status = 200, description = "By name", body = [wire::Environment]), Problems),
+)]
+async fn environments(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, name)): Path<(String, String)>,
+    Query(()): Query<()>,
+) -> Result<Json<Vec<wire::Environment>>, ApiError> {
+    let project = visible(&app, &caller, &organization, &name).await?;
+    let environments = app
+        .store()
+        .environments(ProjectRef::Id(project.id), Labels::new())
+        .await?;
+    let rights = caller.rights();
+    let seen = environments.into_iter().filter(|environment| {
+        rights.sees_environment(Place {
+            project_id: project.id.0,
+            project: &project.slug,
+            environment: &environment.slug,
+        })
+    });
+    let seen = seen.map(|environment| wire::Environment {
+        id: environment.id.0,
+        name: environment.slug,
+        display_name: environment.display_name,
+        created_at: environment.created_at,
+    });
+    Ok(Json(seen.collect()))
+}

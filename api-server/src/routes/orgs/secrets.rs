@@ -1,0 +1,257 @@
+//! The secrets of one environment.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use sealpod_core::names::MAX_DESCRIPTION;
+use sealpod_core::wire::org::{self as wire, Permission};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{InEnvironment, environment};
+use crate::app::App;
+use crate::audit::{Entry, Kind, Metadata, Verb};
+use crate::auth::Caller;
+use crate::body::fields::text_within;
+use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery, VALUE_BODY_LIMIT};
+use crate::error::ApiError;
+use crate::routes::Problems;
+use crate::routes::links::{Segment, created};
+use crate::store::{EnvironmentRef, Location, Page};
+use crate::values::{self, Absent, NewValue, Set};
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get, put, delete))
+        .routes(routes!(versions))
+}
+
+/// [`wire::PutSecret`], read; its environment is the path's.
+struct PutSecret {
+    value: NewValue,
+    description: Option<String>,
+}
+
+impl ReadFields for PutSecret {
+    const LIMIT: usize = VALUE_BODY_LIMIT;
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let value = fields.value();
+        let description = fields.optional("description", text_within(MAX_DESCRIPTION));
+        let (expires_at, not_before) = fields.window("expires_at", "not_before")?;
+        Some(Self {
+            value: NewValue {
+                environment: String::new(),
+                value: value?,
+                is_enabled: true,
+                not_before,
+                expires_at,
+            },
+            description: description?,
+        })
+    }
+}
+
+/// `?limit=&after=`
+struct Piece {
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl ReadQuery for Piece {
+    fn read(query: &mut QueryFields) -> Option<Self> {
+        let limit = query.whole("limit", 1, 1_000);
+        let after = query.at_most_one("after");
+        Some(Self {
+            limit: limit?.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            after: after?,
+        })
+    }
+}
+
+/// Where a path leads, and how to name it to the store.
+async fn located(app: &App, caller: &Caller, path: InEnvironment) -> Result<(EnvironmentRef, Location), ApiError> {
+    let environment = environment(app, caller, path).await?;
+    let (location, _) = app.store().environment(environment.clone()).await?;
+    Ok((environment, location))
+}
+
+/// List the keys that the caller may read, never the values
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets", tag = "environment secrets",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(
+        ("org" = String, Path), ("project" = String, Path), ("env" = String, Path),
+        ("limit" = Option<u64>, Query, description = "1–1000; all without it"),
+        ("after" = Option<String>, Query, description = "Begin behind this key"),
+    ),
+    responses((status = 200, description = "By key", body = [wire::SecretListItem]), Problems),
+)]
+async fn list(
+    caller: Caller,
+    State(app): State<App>,
+    Path(path): Path<InEnvironment>,
+    Query(piece): Query<Piece>,
+) -> Result<Json<Vec<wire::SecretListItem>>, ApiError> {
+    let (environment, location) = located(&app, &caller, path).await?;
+    values::require_any(&app, &caller, &location, Verb::List).await?;
+    // The limit counts what the caller sees, so it is applied behind the rules.
+    let page = Page {
+        after: piece.after,
+        limit: None,
+    };
+    let (location, secrets) = app.store().environment_secrets(environment, page).await?;
+    let rights = caller.rights().within(values::place(&location));
+    let items: Vec<_> = secrets
+        .into_iter()
+        .filter(|secret| rights.may(Permission::Read, &secret.name))
+        .take(piece.limit.unwrap_or(usize::MAX))
+        .map(|secret| wire::SecretListItem {
+            id: secret.id.0,
+            key: secret.name,
+            version: secret.version,
+            description: secret.description,
+            updated_at: secret.updated_at,
+        })
+        .collect();
+    let entry = Entry::new(Kind::Secret, Verb::List)
+        .at(&location.project_slug, Some(&location.environment_slug))
+        .metadata(Metadata {
+            count: u64::try_from(items.len()).ok(),
+            ..Metadata::default()
+        });
+    values::record(&app, &location, entry, caller.by()).await?;
+    Ok(Json(items))
+}
+
+/// Read the active version of a secret
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = wire::SecretWithValue), Problems),
+)]
+async fn get(
+    caller: Caller,
+    State(app): State<App>,
+    Path((org, project, env, key)): Path<(String, String, String, String)>,
+    Query(()): Query<()>,
+) -> Result<Json<wire::SecretWithValue>, ApiError> {
+    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &caller, &location, (Permission::Read, Verb::Read), &key).await?;
+    let read = values::read(&app, environment, &key, caller.by()).await?;
+    let (value, encoding) = read.value.to_wire();
+    Ok(Json(wire::SecretWithValue {
+        key: read.version.name,
+        value,
+        version: read.version.info.number,
+        encoding,
+        created_at: read.version.secret_created_at,
+        updated_at: read.version.info.created_at,
+    }))
+}
+
+/// Set a secret: appends a version, and makes the secret where there is none
+#[utoipa::path(
+    put, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
+    request_body = wire::PutSecret,
+    responses(
+        (status = 200, body = wire::SecretMetadata),
+        (status = 201, description = "No live version existed", body = wire::SecretMetadata),
+        Problems
+    ),
+)]
+async fn put(
+    caller: Caller,
+    State(app): State<App>,
+    Path((org, project, env, key)): Path<(String, String, String, String)>,
+    Query(()): Query<()>,
+    Body(body): Body<PutSecret>,
+) -> Result<Response, ApiError> {
+    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &caller, &location, (Permission::Write, Verb::Set), &key).await?;
+    let value = NewValue {
+        environment: environment.environment,
+        ..body.value
+    };
+    let how = (Absent::Make, body.description);
+    let set = values::set(
+        &app,
+        environment.project,
+        &key,
+        std::slice::from_ref(&value),
+        how,
+        caller.by(),
+    )
+    .await?;
+    let [Set { slot, appended }] = <[Set; 1]>::try_from(set)
+        .map_err(|_| ApiError::internal("one value was set, and not one version came back"))?;
+    let metadata = wire::SecretMetadata {
+        id: slot.secret.0,
+        version: appended.number,
+        created_at: appended.secret_created_at,
+        updated_at: appended.created_at,
+        key,
+    };
+    if !appended.first {
+        return Ok(Json(metadata).into_response());
+    }
+    let path = format!(
+        "/api/orgs/{}/projects/{}/envs/{}/secrets/{}",
+        location.organization_name,
+        location.project_slug,
+        location.environment_slug,
+        Segment(&metadata.key)
+    );
+    created(&path, metadata)
+}
+
+/// Delete a secret in this environment; numbering goes on behind what was deleted
+#[utoipa::path(
+    delete, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
+    responses((status = 204), Problems),
+)]
+async fn delete(
+    caller: Caller,
+    State(app): State<App>,
+    Path((org, project, env, key)): Path<(String, String, String, String)>,
+    Query(()): Query<()>,
+) -> Result<StatusCode, ApiError> {
+    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &caller, &location, (Permission::Write, Verb::Delete), &key).await?;
+    app.store().hide_secret(environment, &key, caller.by()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List the versions of a secret, never their values
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/versions", tag = "environment secrets",
+    security(("admin_key" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
+    responses((status = 200, description = "Newest first", body = [wire::SecretVersion]), Problems),
+)]
+async fn versions(
+    caller: Caller,
+    State(app): State<App>,
+    Path((org, project, env, key)): Path<(String, String, String, String)>,
+    Query(()): Query<()>,
+) -> Result<Json<Vec<wire::SecretVersion>>, ApiError> {
+    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &caller, &location, (Permission::Read, Verb::List), &key).await?;
+    let versions = app.store().versions(environment, &key).await?;
+    let versions = versions.into_iter().map(|version| wire::SecretVersion {
+        version: version.number,
+        is_enabled: version.is_enabled,
+        expires_at: version.expires_at,
+        not_before: version.not_before,
+        created_at: version.created_at,
+        created_by: version.created_by.name,
+    });
+    Ok(Json(versions.collect()))
+}
