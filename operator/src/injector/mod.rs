@@ -3,22 +3,26 @@
 //! A request goes `server` → `review` (the AdmissionReview) → `plan` (pure: from the pod, the cached bindings and our
 //! settings) → `patch` (operations on the raw pod) → back. No call leaves the process while the API server waits.
 
+mod cache;
 mod certs;
 mod conflicts;
 mod containers;
 mod denial;
 mod mesh;
+mod metrics;
 mod patch;
 mod plan;
 mod pod;
 mod quantity;
 mod resources;
 mod review;
+mod run;
 mod select;
+mod server;
 
 use axum::http::Uri;
 
-use crate::cli::InjectorArgs;
+pub use run::run;
 
 /// What every injected pod has in common. It comes from the injector's own configuration alone, never from a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +71,6 @@ impl Settings {
             image_pull_policy: image_pull_policy.to_owned(),
         })
     }
-}
-
-pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
-    anyhow::bail!("the injector on {} is being written", args.listen)
 }
 
 #[cfg(test)]

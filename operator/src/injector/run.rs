@@ -1,0 +1,206 @@
+//! The injector's process: its tasks, from the first to the last.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use axum_server::tls_rustls::RustlsConfig;
+use jiff::Timestamp;
+use kube::Client;
+use sealpod_runtime::admin::{self, Readiness};
+use sealpod_runtime::{serve, shutdown, tls};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::certs::{Current, Keeper, Names};
+use super::metrics::Metrics;
+use super::server::{Webhook, router};
+use super::{Settings, cache};
+use crate::cli::InjectorArgs;
+
+const READINESS: &str = "webhook";
+/// How often the certificates and the webhook configuration are looked at.
+const CHECK: Duration = Duration::from_secs(30);
+/// After a failure, doubled each time up to [`CHECK`].
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// How long it still serves after the stop signal: the API servers learn with a delay that it is going, and a request
+/// that finds nobody refuses a pod.
+const LINGER: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves the webhook until SIGTERM.
+pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
+    let InjectorArgs {
+        listen,
+        metrics_listen,
+        server_url,
+        sidecar_image,
+        sidecar_image_pull_policy,
+        webhook_configuration,
+        webhook_service,
+        ca_secret,
+        tls_secret,
+        namespace,
+    } = args;
+    let settings = Settings::new(&server_url, &sidecar_image, &sidecar_image_pull_policy)?;
+    let webhook_listener = serve::bind(listen)?;
+    let admin_listener = serve::bind(metrics_listen)?;
+    let stop = shutdown::signalled();
+    let client = Client::try_default().await.context("cannot find the Kubernetes API")?;
+    let names = Names {
+        namespace,
+        authority_secret: ca_secret,
+        certificate_secret: tls_secret,
+        configuration: webhook_configuration,
+        service: webhook_service,
+    };
+    let mut registry = admin::registry("injector", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::new(&mut registry);
+    let readiness = Readiness::new();
+    let last = linger(&stop, &readiness);
+
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let admin = admin::serve_on(admin_listener, Arc::new(registry), readiness.clone(), last.clone());
+    tasks.spawn(async move { Ok(admin.await?) });
+    let (bindings, fill) = cache::follow(client.clone(), readiness.clone(), last.clone());
+    tasks.spawn(async move {
+        fill.await;
+        Ok(())
+    });
+    readiness.block(READINESS, "the certificates are not looked at yet");
+    let keeping = Keeping {
+        keeper: Keeper::new(client, names),
+        readiness,
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(keep_and_serve(
+        keeping,
+        webhook_listener,
+        last.clone(),
+        move |segment| Webhook::new(bindings, settings, metrics, segment),
+    ));
+
+    // Each task lives until the end: one that ends before, or fails, takes the process with it.
+    let first = tasks.join_next().await;
+    last.cancel();
+    let mut outcome = first.map_or(Ok(Ok(())), |joined| joined)?;
+    while let Some(joined) = tasks.join_next().await {
+        outcome = outcome.and(joined?);
+    }
+    outcome
+}
+
+/// Not ready at once when the stop comes, but at work for a little longer.
+fn linger(stop: &CancellationToken, readiness: &Readiness) -> CancellationToken {
+    let last = CancellationToken::new();
+    let (stop, readiness, token) = (stop.clone(), readiness.clone(), last.clone());
+    // Ends with the process, which `last` ends.
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        readiness.block("stop", "stopping");
+        tokio::time::sleep(LINGER).await;
+        token.cancel();
+    });
+    last
+}
+
+struct Keeping {
+    keeper: Keeper,
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+/// Waits for the first certificate, then serves, and keeps the certificate current beside it.
+async fn keep_and_serve(
+    keeping: Keeping,
+    listener: TcpListener,
+    stop: CancellationToken,
+    webhook: impl FnOnce(Arc<ArcSwap<String>>) -> Webhook,
+) -> anyhow::Result<()> {
+    let Some(first) = stop.run_until_cancelled(keeping.first()).await else {
+        return Ok(());
+    };
+    let config = RustlsConfig::from_config(Arc::new(server_config(&first)?));
+    let segment = Arc::new(ArcSwap::from_pointee(first.segment.clone()));
+    let router = router(Arc::new(webhook(Arc::clone(&segment))));
+    let serving = serve::run(listener, Some(config.clone()), router, stop, DRAIN);
+    keeping.readiness.clear(READINESS);
+    tokio::select! {
+        ended = serving => Ok(ended?),
+        never = keeping.follow(first, &config, &segment) => match never {},
+    }
+}
+
+impl Keeping {
+    async fn first(&self) -> Current {
+        let mut retry = FIRST_RETRY;
+        let mut last_error = String::new();
+        loop {
+            match self.keep().await {
+                Ok(current) => return current,
+                Err(error) => {
+                    let text = error.to_string();
+                    if text != last_error {
+                        tracing::warn!(error = text, "the webhook is not ready; trying again");
+                    }
+                    self.readiness.block(READINESS, text.as_str());
+                    last_error = text;
+                }
+            }
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(CHECK);
+        }
+    }
+
+    /// Puts drift back and takes up what is new. Failures do not end the readiness: the API server still trusts what is
+    /// served, and a replica that steps back would leave the work to none.
+    async fn follow(
+        &self,
+        mut current: Current,
+        config: &RustlsConfig,
+        segment: &ArcSwap<String>,
+    ) -> std::convert::Infallible {
+        let mut failing = false;
+        loop {
+            tokio::time::sleep(CHECK).await;
+            let new = match self.keep().await {
+                Ok(new) => new,
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "cannot check the webhook's certificates; trying again");
+                    }
+                    failing = true;
+                    continue;
+                }
+            };
+            failing = false;
+            if new == current {
+                continue;
+            }
+            match server_config(&new) {
+                Ok(tls) => {
+                    config.reload_from_config(Arc::new(tls));
+                    segment.store(Arc::new(new.segment.clone()));
+                    tracing::info!("serving the webhook's new certificate");
+                    current = new;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the webhook's new certificate does not work; going on with the old")
+                }
+            }
+        }
+    }
+
+    async fn keep(&self) -> Result<Current, super::certs::KeepError> {
+        let current = self.keeper.keep(Timestamp::now()).await?;
+        self.metrics.expiry("ca", current.authority_until);
+        self.metrics.expiry("serving", current.certificate_until);
+        Ok(current)
+    }
+}
+
+fn server_config(current: &Current) -> Result<rustls::ServerConfig, tls::TlsError> {
+    tls::server_config(current.pair.certificate.as_bytes(), current.pair.key.as_bytes())
+}

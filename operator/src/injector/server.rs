@@ -1,0 +1,154 @@
+//! The webhook's HTTP side. Every pod of the cluster can reach it, so a request is hostile until its path is ours.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use super::Settings;
+use super::cache::Bindings;
+use super::denial::Denial;
+use super::metrics::Metrics;
+use super::review::{self, Decision, Malformed, Request};
+
+/// The largest request that etcd could hold as an object, twice, for the object and what the review adds.
+const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// The webhook configuration's `timeoutSeconds`: after that nobody waits for the answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Bodies that are held at once; with the JSON read from them this bounds the memory.
+const SLOTS: usize = 16;
+/// `kubectl apply` of a binding and a pod in one go: the pod may be here before the watch has brought the binding. So a
+/// refusal for want of a binding waits this long for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE_STEP: Duration = Duration::from_millis(50);
+/// Requests that wait at once; further ones are refused without delay.
+const PATIENT: usize = 16;
+
+/// What the handler needs.
+pub struct Webhook {
+    bindings: Bindings,
+    settings: Settings,
+    metrics: Metrics,
+    /// The random part of the path; replaced if its Secret is.
+    segment: Arc<ArcSwap<String>>,
+    deadline: Duration,
+    slots: Semaphore,
+    patient: Semaphore,
+}
+
+impl Webhook {
+    pub fn new(bindings: Bindings, settings: Settings, metrics: Metrics, segment: Arc<ArcSwap<String>>) -> Self {
+        Self {
+            bindings,
+            settings,
+            metrics,
+            segment,
+            deadline: DEADLINE,
+            slots: Semaphore::new(SLOTS),
+            patient: Semaphore::new(PATIENT),
+        }
+    }
+
+    async fn answer(&self, body: Body) -> Result<Response, Refusal> {
+        let slot = self.slots.acquire().await.map_err(|_| Refusal::Late)?;
+        let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Refusal::Body)?;
+        let begun = Instant::now();
+        let request = review::parse(&body)?;
+        drop(body);
+        let mut decision = self.decide(&request);
+        drop(slot);
+        if is_for_want_of_a_binding(&decision)
+            && let Ok(_patient) = self.patient.try_acquire()
+        {
+            while is_for_want_of_a_binding(&decision) && begun.elapsed() < PATIENCE {
+                tokio::time::sleep(PATIENCE_STEP).await;
+                decision = self.decide(&request);
+            }
+        }
+        self.record(&request, &decision, begun.elapsed());
+        Ok(Json(review::answer(&request, decision)).into_response())
+    }
+
+    fn decide(&self, request: &Request) -> Decision {
+        review::decide(request, &self.bindings.of(&request.namespace), &self.settings)
+    }
+
+    fn record(&self, request: &Request, decision: &Decision, took: Duration) {
+        let namespace = request.namespace.as_str();
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let result = match decision {
+            Decision::Injected { .. } => "injected",
+            Decision::Unchanged { .. } => "unchanged",
+            Decision::Denied(_) => "denied",
+        };
+        match decision {
+            Decision::Denied(denial) => tracing::info!(namespace, took_us, %denial, "refused a pod"),
+            Decision::Injected { .. } | Decision::Unchanged { .. } => {
+                tracing::debug!(namespace, took_us, result, "admitted a pod");
+            }
+        }
+        self.metrics.admission(result, took);
+    }
+}
+
+fn is_for_want_of_a_binding(decision: &Decision) -> bool {
+    matches!(
+        decision,
+        Decision::Denied(Denial::UnknownBinding { .. } | Denial::NoBinding { .. })
+    )
+}
+
+/// Why a request gets no decision. Fixed texts: nothing of the request is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("the body is larger than 3 MiB, or broke off")]
+    Body,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("no answer in time")]
+    Late,
+}
+
+impl Refusal {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Body => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Late => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// `POST /mutate/<segment>`; all else is 404.
+pub fn router(webhook: Arc<Webhook>) -> Router {
+    Router::new()
+        .route("/mutate/{segment}", post(mutate))
+        .method_not_allowed_fallback(|| std::future::ready(StatusCode::NOT_FOUND))
+        .with_state(webhook)
+}
+
+async fn mutate(State(webhook): State<Arc<Webhook>>, Path(segment): Path<String>, body: Body) -> Response {
+    // Before a byte of the body is read.
+    if !bool::from(segment.as_bytes().ct_eq(webhook.segment.load().as_bytes())) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let begun = Instant::now();
+    let answer = tokio::time::timeout(webhook.deadline, webhook.answer(body)).await;
+    answer.unwrap_or(Err(Refusal::Late)).unwrap_or_else(|refusal| {
+        tracing::warn!(%refusal, "a request to the webhook got no decision");
+        webhook.metrics.admission("invalid", begun.elapsed());
+        (refusal.status(), refusal.to_string()).into_response()
+    })
+}
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;

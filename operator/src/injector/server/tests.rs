@@ -1,0 +1,181 @@
+use std::net::SocketAddr;
+
+use axum::http::{Method, Request as HttpRequest};
+use axum_server::tls_rustls::RustlsConfig;
+use jiff::Timestamp;
+use kube::runtime::watcher::Event;
+use sealpod_runtime::{serve, tls};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::super::cache::tests::{cache, secret_binding};
+use super::super::tests::{pod_with, settings};
+use super::*;
+use crate::certs::{Pair, issue, new_authority};
+
+const NAME: &str = "sealpod-injector.sealpod.svc";
+
+fn metrics() -> Metrics {
+    Metrics::new(&mut prometheus_client::registry::Registry::default())
+}
+
+fn webhook(bindings: Bindings) -> Arc<Webhook> {
+    let segment = Arc::new(ArcSwap::from_pointee("segment".to_owned()));
+    Arc::new(Webhook::new(bindings, settings(), metrics(), segment))
+}
+
+fn review(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u", "resource": {"group": "", "version": "v1", "resource": "pods"}, "operation": "CREATE",
+            "namespace": namespace, "object": pod_with(json!({})),
+        },
+    })
+}
+
+async fn ask(router: Router, method: Method, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+    let request = HttpRequest::builder()
+        .method(method)
+        .uri(path)
+        .body(body.into())
+        .unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn only_a_post_to_the_random_path_is_answered() {
+    let (bindings, mut writer) = cache();
+    writer.apply_watcher_event(&Event::Apply(secret_binding("shop", "db", &json!({}))));
+    let router = router(webhook(bindings));
+    let body = review("shop").to_string();
+    for (method, path) in [
+        (Method::POST, "/mutate"),
+        (Method::POST, "/mutate/"),
+        (Method::POST, "/mutate/other"),
+        (Method::POST, "/mutate/segment/more"),
+        (Method::POST, "/"),
+        (Method::GET, "/mutate/segment"),
+        (Method::GET, "/metrics"),
+    ] {
+        let (status, text) = ask(router.clone(), method, path, body.clone()).await;
+        assert_eq!((status, text.as_str()), (StatusCode::NOT_FOUND, ""), "{path}");
+    }
+    let (status, text) = ask(router, Method::POST, "/mutate/segment", body).await;
+    assert_eq!(status, StatusCode::OK);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer["response"]["allowed"], true);
+    assert!(answer["response"]["patch"].is_string());
+}
+
+#[tokio::test]
+async fn what_is_no_review_gets_a_fixed_text() {
+    let router = router(webhook(cache().0));
+    let post = |body: Vec<u8>| ask(router.clone(), Method::POST, "/mutate/segment", body);
+    let (status, text) = post(b"canary".to_vec()).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(!text.contains("canary"));
+    let (status, _) = post(vec![b' '; MAX_BODY_BYTES + 1]).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+    assert_eq!(post(deep).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_cut_off_and_holds_no_slot() {
+    let mut webhook = webhook(cache().0);
+    Arc::get_mut(&mut webhook).unwrap().deadline = Duration::from_millis(50);
+    let router = router(Arc::clone(&webhook));
+    let endless = || Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let all = (0..=SLOTS).map(|_| ask(router.clone(), Method::POST, "/mutate/segment", endless()));
+    for (status, _) in futures::future::join_all(all).await {
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(webhook.slots.available_permits(), SLOTS);
+}
+
+#[tokio::test]
+async fn a_binding_that_comes_a_moment_after_its_pod_is_found() {
+    let (bindings, mut writer) = cache();
+    let router = router(webhook(bindings));
+    let asking = tokio::spawn(ask(router, Method::POST, "/mutate/segment", review("shop").to_string()));
+    tokio::time::sleep(PATIENCE_STEP * 2).await;
+    writer.apply_watcher_event(&Event::Apply(secret_binding("shop", "db", &json!({}))));
+    let (_, text) = asking.await.unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer["response"]["allowed"], true, "{answer}");
+}
+
+#[tokio::test]
+async fn a_binding_that_does_not_come_is_refused_in_time() {
+    let begun = Instant::now();
+    let router = router(webhook(cache().0));
+    let (_, text) = ask(router, Method::POST, "/mutate/segment", review("shop").to_string()).await;
+    assert!(text.contains("no SecretBinding in namespace"), "{text}");
+    assert!(begun.elapsed() < DEADLINE);
+}
+
+fn leaf(authority: &Pair) -> Pair {
+    issue(
+        authority,
+        &[NAME.to_owned()],
+        Timestamp::now(),
+        Duration::from_secs(3_600),
+    )
+    .unwrap()
+}
+
+/// A client that trusts one CA only, as the API server does.
+fn client(authority: &Pair, address: SocketAddr) -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let certificate = reqwest::Certificate::from_pem(authority.certificate.as_bytes()).unwrap();
+    reqwest::Client::builder()
+        .tls_certs_only([certificate])
+        .no_proxy()
+        .resolve(NAME, address)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_trusts_the_ca_is_answered_and_a_new_certificate_needs_no_restart() {
+    let (old, new) = (
+        new_authority("old", Timestamp::now()).unwrap(),
+        new_authority("new", Timestamp::now()).unwrap(),
+    );
+    let config = |pair: &Pair| Arc::new(tls::server_config(pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap());
+    let tls = RustlsConfig::from_config(config(&leaf(&old)));
+    let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let router = router(webhook(cache().0));
+    let task = tokio::spawn(serve::run(
+        listener,
+        Some(tls.clone()),
+        router,
+        stop.clone(),
+        Duration::from_secs(1),
+    ));
+
+    let post = |authority: &Pair| {
+        let url = format!("https://{NAME}:{}/mutate/segment", address.port());
+        client(authority, address)
+            .post(url)
+            .body(review("shop").to_string())
+            .send()
+    };
+    let answer = post(&old).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.text().await.unwrap().contains("no SecretBinding"));
+    assert!(post(&new).await.unwrap_err().is_connect());
+
+    tls.reload_from_config(config(&leaf(&new)));
+    assert_eq!(post(&new).await.unwrap().status(), 200);
+    assert!(post(&old).await.unwrap_err().is_connect());
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
