@@ -1,0 +1,255 @@
+use super::*;
+use crate::controller::namespace;
+use crate::controller::retries::Again;
+use sealpod_core::Time;
+use sealpod_core::kubernetes::{ADOPTABLE_BY_LABEL, RELEASED_BY_LABEL};
+use sealpod_core::wire::management as wire;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const OURS: &str = "cluster/shop/uid/app";
+const OTHERS: &str = "cluster/other/uid2/app";
+
+fn object(spec: Value) -> Application {
+    Application::new("app", serde_json::from_value(spec).unwrap())
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn application(pairs: &[(&str, &str)]) -> wire::Application {
+    wire::Application {
+        id: Uuid::nil(),
+        name: "App".to_owned(),
+        slug: "app".to_owned(),
+        description: Some("by an administrator".to_owned()),
+        labels: labels(pairs),
+        created_at: Time::from_microseconds(0).unwrap(),
+        updated_at: Time::from_microseconds(0).unwrap(),
+    }
+}
+
+fn environment(slug: &str, pairs: &[(&str, &str)]) -> wire::Environment {
+    wire::Environment {
+        id: Uuid::nil(),
+        slug: slug.to_owned(),
+        name: slug.to_owned(),
+        labels: labels(pairs),
+        created_at: Time::from_microseconds(0).unwrap(),
+    }
+}
+
+fn observed(application: Option<wire::Application>, environments: Vec<wire::Environment>) -> Observed {
+    Observed {
+        namespace: namespace::Observed {
+            name: "shop".to_owned(),
+            uid: "uid".to_owned(),
+            terminating: false,
+        },
+        owner: OURS.to_owned(),
+        application,
+        environments,
+    }
+}
+
+fn plan(object: &Application, observed: &Observed) -> Plan {
+    match evaluate(object, observed, "https://s:7100") {
+        Verdict::Proceed(plan) => plan,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refusal(object: &Application, observed: &Observed) -> Refusal {
+    match evaluate(object, observed, "https://s:7100") {
+        Verdict::Refuse(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_new_application_is_made_with_its_owner_and_environments() {
+    let object = object(json!({
+        "displayName": "App",
+        "environments": [{"name": "local"}, {"name": "Production", "slug": "prod"}],
+    }));
+    let plan = plan(&object, &observed(None, vec![]));
+    let Action::Create(body) = plan.application else {
+        panic!("{:?}", plan.application)
+    };
+    assert_eq!((body.name.as_str(), body.slug.as_deref()), ("App", Some("app")));
+    assert_eq!(body.labels, labels(&[(OWNER_LABEL, OURS)]));
+    // The server makes `local` itself.
+    let want = CreateEnvironment {
+        name: "Production".to_owned(),
+        slug: Some("prod".to_owned()),
+        labels: labels(&[(OWNER_LABEL, OURS)]),
+    };
+    assert_eq!(plan.environments, [EnvironmentAction::Create(want)]);
+}
+
+#[test]
+fn what_this_object_did_not_make_is_refused_with_what_to_do() {
+    for (pairs, command) in [
+        (&[(OWNER_LABEL, OTHERS)][..], false),
+        (&[(OWNER_LABEL, OTHERS), (ADOPTABLE_BY_LABEL, OURS)], false),
+        (&[(ADOPTABLE_BY_LABEL, OTHERS)], true),
+        (&[(RELEASED_BY_LABEL, OURS)], true),
+        (&[], true),
+    ] {
+        let refusal = refusal(&object(json!({})), &observed(Some(application(pairs)), vec![]));
+        assert_eq!(
+            (refusal.reason, refusal.again),
+            (reasons::ALREADY_EXISTS, Again::Waiting),
+            "{pairs:?}"
+        );
+        assert_eq!(refusal.message.contains("curl"), command, "{}", refusal.message);
+        assert!(!refusal.message.contains("administrator\"") && !refusal.message.contains(OTHERS));
+    }
+}
+
+#[test]
+fn consent_takes_over_and_uses_the_consent_up() {
+    let before = application(&[("team", "a"), (RELEASED_BY_LABEL, OURS), (ADOPTABLE_BY_LABEL, OURS)]);
+    let Action::Update(body) = plan(&object(json!({})), &observed(Some(before), vec![])).application else {
+        panic!("not updated")
+    };
+    assert_eq!(body.labels, Some(labels(&[("team", "a"), (OWNER_LABEL, OURS)])));
+    assert_eq!(
+        (body.name.as_str(), body.description.as_deref()),
+        ("App", Some("by an administrator"))
+    );
+}
+
+#[test]
+fn only_what_the_spec_says_is_put_back() {
+    let ours = || observed(Some(application(&[(OWNER_LABEL, OURS)])), vec![]);
+    assert_eq!(plan(&object(json!({})), &ours()).application, Action::Keep);
+    assert_eq!(
+        plan(&object(json!({"displayName": "App"})), &ours()).application,
+        Action::Keep
+    );
+    let Action::Update(body) = plan(&object(json!({"displayName": "Shop"})), &ours()).application else {
+        panic!("not updated")
+    };
+    assert_eq!(body.name, "Shop");
+    assert_eq!(body.description.as_deref(), Some("by an administrator"));
+    assert_eq!(body.labels, None);
+}
+
+#[test]
+fn an_environment_out_of_the_spec_goes_only_if_this_object_made_it() {
+    let environments = vec![
+        environment("local", &[]),
+        environment("qa", &[]),
+        environment("theirs", &[(OWNER_LABEL, "cluster/shop/uid/environments/theirs")]),
+        environment("old", &[(OWNER_LABEL, OURS), ("team", "a")]),
+    ];
+    let observed = observed(Some(application(&[(OWNER_LABEL, OURS)])), environments);
+    let delete = plan(&object(json!({"deletionPolicy": "Delete"})), &observed);
+    assert_eq!(
+        delete.environments,
+        [EnvironmentAction::Delete { slug: "old".to_owned() }]
+    );
+    let retain = plan(&object(json!({})), &observed);
+    let released = EnvironmentAction::Update {
+        slug: "old".to_owned(),
+        body: UpdateEnvironment {
+            name: "old".to_owned(),
+            labels: Some(labels(&[("team", "a"), (RELEASED_BY_LABEL, OURS)])),
+        },
+    };
+    assert_eq!(retain.environments, [released]);
+}
+
+#[test]
+fn environments_of_the_spec_are_made_renamed_or_left_to_whose_they_are() {
+    let object = object(json!({"environments": [
+        {"name": "local"}, {"name": "QA", "slug": "qa"}, {"name": "back"}, {"name": "new"},
+    ]}));
+    let environments = vec![
+        environment("local", &[]),
+        environment("qa", &[(OWNER_LABEL, OURS)]),
+        environment("back", &[(RELEASED_BY_LABEL, OURS)]),
+    ];
+    let plan = plan(
+        &object,
+        &observed(Some(application(&[(OWNER_LABEL, OURS)])), environments),
+    );
+    let [
+        EnvironmentAction::Update { slug: qa, body },
+        EnvironmentAction::Update {
+            slug: back,
+            body: taken,
+        },
+        EnvironmentAction::Create(new),
+    ] = &plan.environments[..]
+    else {
+        panic!("{:?}", plan.environments)
+    };
+    assert_eq!((qa.as_str(), body.name.as_str(), &body.labels), ("qa", "QA", &None));
+    assert_eq!(
+        (back.as_str(), &taken.labels),
+        ("back", &Some(labels(&[(OWNER_LABEL, OURS)])))
+    );
+    assert_eq!(new.slug.as_deref(), Some("new"));
+}
+
+#[test]
+fn an_environment_of_another_object_is_a_conflict_only_if_the_spec_wants_it() {
+    let theirs = environment("prod", &[(OWNER_LABEL, "cluster/shop/uid/environments/prod")]);
+    let observed = observed(Some(application(&[(OWNER_LABEL, OURS)])), vec![theirs]);
+    let wants = object(json!({"environments": [{"name": "prod"}]}));
+    assert_eq!(refusal(&wants, &observed).reason, reasons::CONFLICT);
+    assert_eq!(plan(&object(json!({})), &observed), Plan::default());
+}
+
+#[test]
+fn an_object_from_before_the_schema_is_refused_by_name_of_the_field() {
+    for (spec, field) in [
+        (json!({"slug": "Not A Slug"}), "spec.slug"),
+        (
+            json!({"environments": [{"name": "ok"}, {"name": "Not"}]}),
+            "spec.environments[1].slug",
+        ),
+        (
+            json!({"environments": [{"name": "a"}, {"name": "b", "slug": "a"}]}),
+            "`a` twice",
+        ),
+    ] {
+        let refusal = refusal(&object(spec), &observed(None, vec![]));
+        assert_eq!((refusal.reason, refusal.again), (reasons::INVALID_SPEC, Again::Stuck));
+        assert!(refusal.message.contains(field), "{}", refusal.message);
+    }
+}
+
+#[test]
+fn in_a_namespace_that_goes_nothing_is_made() {
+    let mut observed = observed(None, vec![]);
+    observed.namespace.terminating = true;
+    assert_eq!(evaluate(&object(json!({})), &observed, ""), Verdict::Wait);
+}
+
+#[test]
+fn a_deletion_touches_only_what_is_exactly_ours() {
+    let delete = object(json!({"deletionPolicy": "Delete"}));
+    for pairs in [&[(OWNER_LABEL, OTHERS)][..], &[(RELEASED_BY_LABEL, OURS)], &[]] {
+        let observed = observed(
+            Some(application(pairs)),
+            vec![environment("prod", &[(OWNER_LABEL, OURS)])],
+        );
+        assert_eq!(clean_up(&delete, &observed), Plan::default(), "{pairs:?}");
+    }
+    assert_eq!(clean_up(&delete, &observed(None, vec![])), Plan::default());
+    let ours = observed(
+        Some(application(&[(OWNER_LABEL, OURS)])),
+        vec![environment("prod", &[(OWNER_LABEL, OURS)])],
+    );
+    assert_eq!(clean_up(&delete, &ours).application, Action::Delete);
+    let retained = clean_up(&object(json!({})), &ours);
+    let Action::Update(body) = retained.application else {
+        panic!("not released")
+    };
+    assert_eq!(body.labels, Some(labels(&[(RELEASED_BY_LABEL, OURS)])));
+    assert_eq!(retained.environments.len(), 1);
+}

@@ -1,0 +1,45 @@
+//! Application: an application of the server, with the environments of its short form.
+
+mod apply;
+mod evaluate;
+mod observe;
+
+use sealpod_crds::{Application, ApplicationStatus};
+
+use super::conditions::Wanted;
+use super::context::Context;
+use super::error::Error;
+use super::kind::{Kind, Outcome};
+use super::retries::Again;
+use super::verdict::Verdict;
+
+impl Kind for Application {
+    const NAME: &'static str = "Application";
+
+    async fn reconcile(object: &Self, context: &Context) -> Result<Outcome<ApplicationStatus>, Error> {
+        let observed = observe::observe(object, context).await?;
+        match evaluate::evaluate(object, &observed, context.server.url()) {
+            Verdict::Proceed(plan) => {
+                let (application, environments) = apply::apply(object, plan, observed, context).await?;
+                let message = format!("the server has it, with {} environments", environments.len());
+                Ok(Outcome {
+                    status: ApplicationStatus {
+                        slug: Some(application.slug),
+                        id: Some(application.id.to_string()),
+                        environments: environments.into_iter().map(|e| e.slug).collect(),
+                        ..ApplicationStatus::default()
+                    },
+                    conditions: vec![Wanted::ready(message)],
+                    again: Again::Settled,
+                })
+            }
+            Verdict::Refuse(refusal) => Ok(refusal.outcome(ApplicationStatus::default())),
+            Verdict::Wait => Ok(Outcome::unchanged(object)),
+        }
+    }
+
+    async fn clean_up(object: &Self, context: &Context) -> Result<(), Error> {
+        let observed = observe::observe(object, context).await?;
+        apply::clean_up(object, evaluate::clean_up(object, &observed), context).await
+    }
+}

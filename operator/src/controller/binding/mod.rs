@@ -1,0 +1,107 @@
+//! SecretBinding: an account on the server that may read what the spec names, and its key for the pods.
+
+mod apply;
+mod evaluate;
+mod observe;
+mod resolve;
+mod secret;
+mod selection;
+mod status;
+pub mod sweep;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
+use kube::ResourceExt;
+use sealpod_core::Time;
+use sealpod_core::kubernetes::{key_secret_name, service_account_name};
+use sealpod_crds::{SecretBinding, SecretBindingStatus};
+
+use super::conditions::{Status, Wanted};
+use super::context::Context;
+use super::error::Error;
+use super::kind::{Kind, Outcome};
+use super::verdict::Refusal;
+use evaluate::{Access, Plan, Rights};
+use resolve::Resolution;
+
+pub use resolve::Resolutions;
+
+impl Kind for SecretBinding {
+    const NAME: &'static str = "SecretBinding";
+
+    async fn reconcile(object: &Self, context: &Context) -> Result<Outcome<SecretBindingStatus>, Error> {
+        let observed = observe::observe(object, context).await?;
+        match evaluate::evaluate(object, &observed, context.server.organization(), Time::now()) {
+            Access::Grant(plan) => {
+                let granted = apply::grant(object, &plan, &observed, context).await?;
+                deliver(object, &plan, granted, context).await
+            }
+            Access::Refuse {
+                refusal,
+                revoke,
+                rights,
+            } => {
+                apply::revoke(object, &revoke, context).await?;
+                Ok(refused(object, refusal, rights))
+            }
+            Access::Wait => Ok(Outcome::unchanged(object)),
+        }
+    }
+
+    async fn clean_up(object: &Self, context: &Context) -> Result<(), Error> {
+        let client = context.server.admin_for(object);
+        let namespace = object.namespace().unwrap_or_default();
+        let name = service_account_name(&context.cluster_id, &namespace, &object.name_any());
+        if let Some(account) = observe::account(&client, context, &name).await? {
+            apply::revoke_account(&client, account.id, context).await?;
+        }
+        // The Secret goes by its owner reference.
+        context.resolutions.forget(&object.uid().unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// Uses the key once, as the pods will, and says what that shows. A key that the server does not take (after a
+/// restore, say) is replaced.
+async fn deliver(
+    object: &SecretBinding,
+    plan: &Plan,
+    mut granted: apply::Granted,
+    context: &Context,
+) -> Result<Outcome<SecretBindingStatus>, Error> {
+    let ask = async |granted: &apply::Granted| {
+        let request = plan.selection.request();
+        resolve::resolve(object, &granted.key, granted.account, &plan.project, request, context).await
+    };
+    let mut resolution = ask(&granted).await?;
+    let age = evaluate::age(granted.rotated_at, Time::now()).unwrap_or_default();
+    if resolution == Resolution::KeyRejected && age >= evaluate::YOUNG {
+        granted = apply::renew(object, plan, granted.account, context).await?;
+        resolution = ask(&granted).await?;
+    }
+    let status = SecretBindingStatus {
+        service_account_id: Some(granted.account.to_string()),
+        key_secret_name: Some(key_secret_name(&object.name_any())),
+        key_rotated_at: Some(KubeTime(granted.rotated_at.timestamp())),
+        ..SecretBindingStatus::default()
+    };
+    Ok(status::outcome(status, &plan.selection, &resolution))
+}
+
+fn refused(object: &SecretBinding, refusal: Refusal, rights: Rights) -> Outcome<SecretBindingStatus> {
+    let mut status = object.status.clone().unwrap_or_default();
+    let (reason, message) = (refusal.reason, refusal.message.clone());
+    if rights == Rights::Revoke {
+        status.secrets.clear();
+    }
+    let mut outcome = refusal.outcome(status);
+    if rights == Rights::Revoke {
+        let unknown = "the binding may not read";
+        outcome
+            .conditions
+            .push(Wanted::new(status::ACCESS_GRANTED, Status::False, reason, message));
+        outcome
+            .conditions
+            .push(Wanted::new(status::SECRETS_RESOLVED, Status::Unknown, reason, unknown));
+    }
+    outcome
+}

@@ -1,0 +1,168 @@
+//! What the server says about a binding's secrets, asked with the binding's own key: names and versions, never values.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::ResourceExt;
+use sealpod_client::{BuildError, Error as ServerError, Fetched};
+use sealpod_core::wire::bundle::{Bundle, BundleRequest};
+use sealpod_core::{SecretText, Time};
+use sealpod_crds::SecretBinding;
+use uuid::Uuid;
+
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+
+/// What was asked last and what came, and keys that are made but not stored yet; by the binding's UID.
+#[derive(Debug, Default)]
+pub struct Resolutions(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    answers: HashMap<String, Answer>,
+    minted: HashMap<String, Minted>,
+}
+
+#[derive(Debug, Clone)]
+struct Answer {
+    question: Question,
+    etag: String,
+    known: Arc<Known>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    account: Uuid,
+    project: String,
+    environment: String,
+    request: BundleRequest,
+}
+
+/// A key whose way into the Secret failed. Kept in memory and used by the next try, because each new key pushes out
+/// the oldest that still works.
+#[derive(Debug, Clone)]
+pub struct Minted {
+    pub account: Uuid,
+    pub key: SecretText,
+    pub at: Time,
+}
+
+/// The state of the secrets of one binding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Versions by name.
+    pub secrets: BTreeMap<String, u64>,
+    pub missing: BTreeSet<String>,
+    pub denied: BTreeSet<String>,
+}
+
+impl Known {
+    pub fn names(&self) -> Vec<&str> {
+        self.secrets.keys().map(String::as_str).collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    Known(Arc<Known>),
+    /// The server does not take the key.
+    KeyRejected,
+    /// The key is good and may read nothing here.
+    Denied,
+}
+
+impl Resolutions {
+    pub fn forget(&self, uid: &str) {
+        let mut state = self.state();
+        state.answers.remove(uid);
+        state.minted.remove(uid);
+    }
+
+    pub fn keep_minted(&self, uid: &str, minted: Minted) {
+        self.state().minted.insert(uid.to_owned(), minted);
+    }
+
+    pub fn minted(&self, uid: &str, account: Uuid) -> Option<Minted> {
+        self.state()
+            .minted
+            .get(uid)
+            .filter(|minted| minted.account == account)
+            .cloned()
+    }
+
+    pub fn stored(&self, uid: &str) {
+        self.state().minted.remove(uid);
+    }
+
+    fn answer(&self, uid: &str, question: &Question) -> Option<Answer> {
+        self.state()
+            .answers
+            .get(uid)
+            .filter(|answer| answer.question == *question)
+            .cloned()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks. An unchanged state costs the server no audit entry: it is asked with the `ETag` of the last answer.
+pub async fn resolve(
+    object: &SecretBinding,
+    key: &SecretText,
+    account: Uuid,
+    project: &str,
+    request: BundleRequest,
+    context: &Context,
+) -> Result<Resolution, Error> {
+    let client = match context.server.with_key(key.clone()) {
+        Ok(client) => client,
+        // Somebody edited the key into what no header can carry.
+        Err(BuildError::Credential) => return Ok(Resolution::KeyRejected),
+        Err(_) => return Err(Error::Raced("the connection to the server cannot be set up")),
+    };
+    let uid = object.uid().unwrap_or_default();
+    let question = Question {
+        account,
+        project: project.to_owned(),
+        environment: object.spec.environment.clone(),
+        request,
+    };
+    let before = context.resolutions.answer(&uid, &question);
+    let etag = before.as_ref().map(|answer| answer.etag.as_str());
+    let organization = client.org(context.server.organization());
+    let fetched = organization
+        .bundle(project, &question.environment, &question.request, etag)
+        .await;
+    match (fetched, before) {
+        (Ok(Fetched::NotModified), Some(answer)) => Ok(Resolution::Known(answer.known)),
+        (Ok(Fetched::NotModified), None) => Err(Error::Raced("the server says that nothing has changed")),
+        (Ok(Fetched::Bundle(bundle)), _) => {
+            let known = Arc::new(known(&bundle));
+            let answer = Answer {
+                question,
+                etag: bundle.etag.clone(),
+                known: Arc::clone(&known),
+            };
+            context.resolutions.state().answers.insert(uid, answer);
+            Ok(Resolution::Known(known))
+        }
+        (Err(ServerError::Unauthorized(_)), _) => Ok(Resolution::KeyRejected),
+        (Err(ServerError::Forbidden(_)), _) => Ok(Resolution::Denied),
+        (Err(error), _) => Err(Error::server("asking for the state of the secrets")(error)),
+    }
+}
+
+fn known(bundle: &Bundle) -> Known {
+    Known {
+        secrets: bundle
+            .secrets
+            .iter()
+            .map(|(name, secret)| (name.clone(), secret.version))
+            .collect(),
+        missing: bundle.missing.iter().cloned().collect(),
+        denied: bundle.denied.iter().cloned().collect(),
+    }
+}

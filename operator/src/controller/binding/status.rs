@@ -1,0 +1,295 @@
+//! What a SecretBinding shows once it may read: pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sealpod_crds::{SecretBindingStatus, SecretState, SecretStatus};
+
+use super::resolve::{Known, Resolution};
+use super::selection::Selection;
+use crate::controller::conditions::{READY, Status, Wanted};
+use crate::controller::kind::Outcome;
+use crate::controller::retries::Again;
+use crate::controller::verdict::reasons;
+
+pub const ACCESS_GRANTED: &str = "AccessGranted";
+pub const SECRETS_RESOLVED: &str = "SecretsResolved";
+pub const KEY_FRESH: &str = "KeyFresh";
+
+/// Most secrets in a status, which is kept in etcd.
+const MAX_SHOWN: usize = 500;
+/// Most names in a message.
+const MAX_NAMED: usize = 5;
+
+/// `status` is that of account and Secret; the secrets and all conditions are added.
+pub fn outcome(
+    mut status: SecretBindingStatus,
+    selection: &Selection,
+    resolution: &Resolution,
+) -> Outcome<SecretBindingStatus> {
+    let granted = Wanted::new(
+        ACCESS_GRANTED,
+        Status::True,
+        "Granted",
+        "the binding's key may read what the spec names",
+    );
+    let fresh = match resolution {
+        Resolution::KeyRejected => {
+            let message = "the server does not take the binding's key; a new one follows within a minute";
+            Wanted::new(KEY_FRESH, Status::False, reasons::KEY_REJECTED, message)
+        }
+        Resolution::Known(_) | Resolution::Denied => Wanted::new(
+            KEY_FRESH,
+            Status::True,
+            "Fresh",
+            "the key works and is not due for rotation",
+        ),
+    };
+    let resolved = match resolution {
+        Resolution::Known(known) => {
+            status.secrets = secrets(known, selection);
+            resolved(known, selection)
+        }
+        Resolution::Denied => {
+            let message = "the binding's key may read nothing of the environment yet";
+            Wanted::new(SECRETS_RESOLVED, Status::False, reasons::SECRETS_DENIED, message)
+        }
+        Resolution::KeyRejected => {
+            let message = "nothing can be asked without a key that works";
+            Wanted::new(SECRETS_RESOLVED, Status::Unknown, reasons::KEY_REJECTED, message)
+        }
+    };
+    // Secrets that only lack a path are told by their own condition; the others are delivered.
+    let blocking = [&fresh, &resolved]
+        .into_iter()
+        .find(|c| c.status != Status::True && c.reason != reasons::NEEDS_PATH);
+    let ready = match blocking {
+        Some(condition) => Wanted::new(READY, Status::False, condition.reason, condition.message.clone()),
+        None => Wanted::ready(resolved.message.clone()),
+    };
+    let again = if blocking.is_some() {
+        Again::Waiting
+    } else {
+        Again::Settled
+    };
+    Outcome {
+        status,
+        conditions: vec![ready, granted, resolved, fresh],
+        again,
+    }
+}
+
+fn secrets(known: &Known, selection: &Selection) -> Vec<SecretStatus> {
+    let files = selection.files(&known.names());
+    let mut states: BTreeMap<&str, (Option<i64>, SecretState)> = BTreeMap::new();
+    for (name, version) in &known.secrets {
+        let state = if files.needs_path.contains(name) {
+            SecretState::NeedsPath
+        } else {
+            SecretState::Active
+        };
+        states.insert(name, (i64::try_from(*version).ok(), state));
+    }
+    for (name, _) in selection.names() {
+        // What the server does not mention at all is not there.
+        states.entry(name).or_insert((None, SecretState::Missing));
+    }
+    for name in &known.missing {
+        states.insert(name, (None, SecretState::Missing));
+    }
+    for name in &known.denied {
+        states.insert(name, (None, SecretState::Denied));
+    }
+    let shown = states.into_iter().take(MAX_SHOWN);
+    shown
+        .map(|(name, (version, state))| SecretStatus {
+            name: name.to_owned(),
+            version,
+            state,
+        })
+        .collect()
+}
+
+fn resolved(known: &Known, selection: &Selection) -> Wanted {
+    let no = |reason, message| Wanted::new(SECRETS_RESOLVED, Status::False, reason, message);
+    let files = selection.files(&known.names());
+    if let Some((one, other, path)) = files.collision {
+        let message = format!("`{one}` and `{other}` would both be written to `{path}`: give one of them another path");
+        return no(reasons::PATH_COLLISION, message);
+    }
+    let required = || {
+        selection
+            .names()
+            .filter(|(_, optional)| !optional)
+            .map(|(name, _)| name)
+    };
+    let denied: Vec<_> = required().filter(|name| known.denied.contains(*name)).collect();
+    if !denied.is_empty() {
+        return no(
+            reasons::SECRETS_DENIED,
+            format!("the binding's key may not read {} yet", named(&denied)),
+        );
+    }
+    let missing: Vec<_> = required().filter(|name| !known.secrets.contains_key(*name)).collect();
+    if !missing.is_empty() {
+        let message = format!(
+            "no active version of {}: set a value, or make it optional",
+            named(&missing)
+        );
+        return no(reasons::SECRETS_MISSING, message);
+    }
+    let matched = |pattern: &sealpod_core::Pattern| known.secrets.keys().any(|name| pattern.matches(name));
+    if let Some(pattern) = selection.required_patterns().find(|pattern| !matched(pattern)) {
+        let message = format!("no secret with an active version matches `{pattern}`: set one, or make it optional");
+        return no(reasons::SECRETS_MISSING, message);
+    }
+    if !files.needs_path.is_empty() {
+        let names: Vec<_> = files.needs_path.iter().map(String::as_str).collect();
+        let message = format!(
+            "{} left out, whose names are no file names: give them a path in spec.secrets",
+            named(&names)
+        );
+        return no(reasons::NEEDS_PATH, message);
+    }
+    let message = match known.secrets.len() {
+        1 => "1 secret is delivered".to_owned(),
+        count => format!("{count} secrets are delivered"),
+    };
+    Wanted::new(SECRETS_RESOLVED, Status::True, "Resolved", message)
+}
+
+fn named(names: &[&str]) -> String {
+    let mut text = names
+        .iter()
+        .take(MAX_NAMED)
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > MAX_NAMED {
+        let _ = write!(text, " and {} more", names.len() - MAX_NAMED);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn selection(secrets: &Value) -> Selection {
+        let spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod", "secrets": secrets});
+        Selection::parse(&serde_json::from_value(spec).unwrap()).unwrap()
+    }
+
+    fn known(secrets: &[(&str, u64)], missing: &[&str], denied: &[&str]) -> Resolution {
+        Resolution::Known(Arc::new(Known {
+            secrets: secrets
+                .iter()
+                .map(|(name, version)| ((*name).to_owned(), *version))
+                .collect(),
+            missing: missing.iter().map(|name| (*name).to_owned()).collect(),
+            denied: denied.iter().map(|name| (*name).to_owned()).collect(),
+        }))
+    }
+
+    fn of(selection: &Selection, resolution: &Resolution) -> Outcome<SecretBindingStatus> {
+        outcome(SecretBindingStatus::default(), selection, resolution)
+    }
+
+    fn condition<'a>(outcome: &'a Outcome<SecretBindingStatus>, kind: &str) -> &'a Wanted {
+        outcome.conditions.iter().find(|c| c.kind == kind).unwrap()
+    }
+
+    #[test]
+    fn ready_means_that_every_required_secret_is_delivered() {
+        let a_and_b = selection(&json!([{"name": "a"}, {"name": "b", "optional": true}]));
+        let pattern = selection(&json!([{"pattern": "tls-*", "optional": false}]));
+        let all = Selection(None);
+        for (selection, resolution, ready, reason) in [
+            (&a_and_b, known(&[("a", 1), ("b", 2)], &[], &[]), Status::True, "Synced"),
+            (&a_and_b, known(&[("a", 1)], &["b"], &[]), Status::True, "Synced"),
+            (
+                &a_and_b,
+                known(&[("b", 1)], &["a"], &[]),
+                Status::False,
+                reasons::SECRETS_MISSING,
+            ),
+            (
+                &a_and_b,
+                known(&[("b", 1)], &[], &["a"]),
+                Status::False,
+                reasons::SECRETS_DENIED,
+            ),
+            (&a_and_b, known(&[], &[], &[]), Status::False, reasons::SECRETS_MISSING),
+            (&pattern, known(&[("tls-key", 1)], &[], &[]), Status::True, "Synced"),
+            (
+                &pattern,
+                known(&[("other", 1)], &[], &[]),
+                Status::False,
+                reasons::SECRETS_MISSING,
+            ),
+            (&all, known(&[], &[], &[]), Status::True, "Synced"),
+            (&all, known(&[("a/b", 1)], &[], &[]), Status::True, "Synced"),
+            (&all, Resolution::Denied, Status::False, reasons::SECRETS_DENIED),
+            (&all, Resolution::KeyRejected, Status::False, reasons::KEY_REJECTED),
+        ] {
+            let outcome = of(selection, &resolution);
+            let condition = condition(&outcome, READY);
+            assert_eq!((condition.status, condition.reason), (ready, reason), "{resolution:?}");
+            assert_eq!(outcome.again == Again::Settled, ready == Status::True);
+        }
+    }
+
+    #[test]
+    fn a_secret_without_a_file_name_is_told_but_does_not_block_the_others() {
+        let outcome = of(&Selection(None), &known(&[("a", 3), ("b/c", 1)], &[], &[]));
+        let resolved = condition(&outcome, SECRETS_RESOLVED);
+        assert_eq!((resolved.status, resolved.reason), (Status::False, reasons::NEEDS_PATH));
+        assert!(resolved.message.contains("`b/c`"), "{}", resolved.message);
+        let states: Vec<_> = outcome
+            .status
+            .secrets
+            .iter()
+            .map(|s| (s.name.as_str(), s.version, s.state))
+            .collect();
+        assert_eq!(
+            states,
+            [
+                ("a", Some(3), SecretState::Active),
+                ("b/c", Some(1), SecretState::NeedsPath)
+            ]
+        );
+    }
+
+    #[test]
+    fn every_named_secret_has_a_state() {
+        let selection = selection(&json!([{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}]));
+        let outcome = of(&selection, &known(&[("a", 1)], &["b"], &["c"]));
+        let states: Vec<_> = outcome.status.secrets.iter().map(|s| s.state).collect();
+        assert_eq!(
+            states,
+            [
+                SecretState::Active,
+                SecretState::Missing,
+                SecretState::Denied,
+                SecretState::Missing
+            ]
+        );
+    }
+
+    #[test]
+    fn messages_and_lists_stay_short() {
+        let names: Vec<_> = (0..600).map(|n| json!({"name": format!("k{n}")})).collect();
+        let outcome = of(&selection(&json!(names)), &known(&[], &[], &[]));
+        assert_eq!(outcome.status.secrets.len(), MAX_SHOWN);
+        assert!(condition(&outcome, READY).message.contains("`k4` and 595 more"));
+    }
+
+    #[test]
+    fn two_keys_on_one_path_are_not_ready() {
+        let selection = selection(&json!([{"pattern": "db-*"}, {"pattern": "*-password"}]));
+        let outcome = of(&selection, &known(&[("db-password", 1)], &[], &[]));
+        assert_eq!(condition(&outcome, READY).reason, reasons::PATH_COLLISION);
+    }
+}

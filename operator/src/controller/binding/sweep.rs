@@ -1,0 +1,108 @@
+//! Accounts whose binding is gone: left behind when a finalizer was let go, or removed by force, while the server was
+//! away.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use sealpod_core::kubernetes::service_account_name;
+use sealpod_core::wire::org::ServiceAccount;
+use sealpod_crds::SecretBinding;
+
+use super::apply::revoke_account;
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+
+const INTERVAL: Duration = Duration::from_mins(10);
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Sweeps at once and then every ten minutes.
+pub async fn run(context: Arc<Context>) {
+    loop {
+        let pause = match sweep(&context).await {
+            Ok(()) => INTERVAL,
+            Err(error) => {
+                tracing::warn!(%error, "accounts without a binding could not be looked for");
+                RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The accounts are listed before the bindings: an account that is made in between belongs to a binding that the
+/// second list has, or is not in the first.
+async fn sweep(context: &Context) -> Result<(), Error> {
+    let client = context.server.admin();
+    let accounts = client.org(context.server.organization()).service_accounts(None).await;
+    let accounts = accounts.map_err(Error::server("listing the service accounts"))?;
+    // Without a resource version the list is a quorum read, never a cache's.
+    let bindings = Api::<SecretBinding>::all(context.kube.clone())
+        .list(&ListParams::default())
+        .await;
+    let bindings = bindings.map_err(Error::kubernetes("listing the SecretBindings"))?;
+    let names = bindings
+        .iter()
+        .map(|b| (b.namespace().unwrap_or_default(), b.name_any()));
+    for account in orphans(&accounts, &context.cluster_id, names) {
+        revoke_account(&client, account.id, context).await?;
+        tracing::info!(account = account.name, "an account without a SecretBinding is revoked");
+    }
+    Ok(())
+}
+
+/// The accounts of this cluster that belong to none of these bindings.
+fn orphans<'a>(
+    accounts: &'a [ServiceAccount],
+    cluster_id: &str,
+    bindings: impl Iterator<Item = (String, String)>,
+) -> impl Iterator<Item = &'a ServiceAccount> {
+    let wanted: HashSet<_> = bindings
+        .map(|(ns, name)| service_account_name(cluster_id, &ns, &name))
+        .collect();
+    let prefix = format!("k8s/{cluster_id}/");
+    accounts
+        .iter()
+        .filter(move |account| account.name.starts_with(&prefix) && !wanted.contains(&account.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sealpod_core::Time;
+    use uuid::Uuid;
+
+    fn account(name: &str) -> ServiceAccount {
+        ServiceAccount {
+            id: Uuid::nil(),
+            name: name.to_owned(),
+            project: None,
+            key_prefix: String::new(),
+            expires_at: None,
+            labels: sealpod_core::wire::Labels::new(),
+            created_at: Time::from_microseconds(0).unwrap(),
+            last_used_at: None,
+        }
+    }
+
+    #[test]
+    fn only_accounts_of_this_cluster_without_a_binding_are_orphans() {
+        let accounts: Vec<_> = [
+            "k8s/c1/shop/db",
+            "k8s/c1/shop/gone",
+            "k8s/c10/shop/db",
+            "k8s/c2/shop/db",
+            "ci",
+            "k8s/c1",
+        ]
+        .map(account)
+        .into();
+        let bindings = [("shop".to_owned(), "db".to_owned())];
+        let found: Vec<_> = orphans(&accounts, "c1", bindings.into_iter())
+            .map(|a| a.name.as_str())
+            .collect();
+        assert_eq!(found, ["k8s/c1/shop/gone"]);
+    }
+}

@@ -1,0 +1,45 @@
+//! What every reconciliation needs.
+
+use kube::Client;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::Store;
+use sealpod_core::kubernetes;
+use sealpod_crds::Environment;
+
+use super::binding::Resolutions;
+use super::metrics::Metrics;
+use super::namespace;
+use super::retries::Retries;
+use super::server::Server;
+
+pub struct Context {
+    pub kube: Client,
+    pub server: Server,
+    /// Name of this cluster in everything that is made on the server.
+    pub cluster_id: String,
+    pub recorder: Recorder,
+    pub metrics: Metrics,
+    pub retries: Retries,
+    /// All Environments, to find two that claim one slug.
+    pub environments: Store<Environment>,
+    /// What the server last said about each binding's secrets, names and versions only.
+    pub resolutions: Resolutions,
+}
+
+impl Context {
+    /// The owner label of the Application of this name.
+    pub fn application_owner(&self, namespace: &namespace::Observed, name: &str) -> String {
+        kubernetes::owner(&self.cluster_id, &namespace.name, &namespace.uid, name)
+    }
+
+    /// The owner label of the Environment of this name. An Application may have the same name, and makes environments
+    /// too, so the kind is part of it; no object's name can hold a slash.
+    pub fn environment_owner(&self, namespace: &namespace::Observed, name: &str) -> String {
+        self.application_owner(namespace, &format!("environments/{name}"))
+    }
+
+    /// The owner label of the service account of the SecretBinding of this name.
+    pub fn binding_owner(&self, namespace: &namespace::Observed, name: &str) -> String {
+        self.application_owner(namespace, &format!("secretbindings/{name}"))
+    }
+}

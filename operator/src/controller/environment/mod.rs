@@ -1,0 +1,43 @@
+//! Environment: one environment of an application that an Application of the same namespace made.
+
+mod apply;
+mod evaluate;
+mod observe;
+
+use sealpod_crds::{Environment, EnvironmentStatus};
+
+use super::conditions::Wanted;
+use super::context::Context;
+use super::error::Error;
+use super::kind::{Kind, Outcome};
+use super::retries::Again;
+use super::verdict::Verdict;
+
+impl Kind for Environment {
+    const NAME: &'static str = "Environment";
+
+    async fn reconcile(object: &Self, context: &Context) -> Result<Outcome<EnvironmentStatus>, Error> {
+        let observed = observe::observe(object, context).await?;
+        match evaluate::evaluate(object, &observed, context.server.url()) {
+            Verdict::Proceed(plan) => {
+                let environment = apply::apply(object, plan, observed, context).await?;
+                Ok(Outcome {
+                    status: EnvironmentStatus {
+                        slug: Some(environment.slug),
+                        id: Some(environment.id.to_string()),
+                        ..EnvironmentStatus::default()
+                    },
+                    conditions: vec![Wanted::ready("the server has it")],
+                    again: Again::Settled,
+                })
+            }
+            Verdict::Refuse(refusal) => Ok(refusal.outcome(EnvironmentStatus::default())),
+            Verdict::Wait => Ok(Outcome::unchanged(object)),
+        }
+    }
+
+    async fn clean_up(object: &Self, context: &Context) -> Result<(), Error> {
+        let observed = observe::observe(object, context).await?;
+        apply::clean_up(object, evaluate::clean_up(object, &observed), &observed, context).await
+    }
+}

@@ -1,0 +1,252 @@
+//! What the reconciliations of all kinds have in common: the finalizer, the status, events, and when to come again.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::object::HasStatus;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event as KubeEvent, EventType};
+use kube::runtime::finalizer::{self, Event, finalizer};
+use kube::{Api, Resource, ResourceExt};
+use sealpod_core::kubernetes::{FIELD_MANAGER, FINALIZER};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::conditions::{self, READY, Status, Wanted, shorten};
+use super::context::Context;
+use super::error::{Class, Error};
+use super::retries::Again;
+
+/// How long and how often a deletion tries to clean up on the server before it lets the object go. Both have to be
+/// used up: an operator that was itself away for an hour still tries.
+const PATIENCE: Duration = Duration::from_mins(1);
+const TRIES: u32 = 4;
+/// Failures in a row after which an object that was ready no longer counts as such.
+const FAILURES_SHOWN: u32 = 4;
+/// Limit of the Kubernetes API for an event's note, in bytes.
+const MAX_NOTE: usize = 1_000;
+
+/// A kind that this controller brings to the server.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasStatus<Status: StatusOf>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    const NAME: &'static str;
+
+    /// Makes the server as the object says.
+    fn reconcile(object: &Self, context: &Context)
+    -> impl Future<Output = Result<Outcome<Self::Status>, Error>> + Send;
+
+    /// Takes back what the object made on the server.
+    fn clean_up(object: &Self, context: &Context) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// A status with the fields that every kind has.
+pub trait StatusOf: Clone + Debug + Default + PartialEq + Serialize + Send + Sync {
+    fn conditions(&self) -> &[Condition];
+    fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>);
+}
+
+macro_rules! status_of {
+    ($($status:ty),*) => {$(
+        impl StatusOf for $status {
+            fn conditions(&self) -> &[Condition] {
+                &self.conditions
+            }
+
+            fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>) {
+                self.conditions = conditions;
+                self.observed_generation = generation;
+            }
+        }
+    )*};
+}
+
+status_of!(
+    sealpod_crds::ApplicationStatus,
+    sealpod_crds::EnvironmentStatus,
+    sealpod_crds::SecretBindingStatus
+);
+
+/// What a reconciliation found out.
+#[derive(Debug)]
+pub struct Outcome<S> {
+    /// The status without its conditions.
+    pub status: S,
+    pub conditions: Vec<Wanted>,
+    pub again: Again,
+}
+
+/// One reconciliation of any kind.
+pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let uid = object.uid().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
+    let result = finalizer(&api, FINALIZER, Arc::clone(&object), |event| async {
+        match event {
+            Event::Apply(object) => apply(&api, &*object, &context).await,
+            Event::Cleanup(object) => clean_up(&*object, &context).await,
+        }
+    })
+    .await
+    .map_err(|error| match error {
+        finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error,
+        finalizer::Error::AddFinalizer(error) => Error::kubernetes("adding the finalizer")(error),
+        finalizer::Error::RemoveFinalizer(error) => Error::kubernetes("removing the finalizer")(error),
+        finalizer::Error::UnnamedObject | finalizer::Error::InvalidFinalizer => {
+            Error::Raced("the object has no name, or the finalizer no valid one")
+        }
+    });
+    context.metrics.reconciled(K::NAME, result.is_ok(), started.elapsed());
+    if result.is_ok() {
+        context.retries.succeeded(&uid);
+    }
+    result
+}
+
+/// What follows from a failure; called by the queue with every error of [`reconcile`].
+#[expect(clippy::needless_pass_by_value, reason = "the queue's signature")]
+pub fn after_failure<K: Kind>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
+    let (_, backoff) = context.retries.failed(&object.uid().unwrap_or_default());
+    Action::requeue(match error.class() {
+        Class::Permanent => Again::Stuck.delay(),
+        Class::Transient => backoff.max(error.retry_after().unwrap_or_default()),
+    })
+}
+
+async fn apply<K: Kind>(api: &Api<K>, object: &K, context: &Context) -> Result<Action, Error> {
+    match K::reconcile(object, context).await {
+        Ok(Outcome {
+            status,
+            conditions,
+            again,
+        }) => {
+            write_status(api, object, status, &conditions, context).await?;
+            Ok(Action::requeue(again.delay()))
+        }
+        Err(error) => {
+            show_failure(api, object, &error, context).await;
+            Err(error)
+        }
+    }
+}
+
+/// Puts a failure into the conditions. One that may pass by itself says nothing about an object that was ready, until
+/// it has not passed for a while; and then not that the object is not ready, only that nobody knows.
+async fn show_failure<K: Kind>(api: &Api<K>, object: &K, error: &Error, context: &Context) {
+    let old = object.status().cloned().unwrap_or_default();
+    let was_ready = conditions::find(old.conditions(), READY).is_some_and(|c| c.status == Status::True.as_str());
+    let lasting = context.retries.count(&object.uid().unwrap_or_default()) + 1 >= FAILURES_SHOWN;
+    let (reason, message) = error.summary();
+    let wanted = match error.class() {
+        Class::Permanent => Wanted::new(READY, Status::False, reason, message),
+        Class::Transient if !was_ready || lasting => Wanted::new(READY, Status::Unknown, reason, message),
+        Class::Transient => return,
+    };
+    if let Err(error) = write_status(api, object, old, &[wanted], context).await {
+        tracing::debug!(%error, "the failure could not be shown in the status");
+    }
+}
+
+/// Writes the status if it differs, and tells of a change of `Ready` by an event. Conditions that are not in `wanted`
+/// stay as they are in `status`.
+async fn write_status<K: Kind>(
+    api: &Api<K>,
+    object: &K,
+    mut status: K::Status,
+    wanted: &[Wanted],
+    context: &Context,
+) -> Result<(), Error> {
+    let old = object.status();
+    let shown = old.map(StatusOf::conditions).unwrap_or_default();
+    let generation = object.meta().generation;
+    let mut merged = conditions::merge(shown, wanted, generation, Timestamp::now());
+    merged.extend(
+        status
+            .conditions()
+            .iter()
+            .filter(|c| !wanted.iter().any(|w| w.kind == c.type_))
+            .cloned(),
+    );
+    status.set(merged, generation);
+    if old == Some(&status) {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        // With the UID, a status never lands on an object that was made again under the same name.
+        "metadata": {"name": object.name_any(), "uid": object.uid()},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api
+        .patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch))
+        .await;
+    written.map_err(Error::kubernetes("writing the status"))?;
+    let ready = |conditions| conditions::find(conditions, READY).map(|c| (c.status.clone(), c.reason.clone()));
+    if ready(shown) != ready(status.conditions())
+        && let Some(now) = conditions::find(status.conditions(), READY)
+    {
+        let kind = if now.status == Status::True.as_str() {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        };
+        publish(object, context, kind, &now.reason, &now.message).await;
+    }
+    Ok(())
+}
+
+async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Error> {
+    let Err(error) = K::clean_up(object, context).await else {
+        return Ok(Action::await_change());
+    };
+    let since = object.meta().deletion_timestamp.as_ref().map(|time| time.0);
+    let waited = since.and_then(|time| Duration::try_from(Timestamp::now().duration_since(time)).ok());
+    let tries = context.retries.count(&object.uid().unwrap_or_default()) + 1;
+    if tries < TRIES || waited.unwrap_or_default() < PATIENCE {
+        return Err(error);
+    }
+    let (_, message) = error.summary();
+    tracing::warn!(kind = K::NAME, object = %name(object), %error, "deleted without cleaning up on the server");
+    let note = format!("deleted without cleaning up on the server, after {tries} tries: {message}");
+    publish(object, context, EventType::Warning, "ServerNotCleanedUp", &note).await;
+    Ok(Action::await_change())
+}
+
+/// An event is best effort: a namespace that goes takes none any more.
+async fn publish<K: Kind>(object: &K, context: &Context, type_: EventType, reason: &str, note: &str) {
+    let event = KubeEvent {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(shorten(note, MAX_NOTE).to_owned()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
+        tracing::debug!(
+            error = super::error::describe(&error),
+            "an event could not be published"
+        );
+    }
+}
+
+/// `namespace/name`, for the log.
+pub fn name<K: Resource>(object: &K) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}

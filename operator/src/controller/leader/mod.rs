@@ -1,0 +1,146 @@
+//! Leader election by a Lease: one replica works, the others wait.
+//!
+//! Two rules make it safe. Every write carries the `resourceVersion` that was read, so of two candidates one gets a
+//! conflict. And no clock is compared with another machine's: a lease has expired when *this* process has watched the
+//! record stay unchanged for its duration. A holder whose renewals fail gives up before any other may take over, and
+//! giving up means that the process ends: work that goes on without the lease would be done twice.
+
+mod election;
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::describe;
+use election::{Election, Step};
+
+/// Name of the Lease in the operator's namespace.
+pub const LEASE: &str = "sealpod-controller";
+/// How long others wait after the last change of the record.
+const DURATION: Duration = Duration::from_secs(15);
+/// How long after its last success a holder gives up.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two attempts.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The lease is gone; the process must end at once.
+#[derive(Debug, thiserror::Error)]
+#[error("the lease {LEASE} is lost ({0}); ending, so that no two replicas work at once")]
+pub struct Lost(String);
+
+/// A candidate, and after [`Leader::acquire`] the holder.
+pub struct Leader {
+    api: Api<Lease>,
+    election: Election,
+    /// When the request was sent that last wrote our name into the record.
+    renewed: Instant,
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Held,
+    /// Another holds it.
+    Refused(String),
+    /// Nobody knows: the API could not be asked.
+    Failed(String),
+}
+
+impl Leader {
+    pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            election: Election::new(identity, DURATION),
+            renewed: Instant::now(),
+        }
+    }
+
+    /// Waits until this process holds the lease; `None` if it is stopped before.
+    pub async fn acquire(mut self, stop: &CancellationToken) -> Option<Self> {
+        let mut told = String::new();
+        loop {
+            match self.attempt(RENEW_DEADLINE).await {
+                Attempt::Held => return Some(self),
+                Attempt::Refused(why) | Attempt::Failed(why) => {
+                    if why != told {
+                        tracing::info!(lease = LEASE, "waiting for the lease: {why}");
+                        told = why;
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Renews until that fails for good.
+    pub async fn hold(&mut self) -> Lost {
+        loop {
+            tokio::time::sleep(RETRY.min(self.left())).await;
+            match self.attempt(self.left()).await {
+                Attempt::Held => {}
+                Attempt::Refused(why) => return Lost(why),
+                Attempt::Failed(why) if self.left().is_zero() => return Lost(why),
+                Attempt::Failed(why) => tracing::warn!(lease = LEASE, "the lease was not renewed: {why}"),
+            }
+        }
+    }
+
+    /// Lets the next candidate take over at once. Best effort: without it, that takes the lease's duration.
+    pub async fn release(self) {
+        let released = tokio::time::timeout(RETRY, async {
+            let lease = self.api.get_opt(LEASE).await.ok()??;
+            let lease = self.election.released(lease, MicroTime(Timestamp::now()))?;
+            self.api.replace(LEASE, &PostParams::default(), &lease).await.ok()
+        });
+        if !matches!(released.await, Ok(Some(_))) {
+            tracing::warn!(lease = LEASE, "the lease was not released; it will expire");
+        }
+    }
+
+    /// How long this process may go on without a renewal.
+    fn left(&self) -> Duration {
+        RENEW_DEADLINE.saturating_sub(self.renewed.elapsed())
+    }
+
+    async fn attempt(&mut self, deadline: Duration) -> Attempt {
+        let sent = Instant::now();
+        match tokio::time::timeout(deadline, self.try_once()).await {
+            Ok(Ok(attempt)) => {
+                if matches!(attempt, Attempt::Held) {
+                    // The record counts from when the request was sent, not from when its answer came.
+                    self.renewed = sent;
+                }
+                attempt
+            }
+            Ok(Err(error)) => Attempt::Failed(describe(&error)),
+            Err(_) => Attempt::Failed("the Kubernetes API does not answer".to_owned()),
+        }
+    }
+
+    async fn try_once(&mut self) -> kube::Result<Attempt> {
+        let lease = self.api.get_opt(LEASE).await?;
+        let parameters = PostParams::default();
+        let now = MicroTime(Timestamp::now());
+        let written = match self.election.step(lease, Instant::now(), now) {
+            Step::Wait { holder } => return Ok(Attempt::Refused(format!("{holder} holds it"))),
+            Step::Create(lease) => self.api.create(&parameters, &lease).await,
+            Step::Replace(lease) => self.api.replace(LEASE, &parameters, &lease).await,
+        };
+        match written {
+            Ok(_) => Ok(Attempt::Held),
+            // Somebody was faster; who, the next look says.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                Ok(Attempt::Failed("another replica wrote the lease first".to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! When to look at an object again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sealpod_client::backoff::Backoff;
+
+/// How long after a reconciliation the next one comes without any event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// All is as it should be; changes on the server are found within a minute.
+    Settled,
+    /// Something on the server or in the cluster has to appear first.
+    Waiting,
+    /// Only a change of the object helps; the look is for the case that its event was lost.
+    Stuck,
+}
+
+/// Ceilings of the delays after failures.
+const BASE: Duration = Duration::from_millis(500);
+const CAP: Duration = Duration::from_mins(1);
+/// A delay drawn from nearly nothing would be no delay.
+const FLOOR: Duration = Duration::from_millis(100);
+
+/// Failures by the UID of the object.
+#[derive(Debug, Default)]
+pub struct Retries(Mutex<HashMap<String, Backoff>>);
+
+impl Retries {
+    /// Counts one more failure: how many there are now, and how long to wait.
+    pub fn failed(&self, uid: &str) -> (u32, Duration) {
+        let mut objects = self.objects();
+        let backoff = objects.entry(uid.to_owned()).or_insert_with(|| Backoff::new(BASE, CAP));
+        let delay = backoff.next_delay().max(FLOOR);
+        (backoff.failures(), delay)
+    }
+
+    /// Failures since the last success.
+    pub fn count(&self, uid: &str) -> u32 {
+        self.objects().get(uid).map_or(0, Backoff::failures)
+    }
+
+    pub fn succeeded(&self, uid: &str) {
+        self.objects().remove(uid);
+    }
+
+    fn objects(&self) -> MutexGuard<'_, HashMap<String, Backoff>> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Again {
+    /// The delay, spread by a tenth and more so that objects made together do not stay together.
+    pub fn delay(self) -> Duration {
+        let (longest, low) = match self {
+            Self::Settled => (Duration::from_secs(66), 54.0 / 66.0),
+            Self::Waiting => (Duration::from_secs(10), 0.5),
+            Self::Stuck => (Duration::from_secs(330), 270.0 / 330.0),
+        };
+        Backoff::new(BASE, CAP).jittered(longest, low)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_for_each_object_until_it_succeeds() {
+        let retries = Retries::default();
+        for count in 1..10 {
+            let (failures, delay) = retries.failed("a");
+            assert_eq!(failures, count);
+            assert!((FLOOR..=CAP).contains(&delay));
+        }
+        assert_eq!(retries.failed("b").0, 1);
+        assert_eq!((retries.count("a"), retries.count("c")), (9, 0));
+        retries.succeeded("a");
+        assert_eq!(retries.failed("a").0, 1);
+    }
+
+    #[test]
+    fn looks_come_in_their_time_but_not_together() {
+        for (again, from, to) in [
+            (Again::Settled, 54, 66),
+            (Again::Waiting, 5, 10),
+            (Again::Stuck, 270, 330),
+        ] {
+            let delays: Vec<_> = (0..50).map(|_| again.delay()).collect();
+            let range = Duration::from_secs(from)..=Duration::from_secs(to);
+            assert!(delays.iter().all(|d| range.contains(d)), "{again:?}");
+            assert!(delays.iter().any(|d| *d != delays[0]), "{again:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What an evaluation comes to.
+
+use kube::core::object::HasStatus;
+
+use super::conditions::Wanted;
+use super::kind::Outcome;
+use super::retries::Again;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict<P> {
+    /// Every check passed; this is to be done.
+    Proceed(P),
+    /// The first check that did not pass.
+    Refuse(Refusal),
+    /// Nothing can be done now, and nothing is worth saying.
+    Wait,
+}
+
+/// Why an object cannot be brought to the server: a reason for programs, a message that says what to fix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: &'static str,
+    pub message: String,
+    pub again: Again,
+}
+
+/// The reasons of refusals. They are part of the API: scripts and dashboards match them.
+pub mod reasons {
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    pub const ALREADY_EXISTS: &str = "AlreadyExists";
+    pub const CONFLICT: &str = "Conflict";
+    pub const APPLICATION_NOT_FOUND: &str = "ApplicationNotFound";
+    pub const APPLICATION_NOT_READY: &str = "ApplicationNotReady";
+    pub const ENVIRONMENT_NOT_FOUND: &str = "EnvironmentNotFound";
+    pub const SECRET_NOT_OWNED: &str = "SecretNotOwned";
+    pub const PATH_COLLISION: &str = "PathCollision";
+    pub const SECRETS_MISSING: &str = "SecretsMissing";
+    pub const SECRETS_DENIED: &str = "SecretsDenied";
+    pub const NEEDS_PATH: &str = "NeedsPath";
+    pub const KEY_REJECTED: &str = "KeyRejected";
+}
+
+impl Refusal {
+    /// Only an edit of the object helps.
+    pub fn until_edited(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            again: Again::Stuck,
+        }
+    }
+
+    /// Something else has to change, which no event may tell of.
+    pub fn until_it_appears(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            again: Again::Waiting,
+        }
+    }
+
+    pub fn outcome<S>(self, status: S) -> Outcome<S> {
+        Outcome {
+            status,
+            conditions: vec![Wanted::not_ready(self.reason, self.message)],
+            again: self.again,
+        }
+    }
+}
+
+impl<S: Clone + Default> Outcome<S> {
+    /// Leaves the status as it is.
+    pub fn unchanged<K: HasStatus<Status = S>>(object: &K) -> Self {
+        Self {
+            status: object.status().cloned().unwrap_or_default(),
+            conditions: vec![],
+            again: Again::Waiting,
+        }
+    }
+}
