@@ -1,3 +1,20 @@
+//! The sidecar: reads a bundle, shows it as files in a tmpfs, and waits for the next change. It writes nothing else,
+//! talks to nobody but the api-server, and never ends because that one is away.
+//!
+//! ```text
+//! config ─┐
+//! credentials (key, CA, binding.json) ─> agent: ask ─> selection (pure) ─> publish (atomic swap) ─> hand-over ─> ask …
+//!                                          └─> health: /healthz /readyz /metrics
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod check;
+pub mod commands;
+pub mod config;
+pub mod credentials;
+pub mod handover;
+pub mod health;
+pub mod journal;
 pub mod publish;
 pub mod selection;

@@ -84,6 +84,12 @@ pub struct Finding {
     pub required: bool,
 }
 
+impl Finding {
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+}
+
 /// Names come from the server and go to logs and terminals: they are quoted and escaped.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

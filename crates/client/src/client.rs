@@ -167,6 +167,11 @@ impl Client {
         }
     }
 
+    /// Whether `url` is one that [`Client::builder`] takes.
+    pub fn check_url(url: &str) -> Result<(), BuildError> {
+        base_url(url).map(drop)
+    }
+
     /// The same client, calling for a Kubernetes object, which the server keeps in its audit entries.
     #[must_use]
     pub fn on_behalf(&self, kind: &str, namespace: &str, name: &str) -> Self {

@@ -25,6 +25,8 @@ use zeroize::Zeroizing;
 
 /// Kept free for the hand-over state beside the files, in bytes.
 const RESERVE: u64 = 4 * 4096;
+/// Shortest time between two tries to remove a former generation.
+const RETRY_REMOVE: Duration = Duration::from_secs(1);
 /// The link that is swapped, and the names it and the others are made under.
 const DATA: &str = "..data";
 const DATA_TEMPORARY: &str = "..data_tmp";
@@ -79,7 +81,7 @@ pub struct Published {
     pub lost: Vec<FilePath>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error(
         "the files need {needed} bytes, but the volume takes {usable}: half of its size limit, because a change holds \
@@ -92,6 +94,8 @@ pub enum PublishError {
         path: PathBuf,
         cause: Errno,
     },
+    #[error("cannot write the state beside the files: {0}")]
+    State(std::io::Error),
 }
 
 /// A generation that is no longer shown.
@@ -211,8 +215,14 @@ impl Publisher {
             if first.until > now {
                 return Ok(Some(first.until - now));
             }
-            tree::remove(&self.root, &first.name).map_err(self.failed("remove", &first.name))?;
-            self.former.remove(0);
+            let mut gone = self.former.remove(0);
+            if let Err(cause) = tree::remove(&self.root, &gone.name) {
+                let error = self.failed("remove", &gone.name)(cause);
+                // Not now, then; but neither in a tight loop.
+                gone.until = now + self.grace.max(RETRY_REMOVE);
+                self.former.push(gone);
+                return Err(error);
+            }
         }
         Ok(None)
     }

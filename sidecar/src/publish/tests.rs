@@ -317,7 +317,9 @@ fn an_error_names_the_path_and_what_to_do() {
 fn a_reader_never_sees_half_a_change() {
     const SWAPS: usize = 10_000;
     // A tmpfs, as in a pod, and a grace that a reader on a busy machine does not outsleep.
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
     let mut publisher = Publisher::open(dir.path(), LIMIT, Duration::from_secs(3)).unwrap();
     let content = |n: usize| format!("{n} ").repeat(64);
     let round = |n: usize| FileSet {

@@ -1,0 +1,191 @@
+//! The subcommands, each from configuration to exit code.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sealpod_core::injection::MountedBinding;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, Timing, Until};
+use crate::config::Config;
+use crate::health::{Health, Status};
+use crate::{check, handover};
+
+const USAGE: &str = "usage: sealpod-sidecar <command>
+
+  run    write the files and keep them fresh until SIGTERM
+  init   write the first files and exit
+  wait   exit as soon as the files are there (the startup probe)
+  check  show what would be fetched, and what of it is there
+
+The injector configures it with SEALPOD_SETTINGS; SEALPOD_LOG and SEALPOD_LOG_FORMAT (text|json) say how to log.";
+
+/// What a shell gives for a process that SIGTERM ended. `init` must not exit 0 without files: the app would start.
+const STOPPED: u8 = 143;
+/// How long open work may take after SIGTERM.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How often `wait` looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// Threads that look up the server's address; one look-up is open at a time and binding.
+const BLOCKING_THREADS: usize = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Run,
+    Init,
+    Wait,
+    Check,
+}
+
+impl Command {
+    /// Parses the arguments behind the program's name. The error is a text and an exit code, and not always one:
+    /// `--help`.
+    pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, (&'static str, u8)> {
+        let command = match arguments.next().as_ref().and_then(|argument| argument.to_str()) {
+            Some("run") => Self::Run,
+            Some("init") => Self::Init,
+            Some("wait") => Self::Wait,
+            Some("check") => Self::Check,
+            Some("--help" | "-h" | "help") => return Err((USAGE, 0)),
+            Some("--version" | "-V") => return Err((concat!("sealpod-sidecar ", env!("CARGO_PKG_VERSION")), 0)),
+            _ => return Err((USAGE, 2)),
+        };
+        match arguments.next() {
+            None => Ok(command),
+            Some(_) => Err((USAGE, 2)),
+        }
+    }
+}
+
+/// Says something to whoever started the process, and gives the exit code.
+pub fn tell(text: &str, code: u8) -> ExitCode {
+    // Nobody may be listening; then there is nobody to tell.
+    let _ = match code {
+        0 => writeln!(std::io::stdout(), "{text}"),
+        _ => writeln!(std::io::stderr(), "{text}"),
+    };
+    ExitCode::from(code)
+}
+
+/// Works until SIGTERM.
+pub fn run(config: &Config) -> ExitCode {
+    block_on(async {
+        let shutdown = sealpod_runtime::shutdown::signalled();
+        let port = config.settings.health_port;
+        work(config, Until::Stopped, port, Timing::default(), shutdown).await
+    })
+}
+
+/// Works until everything that pods wait for is there.
+pub fn init(config: &Config) -> ExitCode {
+    block_on(async {
+        let shutdown = sealpod_runtime::shutdown::signalled();
+        work(config, Until::Complete, None, Timing::default(), shutdown).await
+    })
+}
+
+/// The agents of all bindings, and the health port.
+pub async fn work(
+    config: &Config,
+    until: Until,
+    health_port: Option<u16>,
+    timing: Timing,
+    shutdown: CancellationToken,
+) -> ExitCode {
+    let bindings = &config.settings.bindings;
+    let (health, statuses) = Health::new(bindings.iter().map(|binding| binding.name.as_str()));
+    let mut agents = JoinSet::new();
+    for (mounted, status) in bindings.iter().zip(statuses) {
+        match agent(config, mounted, timing, status) {
+            Ok(agent) => agents.spawn(agent.run(until, shutdown.clone())),
+            Err(error) => return tell(&format!("binding {:?}: {error}", mounted.name), 1),
+        };
+    }
+    let serving = health_port.map(|port| tokio::spawn(health.serve(port, shutdown.clone())));
+    let mut done = true;
+    while let Some(ended) = agents.join_next().await {
+        match ended {
+            Ok(complete) => done &= complete,
+            Err(error) => return tell(&format!("an agent failed: {error}"), 1),
+        }
+    }
+    if let Some(serving) = serving {
+        let _ = tokio::time::timeout(DRAIN, serving).await;
+    }
+    match until {
+        Until::Complete if !done => ExitCode::from(STOPPED),
+        Until::Complete | Until::Stopped => ExitCode::SUCCESS,
+    }
+}
+
+fn agent(
+    config: &Config,
+    mounted: &MountedBinding,
+    timing: Timing,
+    status: std::sync::Arc<Status>,
+) -> Result<Agent, crate::publish::PublishError> {
+    Agent::new(&config.settings, mounted, timing, status)
+}
+
+/// Blocks until the gate of every binding is open. How long that may take is the kubelet's business.
+pub fn wait(config: &Config) -> ExitCode {
+    for binding in &config.settings.bindings {
+        while !handover::is_open(Path::new(&binding.mount_path)) {
+            std::thread::sleep(LOOK);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Prints what each binding selects, and asks the server what of it is there. Exit code 1 where something is wrong.
+pub fn check(config: &Config) -> ExitCode {
+    block_on(async {
+        let mut good = true;
+        for binding in &config.settings.bindings {
+            let report = check::binding(&config.settings.server_url, binding).await;
+            good &= report.good;
+            let _ = write!(std::io::stdout(), "{}", report.text);
+        }
+        ExitCode::from(u8::from(!good))
+    })
+}
+
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // A look-up of an address may hang in its thread; nobody waits for it.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => tell(&format!("the runtime cannot be set up: {error}"), 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Command, (&'static str, u8)> {
+        Command::parse(arguments.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn one_command_and_nothing_else_is_taken() {
+        assert_eq!(parse(&["run"]), Ok(Command::Run));
+        assert_eq!(parse(&["check"]), Ok(Command::Check));
+        for bad in [&[][..], &["runs"], &["run", "now"]] {
+            assert_eq!(parse(bad), Err((USAGE, 2)), "{bad:?}");
+        }
+        assert_eq!(parse(&["--help"]), Err((USAGE, 0)));
+        assert!(parse(&["--version"]).unwrap_err().0.starts_with("sealpod-sidecar "));
+    }
+}
