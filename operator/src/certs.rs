@@ -20,13 +20,13 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Authorities live for ten years and are replaced after two thirds of that. Each signs for one Service only, and its
 /// key lies in a Secret of our own namespace: whoever reads that has the namespace, which a shorter life would not mend.
 pub const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3_652);
 /// Certificates begin to be valid this long before they are made, because the clocks of a cluster differ.
-const BACKDATED: Duration = Duration::from_secs(3_600);
+const BACKDATED: Duration = Duration::from_hours(1);
 
 /// A certificate and its key, both PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -271,14 +271,14 @@ mod tests {
         let check = |name, at| check_server(&pair.certificate, &authority.certificate, name, at);
         for name in ["a.ns.svc", "localhost", "127.0.0.1"] {
             check(name, now()).unwrap();
-            check(name, later(YEAR - DAY)).unwrap();
+            check(name, later(DAY * 364)).unwrap();
         }
         assert!(matches!(check("b.ns.svc", now()), Err(CertError::Refused(_))));
         assert!(matches!(
             check("localhost", later(YEAR + DAY)),
             Err(CertError::Refused(_))
         ));
-        check("localhost", now().checked_sub(Duration::from_secs(1_800)).unwrap()).unwrap();
+        check("localhost", now().checked_sub(Duration::from_mins(30)).unwrap()).unwrap();
 
         let other = new_authority("Sealpod test CA", now()).unwrap();
         assert!(check_server(&pair.certificate, &other.certificate, "localhost", now()).is_err());
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_certificate_never_outlives_its_authority() {
         let authority = new_authority("Sealpod test CA", now()).unwrap();
-        let pair = issue(&authority, &names(&["a"]), later(AUTHORITY_LIFE - DAY), YEAR).unwrap();
+        let pair = issue(&authority, &names(&["a"]), later(DAY * 3_651), YEAR).unwrap();
         assert_eq!(
             check_pair(&pair).unwrap().until,
             check_authority(&authority).unwrap().until

@@ -43,8 +43,8 @@ impl From<&SecretBinding> for Binding {
 }
 
 fn not_ready(binding: &SecretBinding) -> Option<String> {
-    let conditions = binding.status.iter().flat_map(|status| &status.conditions);
-    match conditions.filter(|condition| condition.type_ == "Ready").last() {
+    let mut conditions = binding.status.iter().flat_map(|status| &status.conditions);
+    match conditions.find(|condition| condition.type_ == "Ready") {
         Some(Condition { status, .. }) if status == "True" => None,
         Some(Condition { reason, message, .. }) => Some(format!("{reason}: {message}")),
         None => Some("the controller has not looked at it yet".to_owned()),

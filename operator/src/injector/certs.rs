@@ -21,11 +21,11 @@ use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, TLS_TYPE};
 
 const AUTHORITY_NAME: &str = "Sealpod webhook CA";
 /// Life of the certificate: renewed after 60 days.
-const LEAF_LIFE: Duration = Duration::from_secs(90 * 86_400);
+const LEAF_LIFE: Duration = Duration::from_hours(90 * 24);
 /// How long a CA is trusted before it signs what is served: the API servers have to see the new bundle first.
-const SETTLE: Duration = Duration::from_secs(600);
+const SETTLE: Duration = Duration::from_mins(10);
 /// How long the CA before stays trusted: every replica has long taken up the certificate of the new one.
-const OVERLAP: Duration = Duration::from_secs(86_400);
+const OVERLAP: Duration = Duration::from_hours(24);
 /// Key of the path's random part in the certificate's Secret, where all replicas find it.
 const SEGMENT: &str = "webhook-path-segment";
 const SEGMENT_BYTES: usize = 16;

@@ -77,22 +77,14 @@ impl Delivery {
     }
 }
 
-/// How the kubelet asks our container for its health.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probes {
-    /// On the pod's address.
-    Http,
-    /// By a program inside: where the port cannot be reached, or none is open.
-    Exec,
-}
-
 /// What all our containers of one pod have in common.
 pub struct Parts<'a> {
     pub settings: &'a Settings,
     pub deliveries: &'a [Delivery],
     /// None on the node's network.
     pub health_port: Option<u16>,
-    pub probes: Probes,
+    /// Whether the kubelet reaches that port on the pod's address.
+    pub probed: bool,
     pub resources: Value,
 }
 
@@ -169,22 +161,17 @@ impl Parts<'_> {
         })
     }
 
+    /// Where the kubelet cannot ask, nothing is lost but the restart of one that hangs: the files were there before the
+    /// app was, which the init phase saw to.
     fn add_probes(&self, container: &mut Value) {
-        match (self.probes, self.health_port) {
-            (Probes::Http, Some(port)) => {
-                let ask = |path: &str| json!({"path": path, "port": port});
-                // The kubelet also asks at once when it sees the container run, so the period delays no start.
-                container["readinessProbe"] =
-                    json!({"httpGet": ask("/readyz"), "periodSeconds": 5, "timeoutSeconds": 2});
-                container["livenessProbe"] = json!({"httpGet": ask("/healthz"), "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3});
-            }
-            // Each exec starts a process in our container, so it is asked rarely; a process that hangs is not told from
-            // one that works, so there is no liveness probe.
-            (Probes::Exec, _) | (Probes::Http, None) => {
-                container["readinessProbe"] =
-                    json!({"exec": {"command": [PROGRAM, "check"]}, "periodSeconds": 30, "timeoutSeconds": 5});
-            }
-        }
+        let Some(port) = self.health_port.filter(|_| self.probed) else {
+            return;
+        };
+        let ask = |path: &str| json!({"path": path, "port": port});
+        // The kubelet also asks at once when it sees the container run, so the period delays no start.
+        container["readinessProbe"] = json!({"httpGet": ask("/readyz"), "periodSeconds": 5, "timeoutSeconds": 2});
+        container["livenessProbe"] =
+            json!({"httpGet": ask("/healthz"), "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3});
     }
 }
 
@@ -239,7 +226,7 @@ mod tests {
             } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
                 match DOWNWARD.iter().find(|(variable, _)| *variable == name) {
                     Some((_, field)) => out.push_str(field),
-                    None => out.push_str(&format!("$({name})")),
+                    None => out.extend(["$(", name, ")"]),
                 }
                 rest = after;
             } else {
@@ -255,7 +242,7 @@ mod tests {
             settings: &settings,
             deliveries,
             health_port: Some(1),
-            probes: Probes::Http,
+            probed: true,
             resources: json!({}),
         };
         serde_json::from_str(&expand(&parts.settings_json())).unwrap()

@@ -92,8 +92,8 @@ fn supplemental_group(patch: &mut Patch, pod: Pod<'_>) {
 fn add_missing_mounts(patch: &mut Patch, container: &Container<'_>, index: usize, mounts: &[Value]) {
     let new = missing(container.mounts(), mounts, "mountPath");
     let index = index.to_string();
-    let path = ["spec", container.list.field(), &index, "volumeMounts"];
-    patch.extend_list(&path, container.raw.get("volumeMounts"), new);
+    let field = ["spec", container.list.field(), &index, "volumeMounts"];
+    patch.extend_list(&field, container.raw.get("volumeMounts"), new);
 }
 
 /// Puts one of our containers into its list, or moves the one that is there and gives it what it lacks.

@@ -7,7 +7,7 @@ use sealpod_core::kubernetes::{GROUP, HEALTH_PORT, INIT_CONTAINER, INJECT_LABEL,
 use serde_json::Value;
 
 use super::Settings;
-use super::containers::{Delivery, Parts, Probes};
+use super::containers::{Delivery, Parts};
 use super::denial::{Denial, Quoted, nearest};
 use super::pod::{Container, List, Pod, text};
 use super::select::{Binding, names, select};
@@ -177,10 +177,7 @@ fn ours(pod: Pod<'_>, shape: Shape, deliveries: &[Delivery], settings: &Settings
         settings,
         deliveries,
         health_port,
-        probes: match health_port {
-            Some(_) if !mesh::takes_inbound_probes(pod) => Probes::Http,
-            _ => Probes::Exec,
-        },
+        probed: !mesh::takes_inbound_probes(pod),
         resources: resources::of_ours(pod, is_ours, volume_bytes),
     };
     let others = pod

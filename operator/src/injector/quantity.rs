@@ -39,7 +39,7 @@ pub fn format(bytes: u64) -> String {
     let mut value = bytes.div_ceil(KIBI);
     let mut suffix = "Ki";
     for larger in ["Mi", "Gi", "Ti"] {
-        if value == 0 || value % KIBI != 0 {
+        if value == 0 || !value.is_multiple_of(KIBI) {
             break;
         }
         value /= KIBI;

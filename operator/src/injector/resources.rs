@@ -13,7 +13,7 @@ const MEMORY_LIMIT_BYTES: u64 = 32 * 1024 * 1024;
 const CPU_GUARANTEED: &str = "50m";
 
 /// `resources` of each of our containers beside tmpfs volumes of `volume_bytes` in all.
-pub fn of_ours<'a>(pod: Pod<'a>, is_ours: impl Fn(&str) -> bool, volume_bytes: u64) -> Value {
+pub fn of_ours(pod: Pod<'_>, is_ours: impl Fn(&str) -> bool, volume_bytes: u64) -> Value {
     if is_sized_as_a_whole(pod) {
         // The pod's own limits bound all its containers together; requests of ours could exceed what is left of them.
         return json!({});

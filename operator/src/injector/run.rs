@@ -187,7 +187,7 @@ impl Keeping {
                     current = new;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the webhook's new certificate does not work; going on with the old")
+                    tracing::error!(%error, "the webhook's new certificate does not work; going on with the old");
                 }
             }
         }

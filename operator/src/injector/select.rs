@@ -136,7 +136,7 @@ mod tests {
     use serde_json::json;
 
     fn chosen(annotation: Option<&str>, bindings: &[Binding]) -> Result<Vec<String>, String> {
-        let mut pod = pod_with(json!({}));
+        let mut pod = pod_with(&json!({}));
         pod["metadata"]["labels"]["app"] = json!("web");
         if let Some(list) = annotation {
             pod["metadata"]["annotations"] = json!({annotations::BINDING: list});

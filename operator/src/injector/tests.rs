@@ -27,7 +27,7 @@ pub(super) fn binding(name: &str) -> Binding {
 }
 
 /// A pod as the API server sends it, with the fields of `spec` added to a plain one.
-pub(super) fn pod_with(spec: Value) -> Value {
+pub(super) fn pod_with(spec: &Value) -> Value {
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",

@@ -19,20 +19,20 @@ fn show(value: &Value) -> String {
 
 #[test]
 fn a_pod_that_runs_for_ever() {
-    let pod = pod_with(json!({"initContainers": [{"name": "migrate", "image": "registry.test/migrate:1"}]}));
+    let pod = pod_with(&json!({"initContainers": [{"name": "migrate", "image": "registry.test/migrate:1"}]}));
     insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
 }
 
 #[test]
 fn a_pod_of_a_job() {
-    let mut pod = pod_with(json!({"restartPolicy": "OnFailure"}));
+    let mut pod = pod_with(&json!({"restartPolicy": "OnFailure"}));
     pod["metadata"]["generateName"] = json!("report-");
     insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
 }
 
 #[test]
 fn a_pod_that_gets_its_files_once() {
-    let mut pod = pod_with(json!({}));
+    let mut pod = pod_with(&json!({}));
     pod["metadata"]["annotations"] = json!({annotations::MODE: "init"});
     insta::assert_snapshot!(show(&injected(&pod, &[binding("db")])));
 }
@@ -40,7 +40,7 @@ fn a_pod_that_gets_its_files_once() {
 #[test]
 fn a_pod_on_the_nodes_network() {
     insta::assert_snapshot!(show(&injected(
-        &pod_with(json!({"hostNetwork": true})),
+        &pod_with(&json!({"hostNetwork": true})),
         &[binding("db")]
     )));
 }
@@ -50,14 +50,14 @@ fn a_guaranteed_pod_with_two_bindings() {
     let fixed = json!({"cpu": "1", "memory": "1Gi"});
     let app = json!([{"name": "app", "image": "app", "resources": {"limits": fixed, "requests": fixed}}]);
     insta::assert_snapshot!(show(&injected(
-        &pod_with(json!({"containers": app})),
+        &pod_with(&json!({"containers": app})),
         &[binding("mail"), binding("db")]
     )));
 }
 
 #[test]
 fn a_pod_behind_a_regular_mesh_proxy() {
-    let mut pod = pod_with(json!({
+    let mut pod = pod_with(&json!({
         "initContainers": [{"name": "istio-validation", "image": "proxy"}],
         "containers": [{"name": "app", "image": "app"}, {"name": "istio-proxy", "image": "proxy"}],
     }));
@@ -67,7 +67,7 @@ fn a_pod_behind_a_regular_mesh_proxy() {
 
 #[test]
 fn only_add_operations_are_used_on_a_pod_that_comes_for_the_first_time() {
-    let pod = pod_with(json!({"initContainers": [{"name": "istio-proxy"}, {"name": "migrate"}]}));
+    let pod = pod_with(&json!({"initContainers": [{"name": "istio-proxy"}, {"name": "migrate"}]}));
     let plan = plan(Pod(&pod), "shop", &[binding("db")], &settings()).unwrap();
     let all = operations(Pod(&pod), &plan);
     assert!(
@@ -109,7 +109,7 @@ fn missing_parents_are_made() {
 
 #[test]
 fn groups_and_annotations_of_the_pod_stay() {
-    let mut pod = pod_with(json!({"securityContext": {"supplementalGroups": [7], "fsGroup": 8, "runAsUser": 9}}));
+    let mut pod = pod_with(&json!({"securityContext": {"supplementalGroups": [7], "fsGroup": 8, "runAsUser": 9}}));
     pod["metadata"]["annotations"] = json!({"a~b/c": "d"});
     let patched = injected(&pod, &[binding("db")]);
     let want = json!({"supplementalGroups": [7, SHARED_GID], "fsGroup": 8, "runAsUser": 9});
@@ -120,7 +120,7 @@ fn groups_and_annotations_of_the_pod_stay() {
 #[test]
 fn fields_that_are_newer_than_we_are_survive() {
     let mut pod =
-        pod_with(json!({"flux": {"capacitor": [1, {"x": null}]}, "initContainers": [{"name": "i", "era": 7}]}));
+        pod_with(&json!({"flux": {"capacitor": [1, {"x": null}]}, "initContainers": [{"name": "i", "era": 7}]}));
     pod["metadata"]["hoverboard"] = json!(true);
     pod["spec"]["containers"][0]["warp"] = json!({"factor": 9.75});
     pod["spec"]["containers"][0]["volumeMounts"][0]["phase"] = json!("new");
@@ -145,7 +145,7 @@ fn fields_that_are_newer_than_we_are_survive() {
 #[test]
 fn ours_moves_behind_a_proxy_that_another_webhook_adds_later_and_keeps_what_was_added_to_it() {
     let mut pod = injected(
-        &pod_with(json!({"initContainers": [{"name": "migrate"}]})),
+        &pod_with(&json!({"initContainers": [{"name": "migrate"}]})),
         &[binding("db")],
     );
     let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
@@ -166,7 +166,7 @@ fn ours_moves_behind_a_proxy_that_another_webhook_adds_later_and_keeps_what_was_
 
 #[test]
 fn ours_goes_back_to_the_front_when_something_was_put_before_it() {
-    let mut pod = injected(&pod_with(json!({"restartPolicy": "Never"})), &[binding("db")]);
+    let mut pod = injected(&pod_with(&json!({"restartPolicy": "Never"})), &[binding("db")]);
     pod["spec"]["initContainers"]
         .as_array_mut()
         .unwrap()
@@ -177,7 +177,7 @@ fn ours_goes_back_to_the_front_when_something_was_put_before_it() {
 
 #[test]
 fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
-    let mut pod = injected(&pod_with(json!({})), &[binding("db")]);
+    let mut pod = injected(&pod_with(&json!({})), &[binding("db")]);
     let ours = &mut pod["spec"]["containers"][1];
     ours["image"] = json!("mirror.test/sidecar:1");
     ours["terminationMessagePath"] = json!("/dev/termination-log");
@@ -190,7 +190,7 @@ fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
 
 #[test]
 fn a_copy_of_an_injected_pod_gets_the_bindings_of_today() {
-    let pod = injected(&pod_with(json!({})), &[binding("db")]);
+    let pod = injected(&pod_with(&json!({})), &[binding("db")]);
     let patched = injected(&pod, &[binding("db"), binding("mail")]);
     assert_eq!(patched["metadata"]["annotations"][annotations::INJECTED], "db,mail");
     for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {

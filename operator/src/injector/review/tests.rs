@@ -5,7 +5,7 @@ use proptest::prelude::*;
 fn review(request: &Value) -> Value {
     let mut whole = json!({
         "uid": "0f7e", "resource": {"group": "", "version": "v1", "resource": "pods"}, "operation": "CREATE",
-        "namespace": "shop", "object": pod_with(json!({})), "userInfo": {"username": "u"}, "novel": 1,
+        "namespace": "shop", "object": pod_with(&json!({})), "userInfo": {"username": "u"}, "novel": 1,
     });
     for (key, value) in request.as_object().unwrap() {
         whole[key] = value.clone();
@@ -31,7 +31,7 @@ fn a_pod_is_answered_with_operations_that_apply() {
         .decode(response["patch"].as_str().unwrap().as_bytes())
         .unwrap();
     let operations: Patch = serde_json::from_slice(&operations).unwrap();
-    let mut pod = pod_with(json!({}));
+    let mut pod = pod_with(&json!({}));
     json_patch::patch(&mut pod, &operations).unwrap();
     assert_eq!(pod["spec"]["containers"][1]["name"], "sealpod");
 }
@@ -39,7 +39,7 @@ fn a_pod_is_answered_with_operations_that_apply() {
 #[test]
 fn a_refusal_carries_its_sentence_and_no_patch() {
     let pod = {
-        let mut pod = pod_with(json!({}));
+        let mut pod = pod_with(&json!({}));
         pod["metadata"]["annotations"] = json!({"sealpod.dev/binding": "nowhere"});
         pod
     };
@@ -56,7 +56,7 @@ fn a_refusal_carries_its_sentence_and_no_patch() {
 
 #[test]
 fn the_namespace_is_the_requests_and_not_the_objects() {
-    let mut pod = pod_with(json!({}));
+    let mut pod = pod_with(&json!({}));
     pod["metadata"]["namespace"] = json!("other");
     let answer = respond(&json!({"object": pod}), &[]);
     let message = answer["response"]["status"]["message"].as_str().unwrap();
@@ -65,7 +65,7 @@ fn the_namespace_is_the_requests_and_not_the_objects() {
 
 #[test]
 fn what_does_not_ask_is_left_alone() {
-    let mut unlabelled = pod_with(json!({}));
+    let mut unlabelled = pod_with(&json!({}));
     unlabelled["metadata"]["labels"] = json!({"sealpod.dev/inject": "yes"});
     for request in [
         json!({"object": unlabelled}),
@@ -90,7 +90,7 @@ fn what_is_no_pod_is_refused() {
 
 #[test]
 fn warnings_are_bounded() {
-    let mut pod = pod_with(json!({}));
+    let mut pod = pod_with(&json!({}));
     for i in 0..100 {
         pod["metadata"]["annotations"][format!("sealpod.dev/{}{i}", "é".repeat(300))] = json!("");
     }

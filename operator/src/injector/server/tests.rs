@@ -30,7 +30,7 @@ fn review(namespace: &str) -> Value {
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
             "uid": "u", "resource": {"group": "", "version": "v1", "resource": "pods"}, "operation": "CREATE",
-            "namespace": namespace, "object": pod_with(json!({})),
+            "namespace": namespace, "object": pod_with(&json!({})),
         },
     })
 }
@@ -120,13 +120,7 @@ async fn a_binding_that_does_not_come_is_refused_in_time() {
 }
 
 fn leaf(authority: &Pair) -> Pair {
-    issue(
-        authority,
-        &[NAME.to_owned()],
-        Timestamp::now(),
-        Duration::from_secs(3_600),
-    )
-    .unwrap()
+    issue(authority, &[NAME.to_owned()], Timestamp::now(), Duration::from_hours(1)).unwrap()
 }
 
 /// A client that trusts one CA only, as the API server does.
