@@ -316,50 +316,38 @@ fn an_error_names_the_path_and_what_to_do() {
 #[test]
 fn a_reader_never_sees_half_a_change() {
     const SWAPS: usize = 10_000;
-    // A tmpfs, as in a pod, and a grace that a reader on a busy machine does not outsleep.
+    const GRACE: Duration = Duration::from_millis(100);
+    // A tmpfs, as in a pod.
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap();
-    let mut publisher = Publisher::open(dir.path(), LIMIT, Duration::from_secs(3)).unwrap();
-    let content = |n: usize| format!("{n} ").repeat(64);
+    let mut publisher = Publisher::open(dir.path(), LIMIT, GRACE).unwrap();
     let round = |n: usize| FileSet {
-        write: vec![
-            file("a", content(n)),
-            file("deep/b", content(n)),
-            file("deep/er/c", content(n)),
-        ],
+        write: ["a", "deep/b", "deep/er/c"].map(|path| file(path, text_of(n))).into(),
         keep: vec![],
     };
     publisher.publish(round(0)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let readers: Vec<_> = (0..2)
-        .map(|reader| {
+    // One reader opens each name afresh; the other looks `..data` up once for a set, as a program does that needs its
+    // files to belong together.
+    let readers: Vec<_> = [false, true]
+        .map(|whole_sets| {
             let (path, stop) = (dir.path().to_owned(), Arc::clone(&stop));
             std::thread::spawn(move || {
                 let (mut reads, mut last) = (0_usize, 0);
                 while !stop.load(Ordering::Relaxed) {
-                    // One reader opens each name afresh; the other looks `..data` up once for a set, as a program
-                    // does that needs its files to belong together.
-                    let base = if reader == 0 {
-                        path.clone()
-                    } else {
-                        path.join(fs::read_link(path.join(DATA)).unwrap())
+                    let Some(rounds) = read_set(&path, whole_sets, GRACE) else {
+                        continue;
                     };
-                    let texts = ["a", "deep/b", "deep/er/c"].map(|name| fs::read_to_string(base.join(name)).unwrap());
-                    let rounds = texts.map(|text| {
-                        let n: usize = text.split(' ').next().unwrap().parse().unwrap();
-                        assert_eq!(text, format!("{n} ").repeat(64), "torn");
-                        n
-                    });
                     assert!(rounds.is_sorted() && rounds[0] >= last, "went back: {last} {rounds:?}");
-                    assert!(reader == 0 || rounds[0] == rounds[2], "mixed: {rounds:?}");
+                    assert!(!whole_sets || rounds[0] == rounds[2], "mixed: {rounds:?}");
                     last = rounds[2];
                     reads += 1;
                 }
                 reads
             })
         })
-        .collect();
+        .into();
     for n in 1..=SWAPS {
         assert!(publisher.publish(round(n)).unwrap().changed);
         publisher.sweep(Instant::now()).unwrap();
@@ -368,4 +356,34 @@ fn a_reader_never_sees_half_a_change() {
     for reader in readers {
         assert!(reader.join().unwrap() > 100, "the reader got to read");
     }
+}
+
+fn text_of(round: usize) -> String {
+    format!("{round} ").repeat(64)
+}
+
+/// The rounds of the three files; none where this thread slept through the grace of what it had looked up.
+fn read_set(path: &Path, whole_sets: bool, grace: Duration) -> Option<[usize; 3]> {
+    let mut rounds = [0; 3];
+    let mut looked_up = Instant::now();
+    let base = if whole_sets {
+        path.join(fs::read_link(path.join(DATA)).unwrap())
+    } else {
+        path.to_owned()
+    };
+    for (name, round) in ["a", "deep/b", "deep/er/c"].into_iter().zip(&mut rounds) {
+        if !whole_sets {
+            looked_up = Instant::now();
+        }
+        let text = match fs::read_to_string(base.join(name)) {
+            Ok(text) => text,
+            Err(error) => {
+                assert!(looked_up.elapsed() >= grace, "missing: {name}: {error}");
+                return None;
+            }
+        };
+        *round = text.split(' ').next().unwrap().parse().expect("never empty");
+        assert_eq!(text, text_of(*round), "torn");
+    }
+    Some(rounds)
 }

@@ -1,0 +1,143 @@
+//! The program as the kubelet starts it.
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sealpod_core::injection::SETTINGS_VARIABLE;
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, KEY, secrets};
+use crate::pod::{Pod, binding, eventually, questions, required};
+
+fn command(pod: &Pod, argument: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sealpod-sidecar"));
+    command
+        .arg(argument)
+        .env_clear()
+        .env(SETTINGS_VARIABLE, serde_json::to_string(&pod.config.settings).unwrap())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn start(pod: &Pod, argument: &str) -> Child {
+    command(pod, argument).spawn().unwrap()
+}
+
+async fn output(child: Child) -> Output {
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// SIGTERM; gives the exit code and how long that took.
+async fn terminate(child: Child) -> (Option<i32>, Duration) {
+    let before = Instant::now();
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    let code = output(child).await.status.code();
+    (code, before.elapsed())
+}
+
+#[tokio::test]
+async fn sigterm_ends_run_within_a_second_in_the_middle_of_a_poll() {
+    let fake = Fake::start(secrets([("a", "1")]));
+    let pod = Pod::new(&fake.url());
+    let child = start(&pod, "run");
+    pod.shows("a", Some("1")).await;
+    eventually("the poll", || fake.seen().len() >= 2).await;
+    let (code, took) = terminate(child).await;
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(
+        pod.file("a").as_deref(),
+        Some("1"),
+        "the files stay for containers that stop later"
+    );
+}
+
+#[tokio::test]
+async fn sigterm_ends_init_within_a_second_while_the_server_is_away() {
+    let fake = Fake::stopped(secrets([]));
+    let pod = Pod::new(&fake.url());
+    let child = start(&pod, "init");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (code, took) = terminate(child).await;
+    assert_eq!(code, Some(143));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn the_startup_probe_passes_when_the_files_are_there() {
+    let fake = Fake::stopped(secrets([("a", "1")]));
+    let pod = Pod::new(&fake.url());
+    let mut probe = start(&pod, "wait");
+    let run = start(&pod, "run");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(probe.try_wait().unwrap().is_none(), "it blocks");
+    fake.up();
+    assert_eq!(output(probe).await.status.code(), Some(0));
+    assert_eq!(pod.file("a").as_deref(), Some("1"));
+    terminate(run).await;
+    assert_eq!(
+        output(start(&pod, "wait")).await.status.code(),
+        Some(0),
+        "also after a restart"
+    );
+}
+
+#[tokio::test]
+async fn nothing_that_it_says_holds_a_value_or_the_key() {
+    let fake = Fake::start(secrets([("a", "canary-value"), ("not/a/file", "canary-other")]));
+    let pod = Pod::new(&fake.url());
+    let child = command(&pod, "run")
+        .env("SEALPOD_LOG", "trace")
+        .env("SEALPOD_LOG_FORMAT", "json")
+        .spawn()
+        .unwrap();
+    pod.shows("a", Some("canary-value")).await;
+    fake.key("another");
+    fake.answer(secrets([("a", "canary-2")]));
+    questions(&fake, 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    let output = output(child).await;
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("files written") && said.contains("not/a/file"), "{said}");
+    assert!(said.contains("does not accept the credential"), "{said}");
+    assert!(
+        !said.contains("canary") && !said.contains(KEY) && !said.contains(&KEY[6..]),
+        "{said}"
+    );
+    let env = format!("{:?}", std::fs::read_dir(pod.mount("db")).unwrap().collect::<Vec<_>>());
+    assert!(!env.contains("canary"));
+}
+
+#[tokio::test]
+async fn check_tells_what_would_be_fetched_and_shows_no_value() {
+    let mut answer = secrets([("db/password", "canary")]);
+    answer["missing"] = json!(["gone"]);
+    let fake = Fake::start(answer);
+    let entries = json!([{"name": "db/password", "path": "password", "optional": false}, required("gone")]);
+    let pod = Pod::with(&fake.url(), &["db"], &binding(entries));
+    let output = output(start(&pod, "check")).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(r#"password (440) <- "db/password", version 1"#), "{text}");
+    assert!(text.contains(r#"wrong: "gone""#), "{text}");
+    assert!(!text.contains("canary"));
+    assert!(
+        fake.seen()[0].query.contains("values=false"),
+        "it does not even ask for one"
+    );
+    assert!(!pod.is_open(), "and it writes nothing");
+}
+
+#[tokio::test]
+async fn bad_settings_end_it_with_every_fault() {
+    let pod = Pod::with("nonsense", &["db"], &binding(Value::Null));
+    let output = output(start(&pod, "run")).await;
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text.contains("serverUrl"), "{text}");
+}
