@@ -62,7 +62,8 @@ pub struct Plan {
 pub enum Account {
     Keep(Uuid),
     Create(CreateServiceAccount),
-    /// It is of another project or of an earlier namespace of this name: no right and no key of it may live on.
+    /// It is of another application, or of one or of a namespace that went and came back under this name: no right and
+    /// no key of it may live on.
     Replace(Uuid, CreateServiceAccount),
 }
 
@@ -241,7 +242,8 @@ fn account(observed: &Observed, project: &str) -> Account {
         None => Account::Create(create()),
         Some(account)
             if account.project.as_deref() == Some(project)
-                && account.labels.get(OWNER_LABEL) == Some(&observed.account_owner) =>
+                && account.labels.get(OWNER_LABEL) == Some(&observed.account_owner)
+                && observed.application.as_ref().is_some_and(|a| a.created_at <= account.created_at) =>
         {
             Account::Keep(account.id)
         }

@@ -231,12 +231,15 @@ fn the_account_is_this_bindings_in_this_project_or_replaced() {
         ("k8s/cluster/shop/db", Some("shop"))
     );
     assert_eq!(body.labels[OWNER_LABEL], BINDING);
-    for other in [
-        account("mail", BINDING),
-        account("shop", "cluster/shop/old-uid/secretbindings/db"),
+    for (other, application_made_at) in [
+        (account("mail", BINDING), 0),
+        (account("shop", "cluster/shop/old-uid/secretbindings/db"), 0),
+        // The application is another one of the same slug.
+        (account("shop", BINDING), 1),
     ] {
         let mut observed = settled();
         observed.account = Some(other);
+        observed.application.as_mut().unwrap().created_at = at(application_made_at);
         let plan = plan_at(&object(&json!({})), &observed, 100);
         assert!(matches!(plan.account, Account::Replace(old, _) if old == Uuid::from_u128(1)));
         // Its rules end with it; the new one needs them all.
