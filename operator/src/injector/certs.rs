@@ -4,6 +4,8 @@
 //! apply by compare-and-swap, and again until nothing is missing. None of them leads; whoever is late reads what the
 //! other wrote. The API server trusts a new CA before anything signed by it is served, and an old one until nothing is.
 
+mod evaluate;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,16 +18,15 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::certs::{self, CertError, Pair, Validity};
+pub use evaluate::path;
+use evaluate::{Authority, Leaf, Observed, Step, Webhook, evaluate};
+
+use crate::certs::{self, CertError, Pair};
 use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, TLS_TYPE};
 
 const AUTHORITY_NAME: &str = "Sealpod webhook CA";
 /// Life of the certificate: renewed after 60 days.
 const LEAF_LIFE: Duration = Duration::from_hours(90 * 24);
-/// How long a CA is trusted before it signs what is served: the API servers have to see the new bundle first.
-const SETTLE: Duration = Duration::from_mins(10);
-/// How long the CA before stays trusted: every replica has long taken up the certificate of the new one.
-const OVERLAP: Duration = Duration::from_hours(24);
 /// Key of the path's random part in the certificate's Secret, where all replicas find it.
 const SEGMENT: &str = "webhook-path-segment";
 const SEGMENT_BYTES: usize = 16;
@@ -87,85 +88,6 @@ pub enum KeepError {
     Random(getrandom::Error),
     #[error("other replicas kept changing the certificates; trying again")]
     Contended,
-}
-
-/// The CA in its Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Authority {
-    pair: Pair,
-    validity: Validity,
-    /// All that the API server is to trust, this one first.
-    bundle: String,
-}
-
-/// The certificate in its Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Leaf {
-    pair: Pair,
-    validity: Validity,
-    segment: String,
-}
-
-/// What the webhook configuration says, of each webhook that calls our Service: its place, CA bundle and path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Webhook {
-    index: usize,
-    bundle: Option<String>,
-    path: Option<String>,
-}
-
-/// What one look found. A Secret whose content is of no use reads as none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Observed {
-    authority: Option<Authority>,
-    leaf: Option<Leaf>,
-    webhooks: Vec<Webhook>,
-}
-
-/// What is to be done next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    NewAuthority,
-    NewLeaf,
-    Register,
-    ForgetOldAuthorities,
-    Nothing,
-}
-
-/// The first thing that is missing. The order keeps what is served trusted at every moment.
-fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step {
-    let Some(authority) = observed
-        .authority
-        .as_ref()
-        .filter(|authority| !authority.validity.is_due(now))
-    else {
-        return Step::NewAuthority;
-    };
-    let Some(leaf) = &observed.leaf else {
-        return Step::NewLeaf;
-    };
-    let is_registered = |webhook: &Webhook| {
-        webhook.bundle.as_ref() == Some(&authority.bundle) && webhook.path == Some(path(&leaf.segment))
-    };
-    if !observed.webhooks.iter().all(is_registered) {
-        return Step::Register;
-    }
-    let accepted_by =
-        |authorities: &str| certs::check_server(&leaf.pair.certificate, authorities, server_name, now).is_ok();
-    let is_current = accepted_by(&authority.pair.certificate) && !leaf.validity.is_due(now);
-    // One that nobody accepts cannot get worse by a change; any other waits until the new CA is known.
-    if !is_current && (authority.validity.age(now) >= SETTLE || !accepted_by(&authority.bundle)) {
-        return Step::NewLeaf;
-    }
-    if is_current && certs::count(&authority.bundle) > 1 && authority.validity.age(now) >= OVERLAP {
-        return Step::ForgetOldAuthorities;
-    }
-    Step::Nothing
-}
-
-/// The path under which the API server calls us.
-pub fn path(segment: &str) -> String {
-    format!("/mutate/{segment}")
 }
 
 /// Keeps the three objects as they have to be.

@@ -185,14 +185,14 @@ fn ours(pod: Pod<'_>, shape: Shape, deliveries: &[Delivery], settings: &Settings
         .map(|container| container.name())
         .filter(|name| !is_ours(name));
     let place = mesh::place(others, pod.annotation(annotations::AFTER).map(str::trim));
-    let mut containers = match shape {
+    let containers = match shape {
         Shape::Sidecar => vec![parts.init(), parts.regular()],
         Shape::Native => vec![parts.native()],
         Shape::Init => vec![parts.init()],
     };
     let lists = shape.containers().iter().map(|(list, _)| *list);
-    lists
-        .zip(containers.drain(..))
+    let placed = lists.zip(containers);
+    placed
         .map(|(list, container)| Ours { list, place, container })
         .collect()
 }
@@ -268,7 +268,7 @@ fn unknown_annotation(key: &str) -> Option<String> {
     Some(format!("unknown annotation {} has no effect; {hint}", Quoted(key)))
 }
 
-/// A text field that every container of ours has.
+/// The name of a container.
 pub fn name_of(container: &Value) -> &str {
     text(container, "name").unwrap_or_default()
 }

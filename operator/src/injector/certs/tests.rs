@@ -1,3 +1,4 @@
+use super::evaluate::{OVERLAP, SETTLE};
 use super::*;
 use crate::fake::FakeApi;
 

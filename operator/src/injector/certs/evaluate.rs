@@ -1,0 +1,91 @@
+//! What is missing, and what comes first: pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::certs::{self, Pair, Validity};
+
+/// How long a CA is trusted before it signs what is served: the API servers have to see the new bundle first.
+pub const SETTLE: Duration = Duration::from_mins(10);
+/// How long the CA before stays trusted: every replica has long taken up the certificate of the new one.
+pub const OVERLAP: Duration = Duration::from_hours(24);
+
+/// The CA in its Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    pub pair: Pair,
+    pub validity: Validity,
+    /// All that the API server is to trust, this one first.
+    pub bundle: String,
+}
+
+/// The certificate in its Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    pub pair: Pair,
+    pub validity: Validity,
+    pub segment: String,
+}
+
+/// What the webhook configuration says, of each webhook that calls our Service: its place, CA bundle and path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub index: usize,
+    pub bundle: Option<String>,
+    pub path: Option<String>,
+}
+
+/// What one look found. A Secret whose content is of no use reads as none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub authority: Option<Authority>,
+    pub leaf: Option<Leaf>,
+    pub webhooks: Vec<Webhook>,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    NewAuthority,
+    NewLeaf,
+    Register,
+    ForgetOldAuthorities,
+    Nothing,
+}
+
+/// The first thing that is missing. The order keeps what is served trusted at every moment.
+pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step {
+    let Some(authority) = observed
+        .authority
+        .as_ref()
+        .filter(|authority| !authority.validity.is_due(now))
+    else {
+        return Step::NewAuthority;
+    };
+    let Some(leaf) = &observed.leaf else {
+        return Step::NewLeaf;
+    };
+    let is_registered = |webhook: &Webhook| {
+        webhook.bundle.as_ref() == Some(&authority.bundle) && webhook.path == Some(path(&leaf.segment))
+    };
+    if !observed.webhooks.iter().all(is_registered) {
+        return Step::Register;
+    }
+    let accepted_by =
+        |authorities: &str| certs::check_server(&leaf.pair.certificate, authorities, server_name, now).is_ok();
+    let is_current = accepted_by(&authority.pair.certificate) && !leaf.validity.is_due(now);
+    // One that nobody accepts cannot get worse by a change; any other waits until the new CA is known.
+    if !is_current && (authority.validity.age(now) >= SETTLE || !accepted_by(&authority.bundle)) {
+        return Step::NewLeaf;
+    }
+    if is_current && certs::count(&authority.bundle) > 1 && authority.validity.age(now) >= OVERLAP {
+        return Step::ForgetOldAuthorities;
+    }
+    Step::Nothing
+}
+
+/// The path under which the API server calls us.
+pub fn path(segment: &str) -> String {
+    format!("/mutate/{segment}")
+}
