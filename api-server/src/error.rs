@@ -88,10 +88,12 @@ pub enum ApiError {
 pub struct Cause(pub Arc<str>);
 
 impl ApiError {
+    #[allow(clippy::needless_pass_by_value, reason = "errors are made to be taken")]
     pub fn invalid(field: impl Into<String>, why: impl ToString) -> Self {
         Self::Invalid(FieldErrors::one(field, why.to_string()))
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "`map_err` gives it the error itself")]
     pub fn internal(cause: impl ToString) -> Self {
         Self::Internal {
             cause: cause.to_string(),

@@ -56,9 +56,12 @@ pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) 
 
     let (status, elapsed) = (response.status(), started.elapsed());
     app.metrics().answered(&method, &route, status, elapsed);
-    span.in_scope(|| match response.extensions_mut().remove::<Cause>() {
-        Some(Cause(cause)) => tracing::error!(status = status.as_u16(), %cause, "the request failed"),
-        None => tracing::debug!(status = status.as_u16(), ms = elapsed.as_millis(), "answered"),
+    span.in_scope(|| {
+        if let Some(Cause(cause)) = response.extensions_mut().remove() {
+            tracing::error!(status = status.as_u16(), %cause, "the request failed");
+        } else {
+            tracing::debug!(status = status.as_u16(), ms = elapsed.as_millis(), "answered");
+        }
     });
     let headers = response.headers_mut();
     if plane.is_some() {

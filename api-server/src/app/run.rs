@@ -1,7 +1,7 @@
 //! The server from its configuration to its end.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +44,9 @@ pub async fn open_store(config: StoreConfig) -> Result<(Store, crate::crypto::Ke
     opening.await.expect("opening the store does not panic")
 }
 
-/// Runs the server until `shutdown`, or until it cannot go on. `ready` is called once it listens.
-pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce()) -> Result<(), RunError> {
+/// Runs the server until `shutdown`, or until it cannot go on. `ready` is called once it listens, with the
+/// address, which has the real port where the configured one is 0.
+pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
     let Config {
         listen,
         metrics_listen,
@@ -61,6 +62,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         .await
         .map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
+    let address = listener.local_addr().map_err(RunError::Listen)?;
     let metrics_listener = serve::bind(metrics_listen).map_err(RunError::Listen)?;
 
     let mut registry = admin::registry("api-server", env!("CARGO_PKG_VERSION"));
@@ -93,8 +95,8 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         stop.clone(),
     ));
     tasks.spawn(serve_metrics(metrics_listener, registry, readiness, stop.clone()));
-    tracing::info!(%listen, tls = certificate.is_some(), "serving");
-    ready();
+    tracing::info!(%address, tls = certificate.is_some(), "serving");
+    ready(address);
     let served = listen_until(listener, certificate, app, stop.clone()).await;
 
     stop.cancel();

@@ -78,7 +78,7 @@ impl Changes {
     /// Returns at the next change; never, if there cannot be one any more. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

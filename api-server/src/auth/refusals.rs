@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// Refusals of one caller that are recorded within [`WINDOW`].
 const PER_WINDOW: u32 = 30;
 /// Most callers that are counted at a time.

@@ -136,6 +136,10 @@ pub fn secret(json: Json) -> Result<SecretText, Fault> {
     string(json).map(SecretText::from)
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "every reader takes its value, so that text moves and is never copied"
+)]
 pub fn boolean(json: Json) -> Result<bool, Fault> {
     match json {
         Json::Bool(value) => Ok(value),

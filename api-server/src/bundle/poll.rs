@@ -120,5 +120,5 @@ fn instant(time: Time) -> Instant {
     let left = time.microseconds().saturating_sub(Time::now().microseconds());
     // Both ends of a window belong to it, so the change is behind the microsecond, not at it.
     let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)) + Duration::from_millis(1);
-    Instant::now() + left.clamp(MIN_SLEEP, Duration::from_secs(3_600))
+    Instant::now() + left.clamp(MIN_SLEEP, Duration::from_hours(1))
 }

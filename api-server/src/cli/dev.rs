@@ -69,11 +69,11 @@ pub fn dev(args: &DevArgs, log: &LogArgs) -> Outcome {
     let keys = Keys::prepare(&args.data_dir)?;
     let config = Config::check(serve_args(args, &keys), &Environment::default(), &mut faults);
     let config = faults.finish(config).map_err(Failure::Configuration)?;
-    let welcome = welcome(config.listen, &args.data_dir, &keys.read_admin()?);
+    let (directory, admin) = (args.data_dir.clone(), keys.read_admin()?);
     block_on(async {
-        let ready = move || {
+        let ready = move |address| {
             // Somebody who closed the output does not need the welcome.
-            let _ = io::stdout().write_all(welcome.as_bytes());
+            let _ = io::stdout().write_all(welcome(address, &directory, &admin).as_bytes());
         };
         Ok(app::run(config, shutdown::signalled(), ready).await?)
     })

@@ -17,7 +17,7 @@ pub fn serve(args: ServeArgs, log: &LogArgs) -> Outcome {
     let config = Config::check(args, &environment, &mut faults);
     let config = faults.finish(config).map_err(Failure::Configuration)?;
     drop(environment);
-    block_on(async { Ok(app::run(config, shutdown::signalled(), || {}).await?) })
+    block_on(async { Ok(app::run(config, shutdown::signalled(), |_| {}).await?) })
 }
 
 /// Starts logging; what is wrong with its settings is one of the faults.

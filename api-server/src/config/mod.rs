@@ -202,7 +202,7 @@ impl StoreConfig {
             (None, Some(text)) => faults.check(MASTER_KEY, Keyring::parse(text)),
             (Some(path), None) => faults
                 .check(setting, files::read(path.as_ref()))
-                .and_then(|content| faults.check(setting, text(content)))
+                .and_then(|content| faults.check(setting, text(&content)))
                 .and_then(|text| faults.check(setting, Keyring::parse(&text))),
             (None, None) => {
                 faults.add(
@@ -224,8 +224,8 @@ fn given(setting: Option<String>) -> Option<String> {
     setting.filter(|text| !text.is_empty())
 }
 
-fn text(content: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, &'static str> {
-    std::str::from_utf8(&content)
+fn text(content: &[u8]) -> Result<Zeroizing<String>, &'static str> {
+    std::str::from_utf8(content)
         .map(|text| Zeroizing::new(text.to_owned()))
         .map_err(|_| "the file is not text")
 }

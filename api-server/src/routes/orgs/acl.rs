@@ -49,9 +49,8 @@ impl ReadFields for wire::CreateAclRule {
         let permission = fields.required("permission", one_of(&PERMISSIONS));
         if let (Some(kind), Some(id), Some(email)) = (subject_type, &subject_id, &email) {
             match (kind, id, email) {
-                (SubjectType::User, Some(_), None)
-                | (SubjectType::User, None, Some(_))
-                | (SubjectType::ServiceAccount, Some(_), None) => {}
+                (SubjectType::User | SubjectType::ServiceAccount, Some(_), None)
+                | (SubjectType::User, None, Some(_)) => {}
                 (SubjectType::User, _, _) => fields.fault("subject_id", "or `email` is required, one of the two"),
                 (SubjectType::ServiceAccount, None, _) => fields.fault("subject_id", "is required"),
                 (SubjectType::ServiceAccount, _, Some(_)) => fields.fault("email", "is for users only"),

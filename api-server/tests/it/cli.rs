@@ -1,0 +1,220 @@
+//! The process: its configuration, its exit codes, TLS, and its end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::ADMIN;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sealpod-api-server"));
+    command.args(arguments).env_clear();
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A started server; killed when dropped.
+struct Process {
+    child: Child,
+    /// Where it listens.
+    address: String,
+}
+
+impl Process {
+    /// Starts it and waits until its log says where it listens.
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it listened");
+            if let Some((_, rest)) = line.split_once("serving address=") {
+                break rest.split_whitespace().next().unwrap().to_owned();
+            }
+        };
+        // What else it logs must not fill the pipe.
+        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+        Self { child, address }
+    }
+
+    /// Ends it with SIGTERM and returns its exit code and how long that took.
+    fn stop(mut self) -> (Option<i32>, Duration) {
+        let since = Instant::now();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        (self.child.wait().unwrap().code(), since.elapsed())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn dev(directory: &Path) -> Command {
+    let mut dev = command(&[
+        "dev",
+        "--listen",
+        "127.0.0.1:0",
+        "--metrics-listen",
+        "127.0.0.1:0",
+        "--data-dir",
+    ]);
+    dev.arg(directory);
+    dev
+}
+
+#[test]
+fn bad_configuration_is_exit_code_2_with_every_fault() {
+    let output = command(&["serve", "--listen", "nowhere"])
+        .env("SEALPOD_SMTP_PORTS", "1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let faults = text(&output.stderr);
+    for setting in [
+        "SEALPOD_LISTEN",
+        "SEALPOD_MASTER_KEY_FILE",
+        "SEALPOD_ADMIN_API_KEY_FILE",
+        "SEALPOD_SMTP_PORTS",
+    ] {
+        assert!(faults.contains(setting), "{faults}");
+    }
+    assert_eq!(run(&["serve", "--nonsense"]).status.code(), Some(2));
+    assert_eq!(
+        run(&["dev", "--listen", "0.0.0.0:0", "--data-dir", "/nonexistent/x"])
+            .status
+            .code(),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_generated_key_is_64_hex_characters_and_another_each_time() {
+    let keys = [(); 2].map(|()| text(&run(&["key", "generate"]).stdout));
+    assert!(
+        keys.iter()
+            .all(|key| key.len() == 65 && key.trim().bytes().all(|b| b.is_ascii_hexdigit()))
+    );
+    assert_ne!(keys[0], keys[1]);
+}
+
+#[test]
+fn the_openapi_document_is_printed() {
+    let document: serde_json::Value = serde_json::from_slice(&run(&["openapi"]).stdout).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/api/management/applications"]["post"].is_object());
+}
+
+#[tokio::test]
+async fn dev_serves_with_its_own_keys_and_stops_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&mut dev(dir.path()));
+    let admin = std::fs::read_to_string(dir.path().join("admin.key")).unwrap();
+    let url = format!("http://{}/api/management/applications", server.address);
+    let client = reqwest::Client::new();
+    assert_eq!(
+        client
+            .get(&url)
+            .bearer_auth(admin.trim())
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+
+    // A second server on the same file refuses, and harms nothing.
+    let second = dev(dir.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        text(&second.stderr).contains("another server uses"),
+        "{}",
+        text(&second.stderr)
+    );
+    assert_eq!(
+        client
+            .get(&url)
+            .bearer_auth(admin.trim())
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+
+    let (code, took) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (url, master) = (format!("sqlite:{}", path("sealpod.db")), path("master.key"));
+    let output = run(&["audit", "verify", "--database-url", &url, "--master-key-file", &master]);
+    assert!(
+        output.status.success() && text(&output.stdout).contains(": ok, "),
+        "{}",
+        text(&output.stderr)
+    );
+    let (admin, other) = (path("admin.key"), path("other.key"));
+    let check = [
+        "check",
+        "--database-url",
+        &url,
+        "--master-key-file",
+        &master,
+        "--admin-api-key-file",
+        &admin,
+    ];
+    assert!(run(&check).status.success());
+    std::fs::write(&other, text(&run(&["key", "generate"]).stdout)).unwrap();
+    let output = run(&["migrate", "--database-url", &url, "--master-key-file", &other]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("master key"), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn serve_speaks_tls_and_both_versions_of_http() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(path("tls.crt"), made.cert.pem()).unwrap();
+    std::fs::write(path("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    let master = text(&run(&["key", "generate"]).stdout);
+    let mut serve = command(&["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
+    serve
+        .env("SEALPOD_MASTER_KEY", master.trim())
+        .env("SEALPOD_ADMIN_API_KEY", ADMIN)
+        .env("SEALPOD_DATABASE_URL", format!("sqlite:{}", path("sealpod.db")))
+        .env("SEALPOD_TLS_CERT", path("tls.crt"))
+        .env("SEALPOD_TLS_KEY", path("tls.key"))
+        .env("SEALPOD_API_SERVER_SERVICE_HOST", "10.0.0.1");
+    let server = Process::start(&mut serve);
+    let port = server.address.rsplit_once(':').unwrap().1.to_owned();
+    let url = format!("https://localhost:{port}/api/management/applications");
+    let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = || {
+        let address = format!("127.0.0.1:{port}").parse().unwrap();
+        reqwest::Client::builder()
+            .tls_certs_only([root.clone()])
+            .resolve("localhost", address)
+    };
+    for (client, version) in [
+        (client().build().unwrap(), reqwest::Version::HTTP_2),
+        (client().http1_only().build().unwrap(), reqwest::Version::HTTP_11),
+    ] {
+        let reply = client.get(&url).bearer_auth(ADMIN).send().await.unwrap();
+        assert_eq!((reply.status().as_u16(), reply.version()), (200, version));
+    }
+}

@@ -1,0 +1,29 @@
+//! The REST planes over real HTTP, on real SQLite files. The files mirror `src/routes`; numbers in comments are those
+//! of the behaviour cases that other servers of this kind satisfy.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that meets what it does not expect has failed"
+)]
+
+mod cli;
+mod consumer;
+mod credentials;
+mod errors;
+mod management;
+mod orgs;
+mod secrecy;
+mod service;
+mod store_accounts;
+mod store_audit;
+mod store_bundle;
+mod store_crash;
+mod store_figures;
+mod store_files;
+mod store_resources;
+mod store_sealing;
+mod store_support;
+mod store_values;
+mod store_watch;
+mod support;

@@ -1,0 +1,4 @@
+mod applications;
+mod configurations;
+mod environments;
+mod secrets;

@@ -1,0 +1,6 @@
+mod accounts;
+mod acl;
+mod bundle;
+mod polls;
+mod projects;
+mod secrets;

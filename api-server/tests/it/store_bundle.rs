@@ -1,0 +1,202 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sealpod_api_server::ids::RevisionId;
+use sealpod_api_server::store::{BundleQuery, ConfigurationWrite, EnvironmentRef, Object, Selection, StoreError};
+
+use crate::store_support::{Fixture, by};
+
+fn query(environment: &EnvironmentRef, selection: Selection) -> BundleQuery {
+    BundleQuery {
+        environment: environment.clone(),
+        subject: None,
+        selection,
+        configurations: true,
+        values: true,
+    }
+}
+
+fn named(keys: &[&str], patterns: &[&str], pinned: &[(&str, u64)]) -> Selection {
+    Selection::Named {
+        keys: keys.iter().map(|it| (*it).to_owned()).collect(),
+        patterns: patterns.iter().map(|it| it.parse().unwrap()).collect(),
+        pinned: pinned.iter().map(|(key, n)| ((*key).to_owned(), *n)).collect(),
+    }
+}
+
+async fn configure(fixture: &Fixture, environment: &EnvironmentRef, key: &str, value: &str) -> ConfigurationWrite {
+    let slot = fixture
+        .store
+        .locate_configuration(environment.clone(), key)
+        .await
+        .unwrap();
+    let revision = RevisionId::new();
+    ConfigurationWrite {
+        sealed: fixture.keyring.seal(&slot.aad(revision), value.as_bytes()),
+        slot,
+        revision,
+        description: None,
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_holds_what_was_asked_for_and_permitted() {
+    let fixture = Fixture::new().await;
+    let shop = fixture.project("shop").await;
+    let (prod, local) = (shop.clone().environment("prod"), shop.environment("local"));
+    for key in ["db-host", "db-port", "cache", "hidden"] {
+        fixture.set(&prod, key, "one").await;
+        fixture.set(&prod, key, key).await;
+    }
+    fixture.set(&local, "elsewhere", "v").await;
+    let write = configure(&fixture, &prod, "Feature:X", "on").await;
+    fixture.store.create_configuration(write, by()).await.unwrap();
+
+    let read = |selection| {
+        let permitted = |location: &sealpod_api_server::store::Location, _: &[_], key: &str| {
+            location.project_slug == "shop" && key != "hidden"
+        };
+        let (fixture, query) = (&fixture, query(&prod, selection));
+        async move {
+            let snapshot = fixture.store.bundle(query, permitted).await.unwrap();
+            let open = |aad, sealed| String::from_utf8(fixture.keyring.open(&aad, sealed).unwrap().to_vec()).unwrap();
+            assert_eq!(
+                open(snapshot.configurations[0].aad(), &snapshot.configurations[0].sealed),
+                "on"
+            );
+            let found = snapshot.secrets.iter();
+            found
+                .map(|it| {
+                    let value = open(it.aad(&snapshot.location), it.sealed.as_ref().unwrap());
+                    (it.name.clone(), (it.number, value))
+                })
+                .collect::<BTreeMap<_, _>>()
+        }
+    };
+    let keys = |found: BTreeMap<String, _>| found.into_keys().collect::<Vec<_>>();
+    assert_eq!(keys(read(Selection::All).await), ["cache", "db-host", "db-port"]);
+    assert_eq!(
+        keys(read(named(&["cache", "absent", "hidden"], &["db-{host,x}"], &[])).await),
+        ["cache", "db-host"]
+    );
+    let pinned = read(named(&["cache"], &["c*"], &[("cache", 1), ("db-port", 7)])).await;
+    assert_eq!(pinned, [("cache".to_owned(), (1, "one".to_owned()))].into());
+}
+
+#[tokio::test]
+async fn names_and_versions_can_be_had_without_values() {
+    let fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    fixture.set(&prod, "db", "v").await;
+    let query = BundleQuery {
+        values: false,
+        configurations: false,
+        ..query(&prod, Selection::All)
+    };
+    let snapshot = fixture.store.bundle(query, |_, _, _| true).await.unwrap();
+    assert_eq!(snapshot.secrets[0].number, 1);
+    assert!(snapshot.secrets[0].sealed.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_never_sees_half_a_change() {
+    let fixture = Arc::new(Fixture::new().await);
+    let prod = fixture.project("shop").await.environment("prod");
+    for key in ["a", "b"] {
+        fixture.set(&prod, key, "0").await;
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (fixture, prod, done) = (Arc::clone(&fixture), prod.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut seen = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let snapshot = fixture
+                        .store
+                        .bundle(query(&prod, Selection::All), |_, _, _| true)
+                        .await
+                        .unwrap();
+                    let numbers: Vec<_> = snapshot.secrets.iter().map(|it| it.number).collect();
+                    assert_eq!(numbers[0], numbers[1]);
+                    assert!(numbers[0] >= seen, "a later read sees an earlier state");
+                    seen = numbers[0];
+                }
+            })
+        })
+        .collect();
+    for n in 0..100 {
+        let mut versions = Vec::new();
+        for key in ["a", "b"] {
+            let slot = fixture.slot(&prod, key).await;
+            versions.push(fixture.version(&slot, &n.to_string()));
+        }
+        fixture.store.append_versions(versions, None, by()).await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_is_made_changed_and_deleted() {
+    let fixture = Fixture::new().await;
+    let shop = fixture.project("shop").await;
+    let (prod, local) = (shop.clone().environment("prod"), shop.clone().environment("local"));
+    let first = configure(&fixture, &prod, "k", "1").await;
+    let update_of_nothing = fixture.store.update_configuration(first.clone(), by()).await;
+    assert_eq!(
+        update_of_nothing.unwrap_err(),
+        StoreError::NotFound(Object::Configuration)
+    );
+    let described = ConfigurationWrite {
+        description: Some("text".into()),
+        ..first.clone()
+    };
+    let made = fixture.store.create_configuration(described, by()).await.unwrap();
+    assert_eq!((made.revision, made.description.as_deref()), (1, Some("text")));
+    let again = fixture.store.create_configuration(first, by()).await;
+    assert_eq!(again.unwrap_err(), StoreError::Conflict(Object::Configuration));
+
+    let second = configure(&fixture, &prod, "k", "2").await;
+    let updated = fixture.store.update_configuration(second.clone(), by()).await.unwrap();
+    assert_eq!((updated.id, updated.revision), (made.id, 2));
+    assert_ne!(updated.revision_id, made.revision_id);
+    assert_eq!(updated.description.as_deref(), Some("text"));
+    assert_eq!(&*fixture.keyring.open(&updated.aad(), &updated.sealed).unwrap(), b"2");
+    let elsewhere = configure(&fixture, &local, "a", "v").await;
+    fixture.store.create_configuration(elsewhere, by()).await.unwrap();
+    let keys = |list: Vec<sealpod_api_server::store::Configuration>| {
+        list.into_iter()
+            .map(|it| (it.location.environment_slug, it.key))
+            .collect::<Vec<_>>()
+    };
+    let all = keys(fixture.store.configurations(shop.clone(), None).await.unwrap());
+    assert_eq!(all, [("local".into(), "a".into()), ("prod".into(), "k".into())]);
+    let one = keys(
+        fixture
+            .store
+            .configurations(shop.clone(), Some("local".into()))
+            .await
+            .unwrap(),
+    );
+    assert_eq!(one, [("local".into(), "a".into())]);
+    let unknown = fixture.store.configurations(shop, Some("absent".into())).await;
+    assert_eq!(unknown.unwrap_err(), StoreError::NotFound(Object::Environment));
+
+    fixture
+        .store
+        .delete_configuration(prod.clone(), "k", by())
+        .await
+        .unwrap();
+    let gone = fixture.store.configuration(prod.clone(), "k").await;
+    assert_eq!(gone.unwrap_err(), StoreError::NotFound(Object::Configuration));
+    let late = fixture.store.update_configuration(second, by()).await;
+    assert_eq!(late.unwrap_err(), StoreError::Moved(Object::Configuration));
+    let again = configure(&fixture, &prod, "k", "3").await;
+    let again = fixture.store.create_configuration(again, by()).await.unwrap();
+    assert_eq!(again.revision, 1);
+    assert_ne!(again.id, made.id);
+}

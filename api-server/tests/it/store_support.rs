@@ -1,0 +1,131 @@
+//! A store on a real file, and the short forms that its tests are written in.
+
+use std::path::PathBuf;
+
+use sealpod_api_server::audit::By;
+use sealpod_api_server::crypto::{ApiKey, ApiKeyKind, Keyring, NewKey};
+use sealpod_api_server::ids::VersionId;
+use sealpod_api_server::store::{
+    Appended, EnvironmentRef, NewEnvironment, NewProject, NewVersion, Options, Project, ProjectRef, Slot, Store,
+    StoreError,
+};
+use sealpod_core::wire::Labels;
+use tempfile::TempDir;
+
+pub const MASTER_KEY: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+pub const ORGANIZATION: &str = "default";
+
+pub struct Fixture {
+    pub store: Store,
+    pub keyring: Keyring,
+    pub folder: TempDir,
+}
+
+pub fn keyring() -> Keyring {
+    Keyring::parse(MASTER_KEY).unwrap()
+}
+
+pub fn by() -> By {
+    By::system("test")
+}
+
+impl Fixture {
+    /// An empty store with its default organization.
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::new(folder.path().join("sealpod.db"));
+        change(&mut options);
+        let store = Store::open(&options, &keyring()).unwrap();
+        store.ensure_organization(ORGANIZATION, by()).await.unwrap();
+        Self {
+            store,
+            keyring: keyring(),
+            folder,
+        }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("sealpod.db")
+    }
+
+    /// A project with the environments `local` and `prod`.
+    pub async fn project(&self, slug: &str) -> ProjectRef {
+        self.try_project(slug).await.unwrap();
+        ProjectRef::slug(ORGANIZATION, slug)
+    }
+
+    pub async fn try_project(&self, slug: &str) -> Result<Project, StoreError> {
+        self.store.create_project(new_project(slug), by()).await
+    }
+
+    pub async fn slot(&self, environment: &EnvironmentRef, key: &str) -> Slot {
+        let environments = vec![environment.environment.clone()];
+        let slots = self.store.locate(environment.project.clone(), key, environments);
+        slots.await.unwrap().remove(0)
+    }
+
+    /// Sealed for its place, enabled, without a window.
+    pub fn version(&self, slot: &Slot, value: &str) -> NewVersion {
+        let id = VersionId::new();
+        NewVersion {
+            sealed: self.keyring.seal(&slot.aad(id), value.as_bytes()),
+            slot: slot.clone(),
+            id,
+            is_enabled: true,
+            not_before: None,
+            expires_at: None,
+        }
+    }
+
+    pub async fn set(&self, environment: &EnvironmentRef, key: &str, value: &str) -> Appended {
+        let slot = self.slot(environment, key).await;
+        let version = self.version(&slot, value);
+        self.append(version).await
+    }
+
+    pub async fn append(&self, version: NewVersion) -> Appended {
+        let appended = self.store.append_versions(vec![version], None, by());
+        appended.await.unwrap().remove(0)
+    }
+
+    /// The number and text of the active version.
+    pub async fn get(&self, environment: &EnvironmentRef, key: &str) -> Result<(u64, String), StoreError> {
+        let version = self.store.active_version(environment.clone(), key).await?;
+        let value = self.keyring.open(&version.aad(), &version.sealed).unwrap();
+        Ok((version.info.number, String::from_utf8(value.to_vec()).unwrap()))
+    }
+
+    pub fn key(&self, kind: ApiKeyKind) -> (ApiKey, NewKey) {
+        let key = ApiKey::generate(kind);
+        let new = NewKey::of(self.store.pepper(), &key);
+        (key, new)
+    }
+}
+
+pub fn new_project(slug: &str) -> NewProject {
+    NewProject {
+        organization: ORGANIZATION.to_owned(),
+        slug: slug.parse().unwrap(),
+        display_name: slug.to_uppercase(),
+        description: None,
+        labels: Labels::new(),
+        environments: ["local", "prod"].map(new_environment).to_vec(),
+        key: None,
+    }
+}
+
+pub fn new_environment(slug: &str) -> NewEnvironment {
+    NewEnvironment {
+        slug: slug.parse().unwrap(),
+        display_name: slug.to_uppercase(),
+        labels: Labels::new(),
+    }
+}
+
+pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}

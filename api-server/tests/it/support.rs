@@ -1,0 +1,350 @@
+//! A server on a port of its own with a database of its own, and a client that shows what it answers.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use sealpod_api_server::app::{App, Metrics, Parts, router};
+use sealpod_api_server::audit::{By, Chain, StoredEntry};
+use sealpod_api_server::auth::admin_key::AdminKeys;
+use sealpod_api_server::crypto::{Keyring, generate_master_key};
+use sealpod_api_server::store::{Options, Store};
+use sealpod_runtime::admin::Readiness;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub const ADMIN: &str = "admin-key-one-0123456789abcdef-0123456789";
+pub const OTHER_ADMIN: &str = "admin-key-two-0123456789abcdef-0123456789";
+
+/// The management plane's applications.
+pub const M: &str = "/api/management/applications";
+/// The consumer plane.
+pub const C: &str = "/api/consumer";
+/// The organization plane's default organization.
+pub const O: &str = "/api/orgs/default";
+
+pub struct Server {
+    pub url: String,
+    pub store: Store,
+    pub stop: CancellationToken,
+    client: reqwest::Client,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        logs();
+        let dir = tempfile::tempdir().unwrap();
+        let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
+        let store = Store::open(&Options::new(dir.path().join("sealpod.db")), &keyring).unwrap();
+        store.ensure_organization("default", By::system("test")).await.unwrap();
+        let mut registry = sealpod_runtime::admin::registry("api-server", "test");
+        let stop = CancellationToken::new();
+        let app = App::new(Parts {
+            store: store.clone(),
+            keyring,
+            admin_keys: Arc::new(AdminKeys::new(format!("{ADMIN}\n{OTHER_ADMIN}\n").as_bytes()).unwrap()),
+            refusals: sealpod_api_server::auth::refusals::Refusals::default(),
+            default_organization: "default".to_owned(),
+            readiness: Readiness::new(),
+            metrics: Metrics::register(&mut registry),
+            shutdown: stop.clone(),
+        });
+        let listener = sealpod_runtime::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let drain = Duration::from_secs(10);
+        tokio::spawn(sealpod_runtime::serve::run(
+            listener,
+            None,
+            router(app),
+            stop.clone(),
+            drain,
+        ));
+        Self {
+            url,
+            store,
+            stop,
+            client: client(),
+            dir,
+        }
+    }
+
+    pub fn call(&self, method: &str, path: &str) -> Call {
+        Call {
+            request: self.client.request(
+                Method::from_bytes(method.as_bytes()).unwrap(),
+                format!("{}{path}", self.url),
+            ),
+        }
+    }
+
+    /// A call with the admin key.
+    pub fn admin(&self, method: &str, path: &str) -> Call {
+        self.call(method, path).bearer(ADMIN)
+    }
+
+    /// An application named `name`, with its key.
+    pub async fn application(&self, name: &str) -> Application<'_> {
+        let made = self.admin("POST", M).json(json!({"name": name})).status(201).await;
+        Application {
+            server: self,
+            slug: made.text_at("slug"),
+            key: made.text_at("plainApiKey"),
+        }
+    }
+
+    /// A service account with rules of this project, environment, key pattern and permission.
+    pub async fn account(&self, name: &str, rules: &[[&str; 4]]) -> Account {
+        let path = format!("{O}/service-accounts");
+        let made = self.admin("POST", &path).json(json!({"name": name})).status(201).await;
+        let account = Account {
+            id: made.text_at("id"),
+            key: made.text_at("api_key"),
+        };
+        for rule in rules {
+            self.grant(&account.id, *rule).await;
+        }
+        account
+    }
+
+    /// Grants a rule and returns its id.
+    pub async fn grant(&self, account: &str, [project, env, key, permission]: [&str; 4]) -> String {
+        let rule = json!({
+            "subject_type": "service_account", "subject_id": account, "project_pattern": project, "env_pattern": env,
+            "key_pattern": key, "permission": permission,
+        });
+        self.admin("POST", &format!("{O}/acl"))
+            .json(rule)
+            .send()
+            .await
+            .text_at("id")
+    }
+
+    /// Sets a value on the organization plane, with the admin key.
+    pub async fn put(&self, project: &str, env: &str, key: &str, value: &str) -> Reply {
+        let path = format!("{O}/projects/{project}/envs/{env}/secrets/{key}");
+        self.admin("PUT", &path).json(json!({"value": value})).send().await
+    }
+
+    /// The newest audit entries of the default organization, newest first.
+    pub async fn audit(&self) -> Vec<StoredEntry> {
+        let organization = self.store.organization("default").await.unwrap();
+        self.store
+            .audit_entries(Chain::Organization(organization.id), 100)
+            .await
+            .unwrap()
+    }
+
+    /// The metadata of the newest entry.
+    pub async fn metadata(&self) -> Value {
+        serde_json::from_str(&self.audit().await[0].metadata).unwrap()
+    }
+
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn client() -> reqwest::Client {
+    // The first one of the process stays; they are all the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+pub struct Account {
+    pub id: String,
+    pub key: String,
+}
+
+pub struct Application<'s> {
+    server: &'s Server,
+    pub slug: String,
+    pub key: String,
+}
+
+impl Application<'_> {
+    /// A call of the management plane below this application.
+    pub fn admin(&self, method: &str, path: &str) -> Call {
+        self.server.admin(method, &format!("{M}/{}{path}", self.slug))
+    }
+
+    /// A read of the consumer plane with this application's key.
+    pub fn consumer(&self, path: &str) -> Call {
+        self.server.call("GET", &format!("{C}{path}")).key(&self.key)
+    }
+
+    /// Makes a secret.
+    pub async fn secret(&self, name: &str) -> Reply {
+        self.admin("POST", "/secrets")
+            .json(json!({"name": name}))
+            .status(201)
+            .await
+    }
+
+    /// Sets one value, with other fields beside it.
+    pub async fn set(&self, name: &str, environment: &str, value: &str, more: Value) -> Reply {
+        let mut item = json!({"environmentSlug": environment, "value": value});
+        item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.admin("POST", &format!("/secrets/{name}/values"))
+            .json(json!([item]))
+            .status(200)
+            .await
+    }
+}
+
+pub struct Call {
+    request: reqwest::RequestBuilder,
+}
+
+impl Call {
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub fn key(self, key: &str) -> Self {
+        self.header("x-api-key", key)
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let (name, value): (HeaderName, HeaderValue) = (name.parse().unwrap(), value.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value);
+        self.request = self.request.headers(headers);
+        self
+    }
+
+    pub fn json(self, body: Value) -> Self {
+        self.body("application/json", body.to_string())
+    }
+
+    pub fn body(mut self, content_type: &str, body: impl Into<reqwest::Body>) -> Self {
+        self.request = self.request.header("content-type", content_type).body(body);
+        self
+    }
+
+    pub async fn send(self) -> Reply {
+        let response = self.request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Reply {
+            status,
+            headers,
+            text,
+            body,
+        }
+    }
+
+    /// Sends it and insists on a status.
+    pub async fn status(self, want: u16) -> Reply {
+        let reply = self.send().await;
+        assert_eq!(reply.status, want, "{}", reply.text);
+        reply
+    }
+
+    /// Sends it and insists on a problem of this status and code.
+    pub async fn problem(self, status: u16, code: &str) -> Reply {
+        let reply = self.status(status).await;
+        assert_eq!(reply.headers["content-type"], "application/problem+json");
+        assert_eq!(reply.body["code"], code, "{}", reply.text);
+        assert_eq!(reply.body["status"], status);
+        for field in ["type", "title", "detail"] {
+            assert!(
+                reply.body[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field}: {}",
+                reply.text
+            );
+        }
+        reply
+    }
+
+    /// Sends it and insists on 400 that names this field.
+    pub async fn invalid(self, field: &str) -> Reply {
+        let reply = self.problem(400, "validation_failed").await;
+        assert!(reply.body["errors"][field].is_array(), "{field}: {}", reply.text);
+        reply
+    }
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// Null where the body is no JSON.
+    pub body: Value,
+}
+
+impl Reply {
+    pub fn text_at(&self, field: &str) -> String {
+        self.body[field]
+            .as_str()
+            .unwrap_or_else(|| panic!("no text `{field}` in {}", self.text))
+            .to_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .unwrap_or_else(|| panic!("no header `{name}`"))
+            .to_str()
+            .unwrap()
+    }
+
+    pub fn list(&self) -> &Vec<Value> {
+        self.body.as_array().unwrap_or_else(|| panic!("no list: {}", self.text))
+    }
+}
+
+/// RFC 3339 of a moment so many milliseconds from now.
+pub fn time(milliseconds: i64) -> String {
+    let now = sealpod_core::Time::now().microseconds();
+    sealpod_core::Time::from_microseconds(now + milliseconds * 1_000)
+        .unwrap()
+        .to_string()
+}
+
+/// Everything that all servers of this process have logged so far, as verbosely as the program lets anybody ask.
+pub fn logs() -> String {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Log::default();
+        let filter = Targets::new().with_default(LevelFilter::TRACE);
+        let quiet = ["hyper", "hyper_util", "h2", "reqwest", "rustls", "tower"].map(|name| (name, LevelFilter::INFO));
+        let writer = log.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        tracing_subscriber::registry()
+            .with(layer.with_filter(filter.with_targets(quiet)))
+            .init();
+        log
+    });
+    String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned()
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
