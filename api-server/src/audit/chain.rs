@@ -52,7 +52,15 @@ impl AuditKey {
     }
 
     /// Makes the entry that follows the one with `previous` as its hash.
-    pub(crate) fn seal(&self, chain: Chain, seq: u64, previous: &[u8; 32], at: Time, entry: Entry, by: &By) -> StoredEntry {
+    pub(crate) fn seal(
+        &self,
+        chain: Chain,
+        seq: u64,
+        previous: &[u8; 32],
+        at: Time,
+        entry: Entry,
+        by: &By,
+    ) -> StoredEntry {
         let mut metadata = entry.metadata;
         metadata.on_behalf.clone_from(&by.on_behalf);
         let mut stored = StoredEntry {
@@ -117,7 +125,10 @@ impl Broken {
 pub fn check(key: &AuditKey, previous: (u64, [u8; 32]), entry: &StoredEntry) -> Result<[u8; 32], Broken> {
     let expected = previous.0 + 1;
     if entry.seq != expected {
-        return Err(Broken::Gap { expected, found: entry.seq });
+        return Err(Broken::Gap {
+            expected,
+            found: entry.seq,
+        });
     }
     let hash = key.hash(&previous.1, entry);
     if bool::from(hash.ct_eq(&entry.hash)) {
@@ -194,7 +205,9 @@ mod tests {
         let mut previous = GENESIS;
         (1..=length)
             .map(|seq| {
-                let entry = Entry::new(Kind::Secret, Verb::Set).resource(Uuid::now_v7(), "db-password").at("shop", Some("prod"));
+                let entry = Entry::new(Kind::Secret, Verb::Set)
+                    .resource(Uuid::now_v7(), "db-password")
+                    .at("shop", Some("prod"));
                 let stored = key.seal(chain, seq, &previous, Time::now(), entry, &By::system("test"));
                 previous = stored.hash;
                 stored

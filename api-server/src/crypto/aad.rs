@@ -80,7 +80,9 @@ mod tests {
     fn parts_cannot_run_into_each_other() {
         let aad = |parts: &[&str]| {
             let mut aad = Aad(Vec::new());
-            parts.iter().for_each(|part| aad.push(part.as_bytes()));
+            for part in parts {
+                aad.push(part.as_bytes());
+            }
             aad
         };
         assert_ne!(aad(&["ab", "c"]), aad(&["a", "bc"]));
@@ -89,11 +91,11 @@ mod tests {
 
     #[test]
     fn a_version_and_a_configuration_of_the_same_ids_differ() {
-        let (o, p, e) = (OrganizationId::new(), ProjectId::new(), EnvironmentId::new());
-        let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
+        let place = (OrganizationId::new(), ProjectId::new(), EnvironmentId::new());
+        let (outer, inner) = (Uuid::now_v7(), Uuid::now_v7());
         assert_ne!(
-            Aad::version(o, p, e, SecretId(a), VersionId(b)),
-            Aad::configuration(o, p, e, ConfigurationId(a), RevisionId(b))
+            Aad::version(place.0, place.1, place.2, SecretId(outer), VersionId(inner)),
+            Aad::configuration(place.0, place.1, place.2, ConfigurationId(outer), RevisionId(inner))
         );
     }
 }

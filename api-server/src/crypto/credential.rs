@@ -40,8 +40,15 @@ pub struct ApiKey {
 
 impl ApiKey {
     pub fn generate(kind: ApiKeyKind) -> Self {
-        let text = format!("{}{}", kind.prefix(), HEXLOWER.encode(random::<RANDOM_BYTES>().as_slice()));
-        Self { kind, text: text.into() }
+        let text = format!(
+            "{}{}",
+            kind.prefix(),
+            HEXLOWER.encode(random::<RANDOM_BYTES>().as_slice())
+        );
+        Self {
+            kind,
+            text: text.into(),
+        }
     }
 
     /// `None` where the text cannot be a key, so that it need not be looked up.
@@ -52,7 +59,10 @@ impl ApiKey {
                 let hex = text.strip_prefix(kind.prefix())?;
                 let well_formed = hex.len() == 2 * RANDOM_BYTES
                     && hex.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
-                well_formed.then(|| Self { kind, text: SecretText::new(text) })
+                well_formed.then(|| Self {
+                    kind,
+                    text: SecretText::new(text),
+                })
             })
     }
 
@@ -129,7 +139,7 @@ impl Pepper {
         KeyDigest(self.0.clone().chain_update(key.expose()).finalize().into_bytes().into())
     }
 
-    /// A keyed hash of other things (ETags, fingerprints). `label` says of what; each part is preceded by its length,
+    /// A keyed hash of other things (for an `ETag`, a fingerprint). `label` says of what; each part is preceded by its length,
     /// and the label's length begins with a zero byte, so that no result is ever the digest of a key.
     pub fn mac(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.0.clone();

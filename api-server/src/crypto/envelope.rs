@@ -81,7 +81,9 @@ impl Sealed {
     }
 
     fn part<const N: usize>(&self, at: usize) -> [u8; N] {
-        *self.0[at..].first_chunk().expect("an envelope is never shorter than its header")
+        *self.0[at..]
+            .first_chunk()
+            .expect("an envelope is never shorter than its header")
     }
 }
 
@@ -90,9 +92,8 @@ impl TryFrom<Vec<u8>> for Sealed {
 
     fn try_from(bytes: Vec<u8>) -> Result<Self, EnvelopeError> {
         match bytes.first() {
-            None => Err(EnvelopeError::TooShort),
             Some(&FORMAT) if bytes.len() >= VALUE_AT + TAG => Ok(Self(bytes)),
-            Some(&FORMAT) => Err(EnvelopeError::TooShort),
+            None | Some(&FORMAT) => Err(EnvelopeError::TooShort),
             Some(&found) => Err(EnvelopeError::UnknownFormat { found }),
         }
     }

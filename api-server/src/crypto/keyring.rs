@@ -167,7 +167,12 @@ impl Keyring {
         let dek = Zeroizing::new(<[u8; DEK]>::try_from(dek.as_slice()).map_err(|_| OpenError::Refused)?);
 
         let mut value = Zeroizing::new(sealed.ciphertext().to_vec());
-        decrypt(&cipher(&dek), &sealed.nonce(), &aad.for_layer(&[VALUE_LAYER]), &mut value)?;
+        decrypt(
+            &cipher(&dek),
+            &sealed.nonce(),
+            &aad.for_layer(&[VALUE_LAYER]),
+            &mut value,
+        )?;
         Ok(value)
     }
 

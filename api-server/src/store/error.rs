@@ -66,7 +66,9 @@ pub enum StoreError {
 /// Why the store did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("`{given}` is no database of this server; use `sqlite:` and a file, for example sqlite:/var/lib/sealpod/sealpod.db")]
+    #[error(
+        "`{given}` is no database of this server; use `sqlite:` and a file, for example sqlite:/var/lib/sealpod/sealpod.db"
+    )]
     NotAUrl { given: String },
     #[error("{}: {source}; the folder must exist and be writable for this user", path.display())]
     File { path: PathBuf, source: std::io::Error },
@@ -87,11 +89,18 @@ pub enum OpenError {
         "the data is sealed under master key {needed}, and the keys given are {}; give that key too (SEALPOD_MASTER_KEY_FILE may hold several lines). Nothing was written.",
         list(given)
     )]
-    WrongMasterKey { needed: MasterKeyId, given: Vec<MasterKeyId> },
+    WrongMasterKey {
+        needed: MasterKeyId,
+        given: Vec<MasterKeyId>,
+    },
     #[error("{}: {what}; restore a backup", path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("{}: {what}: {source}", path.display())]
-    Engine { path: PathBuf, what: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    Engine {
+        path: PathBuf,
+        what: &'static str,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl OpenError {

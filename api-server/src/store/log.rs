@@ -35,9 +35,7 @@ impl Store {
     /// Walks every chain from its first entry.
     pub async fn verify_audit(&self) -> Result<AuditReport> {
         let key = self.engine.audit_key().clone();
-        self.engine
-            .read(move |view| sqlite::log::verify(view.conn, &key))
-            .await
+        self.engine.read(move |view| sqlite::log::verify(view.conn, &key)).await
     }
 
     /// The newest entries of a chain, newest first.

@@ -60,7 +60,9 @@ pub struct Store {
 pub enum State {
     Serving,
     /// It met a fault that it must not go on after, and refuses everything until a restart.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 /// What the store has done since it was opened.
@@ -118,6 +120,8 @@ impl Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }

@@ -24,13 +24,15 @@ impl Options {
             path: path.into(),
             readers: cores.clamp(2, 4),
             queue: 1024,
-            use_interval: Duration::from_secs(60),
+            use_interval: Duration::from_mins(1),
         }
     }
 
     /// From `sqlite:<path>`, also written `sqlite://<path>`.
     pub fn from_url(url: &str) -> Result<Self, OpenError> {
-        let path = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+        let path = url
+            .strip_prefix("sqlite:")
+            .map(|rest| rest.strip_prefix("//").unwrap_or(rest));
         match path {
             Some(path) if !path.is_empty() && !path.contains(['?', '\0']) => Ok(Self::new(path)),
             _ => Err(OpenError::NotAUrl { given: scheme_of(url) }),
@@ -40,7 +42,8 @@ impl Options {
 
 /// What may be shown of a URL that was not understood: it could hold a password.
 fn scheme_of(url: &str) -> String {
-    url.split_once(':').map_or_else(|| url.to_owned(), |(scheme, _)| format!("{scheme}:…"))
+    url.split_once(':')
+        .map_or_else(|| url.to_owned(), |(scheme, _)| format!("{scheme}:…"))
 }
 
 #[cfg(test)]
@@ -60,9 +63,19 @@ mod tests {
 
     #[test]
     fn another_database_is_refused_without_its_password() {
-        for url in ["", "sqlite:", "sqlite://", "sealpod.db", "sqlite:a?mode=ro", "postgres://me:canary@host/db"] {
+        for url in [
+            "",
+            "sqlite:",
+            "sqlite://",
+            "sealpod.db",
+            "sqlite:a?mode=ro",
+            "postgres://me:canary@host/db",
+        ] {
             let error = Options::from_url(url).unwrap_err().to_string();
-            assert!(error.contains("sqlite:/var/lib") && !error.contains("canary"), "{error}");
+            assert!(
+                error.contains("sqlite:/var/lib") && !error.contains("canary"),
+                "{error}"
+            );
         }
     }
 }

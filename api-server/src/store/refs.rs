@@ -52,7 +52,13 @@ impl Location {
     }
 
     pub fn configuration_aad(&self, configuration: ConfigurationId, revision: RevisionId) -> Aad {
-        Aad::configuration(self.organization, self.project, self.environment, configuration, revision)
+        Aad::configuration(
+            self.organization,
+            self.project,
+            self.environment,
+            configuration,
+            revision,
+        )
     }
 }
 

@@ -45,7 +45,9 @@ pub fn next_change(versions: &[State], now: Time) -> Option<Time> {
         .filter(|instant| *instant > now)
         .collect();
     instants.sort_unstable();
-    instants.into_iter().find(|instant| active(versions, *instant) != before)
+    instants
+        .into_iter()
+        .find(|instant| active(versions, *instant) != before)
 }
 
 /// The first instant behind the last one of a window.

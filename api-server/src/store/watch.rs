@@ -59,15 +59,19 @@ impl Hub {
         }
         let all = self.lock();
         for waiters in topics.iter().filter_map(|topic| all.get(topic)) {
-            waiters.values().for_each(|wake| wake.notify_one());
+            waiters.values().for_each(Self::wake);
         }
     }
 
     /// Wakes everybody: the store is gone, and they should find out.
     pub(super) fn wake_all(&self) {
         for waiters in self.lock().values() {
-            waiters.values().for_each(|wake| wake.notify_one());
+            waiters.values().for_each(Self::wake);
         }
+    }
+
+    fn wake(wake: &Arc<Notify>) {
+        wake.notify_one();
     }
 
     pub(super) fn watchers(&self) -> usize {
@@ -127,7 +131,10 @@ mod tests {
         hub.publish(&[topic]);
         hub.publish(&[topic]);
         watcher.changed().await;
-        assert!(watcher.changed().now_or_never().is_none(), "two changes are one wake-up");
+        assert!(
+            watcher.changed().now_or_never().is_none(),
+            "two changes are one wake-up"
+        );
     }
 
     #[tokio::test]
@@ -161,7 +168,11 @@ mod tests {
         let watchers: Vec<_> = (0..10_000).map(|_| hub.watch(&[topic])).collect();
         assert_eq!(hub.watchers(), 10_000);
         hub.publish(&[topic]);
-        assert!(watchers.iter().all(|watcher| watcher.changed().now_or_never().is_some()));
+        assert!(
+            watchers
+                .iter()
+                .all(|watcher| watcher.changed().now_or_never().is_some())
+        );
         drop(watchers);
         assert!(hub.lock().is_empty());
         assert_eq!(hub.watchers(), 0);

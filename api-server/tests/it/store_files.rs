@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use sealpod_api_server::crypto::Keyring;
-use sealpod_api_server::store::{OpenError, Options, State, Store, StoreError};
+use sealpod_api_server::store::{OpenError, Options, Page, State, Store, StoreError};
 
 use crate::store_support::{Fixture, MASTER_KEY, by, keyring};
 
@@ -126,7 +126,7 @@ async fn what_was_stored_is_there_after_a_reopen_and_so_are_the_servers_keys() {
         !fixture.folder.path().join("sealpod.db-wal").exists(),
         "a close leaves one file"
     );
-    let after_close = fixture.store.secrets(prod.project.clone(), Default::default()).await;
+    let after_close = fixture.store.secrets(prod.project.clone(), Page::default()).await;
     assert!(matches!(after_close, Err(StoreError::Failed(_))));
 
     let reopened = Fixture {

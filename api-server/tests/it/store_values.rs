@@ -295,7 +295,9 @@ async fn agree(made: Vec<Made>) {
         });
         if delete {
             fixture.store.hide_secret(prod.clone(), "db", by()).await.unwrap();
-            states.iter_mut().for_each(|state| state.hidden = true);
+            for state in &mut states {
+                state.hidden = true;
+            }
         }
     }
     check(&fixture, &prod, &states).await;

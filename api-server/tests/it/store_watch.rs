@@ -9,6 +9,9 @@ use sealpod_core::wire::org::Permission;
 
 use crate::store_support::{Fixture, ORGANIZATION, by, new_environment};
 
+/// The number of the version that ends a test.
+const LAST: u64 = 200;
+
 async fn woken(watcher: &Watcher) -> bool {
     // A wake-up comes just behind the answer to the change.
     tokio::time::timeout(Duration::from_secs(5), watcher.changed())
@@ -100,7 +103,6 @@ async fn no_wake_up_is_lost_between_watching_and_reading() {
     let prod = fixture.project("shop").await.environment("prod");
     fixture.set(&prod, "db", "0").await;
     let topic = Topic::Environment(fixture.slot(&prod, "db").await.location.environment);
-    const LAST: u64 = 200;
     // Each of them reads, waits, and reads again; if one wake-up got lost, it would wait for ever at the end.
     let readers: Vec<_> = (0..16)
         .map(|_| {

@@ -136,9 +136,14 @@ impl Reading<'_> {
             self.value_column()
         ))?;
         let params = (At(self.view.now), secret, self.location.environment, integer(number));
-        let found = statement.query_row(params, |row| from_row(row, secret, name)).optional()?;
+        let found = statement
+            .query_row(params, |row| from_row(row, secret, name))
+            .optional()?;
         let begins = self.pending.get(&secret).into_iter().flatten();
-        let begins = begins.filter(|(other, _)| *other == number).map(|(_, from)| *from).min();
+        let begins = begins
+            .filter(|(other, _)| *other == number)
+            .map(|(_, from)| *from)
+            .min();
         let change = found.as_ref().map_or(begins, end);
         Ok((found, change))
     }

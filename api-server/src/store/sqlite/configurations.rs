@@ -1,17 +1,17 @@
 use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::wire::Labels;
 
 use super::super::{
     Configuration, ConfigurationSlot, ConfigurationWrite, EnvironmentRef, Location, Object, ProjectRef, Result,
     StoreError, Topic,
 };
+use super::environments;
 use super::row::{At, integer, number, time};
 use super::writer::Tx;
-use super::environments;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::ConfigurationId;
 
-const COLUMNS: &str =
-    "c.id, c.revision_id, c.revision, c.key, c.sealed, c.description, c.created_at, c.updated_at";
+const COLUMNS: &str = "c.id, c.revision_id, c.revision, c.key, c.sealed, c.description, c.created_at, c.updated_at";
 
 fn from_row(row: &Row<'_>, location: &Location) -> rusqlite::Result<Configuration> {
     Ok(Configuration {
@@ -55,12 +55,11 @@ pub(in super::super) fn list(
     project: &ProjectRef,
     environment: Option<&str>,
 ) -> Result<Vec<Configuration>> {
-    let slugs = match environment {
-        Some(environment) => vec![environment.to_owned()],
-        None => {
-            let all = environments::list(conn, project, &sealpod_core::wire::Labels::new())?;
-            all.into_iter().map(|environment| environment.slug).collect()
-        }
+    let slugs = if let Some(environment) = environment {
+        vec![environment.to_owned()]
+    } else {
+        let all = environments::list(conn, project, &Labels::new())?;
+        all.into_iter().map(|environment| environment.slug).collect()
     };
     let mut found = Vec::new();
     for slug in slugs {

@@ -157,7 +157,12 @@ pub(in super::super) fn update(
         fields,
         ..Metadata::default()
     };
-    record(tx, &location, Entry::new(Kind::Env, Verb::Update).metadata(metadata), by)?;
+    record(
+        tx,
+        &location,
+        Entry::new(Kind::Env, Verb::Update).metadata(metadata),
+        by,
+    )?;
     by_id(tx.conn, before.id)
 }
 
@@ -171,7 +176,9 @@ pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, by: &B
 
 fn record(tx: &Tx<'_>, location: &Location, entry: Entry, by: &By) -> Result<()> {
     let slug = &location.environment_slug;
-    let entry = entry.resource(location.environment.0, slug).at(&location.project_slug, Some(slug));
+    let entry = entry
+        .resource(location.environment.0, slug)
+        .at(&location.project_slug, Some(slug));
     tx.audit(Chain::Organization(location.organization), entry, by)?;
     tx.publish(Topic::Environment(location.environment));
     Ok(())

@@ -23,10 +23,7 @@ pub(super) struct Health {
 
 impl Health {
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self {
-            hub,
-            ..Self::default()
-        }
+        Self { hub, ..Self::default() }
     }
 
     /// An error, if the engine has failed.

@@ -42,7 +42,9 @@ impl Owner {
 
 pub(super) fn insert(tx: &Tx<'_>, owner: Owner, key: &NewKey) -> Result<KeyId> {
     if key.kind != owner.kind() {
-        return Err(StoreError::Internal("a key was made for another plane than its owner's".into()));
+        return Err(StoreError::Internal(
+            "a key was made for another plane than its owner's".into(),
+        ));
     }
     let id = KeyId::new();
     let sql = format!(

@@ -10,14 +10,7 @@ use crate::audit::{self, AuditKey, By, Chain, Entry, GENESIS, StoredEntry};
 const COLUMNS: &str = "chain, seq, id, created_at, action, actor_type, actor_id, actor_name, resource_type, \
     resource_id, resource_name, project, environment, outcome, ip, user_agent, request_id, metadata, hash";
 
-pub(super) fn append(
-    conn: &Connection,
-    key: &AuditKey,
-    now: Time,
-    chain: Chain,
-    entry: Entry,
-    by: &By,
-) -> Result<()> {
+pub(super) fn append(conn: &Connection, key: &AuditKey, now: Time, chain: Chain, entry: Entry, by: &By) -> Result<()> {
     let last = conn
         .prepare_cached("SELECT seq, hash FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
         .query_row([Id(chain.id())], |row| Ok((number(row, 0)?, row.get(1)?)))

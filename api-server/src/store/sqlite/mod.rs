@@ -65,10 +65,10 @@ impl Engine {
         let mut threads = Vec::with_capacity(options.readers + 1);
         for (n, connection) in opened.readers.into_iter().enumerate() {
             let (reads, health) = (Arc::clone(&reads), Arc::clone(&health));
-            let run = move || reader::run(connection, &reads, &health);
+            let run = move || reader::run(&connection, &reads, &health);
             threads.push(spawn(&opened.path, format!("store-read-{n}"), run)?);
         }
-        let writer = writer::Writer {
+        let writing = writer::Writer {
             connection: opened.writer,
             lock: opened.lock,
             jobs: Arc::clone(&writes),
@@ -77,7 +77,7 @@ impl Engine {
             hub: Arc::clone(&hub),
             uses: Arc::clone(&uses),
         };
-        threads.push(spawn(&opened.path, "store-write".to_owned(), move || writer.run())?);
+        threads.push(spawn(&opened.path, "store-write".to_owned(), move || writing.run())?);
 
         Ok(Self {
             writes,
@@ -100,7 +100,10 @@ impl Engine {
         self.health.check()?;
         let (reply, answer) = oneshot::channel();
         let job = writer::Change::new(work, reply);
-        self.writes.push(Box::new(job)).await.map_err(|_| self.health.closed())?;
+        self.writes
+            .push(Box::new(job))
+            .await
+            .map_err(|_| self.health.closed())?;
         answer.await.unwrap_or_else(|_| Err(self.health.closed()))
     }
 
@@ -206,3 +209,6 @@ impl From<rusqlite::Error> for StoreError {
         health::classify(&error)
     }
 }
+
+#[cfg(test)]
+mod tests;

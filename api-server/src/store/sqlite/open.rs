@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -51,12 +51,8 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     create(&path)?;
     let mut writer = connect(&path, WRITER_CACHE)?;
     let engine = |what| {
-        let path = path.clone();
-        move |source: rusqlite::Error| OpenError::Engine {
-            path,
-            what,
-            source: Box::new(source),
-        }
+        let path = path.as_path();
+        move |error| engine_error(path, what, error)
     };
     // 3. Is it ours, is its schema one that we know, and do the keys open it? Closing must not write either.
     let quiet = |connection: &Connection, on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
@@ -72,14 +68,16 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     make_keys(&mut writer, keyring).map_err(engine("cannot store the server's keys"))?;
     let Some(server) = read_keys(&writer, &path, keyring)? else {
         return Err(OpenError::Damaged {
-            path,
+            path: path.clone(),
             what: "the server's own keys are gone while data sealed with them is there".to_owned(),
         });
     };
     narrow(&path)?;
     let readers = (0..options.readers.max(1)).map(|_| {
         let reader = connect(&path, READER_CACHE)?;
-        reader.pragma_update(None, "query_only", true).map_err(engine("cannot set up a reader"))?;
+        reader
+            .pragma_update(None, "query_only", true)
+            .map_err(engine("cannot set up a reader"))?;
         Ok(reader)
     });
     let readers = readers.collect::<Result<Vec<_>, OpenError>>()?;
@@ -159,7 +157,12 @@ fn create(path: &Path) -> Result<(), OpenError> {
 
 /// Takes from others what a volume's defaults gave them.
 fn narrow(path: &Path) -> Result<(), OpenError> {
-    for path in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), beside(path, ".lock")] {
+    for path in [
+        path.to_owned(),
+        beside(path, "-wal"),
+        beside(path, "-shm"),
+        beside(path, ".lock"),
+    ] {
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.permissions().mode() & 0o077 != 0 {
             let narrowed = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
@@ -171,7 +174,7 @@ fn narrow(path: &Path) -> Result<(), OpenError> {
 
 fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let set_up = || {
+    let set_up = || -> rusqlite::Result<_> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -184,11 +187,7 @@ fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
         connection.pragma_update(None, "cache_size", -i64::from(cache))?;
         Ok(connection)
     };
-    set_up().map_err(|source: rusqlite::Error| OpenError::Engine {
-        path: path.to_owned(),
-        what: "cannot open the database",
-        source: Box::new(source),
-    })
+    set_up().map_err(|error| engine_error(path, "cannot open the database", error))
 }
 
 /// The version of the schema; 0 where there is none yet.
@@ -201,19 +200,8 @@ fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
             number("SELECT count(*) FROM sqlite_schema")?,
         ))
     };
-    let (application, schema, objects) = match header() {
-        Ok(found) => found,
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-            return Err(OpenError::NotOurs { path: path.to_owned() });
-        }
-        Err(source) => {
-            return Err(OpenError::Engine {
-                path: path.to_owned(),
-                what: "cannot read the database",
-                source: Box::new(source),
-            });
-        }
-    };
+    let found = header().map_err(|error| engine_error(path, "cannot read the database", error));
+    let (application, schema, objects) = found?;
     let fresh = schema == 0 && objects == 0;
     if application != APPLICATION_ID && !(fresh && application == 0) {
         return Err(OpenError::NotOurs { path: path.to_owned() });
@@ -257,7 +245,9 @@ fn read_keys(connection: &Connection, path: &Path, keyring: &Keyring) -> Result<
     };
     let get = |name: &str| {
         let sql = "SELECT value FROM meta WHERE name = ?1";
-        let value = connection.query_row(sql, [name], |row| row.get::<_, Vec<u8>>(0)).optional();
+        let value = connection
+            .query_row(sql, [name], |row| row.get::<_, Vec<u8>>(0))
+            .optional();
         value.map_err(|error| damaged(format!("its own settings cannot be read ({error})")))
     };
     let secret = |name: &str, bytes: Vec<u8>| {
@@ -289,7 +279,10 @@ fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result
     let insert = "INSERT INTO meta (name, value) VALUES (?1, ?2)";
     tx.execute(insert, ("epoch", Uuid::now_v7().as_bytes().as_slice()))?;
     for name in ["pepper", "audit_key"] {
-        tx.execute(insert, (name, keyring.seal(&Aad::server_key(name), random::<32>().as_slice())))?;
+        tx.execute(
+            insert,
+            (name, keyring.seal(&Aad::server_key(name), random::<32>().as_slice())),
+        )?;
     }
     tx.commit()
 }
@@ -298,6 +291,18 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+fn engine_error(path: &Path, what: &'static str, error: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
+        return OpenError::NotOurs { path };
+    }
+    OpenError::Engine {
+        path,
+        what,
+        source: Box::new(error),
+    }
 }
 
 fn file_error(path: &Path, source: std::io::Error) -> OpenError {

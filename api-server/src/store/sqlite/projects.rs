@@ -64,14 +64,21 @@ pub(in super::super) fn list(
         "SELECT {COLUMNS} FROM projects p WHERE p.organization_id = ?1 AND p.deleted_at IS NULL AND {LABELS_MATCH}
              AND p.slug > ?3 ORDER BY p.slug LIMIT ?4"
     ))?;
-    let rows = statement.query_map((organization.id, labels_text(labels), page.after(), page.limit()), from_row)?;
+    let rows = statement.query_map(
+        (organization.id, labels_text(labels), page.after(), page.limit()),
+        from_row,
+    )?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result<Project> {
     let organization = organizations::find(tx.conn, &new.organization)?;
     let taken = "SELECT 1 FROM projects WHERE organization_id = ?1 AND slug = ?2 AND deleted_at IS NULL";
-    if tx.conn.prepare_cached(taken)?.exists((organization.id, new.slug.as_str()))? {
+    if tx
+        .conn
+        .prepare_cached(taken)?
+        .exists((organization.id, new.slug.as_str()))?
+    {
         return Err(StoreError::Conflict(Object::Project));
     }
     let id = ProjectId::new();
@@ -101,16 +108,16 @@ pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result
         ..Metadata::default()
     };
     let project = find(tx.conn, &ProjectRef::Id(id))?;
-    record(tx, &project, Entry::new(Kind::Project, Verb::Create).metadata(metadata), by)?;
+    record(
+        tx,
+        &project,
+        Entry::new(Kind::Project, Verb::Create).metadata(metadata),
+        by,
+    )?;
     Ok(project)
 }
 
-pub(in super::super) fn update(
-    tx: &Tx<'_>,
-    project: &ProjectRef,
-    update: &ProjectUpdate,
-    by: &By,
-) -> Result<Project> {
+pub(in super::super) fn update(tx: &Tx<'_>, project: &ProjectRef, update: &ProjectUpdate, by: &By) -> Result<Project> {
     let before = find(tx.conn, project)?;
     let labels = update.labels.as_ref().unwrap_or(&before.labels);
     let fields = changed(&[
@@ -136,7 +143,12 @@ pub(in super::super) fn update(
         fields,
         ..Metadata::default()
     };
-    record(tx, &before, Entry::new(Kind::Project, Verb::Update).metadata(metadata), by)?;
+    record(
+        tx,
+        &before,
+        Entry::new(Kind::Project, Verb::Update).metadata(metadata),
+        by,
+    )?;
     tx.publish(Topic::Project(before.id));
     find(tx.conn, &ProjectRef::Id(before.id))
 }

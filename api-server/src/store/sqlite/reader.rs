@@ -19,8 +19,8 @@ pub(crate) struct View<'a> {
 }
 
 pub(super) trait ReadJob: Send {
-    /// Reads and answers; the error is for the engine, where it is fatal.
-    fn run(self: Box<Self>, view: &View<'_>) -> Result<()>;
+    /// Reads, tells the engine of an error, and answers: whoever hears of a fatal one finds the engine stopped.
+    fn run(self: Box<Self>, view: &View<'_>, health: &Health);
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
@@ -36,18 +36,19 @@ impl<T, F> Look<T, F> {
 }
 
 impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
-    fn run(self: Box<Self>, view: &View<'_>) -> Result<()> {
+    fn run(self: Box<Self>, view: &View<'_>, health: &Health) {
         let Self { work, reply } = *self;
         if reply.is_closed() {
-            return Ok(());
+            return;
         }
         // A panic is a defect of one use case; it must not cost the others their reader.
         let result = catch_unwind(AssertUnwindSafe(|| work(view)))
             .unwrap_or_else(|_| Err(StoreError::Internal("a read panicked".into())));
-        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        if let Err(error) = &result {
+            health.note(error);
+        }
         // Whoever asked may have gone.
         reply.send(result).ok();
-        outcome
     }
 
     fn refuse(self: Box<Self>, error: StoreError) {
@@ -55,24 +56,22 @@ impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
     }
 }
 
-pub(super) fn run(connection: Connection, jobs: &Queue<Box<dyn ReadJob>>, health: &Health) {
+pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, health: &Health) {
     while let Next::Item(job) = jobs.next(None) {
         health.reads.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = health.check().and_then(|()| Ok(execute(&connection, "BEGIN")?)) {
+        if let Err(error) = health.check().and_then(|()| Ok(execute(connection, "BEGIN")?)) {
             health.note(&error);
             job.refuse(error);
             continue;
         }
         let view = View {
-            conn: &connection,
+            conn: connection,
             now: Time::now(),
         };
-        if let Err(error) = job.run(&view) {
-            health.note(&error);
-        }
+        job.run(&view, health);
         // An error can have ended the transaction already.
         if !connection.is_autocommit()
-            && let Err(error) = execute(&connection, "ROLLBACK")
+            && let Err(error) = execute(connection, "ROLLBACK")
         {
             health.note(&error.into());
         }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::crypto::{KeyDigest, Sealed};
 use crate::ids::{
-    AccountId, ConfigurationId, EnvironmentId, KeyId, OrganizationId, ProjectId, RevisionId, RuleId, SecretId, VersionId,
+    AccountId, ConfigurationId, EnvironmentId, KeyId, OrganizationId, ProjectId, RevisionId, RuleId, SecretId,
+    VersionId,
 };
 
 macro_rules! ids {
@@ -80,7 +81,9 @@ impl ToSql for LabelsText {
 
 impl FromSql for LabelsText {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        serde_json::from_str(value.as_str()?).map(Self).map_err(FromSqlError::other)
+        serde_json::from_str(value.as_str()?)
+            .map(Self)
+            .map_err(FromSqlError::other)
     }
 }
 

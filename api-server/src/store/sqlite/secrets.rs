@@ -190,6 +190,8 @@ pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &s
 }
 
 fn record(tx: &Tx<'_>, project: &Project, verb: Verb, id: SecretId, name: &str, by: &By) -> Result<()> {
-    let entry = Entry::new(Kind::Secret, verb).resource(id.0, name).at(&project.slug, None);
+    let entry = Entry::new(Kind::Secret, verb)
+        .resource(id.0, name)
+        .at(&project.slug, None);
     tx.audit(Chain::Organization(project.organization), entry, by)
 }

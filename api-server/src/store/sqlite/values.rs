@@ -6,10 +6,10 @@ use super::super::{
     Appended, Creator, EnvironmentRef, Location, NewVersion, Object, ProjectRef, Result, Slot, StoreError, Topic,
     Version, VersionInfo,
 };
+use super::environments;
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, optional_time, time};
 use super::secrets;
-use super::environments;
 use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{EnvironmentId, SecretId};
@@ -88,7 +88,10 @@ pub(in super::super) fn append(
         appended.push(Appended {
             number,
             created_at: tx.now,
-            secret_created_at: tx.conn.prepare_cached(created)?.query_row([secret], |row| time(row, 0))?,
+            secret_created_at: tx
+                .conn
+                .prepare_cached(created)?
+                .query_row([secret], |row| time(row, 0))?,
             first,
         });
     }
@@ -189,11 +192,7 @@ pub(in super::super) fn active(view: &View<'_>, environment: &EnvironmentRef, na
     })
 }
 
-pub(in super::super) fn list(
-    conn: &Connection,
-    environment: &EnvironmentRef,
-    name: &str,
-) -> Result<Vec<VersionInfo>> {
+pub(in super::super) fn list(conn: &Connection, environment: &EnvironmentRef, name: &str) -> Result<Vec<VersionInfo>> {
     let location = environments::locate(conn, environment)?;
     let secret = secrets::by_name(conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
     let mut statement = conn.prepare_cached(&format!(

@@ -1,0 +1,235 @@
+//! What the engine does with the transaction that changes share; the use cases are tested from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealpod_core::Time;
+use tempfile::TempDir;
+
+use super::super::{Options, State, StoreError, Topic};
+use super::*;
+use crate::audit::{By, Chain, Entry, Kind, Verb};
+use crate::ids::EnvironmentId;
+
+const MASTER_KEY: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+fn engine() -> (Arc<Engine>, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let keyring = Keyring::parse(MASTER_KEY).unwrap();
+    let engine = Engine::open(&Options::new(folder.path().join("sealpod.db")), &keyring).unwrap();
+    (Arc::new(engine), folder)
+}
+
+fn put(tx: &Tx<'_>, name: &str) -> Result<()> {
+    let sql = "INSERT INTO meta (name, value) VALUES (?1, x'00')";
+    tx.conn.prepare_cached(sql)?.execute([name])?;
+    let entry = Entry::new(Kind::Key, Verb::Set).resource(None, name);
+    tx.audit(Chain::Instance, entry, &By::system("test"))
+}
+
+async fn names(engine: &Engine) -> Vec<String> {
+    let read = engine.read(|view| {
+        let sql = "SELECT name FROM meta WHERE name LIKE 'test%' ORDER BY name";
+        let mut statement = view.conn.prepare(sql)?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<rusqlite::Result<Vec<String>>>()?)
+    });
+    read.await.unwrap()
+}
+
+/// Holds the writer until the returned sender is dropped, so that what comes behind it shares one transaction.
+fn hold(engine: &Arc<Engine>) -> std::sync::mpsc::Sender<()> {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (started, running) = std::sync::mpsc::channel();
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        let wait = engine.write(move |_| {
+            started.send(()).ok();
+            held.recv().ok();
+            // Longer than a transaction goes on taking more, so that the others get one of their own.
+            std::thread::sleep(Duration::from_millis(30));
+            Ok(())
+        });
+        wait.await.unwrap();
+    });
+    running.recv().unwrap();
+    release
+}
+
+/// Runs these together, in one transaction.
+async fn together(engine: &Arc<Engine>, jobs: Vec<fn(&Tx<'_>) -> Result<()>>) -> Vec<Result<()>> {
+    let release = hold(engine);
+    let mut tasks = Vec::new();
+    for job in jobs {
+        let engine = Arc::clone(engine);
+        tasks.push(tokio::spawn(async move { engine.write(job).await }));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    drop(release);
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_wait_share_one_commit() {
+    let (engine, _folder) = engine();
+    let before = engine.stats();
+    let jobs: Vec<fn(&Tx<'_>) -> Result<()>> = vec![
+        |tx| put(tx, "test-0"),
+        |tx| put(tx, "test-1"),
+        |tx| put(tx, "test-2"),
+        |tx| put(tx, "test-3"),
+    ];
+    assert!(together(&engine, jobs).await.iter().all(Result::is_ok));
+    let after = engine.stats();
+    assert_eq!(after.writes - before.writes, 5);
+    assert_eq!(
+        after.commits - before.commits,
+        2,
+        "the one that was held, and the four behind it"
+    );
+    assert_eq!(names(&engine).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_fails_or_panics_leaves_its_neighbours_alone() {
+    let (engine, _folder) = engine();
+    let results = together(
+        &engine,
+        vec![
+            |tx| put(tx, "test-a"),
+            |tx| {
+                put(tx, "test-b")?;
+                Err(StoreError::Busy)
+            },
+            |tx| {
+                put(tx, "test-c")?;
+                panic!("a defect")
+            },
+            |tx| put(tx, "test-a"),
+            |tx| put(tx, "test-d"),
+        ],
+    );
+    let results = results.await;
+    assert_eq!(results[0], Ok(()));
+    assert_eq!(results[1], Err(StoreError::Busy));
+    assert!(matches!(&results[2], Err(StoreError::Internal(text)) if text.contains("panicked")));
+    assert!(matches!(&results[3], Err(StoreError::Internal(text)) if text.contains("UNIQUE")));
+    assert_eq!(results[4], Ok(()));
+    assert_eq!(names(&engine).await, ["test-a", "test-d"]);
+    let key = engine.audit_key().clone();
+    let report = engine.read(move |view| log::verify(view.conn, &key)).await.unwrap();
+    assert!(report.is_intact());
+    assert_eq!(report.chains[0].entries, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_change_waits_for_nobody() {
+    let (engine, _folder) = engine();
+    let began = std::time::Instant::now();
+    for n in 0..20 {
+        engine.write(move |tx| put(tx, &format!("test-{n}"))).await.unwrap();
+    }
+    assert_eq!(engine.stats().commits, 20);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stores_nothing_and_heals() {
+    let (engine, _folder) = engine();
+    engine.write(|tx| put(tx, "test-before")).await.unwrap();
+    let limit = |pages: i64| {
+        engine.write(move |tx| {
+            tx.conn
+                .pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))?;
+            Ok(())
+        })
+    };
+    limit(1).await.unwrap();
+    let fill = |tx: &Tx<'_>| {
+        put(tx, "test-full")?;
+        tx.conn.execute(
+            "INSERT INTO meta (name, value) VALUES ('test-big', zeroblob(1000000))",
+            [],
+        )?;
+        Ok(())
+    };
+    assert_eq!(engine.write(fill).await, Err(StoreError::DiskFull));
+    assert_eq!(names(&engine).await, ["test-before"]);
+    assert_eq!(engine.state(), State::Serving);
+    limit(1_000_000).await.unwrap();
+    engine.write(fill).await.unwrap();
+    assert_eq!(names(&engine).await, ["test-before", "test-big", "test-full"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_fatal_error_nothing_is_served_and_watchers_find_out() {
+    let (engine, _folder) = engine();
+    let watcher = engine.watch(&[Topic::Environment(EnvironmentId::new())]);
+    let results = together(
+        &engine,
+        vec![
+            |tx| put(tx, "test-a"),
+            |_| Err(StoreError::Failed("disk I/O error".into())),
+            |tx| put(tx, "test-b"),
+        ],
+    );
+    let failed = Err(StoreError::Failed("disk I/O error".into()));
+    assert_eq!(results.await, [failed.clone(), failed.clone(), failed.clone()]);
+    watcher.changed().await;
+    assert_eq!(
+        engine.state(),
+        State::Failed {
+            reason: "disk I/O error".to_owned()
+        }
+    );
+    assert_eq!(engine.write(|tx| put(tx, "test-c")).await, failed);
+    assert_eq!(engine.read(|_| Ok(())).await, failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_database_is_fatal() {
+    let (engine, folder) = engine();
+    engine.write(|tx| put(tx, "test-a")).await.unwrap();
+    // Every page but the first, in the log and in the file, as a bad disk would leave them.
+    for name in ["sealpod.db", "sealpod.db-wal"] {
+        use std::os::unix::fs::FileExt;
+        let path = folder.path().join(name);
+        let length = std::fs::metadata(&path).unwrap().len();
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        for at in (8192..length).step_by(512) {
+            file.write_all_at(&[0xa5; 512], at).unwrap();
+        }
+    }
+    let read = engine.read(|view| {
+        let sql = "SELECT count(*) FROM audit_entries a, meta m, sqlite_schema s WHERE a.hash <> m.value";
+        Ok(view.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    });
+    assert!(matches!(read.await, Err(StoreError::Failed(_))));
+    assert!(matches!(engine.state(), State::Failed { .. }));
+    assert!(matches!(
+        engine.write(|tx| put(tx, "test-b")).await,
+        Err(StoreError::Failed(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_reader_cannot_write() {
+    let (engine, _folder) = engine();
+    let refused = engine.read(|view| Ok(view.conn.execute("DELETE FROM meta", [])?));
+    let refused = refused.await.unwrap_err();
+    assert!(refused.to_string().contains("readonly"), "{refused}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_revives_no_credential() {
+    let (engine, _folder) = engine();
+    let now = engine.credential_clock();
+    let ahead = now.plus_seconds(3600);
+    engine.latest.store(ahead.microseconds(), Ordering::Relaxed);
+    assert_eq!(engine.credential_clock(), ahead);
+    assert!(Time::now() < ahead);
+}
