@@ -102,8 +102,8 @@ impl<'e> Fields<'e> {
 
     /// The window of a version; `expires` and `before` are the names of its two fields.
     pub fn window(&mut self, expires: &str, before: &str) -> Option<(Option<Time>, Option<Time>)> {
-        let expires_at = self.optional(expires, time)?;
-        let not_before = self.optional(before, time)?;
+        let (expires_at, not_before) = (self.optional(expires, time), self.optional(before, time));
+        let (expires_at, not_before) = (expires_at?, not_before?);
         if let (Some(end), Some(start)) = (expires_at, not_before)
             && end <= start
         {

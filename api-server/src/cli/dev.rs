@@ -52,6 +52,24 @@ pub fn dev(args: &DevArgs, log: &LogArgs) -> Outcome {
     let mut faults = Faults::default();
     start_log(log, &mut faults);
     Environment::of_process().check(&mut faults);
+    stay_on_this_machine(args, &mut faults);
+    // Nothing is written for a server that will not start.
+    faults.finish(Some(())).map_err(Failure::Configuration)?;
+    let mut faults = Faults::default();
+    let keys = Keys::prepare(&args.data_dir)?;
+    let config = Config::check(serve_args(args, &keys), &Environment::default(), &mut faults);
+    let config = faults.finish(config).map_err(Failure::Configuration)?;
+    let (directory, admin) = (args.data_dir.clone(), keys.read_admin()?);
+    block_on(async {
+        let ready = move |address| {
+            // Somebody who closed the output does not need the welcome.
+            let _ = io::stdout().write_all(welcome(address, &directory, &admin).as_bytes());
+        };
+        Ok(app::run(config, shutdown::signalled(), ready).await?)
+    })
+}
+
+fn stay_on_this_machine(args: &DevArgs, faults: &mut Faults) {
     for (setting, address) in [
         ("SEALPOD_LISTEN", &args.listen),
         ("SEALPOD_METRICS_LISTEN", &args.metrics_listen),
@@ -66,17 +84,6 @@ pub fn dev(args: &DevArgs, log: &LogArgs) -> Outcome {
             );
         }
     }
-    let keys = Keys::prepare(&args.data_dir)?;
-    let config = Config::check(serve_args(args, &keys), &Environment::default(), &mut faults);
-    let config = faults.finish(config).map_err(Failure::Configuration)?;
-    let (directory, admin) = (args.data_dir.clone(), keys.read_admin()?);
-    block_on(async {
-        let ready = move |address| {
-            // Somebody who closed the output does not need the welcome.
-            let _ = io::stdout().write_all(welcome(address, &directory, &admin).as_bytes());
-        };
-        Ok(app::run(config, shutdown::signalled(), ready).await?)
-    })
 }
 
 fn serve_args(args: &DevArgs, keys: &Keys) -> ServeArgs {

@@ -9,6 +9,7 @@
 
 mod cli;
 mod consumer;
+mod contract;
 mod credentials;
 mod errors;
 mod management;

@@ -225,6 +225,7 @@ impl Call {
         self
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers write the body in place")]
     pub fn json(self, body: Value) -> Self {
         self.body("application/json", body.to_string())
     }

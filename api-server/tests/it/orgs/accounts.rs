@@ -27,7 +27,7 @@ async fn a_service_account_is_made_found_and_revoked() {
         .admin("GET", &format!("{path}?name=k8s%2Fc1%2Fshop%2Fweb"))
         .status(200)
         .await;
-    assert_eq!(found.list(), &[read.body.clone()]);
+    assert_eq!(found.list(), std::slice::from_ref(&read.body));
     assert!(
         server
             .admin("GET", &format!("{path}?name=k8s"))

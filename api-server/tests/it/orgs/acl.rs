@@ -30,7 +30,7 @@ async fn a_rule_is_granted_changed_and_revoked() {
     );
     assert_eq!(
         server.admin("GET", &path).status(200).await.list(),
-        &[changed.body.clone()]
+        std::slice::from_ref(&changed.body)
     );
     server.admin("DELETE", made.header("location")).status(204).await;
     server
