@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod client;
 mod consumer;
 mod contract;
 mod credentials;
