@@ -21,9 +21,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
-    /// The object changed under our hands; the next look decides.
+    /// Nobody refused; it is not the time. The next look decides.
     #[error("{0}")]
-    Raced(&'static str),
+    NotNow(&'static str),
 }
 
 /// What to do about a failure.
@@ -72,7 +72,7 @@ impl Error {
                 kube::Error::Api(status) if status.is_invalid() => Class::Permanent,
                 _ => Class::Transient,
             },
-            Self::Raced(_) => Class::Transient,
+            Self::NotNow(_) => Class::Transient,
         }
     }
 
@@ -80,7 +80,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Server { source, .. } => source.retry_after(),
-            Self::Kubernetes { .. } | Self::Raced(_) => None,
+            Self::Kubernetes { .. } | Self::NotNow(_) => None,
         }
     }
 
@@ -95,7 +95,7 @@ impl Error {
                 None => ("ServerUnavailable", format!("{doing}: {source}; trying again")),
             },
             Self::Kubernetes { doing, source } => ("KubernetesError", format!("{doing}: {}", describe(source))),
-            Self::Raced(what) => ("Changed", (*what).to_owned()),
+            Self::NotNow(what) => ("Retrying", format!("{what}; trying again")),
         }
     }
 }

@@ -28,6 +28,8 @@ use super::retries::Again;
 /// used up: an operator that was itself away for an hour still tries.
 const PATIENCE: Duration = Duration::from_mins(1);
 const TRIES: u32 = 4;
+/// Longest delay between two of these tries.
+const DELETION_CAP: Duration = Duration::from_secs(10);
 /// Failures in a row after which an object that was ready no longer counts as such.
 const FAILURES_SHOWN: u32 = 4;
 /// Limit of the Kubernetes API for an event's note, in bytes.
@@ -108,7 +110,7 @@ pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result
         finalizer::Error::AddFinalizer(error) => Error::kubernetes("adding the finalizer")(error),
         finalizer::Error::RemoveFinalizer(error) => Error::kubernetes("removing the finalizer")(error),
         finalizer::Error::UnnamedObject | finalizer::Error::InvalidFinalizer => {
-            Error::Raced("the object has no name, or the finalizer no valid one")
+            Error::NotNow("the object has no name, or the finalizer no valid one")
         }
     });
     context.metrics.reconciled(K::NAME, result.is_ok(), started.elapsed());
@@ -121,8 +123,11 @@ pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result
 /// What follows from a failure; called by the queue with every error of [`reconcile`].
 #[expect(clippy::needless_pass_by_value, reason = "the queue's signature")]
 pub fn after_failure<K: Kind>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
+    let deleting = object.meta().deletion_timestamp.is_some();
     let (_, backoff) = context.retries.failed(&object.uid().unwrap_or_default());
     Action::requeue(match error.class() {
+        // Somebody waits for it, and its patience has an end.
+        _ if deleting => backoff.min(DELETION_CAP),
         Class::Permanent => Again::Stuck.delay(),
         Class::Transient => backoff.max(error.retry_after().unwrap_or_default()),
     })

@@ -22,7 +22,7 @@ pub async fn observe(client: &Client, name: &str) -> Result<Observed, Error> {
         .map_err(Error::kubernetes("reading the namespace"))?;
     Ok(Observed {
         name: name.to_owned(),
-        uid: namespace.uid().ok_or(Error::Raced("the namespace has no UID yet"))?,
+        uid: namespace.uid().ok_or(Error::NotNow("the namespace has no UID yet"))?,
         terminating: namespace.metadata.deletion_timestamp.is_some(),
     })
 }

@@ -31,6 +31,14 @@ pub fn ownership(labels: &Labels, ours: &str) -> Ownership {
     }
 }
 
+/// Whether the environment of an application that is ours (`application_owner`) was left behind by an earlier owner of
+/// that application: objects of other namespaces, or of an earlier namespace of this name, have no part in it now.
+pub fn is_left_behind(labels: &Labels, application_owner: &str) -> bool {
+    let namespace = |owner: &str| owner.splitn(4, '/').take(3).map(str::to_owned).collect::<Vec<_>>();
+    let owner = labels.get(OWNER_LABEL).or_else(|| labels.get(RELEASED_BY_LABEL));
+    owner.is_some_and(|owner| namespace(owner) != namespace(application_owner))
+}
+
 /// The labels of an object that `owner` made or takes over.
 pub fn owned(labels: &Labels, owner: &str) -> Labels {
     with(labels, OWNER_LABEL, owner)
@@ -51,23 +59,24 @@ fn with(labels: &Labels, label: &str, owner: &str) -> Labels {
 /// What stands in the way of taking over, and the command by which an administrator consents; `path` is that of the
 /// server-side object on the management plane.
 ///
-/// The command reads the object instead of quoting it, because it may be another tenant's.
+/// The command reads the object instead of quoting it, because it may be another tenant's. It takes another owner's
+/// label off: that is an administrator's to decide, for an owner that is gone without letting go.
 pub fn needs_consent(what: &str, ownership: Ownership, server_url: &str, path: &str, ours: &str) -> String {
     let because = match ownership {
-        Ownership::Others => {
-            return format!(
-                "{what} already exists on the server and belongs to another object (its label {OWNER_LABEL} says which): \
-                 choose another slug, or delete that object first"
-            );
-        }
+        Ownership::Others => "belongs to another object (its label sealpod.dev/owner says which)",
         Ownership::Released => "was let go by an earlier object of this name",
         Ownership::Ours | Ownership::Adoptable | Ownership::Nobodys => "was not made by this object",
     };
+    let instead = match ownership {
+        Ownership::Others => "or, if that object is gone, let an administrator hand it over",
+        _ => "or let an administrator consent",
+    };
     format!(
-        "{what} already exists on the server and {because}: choose another slug, or let an administrator consent: \
+        "{what} already exists on the server and {because}: choose another slug, {instead}: \
          U='{server_url}{path}' A=\"Authorization: Bearer $SEALPOD_ADMIN_KEY\"; \
-         curl -s \"$U\" -H \"$A\" | jq '{{name, description, labels: (.labels + {{\"{ADOPTABLE_BY_LABEL}\": \"{ours}\"}})}} \
-         | with_entries(select(.value != null))' | curl -X PUT \"$U\" -H \"$A\" -H 'Content-Type: application/json' -d @-"
+         curl -s \"$U\" -H \"$A\" | jq '{{name, description, labels: (.labels | del(.\"{OWNER_LABEL}\") + \
+         {{\"{ADOPTABLE_BY_LABEL}\": \"{ours}\"}})}} | with_entries(select(.value != null))' | \
+         curl -X PUT \"$U\" -H \"$A\" -H 'Content-Type: application/json' -d @-"
     )
 }
 
@@ -107,6 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn what_objects_of_another_namespace_owned_is_left_behind() {
+        for (owner, want) in [
+            (OURS, false),
+            ("cluster/shop/uid/environments/prod", false),
+            ("cluster/shop/old-uid/app", true),
+            ("cluster/shop/old-uid/environments/prod", true),
+            ("other/shop/uid/app", true),
+            ("nonsense", true),
+        ] {
+            assert_eq!(is_left_behind(&labels(&[(OWNER_LABEL, owner)]), OURS), want, "{owner}");
+            assert_eq!(
+                is_left_behind(&labels(&[(RELEASED_BY_LABEL, owner)]), OURS),
+                want,
+                "{owner}"
+            );
+        }
+        assert!(!is_left_behind(&labels(&[("team", "a")]), OURS));
+    }
+
+    #[test]
     fn taking_and_letting_go_keep_other_labels_and_leave_one_of_ours() {
         let before = labels(&[("team", "a"), (RELEASED_BY_LABEL, OURS), (ADOPTABLE_BY_LABEL, OURS)]);
         let taken = owned(&before, OURS);
@@ -118,15 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn the_message_holds_the_command_but_not_for_what_others_own() {
+    fn the_message_holds_the_command_and_nothing_of_the_other_object() {
         let text = |ownership| needs_consent("application `shop`", ownership, "https://s:7100", "/api/x/shop", OURS);
-        let nobodys = text(Ownership::Nobodys);
-        assert!(nobodys.contains("U='https://s:7100/api/x/shop'"), "{nobodys}");
-        assert!(
-            nobodys.contains(&format!("{{\"{ADOPTABLE_BY_LABEL}\": \"{OURS}\"}}")),
-            "{nobodys}"
-        );
-        assert!(text(Ownership::Released).contains("curl"));
-        assert!(!text(Ownership::Others).contains("curl"));
+        for ownership in [Ownership::Nobodys, Ownership::Released, Ownership::Others] {
+            let text = text(ownership);
+            assert!(text.contains("U='https://s:7100/api/x/shop'"), "{text}");
+            assert!(
+                text.contains(&format!("{{\"{ADOPTABLE_BY_LABEL}\": \"{OURS}\"}}")),
+                "{text}"
+            );
+        }
+        assert!(text(Ownership::Others).contains("if that object is gone"));
+        assert!(!text(Ownership::Nobodys).contains("gone"));
     }
 }

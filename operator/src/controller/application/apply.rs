@@ -18,7 +18,7 @@ pub async fn apply(
 ) -> Result<(wire::Application, Vec<wire::Environment>), Error> {
     let client = context.server.admin_for(object);
     let management = client.management();
-    let slug = object.slug().map_err(|_| Error::Raced("the object has no slug"))?;
+    let slug = object.slug().map_err(|_| Error::NotNow("the object has no slug"))?;
     let changes = !plan.environments.is_empty() || plan.application != Action::Keep;
     let application = match plan.application {
         Action::Create(body) => {
@@ -34,7 +34,7 @@ pub async fn apply(
             let updated = management.update_application(slug.as_str(), &body).await;
             updated.map_err(Error::server("updating the application"))?
         }
-        Action::Keep | Action::Delete => observed.application.ok_or(Error::Raced("the application is gone"))?,
+        Action::Keep | Action::Delete => observed.application.ok_or(Error::NotNow("the application is gone"))?,
     };
     for action in plan.environments {
         environment(&client, slug.as_str(), action).await?;

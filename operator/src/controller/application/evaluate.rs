@@ -7,7 +7,7 @@ use sealpod_core::wire::management::{CreateApplication, CreateEnvironment, Updat
 use sealpod_crds::{Application, DeletionPolicy};
 
 use super::observe::Observed;
-use crate::controller::owner::{Ownership, needs_consent, owned, ownership, released};
+use crate::controller::owner::{Ownership, is_left_behind, needs_consent, owned, ownership, released};
 use crate::controller::verdict::{Refusal, Verdict, reasons};
 
 /// The environment that every application gets from the server.
@@ -115,6 +115,7 @@ fn the_application_is_free_or_ours(input: &Input) -> Option<Refusal> {
 fn the_environments_are_not_others(input: &Input) -> Option<Refusal> {
     let others = input.observed.environments.iter().find(|environment| {
         ownership(&environment.labels, &input.observed.owner) == Ownership::Others
+            && !is_left_behind(&environment.labels, &input.observed.owner)
             && wanted(input.object).any(|(slug, _)| slug == environment.slug)
     })?;
     let message = format!(
@@ -173,6 +174,10 @@ fn environments(object: &Application, observed: &Observed) -> Vec<EnvironmentAct
         let labels = match ownership(&environment.labels, &observed.owner) {
             Ownership::Ours if environment.name.trim() == name.trim() => continue,
             Ownership::Ours => None,
+            // An application that is ours by consent comes with what its earlier owner made in it.
+            _ if is_left_behind(&environment.labels, &observed.owner) => {
+                Some(owned(&environment.labels, &observed.owner))
+            }
             // It is in an application of ours and was ours: coming back to the list needs nobody's consent.
             Ownership::Adoptable | Ownership::Released => Some(owned(&environment.labels, &observed.owner)),
             // Made by the server or an administrator: there it is, and theirs it stays.

@@ -1,5 +1,7 @@
 //! Gives a binding its rights and its key, and takes them back.
 
+use std::time::Instant;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -71,7 +73,7 @@ pub async fn renew(object: &SecretBinding, plan: &Plan, account: Uuid, context: 
     let secret = api.get_opt(&key_secret_name(&object.name_any())).await;
     let secret = secret.map_err(Error::kubernetes("reading the key Secret"))?;
     let secret::Observed::Ours(contents) = secret::observe(secret, object) else {
-        return Err(Error::Raced("the key Secret is gone"));
+        return Err(Error::NotNow("the key Secret is gone"));
     };
     store(object, plan, Some(&contents), &key, rotated_at, context).await?;
     Ok(Granted {
@@ -151,6 +153,12 @@ async fn mint(
     plan: &Plan,
     context: &Context,
 ) -> Result<(SecretText, Time), Error> {
+    let uid = object.uid().unwrap_or_default();
+    if !context.resolutions.may_mint(&uid, Instant::now()) {
+        return Err(Error::NotNow(
+            "the binding had three new keys within ten minutes, none of which worked or stayed",
+        ));
+    }
     let client = context.server.admin_for(object);
     let organization = client.org(context.server.organization());
     let rotated = organization.rotate_service_account(account, plan.overlap).await;
@@ -165,9 +173,7 @@ async fn mint(
         key: rotated.api_key,
         at: now(),
     };
-    context
-        .resolutions
-        .keep_minted(&object.uid().unwrap_or_default(), minted.clone());
+    context.resolutions.keep_minted(&uid, minted.clone());
     Ok((minted.key, minted.at))
 }
 

@@ -15,9 +15,6 @@ use super::secret;
 use super::selection::Selection;
 use crate::controller::verdict::{Refusal, reasons};
 
-/// A key this young is not replaced again because it seems not to work: a fault that outlives a rotation would
-/// otherwise push out, one by one, the keys that pods still use.
-pub const YOUNG: Duration = Duration::from_mins(1);
 /// Characters of a key that the server shows in its lists.
 const PREFIX: usize = 12;
 
@@ -243,7 +240,10 @@ fn account(observed: &Observed, project: &str) -> Account {
         Some(account)
             if account.project.as_deref() == Some(project)
                 && account.labels.get(OWNER_LABEL) == Some(&observed.account_owner)
-                && observed.application.as_ref().is_some_and(|a| a.created_at <= account.created_at) =>
+                && observed
+                    .application
+                    .as_ref()
+                    .is_some_and(|a| a.created_at <= account.created_at) =>
         {
             Account::Keep(account.id)
         }
@@ -263,7 +263,7 @@ fn key(secret: &secret::Observed, account: &ServiceAccount, interval: Duration, 
     let Some(age) = contents.rotated_at.and_then(|time| age(time, now)) else {
         return Key::Mint("nobody knows how old the key is");
     };
-    if key.expose().get(..PREFIX) != Some(&account.key_prefix) && age >= YOUNG {
+    if key.expose().get(..PREFIX) != Some(&account.key_prefix) {
         return Key::Mint("the key in the Secret is not the account's latest");
     }
     if age >= interval {
@@ -274,7 +274,7 @@ fn key(secret: &secret::Observed, account: &ServiceAccount, interval: Duration, 
 }
 
 /// How long ago; nothing for a time to come, which no key was made at.
-pub fn age(time: Time, now: Time) -> Option<Duration> {
+fn age(time: Time, now: Time) -> Option<Duration> {
     let microseconds = now.microseconds().checked_sub(time.microseconds())?;
     u64::try_from(microseconds).ok().map(Duration::from_micros)
 }

@@ -73,8 +73,7 @@ async fn deliver(
         resolve::resolve(object, &granted.key, granted.account, &plan.project, request, context).await
     };
     let mut resolution = ask(&granted).await?;
-    let age = evaluate::age(granted.rotated_at, Time::now()).unwrap_or_default();
-    if resolution == Resolution::KeyRejected && age >= evaluate::YOUNG {
+    if resolution == Resolution::KeyRejected {
         granted = apply::renew(object, plan, granted.account, context).await?;
         resolution = ask(&granted).await?;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use sealpod_client::{BuildError, Error as ServerError, Fetched};
@@ -13,6 +14,10 @@ use uuid::Uuid;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 
+/// Most keys of one binding that are made within [`MINTS_WITHIN`].
+const MINTS: usize = 3;
+const MINTS_WITHIN: Duration = Duration::from_mins(10);
+
 /// What was asked last and what came, and keys that are made but not stored yet; by the binding's UID.
 #[derive(Debug, Default)]
 pub struct Resolutions(Mutex<State>);
@@ -21,6 +26,8 @@ pub struct Resolutions(Mutex<State>);
 struct State {
     answers: HashMap<String, Answer>,
     minted: HashMap<String, Minted>,
+    /// When the latest keys were made, oldest first; at most [`MINTS`] for each binding.
+    mints: HashMap<String, Vec<Instant>>,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +83,20 @@ impl Resolutions {
         let mut state = self.state();
         state.answers.remove(uid);
         state.minted.remove(uid);
+        state.mints.remove(uid);
+    }
+
+    /// Whether one more key may be made for the binding now, and if so, counts it. The server keeps the eight newest
+    /// keys: a fault that outlives a new key would otherwise push out, one by one, those that pods still use.
+    pub fn may_mint(&self, uid: &str, now: Instant) -> bool {
+        let mut state = self.state();
+        let mints = state.mints.entry(uid.to_owned()).or_default();
+        mints.retain(|at| now.duration_since(*at) < MINTS_WITHIN);
+        let may = mints.len() < MINTS;
+        if may {
+            mints.push(now);
+        }
+        may
     }
 
     pub fn keep_minted(&self, uid: &str, minted: Minted) {
@@ -121,7 +142,7 @@ pub async fn resolve(
         Ok(client) => client,
         // Somebody edited the key into what no header can carry.
         Err(BuildError::Credential) => return Ok(Resolution::KeyRejected),
-        Err(_) => return Err(Error::Raced("the connection to the server cannot be set up")),
+        Err(_) => return Err(Error::NotNow("the connection to the server cannot be set up")),
     };
     let uid = object.uid().unwrap_or_default();
     let question = Question {
@@ -138,7 +159,7 @@ pub async fn resolve(
         .await;
     match (fetched, before) {
         (Ok(Fetched::NotModified), Some(answer)) => Ok(Resolution::Known(answer.known)),
-        (Ok(Fetched::NotModified), None) => Err(Error::Raced("the server says that nothing has changed")),
+        (Ok(Fetched::NotModified), None) => Err(Error::NotNow("the server says that nothing has changed")),
         (Ok(Fetched::Bundle(bundle)), _) => {
             let known = Arc::new(known(&bundle));
             let answer = Answer {
@@ -164,5 +185,38 @@ fn known(bundle: &Bundle) -> Known {
             .collect(),
         missing: bundle.missing.iter().cloned().collect(),
         denied: bundle.denied.iter().cloned().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_outlives_new_keys_makes_only_a_few() {
+        let resolutions = Resolutions::default();
+        let start = Instant::now();
+        for _ in 0..MINTS {
+            assert!(resolutions.may_mint("a", start));
+        }
+        assert!(!resolutions.may_mint("a", start + MINTS_WITHIN / 2));
+        assert!(resolutions.may_mint("b", start));
+        assert!(resolutions.may_mint("a", start + MINTS_WITHIN));
+    }
+
+    #[test]
+    fn a_key_that_is_not_stored_yet_belongs_to_its_account() {
+        let resolutions = Resolutions::default();
+        let account = Uuid::from_u128(1);
+        let minted = Minted {
+            account,
+            key: SecretText::new("key"),
+            at: Time::from_microseconds(0).unwrap(),
+        };
+        resolutions.keep_minted("a", minted);
+        assert!(resolutions.minted("a", account).is_some());
+        assert!(resolutions.minted("a", Uuid::from_u128(2)).is_none());
+        resolutions.stored("a");
+        assert!(resolutions.minted("a", account).is_none());
     }
 }

@@ -17,8 +17,8 @@ pub async fn apply(
 ) -> Result<wire::Environment, Error> {
     let client = context.server.admin_for(object);
     let management = client.management();
-    let application = observed.application.ok_or(Error::Raced("the application is gone"))?;
-    let slug = object.slug().map_err(|_| Error::Raced("the object has no slug"))?;
+    let application = observed.application.ok_or(Error::NotNow("the application is gone"))?;
+    let slug = object.slug().map_err(|_| Error::NotNow("the object has no slug"))?;
     match action {
         Action::Create(body) => {
             let made = management.create_environment(&application.slug, &body).await;
@@ -30,7 +30,7 @@ pub async fn apply(
                 .await;
             updated.map_err(Error::server("updating the environment"))
         }
-        Action::Keep | Action::Delete => observed.environment.ok_or(Error::Raced("the environment is gone")),
+        Action::Keep | Action::Delete => observed.environment.ok_or(Error::NotNow("the environment is gone")),
     }
 }
 

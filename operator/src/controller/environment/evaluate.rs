@@ -7,7 +7,7 @@ use sealpod_core::wire::management::{CreateEnvironment, UpdateEnvironment};
 use sealpod_crds::{DeletionPolicy, Environment};
 
 use super::observe::Observed;
-use crate::controller::owner::{Ownership, needs_consent, owned, ownership, released};
+use crate::controller::owner::{Ownership, is_left_behind, needs_consent, owned, ownership, released};
 use crate::controller::verdict::{Refusal, Verdict, reasons};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,8 @@ fn the_environment_is_free_or_ours(input: &Input) -> Option<Refusal> {
     }
     match ownership(&environment.labels, &input.observed.owner) {
         Ownership::Ours | Ownership::Adoptable => None,
+        // An application that is ours by consent comes with what its earlier owner made in it.
+        _ if is_left_behind(&environment.labels, &input.observed.application_owner) => None,
         other => {
             let application = input.observed.application.as_ref().map_or("", |a| a.slug.as_str());
             let what = format!("environment `{}`", environment.slug);
@@ -256,6 +258,11 @@ mod tests {
             let refusal = refusal(&observed(Some(pairs)));
             assert_eq!((refusal.reason, refusal.again), (reason, Again::Waiting), "{pairs:?}");
         }
+        let left_behind = observed(Some(&[(OWNER_LABEL, "cluster/shop/old-uid/shop")]));
+        assert!(matches!(
+            evaluate(&object(&json!({})), &left_behind, ""),
+            Verdict::Proceed(Action::Update(UpdateEnvironment { labels: Some(_), .. }))
+        ));
         let adoptable = observed(Some(&[(ADOPTABLE_BY_LABEL, OURS), (RELEASED_BY_LABEL, OURS)]));
         let update = UpdateEnvironment {
             name: "prod".to_owned(),

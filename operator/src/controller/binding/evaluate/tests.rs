@@ -264,8 +264,6 @@ fn a_key_is_kept_until_it_is_lost_foreign_or_due() {
     assert!(!keep(key(contents(KEY, Some(at(200))), 100)));
     assert!(!keep(key(contents("cr_sa_anotherkey0", Some(at(0))), 100)));
     assert!(!keep(key(contents("short", Some(at(0))), 100)));
-    // A young one is not replaced again at once, whatever it looks like.
-    assert!(keep(key(contents("cr_sa_anotherkey0", Some(at(50))), 100)));
 }
 
 #[test]
