@@ -68,7 +68,16 @@ async fn every_call_of_the_management_plane_is_understood() {
             .is_empty()
     );
     plane.rotate_application_key("shop", 60).await.unwrap();
+    plane.delete_application("shop").await.unwrap();
+}
 
+#[tokio::test]
+async fn every_call_within_an_application_is_understood() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    let client = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let plane = client.management();
+    let owner = Some(("sealpod.dev/owner", "c/ns/uid/a=b&c"));
     let environment = m::CreateEnvironment {
         name: "Production".to_owned(),
         slug: None,
@@ -133,7 +142,6 @@ async fn every_call_of_the_management_plane_is_understood() {
         .await
         .unwrap();
     plane.delete_environment("shop", "production").await.unwrap();
-    plane.delete_application("shop").await.unwrap();
 }
 
 #[tokio::test]
