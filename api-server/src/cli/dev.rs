@@ -157,9 +157,9 @@ Sealpod for trying out: http://{listen}   (data and keys in {directory}; remove 
 
 Make an application, set a secret, read it:
 
-  curl -sS -w '\n' -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"demo\"}}' http://{listen}/api/management/applications
-  curl -sS -w '\n' -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -X PUT -d '{{\"value\":\"hello\"}}' http://{listen}/api/orgs/default/projects/demo/envs/local/secrets/greeting
-  curl -sS -w '\n' -H 'Authorization: Bearer {key}' http://{listen}/api/orgs/default/projects/demo/envs/local/secrets/greeting
+  curl -sS -w '\\n' -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"demo\"}}' http://{listen}/api/management/applications
+  curl -sS -w '\\n' -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -X PUT -d '{{\"value\":\"hello\"}}' http://{listen}/api/orgs/default/projects/demo/envs/local/secrets/greeting
+  curl -sS -w '\\n' -H 'Authorization: Bearer {key}' http://{listen}/api/orgs/default/projects/demo/envs/local/secrets/greeting
 
 Ctrl-C stops it.
 
