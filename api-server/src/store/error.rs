@@ -93,6 +93,8 @@ pub enum OpenError {
         needed: MasterKeyId,
         given: Vec<MasterKeyId>,
     },
+    #[error("the file system of {} cannot hold SQLite's write-ahead log; use a local disk, not a network volume", path.display())]
+    NoWal { path: PathBuf },
     #[error("{}: {what}; restore a backup", path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("{}: {what}: {source}", path.display())]

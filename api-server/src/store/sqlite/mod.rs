@@ -19,6 +19,7 @@ mod uses;
 pub(super) mod values;
 mod writer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -62,11 +63,15 @@ impl Engine {
         let writes = Arc::new(Queue::new(options.queue));
         let reads = Arc::new(Queue::new(options.queue));
 
+        let on_panic = {
+            let (health, reads, writes) = (Arc::clone(&health), Arc::clone(&reads), Arc::clone(&writes));
+            move || give_up(&health, &reads, &writes)
+        };
         let mut threads = Vec::with_capacity(options.readers + 1);
         for (n, connection) in opened.readers.into_iter().enumerate() {
             let (reads, health) = (Arc::clone(&reads), Arc::clone(&health));
             let run = move || reader::run(&connection, &reads, &health);
-            threads.push(spawn(&opened.path, format!("store-read-{n}"), run)?);
+            threads.push(spawn(&opened.path, format!("store-read-{n}"), run, on_panic.clone())?);
         }
         let writing = writer::Writer {
             connection: opened.writer,
@@ -77,7 +82,12 @@ impl Engine {
             hub: Arc::clone(&hub),
             uses: Arc::clone(&uses),
         };
-        threads.push(spawn(&opened.path, "store-write".to_owned(), move || writing.run())?);
+        threads.push(spawn(
+            &opened.path,
+            "store-write".to_owned(),
+            move || writing.run(),
+            on_panic,
+        )?);
 
         Ok(Self {
             writes,
@@ -191,12 +201,29 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
+/// A thread of the engine that died must not leave callers waiting for it.
+fn give_up(health: &Health, reads: &Queue<Box<dyn ReadJob>>, writes: &Queue<Box<dyn WriteJob>>) {
+    health.note(&StoreError::Failed("a thread of the store panicked".into()));
+    reads.close();
+    writes.close();
+    // What is dropped here answers its caller with an error.
+    while reads.waiting().is_some() {}
+    while writes.waiting().is_some() {}
+}
+
+/// Starts a thread; `on_panic` runs if it panics.
 fn spawn(
     path: &std::path::Path,
     name: String,
     run: impl FnOnce() + Send + 'static,
+    on_panic: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, OpenError> {
-    let thread = std::thread::Builder::new().name(name).spawn(run);
+    let thread = std::thread::Builder::new().name(name).spawn(|| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            on_panic();
+            resume_unwind(panic);
+        }
+    });
     thread.map_err(|source| OpenError::Engine {
         path: path.to_owned(),
         what: "cannot start a thread",

@@ -63,7 +63,10 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     }
     quiet(&writer, false).map_err(engine("cannot set up the connection"))?;
     // 4. From here on it is written to.
-    prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
+    let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { path: path.clone() });
+    }
     migrate(&mut writer, &path)?;
     make_keys(&mut writer, keyring).map_err(engine("cannot store the server's keys"))?;
     let Some(server) = read_keys(&writer, &path, keyring)? else {
@@ -216,16 +219,16 @@ fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
     }
 }
 
-/// What is set in the file itself and not anew for each connection.
-fn prepare(connection: &Connection, fresh: bool) -> rusqlite::Result<()> {
+/// Sets what is kept in the file itself, or is for the connection that writes only; answers the journal's mode.
+fn prepare(connection: &Connection, fresh: bool) -> rusqlite::Result<String> {
     if fresh {
         // This one only works while the file is empty.
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    // What a burst made of the log is given back at the next checkpoint.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |row| row.get::<_, i64>(0))?;
-    Ok(())
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {

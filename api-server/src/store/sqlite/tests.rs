@@ -217,6 +217,43 @@ async fn a_corrupt_database_is_fatal() {
 }
 
 #[tokio::test]
+async fn every_connection_is_set_up_for_safety() {
+    fn settings(conn: &rusqlite::Connection) -> Result<Vec<i64>> {
+        let names = ["synchronous", "foreign_keys", "trusted_schema", "secure_delete", "query_only"];
+        let get = |name| Ok(conn.pragma_query_value(None, name, |row| row.get(0))?);
+        names.into_iter().map(get).collect()
+    }
+    let (engine, _folder) = engine();
+    // 2 is FULL: a commit is on disk before it is answered.
+    assert_eq!(engine.write(|tx| settings(tx.conn)).await.unwrap(), [2, 1, 0, 1, 0]);
+    assert_eq!(engine.read(|view| settings(view.conn)).await.unwrap(), [2, 1, 0, 1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_panics_leaves_nobody_waiting() {
+    let (engine, folder) = engine();
+    // The writer is busy, so that this change still waits when the thread dies.
+    let release = hold(&engine);
+    let waiting = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.write(|tx| put(tx, "test-a")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (health, reads, writes) = (
+        Arc::clone(&engine.health),
+        Arc::clone(&engine.reads),
+        Arc::clone(&engine.writes),
+    );
+    let on_panic = move || give_up(&health, &reads, &writes);
+    let thread = spawn(folder.path(), "test".to_owned(), || panic!("a defect"), on_panic).unwrap();
+    assert!(thread.join().is_err());
+    assert!(matches!(waiting.await.unwrap(), Err(StoreError::Failed(_))));
+    assert!(matches!(engine.state(), State::Failed { .. }));
+    assert!(matches!(engine.read(|_| Ok(())).await, Err(StoreError::Failed(_))));
+    drop(release);
+}
+
+#[tokio::test]
 async fn a_reader_cannot_write() {
     let (engine, _folder) = engine();
     let refused = engine.read(|view| Ok(view.conn.execute("DELETE FROM meta", [])?));
