@@ -219,7 +219,13 @@ async fn a_corrupt_database_is_fatal() {
 #[tokio::test]
 async fn every_connection_is_set_up_for_safety() {
     fn settings(conn: &rusqlite::Connection) -> Result<Vec<i64>> {
-        let names = ["synchronous", "foreign_keys", "trusted_schema", "secure_delete", "query_only"];
+        let names = [
+            "synchronous",
+            "foreign_keys",
+            "trusted_schema",
+            "secure_delete",
+            "query_only",
+        ];
         let get = |name| Ok(conn.pragma_query_value(None, name, |row| row.get(0))?);
         names.into_iter().map(get).collect()
     }
