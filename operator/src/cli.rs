@@ -22,7 +22,12 @@ pub struct LogArgs {
     #[arg(long = "log", env = "SEALPOD_LOG", default_value = "info", global = true)]
     pub filter: String,
     /// How it is logged: `text` or `json`.
-    #[arg(long = "log-format", env = "SEALPOD_LOG_FORMAT", default_value = "text", global = true)]
+    #[arg(
+        long = "log-format",
+        env = "SEALPOD_LOG_FORMAT",
+        default_value = "text",
+        global = true
+    )]
     pub format: Format,
 }
 
@@ -53,7 +58,7 @@ pub struct ControllerArgs {
     #[arg(long, env = "SEALPOD_ORGANIZATION", default_value = "default")]
     pub organization: String,
     /// Name of this cluster in everything that is made on the api-server. Default: the UID of namespace kube-system.
-    #[arg(long, env = "SEALPOD_CLUSTER_ID")]
+    #[arg(long, env = "SEALPOD_CLUSTER_ID", value_parser = cluster_id)]
     pub cluster_id: Option<String>,
     /// The operator's own namespace, for the Lease.
     #[arg(long, env = "SEALPOD_NAMESPACE")]
@@ -123,6 +128,19 @@ pub struct BootstrapArgs {
     pub server_dns_names: Vec<String>,
 }
 
+/// It is one part of names whose parts are divided by slashes.
+fn cluster_id(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if (1..=36).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "must be 1 to 36 letters, digits, `.`, `_` and `-`, and never change; leave it out for the default"
+                .to_owned(),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +149,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cluster_id_is_one_part_of_a_name() {
+        assert!(cluster_id("eu-1.prod").is_ok() && cluster_id(&"a".repeat(36)).is_ok());
+        for bad in ["", "a/b", "a b", &"a".repeat(37)] {
+            assert!(cluster_id(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -89,7 +89,7 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
 
 /// The name of the cluster, given or looked up; nothing if the process is stopped before.
 async fn cluster_id_of(kube: &Client, given: Option<String>, stop: &CancellationToken) -> Option<String> {
-    if let Some(id) = given.filter(|id| !id.is_empty()) {
+    if let Some(id) = given {
         return Some(id);
     }
     let api: Api<Namespace> = Api::all(kube.clone());

@@ -22,12 +22,22 @@ use election::{Election, Step};
 
 /// Name of the Lease in the operator's namespace.
 pub const LEASE: &str = "sealpod-controller";
-/// How long others wait after the last change of the record.
-const DURATION: Duration = Duration::from_secs(15);
-/// How long after its last success a holder gives up.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two attempts.
-const RETRY: Duration = Duration::from_secs(2);
+/// Durations of an election.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    /// How long others wait after the last change of the record.
+    duration: Duration,
+    /// How long after its last success a holder gives up.
+    renew_deadline: Duration,
+    /// Time between two attempts.
+    retry: Duration,
+}
+
+const TIMING: Timing = Timing {
+    duration: Duration::from_secs(15),
+    renew_deadline: Duration::from_secs(10),
+    retry: Duration::from_secs(2),
+};
 
 /// The lease is gone; the process must end at once.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +48,7 @@ pub struct Lost(String);
 pub struct Leader {
     api: Api<Lease>,
     election: Election,
+    timing: Timing,
     /// When the request was sent that last wrote our name into the record.
     renewed: Instant,
 }
@@ -53,9 +64,14 @@ enum Attempt {
 
 impl Leader {
     pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
+        Self::with(client, namespace, identity, TIMING)
+    }
+
+    fn with(client: Client, namespace: &str, identity: &str, timing: Timing) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
-            election: Election::new(identity, DURATION),
+            election: Election::new(identity, timing.duration),
+            timing,
             renewed: Instant::now(),
         }
     }
@@ -64,7 +80,7 @@ impl Leader {
     pub async fn acquire(mut self, stop: &CancellationToken) -> Option<Self> {
         let mut told = String::new();
         loop {
-            match self.attempt(RENEW_DEADLINE).await {
+            match self.attempt(self.timing.renew_deadline).await {
                 Attempt::Held => return Some(self),
                 Attempt::Refused(why) | Attempt::Failed(why) => {
                     if why != told {
@@ -74,7 +90,7 @@ impl Leader {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(self.timing.retry) => {}
                 () = stop.cancelled() => return None,
             }
         }
@@ -83,7 +99,7 @@ impl Leader {
     /// Renews until that fails for good.
     pub async fn hold(&mut self) -> Lost {
         loop {
-            tokio::time::sleep(RETRY.min(self.left())).await;
+            tokio::time::sleep(self.timing.retry.min(self.left())).await;
             match self.attempt(self.left()).await {
                 Attempt::Held => {}
                 Attempt::Refused(why) => return Lost(why),
@@ -95,7 +111,7 @@ impl Leader {
 
     /// Lets the next candidate take over at once. Best effort: without it, that takes the lease's duration.
     pub async fn release(self) {
-        let released = tokio::time::timeout(RETRY, async {
+        let released = tokio::time::timeout(self.timing.retry, async {
             let lease = self.api.get_opt(LEASE).await.ok()??;
             let lease = self.election.released(lease, MicroTime(Timestamp::now()))?;
             self.api.replace(LEASE, &PostParams::default(), &lease).await.ok()
@@ -107,7 +123,7 @@ impl Leader {
 
     /// How long this process may go on without a renewal.
     fn left(&self) -> Duration {
-        RENEW_DEADLINE.saturating_sub(self.renewed.elapsed())
+        self.timing.renew_deadline.saturating_sub(self.renewed.elapsed())
     }
 
     async fn attempt(&mut self, deadline: Duration) -> Attempt {
@@ -142,5 +158,84 @@ impl Leader {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeApi;
+
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/sealpod/leases/sealpod-controller";
+    const FAST: Timing = Timing {
+        duration: Duration::from_secs(15),
+        renew_deadline: Duration::from_millis(200),
+        retry: Duration::from_millis(20),
+    };
+
+    fn candidate(api: &FakeApi, identity: &str) -> Leader {
+        Leader::with(api.client(), "sealpod", identity, FAST)
+    }
+
+    fn holder(api: &FakeApi) -> String {
+        api.get(PATH).unwrap()["spec"]["holderIdentity"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    #[tokio::test]
+    async fn of_two_candidates_one_holds_the_lease_and_hands_it_over_when_it_stops() {
+        let api = FakeApi::default();
+        let stop = CancellationToken::new();
+        let a = candidate(&api, "a").acquire(&stop).await.unwrap();
+        let waiting = candidate(&api, "b").acquire(&stop);
+        let mut waiting = std::pin::pin!(waiting);
+        let early = tokio::time::timeout(FAST.retry * 5, &mut waiting).await;
+        assert!(early.is_err(), "both hold it");
+        assert_eq!(holder(&api), "a");
+        a.release().await;
+        assert!(waiting.await.is_some());
+        assert_eq!(holder(&api), "b");
+    }
+
+    #[tokio::test]
+    async fn a_candidate_that_is_stopped_stops_waiting() {
+        let api = FakeApi::default();
+        let stop = CancellationToken::new();
+        let _a = candidate(&api, "a").acquire(&stop).await.unwrap();
+        stop.cancel();
+        assert!(candidate(&api, "b").acquire(&stop).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_holder_renews_until_it_sees_another_name() {
+        let api = FakeApi::default();
+        let mut a = candidate(&api, "a").acquire(&CancellationToken::new()).await.unwrap();
+        let held = tokio::time::timeout(FAST.renew_deadline * 2, a.hold()).await;
+        assert!(held.is_err(), "{held:?}");
+        let mut lease = api.get(PATH).unwrap();
+        lease["spec"]["holderIdentity"] = "b".into();
+        api.put(PATH, lease);
+        let lost = tokio::time::timeout(FAST.retry * 10, a.hold()).await.unwrap();
+        assert!(lost.to_string().contains("b holds it"), "{lost}");
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_cannot_renew_gives_up_at_its_deadline() {
+        let api = FakeApi::default();
+        let mut a = candidate(&api, "a").acquire(&CancellationToken::new()).await.unwrap();
+        let unreachable = tower::service_fn(|_: axum::http::Request<kube::client::Body>| async {
+            Err::<axum::http::Response<kube::client::Body>, tower::BoxError>("cut off".into())
+        });
+        a.api = Api::namespaced(Client::new(unreachable, "sealpod"), "sealpod");
+        let started = Instant::now();
+        let lost = tokio::time::timeout(FAST.renew_deadline * 5, a.hold()).await.unwrap();
+        assert!(
+            started.elapsed() <= FAST.renew_deadline + FAST.retry * 3,
+            "{lost} after {:?}",
+            started.elapsed()
+        );
+        assert!(lost.to_string().contains("cut off"), "{lost}");
     }
 }
