@@ -229,3 +229,6 @@ fn gone(result: Result<(), ServerError>) -> Result<(), ServerError> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;
