@@ -22,13 +22,14 @@ pub fn request(binding: &BindingFile) -> BundleRequest {
     for entry in binding.secrets.iter().flatten() {
         match (&entry.select, entry.version) {
             (Select::Name(name), None) => push_new(&mut request.key, name.clone()),
-            (Select::Name(name), Some(version)) => push_new(
-                &mut request.version,
-                PinnedVersion {
+            // The server takes one pin a key; that the first counts is told by `resolve`.
+            (Select::Name(name), Some(version)) if request.version.iter().all(|pin| pin.key != *name) => {
+                request.version.push(PinnedVersion {
                     key: name.clone(),
                     version,
-                },
-            ),
+                });
+            }
+            (Select::Name(_), Some(_)) => {}
             (Select::Pattern(pattern), _) => push_new(&mut request.pattern, pattern.clone()),
         }
     }

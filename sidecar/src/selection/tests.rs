@@ -49,10 +49,14 @@ fn the_request_names_each_selector_once_and_pins_by_version() {
         {"name": "a", "optional": false},
         {"name": "a", "path": "again", "optional": false},
         {"name": "db/x:y", "path": "x", "optional": false, "version": 3},
+        {"name": "db/x:y", "path": "y", "optional": false, "version": 4},
         {"pattern": "tls-*", "optional": true},
     ])));
     assert_eq!(asked.key, ["a"]);
-    assert_eq!(asked.version[0].to_string(), "db/x:y:3");
+    assert_eq!(
+        asked.version.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["db/x:y:3"]
+    );
     assert_eq!(asked.pattern[0].as_str(), "tls-*");
     assert!(asked.values && !asked.configurations && asked.wait == 0);
     assert_eq!(

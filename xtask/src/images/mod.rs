@@ -2,6 +2,7 @@
 //!
 //! No container engine and no registry is involved: each is a static binary packed as an OCI archive.
 
+mod archive;
 mod oci;
 mod rootfs;
 
@@ -14,6 +15,7 @@ use anyhow::{Context, Result};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+pub use self::archive::open;
 use self::oci::{Image, Packed};
 use self::rootfs::RootFs;
 use crate::cluster::Cluster;
@@ -36,8 +38,15 @@ const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Free disk for a release build of the whole workspace.
 const BUILD_GIB: u64 = 4;
 
-/// A binary that becomes an image of the same name.
-const SERVICES: [&str; 3] = ["sealpod-api-server", "sealpod-operator", "sealpod-sidecar"];
+/// Binaries that become images of their names, each with its build profile.
+const SERVICES: [(&str, &str); 3] = [
+    ("sealpod-api-server", RELEASE),
+    ("sealpod-operator", RELEASE),
+    ("sealpod-sidecar", SIDECAR),
+];
+/// Build profiles, and so directories below the target's: the sidecar has one of its own, for its size.
+const RELEASE: &str = "release";
+const SIDECAR: &str = "sidecar";
 
 /// The images of one build. All have the same tag, which changes whenever any of them does, so that a Deployment
 /// that names them is rolled out exactly when it has to be.
@@ -74,22 +83,25 @@ impl Images {
     }
 }
 
-/// Builds the three static binaries in one go and packs them into `output`.
+/// Builds the three static binaries and packs them into `output`.
 pub fn build(workspace: &Workspace, output: &Path, progress: &mut Progress) -> Result<Images> {
     let binaries = progress.step("Building the static binaries", |step| {
         require_free_disk(&workspace.target, BUILD_GIB, "a release build")?;
         // The target has to be named: without one the flag would also reach procedural macros, which cannot be static.
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let mut command = workspace.cargo();
-        command.args(["build", "--release", "--target", &target]);
-        for service in SERVICES {
-            command.args(["--package", service, "--bin", service]);
+        for profile in [RELEASE, SIDECAR] {
+            let mut command = workspace.cargo();
+            command.args(["build", "--profile", profile, "--target", &target]);
+            for (service, _) in SERVICES.iter().filter(|(_, of)| *of == profile) {
+                command.args(["--package", service, "--bin", service]);
+            }
+            command
+                .env("RUSTFLAGS", "-C target-feature=+crt-static")
+                .env_remove("CARGO_ENCODED_RUSTFLAGS");
+            let log = workspace.target.join(format!("images-build-{profile}.log"));
+            process::run_followed(&mut command, &log, step)?;
         }
-        command
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        process::run_followed(&mut command, &workspace.target.join("images-build.log"), step)?;
-        Ok(workspace.target.join(target).join("release"))
+        Ok(workspace.target.join(target))
     })?;
     progress.step("Packing the images", |_| pack_services(&binaries, output))
 }
@@ -102,8 +114,8 @@ fn pack_services(binaries: &Path, output: &Path) -> Result<Images> {
         .advice("install the package ca-certificates")
     })?;
     let mut packed = Vec::new();
-    for name in SERVICES {
-        let file = binaries.join(name);
+    for (name, profile) in SERVICES {
+        let file = binaries.join(profile).join(name);
         let binary = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         if !prerequisites::is_static_elf(&binary) {
             return Err(Failure::new(format!(
@@ -220,12 +232,14 @@ mod tests {
     fn images_share_a_tag_that_follows_their_content() {
         let dir = tempfile::tempdir().unwrap();
         let (binaries, output) = (dir.path().join("bin"), dir.path().join("out"));
-        fs::create_dir(&binaries).unwrap();
+        for profile in [RELEASE, SIDECAR] {
+            fs::create_dir_all(binaries.join(profile)).unwrap();
+        }
         // The smallest static ELF: a header without program headers.
         let mut elf = vec![0_u8; 64];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        for name in SERVICES {
-            fs::write(binaries.join(name), &elf).unwrap();
+        for (name, profile) in SERVICES {
+            fs::write(binaries.join(profile).join(name), &elf).unwrap();
         }
         let first = pack_services(&binaries, &output).unwrap();
         assert_eq!(
@@ -234,7 +248,7 @@ mod tests {
             "the same content, the same tag"
         );
         elf.push(1);
-        fs::write(binaries.join(SERVICES[2]), &elf).unwrap();
+        fs::write(binaries.join(SIDECAR).join("sealpod-sidecar"), &elf).unwrap();
         let second = pack_services(&binaries, &output).unwrap();
         assert_ne!(second.tag, first.tag);
         assert!(
@@ -248,8 +262,9 @@ mod tests {
     #[test]
     fn a_binary_that_needs_a_loader_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        for name in SERVICES {
-            fs::copy("/bin/sh", dir.path().join(name)).unwrap();
+        for (name, profile) in SERVICES {
+            fs::create_dir_all(dir.path().join(profile)).unwrap();
+            fs::copy("/bin/sh", dir.path().join(profile).join(name)).unwrap();
         }
         let error = pack_services(dir.path(), dir.path()).unwrap_err().to_string();
         assert!(error.contains("not statically linked"), "{error}");
