@@ -10,7 +10,7 @@ use crate::cluster::{Claim, Cluster};
 use crate::process::Failure;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
-use crate::{generate, images, test};
+use crate::{demo, generate, images, test};
 
 /// Tasks of the Sealpod repository.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Show Sealpod at work: builds and starts all that is missing, sets a secret, changes it, measures
+    Demo(demo::Options),
     /// The local Kubernetes: one node, no Docker; needs root, installs and builds what it lacks
     #[command(subcommand)]
     Cluster(ClusterTask),
@@ -71,6 +73,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let workspace = Workspace::locate()?;
         match self.task {
+            Task::Demo(options) => demo::run(options, &workspace),
             Task::Cluster(task) => task.run(&workspace),
             Task::Images { output } => {
                 let output = output.unwrap_or_else(|| workspace.target.join("images"));

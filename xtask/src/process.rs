@@ -53,7 +53,7 @@ impl Failure {
 
     /// Shows the last lines of `output`, for a program that has no log.
     #[must_use]
-    fn output(mut self, output: &[u8]) -> Self {
+    pub fn output(mut self, output: &[u8]) -> Self {
         self.tail = last_lines(&String::from_utf8_lossy(output), TAIL_LINES);
         self
     }
