@@ -16,8 +16,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// Shorter than the server keeps an idle connection, so that a request never meets one that is just being closed.
 const POOL_IDLE: Duration = Duration::from_secs(20);
-/// A peer that vanished without a word (a dead node, a dropped packet) is noticed this fast also within a long poll.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that vanished without a word (a dead node, dropped packets) is noticed also within a long poll: after a rest
+/// of the one and silence of the other, which is within half a minute and does not keep a fleet busy.
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Who calls.
@@ -108,11 +110,11 @@ impl Builder {
             .connect_timeout(CONNECT_DEADLINE)
             .pool_idle_timeout(POOL_IDLE)
             .tcp_keepalive(PROBE_INTERVAL)
-            .tcp_keepalive_interval(PROBE_INTERVAL / 2)
+            .tcp_keepalive_interval(PROBE_DEADLINE / 2)
             .tcp_keepalive_retries(2)
-            .tcp_user_timeout(PROBE_INTERVAL * 2)
+            .tcp_user_timeout(PROBE_INTERVAL + PROBE_DEADLINE)
             .http2_keep_alive_interval(PROBE_INTERVAL)
-            .http2_keep_alive_timeout(PROBE_INTERVAL)
+            .http2_keep_alive_timeout(PROBE_DEADLINE)
             .default_headers(default);
         if let Some(pem) = &self.ca {
             let certificates = Certificate::from_pem_bundle(pem).map_err(|_| BuildError::Ca)?;

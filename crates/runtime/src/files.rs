@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 /// How often watchers look. The kubelet itself takes up to 90 s to refresh a volume.
@@ -57,6 +58,7 @@ pub fn read(path: &Path) -> Content {
 pub struct FileSet {
     paths: Vec<PathBuf>,
     seen: Option<[u8; 32]>,
+    looked: Option<Instant>,
 }
 
 impl FileSet {
@@ -64,6 +66,7 @@ impl FileSet {
         Self {
             paths: paths.into_iter().collect(),
             seen: None,
+            looked: None,
         }
     }
 
@@ -71,14 +74,17 @@ impl FileSet {
     pub fn read(&mut self) -> Vec<Content> {
         let (contents, hash) = self.look();
         self.seen = Some(hash);
+        self.looked = Some(Instant::now());
         contents
     }
 
     /// Waits until a content differs from what was last given out, and gives out all of them; a file that comes, goes
-    /// or becomes unreadable is a change too. Looks every `interval`. Cancel-safe.
+    /// or becomes unreadable is a change too. Looks every `interval`, counted from the last look, so that a caller who
+    /// cancels this and comes back, however often, misses none.
     pub async fn changed(&mut self, interval: Duration) -> Vec<Content> {
         loop {
-            tokio::time::sleep(interval).await;
+            let due = *self.looked.get_or_insert_with(Instant::now) + interval;
+            tokio::time::sleep_until(due).await;
             if let Some(contents) = self.poll() {
                 return contents;
             }
@@ -89,6 +95,7 @@ impl FileSet {
     ///
     /// Reads of a few small local files are not worth a thread; they block for microseconds.
     pub fn poll(&mut self) -> Option<Vec<Content>> {
+        self.looked = Some(Instant::now());
         let (_, first) = self.look();
         if self.seen == Some(first) {
             return None;
@@ -168,6 +175,25 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(files.poll().unwrap()[0], Err(Unreadable::Absent(path.clone())));
         assert!(files.poll().is_none(), "told once");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_always_interrupted_still_sees_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(&path, "old").unwrap();
+        let mut files = FileSet::new([path.clone()]);
+        files.read();
+        fs::write(&path, "new").unwrap();
+        let interval = Duration::from_millis(100);
+        let mut seen = None;
+        for _ in 0..50 {
+            seen = tokio::time::timeout(interval / 10, files.changed(interval)).await.ok();
+            if seen.is_some() {
+                break;
+            }
+        }
+        assert_eq!(seen.expect("noticed").remove(0).unwrap().as_slice(), b"new");
     }
 
     #[test]
