@@ -35,7 +35,8 @@ pub async fn install(tools: &Tools, settings: &Settings) -> Result<()> {
         "--timeout",
         "5m",
     ]);
-    command.arg(chart());
+    // The definitions stay when a release goes, and would belong to that one.
+    command.arg("--take-ownership").arg(chart());
     for (key, value) in [("image.registry", &settings.registry), ("image.tag", &settings.tag)] {
         if let Some(value) = value {
             command.arg("--set-string").arg(format!("{key}={value}"));
@@ -67,7 +68,7 @@ async fn clear_interrupted(tools: &Tools) -> Result<()> {
         name: String,
         status: String,
     }
-    let list = output(tools.helm(["list", "--all", "--namespace", NAMESPACE, "--output", "json"])).await?;
+    let list = output(tools.helm(["list", "--namespace", NAMESPACE, "--output", "json"])).await?;
     let releases: Vec<Release> = serde_json::from_slice(&list).context("helm prints a list of releases")?;
     let Some(release) = releases.into_iter().find(|release| release.name == RELEASE) else {
         return Ok(());

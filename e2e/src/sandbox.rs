@@ -19,7 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
+use crate::server::Connection;
 use crate::tools::{Tools, text};
 use crate::wait::eventually;
 use crate::world::{RUNTIME, TEST_LABEL, World, world};
@@ -60,6 +62,8 @@ fn in_sandbox(world: &'static World, test: impl AsyncFnOnce(&Sandbox) -> Result<
 pub struct Sandbox {
     pub namespace: String,
     world: &'static World,
+    /// Of this test alone: nothing ends what is shared when the last test has ended.
+    connection: Mutex<Option<Connection>>,
 }
 
 /// Kinds with conditions in their status.
@@ -98,7 +102,11 @@ impl Sandbox {
         }))?;
         let namespaces: Api<Namespace> = Api::all(world.client.clone());
         namespaces.create(&PostParams::default(), &object).await?;
-        let sandbox = Self { namespace, world };
+        let sandbox = Self {
+            namespace,
+            world,
+            connection: Mutex::new(None),
+        };
         // Without it no pod is admitted.
         let accounts: Api<ServiceAccount> = sandbox.api();
         eventually("the namespace's service account", CONVERGE, async || {
@@ -133,12 +141,19 @@ impl Sandbox {
 
     /// A client of the api-server with the admin key.
     pub async fn server(&self) -> Result<Client> {
-        self.world.server().await
+        let mut connection = self.connection.lock().await;
+        if let Some(open) = connection.as_mut()
+            && open.is_open()
+        {
+            return Ok(open.client.clone());
+        }
+        let open = Connection::open(self.tools(), &self.world.client).await?;
+        Ok(connection.insert(open).client.clone())
     }
 
-    /// Says that the api-server's pod goes.
+    /// Closes the way to the api-server, for when the pod behind it goes.
     pub async fn hang_up(&self) {
-        self.world.hang_up().await;
+        *self.connection.lock().await = None;
     }
 
     /// Objects of a kind in this namespace.

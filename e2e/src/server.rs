@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use sealpod_client::{Client, Credential, Error};
@@ -35,13 +35,18 @@ impl Connection {
             &service,
             ":7100",
         ]);
-        let mut forward = command.stdout(Stdio::piped()).spawn().context("cannot run kubectl")?;
+        // Nothing of ours that it could hold open, should it outlive a test run that is killed.
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut forward = command.spawn().context("cannot run kubectl")?;
         let stdout = forward.stdout.take().context("its stdout is a pipe")?;
         let mut lines = BufReader::new(stdout).lines();
-        let line = lines
-            .next_line()
-            .await?
-            .context("kubectl port-forward ended at once; it says why above")?;
+        let Some(line) = lines.next_line().await? else {
+            let ended = forward.wait_with_output().await?;
+            bail!(
+                "kubectl port-forward ended at once: {}",
+                String::from_utf8_lossy(&ended.stderr).trim()
+            );
+        };
         let port = forwarded_port(&line).with_context(|| format!("kubectl port-forward says {line:?}"))?;
         // Whoever stops reading would stop kubectl at its next line.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });

@@ -9,10 +9,8 @@ use kube::api::{DeleteParams, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, ResourceExt};
 use tokio::runtime::Runtime;
-use tokio::sync::Mutex;
 
 use crate::install;
-use crate::server::Connection;
 use crate::settings::Settings;
 use crate::tools::Tools;
 
@@ -27,7 +25,6 @@ pub struct World {
     pub run: String,
     /// Held for reading by tests that need the release as it is, for writing by one that disturbs it.
     pub calm: RwLock<()>,
-    connection: Mutex<Option<Connection>>,
 }
 
 /// One for all: a client's connections live on the runtime that made it.
@@ -74,25 +71,7 @@ impl World {
             client,
             run: format!("{:x}", since.as_secs() & 0xF_FFFF),
             calm: RwLock::new(()),
-            connection: Mutex::new(None),
         })
-    }
-
-    /// A client of the api-server with the admin key.
-    pub async fn server(&self) -> Result<sealpod_client::Client> {
-        let mut connection = self.connection.lock().await;
-        if let Some(open) = connection.as_mut()
-            && open.is_open()
-        {
-            return Ok(open.client.clone());
-        }
-        let open = Connection::open(&self.tools, &self.client).await?;
-        Ok(connection.insert(open).client.clone())
-    }
-
-    /// Closes the way to the api-server, for when the pod behind it goes.
-    pub async fn hang_up(&self) {
-        *self.connection.lock().await = None;
     }
 }
 

@@ -22,21 +22,28 @@ struct Place {
 #[test]
 fn a_canary_is_nowhere_but_in_the_api_answer_and_the_file() -> Result<()> {
     on_cluster(async |t| {
-        // From another test run nothing of it can be left.
+        // Nothing of it can be left from another run.
         let value = format!("canary-{}-zQ8kV3xLw7", t.namespace);
         let canary = Canary::new(&value);
         t.delivery("password", &value).await?;
         t.running_app("app", pods::SLEEP).await?;
-
-        // The two places where it belongs; so the search can find it.
-        assert!(canary.is_in(t.exec("app", "app", &format!("cat {}", file("db", "password"))).await?));
-        let answer = t
-            .server()
-            .await?
+        // A second version takes it on the ways that only an update goes.
+        let second = format!("{value}, again");
+        t.set("prod", "password", &second).await?;
+        eventually("the second version", pods::START, async || {
+            let content = t.exec("app", "app", &format!("cat {}", file("db", "password"))).await?;
+            // The first of the two places where it belongs; so the search can find it.
+            ensure!(canary.is_in(&content), "the file holds something else");
+            ensure!(content == second, "the file is the first one still");
+            Ok(())
+        })
+        .await?;
+        let server = t.server().await?;
+        let answer = server
             .org(ORGANIZATION)
             .secret(&t.namespace, "prod", "password")
             .await?;
-        assert!(canary.is_in(answer.value.expose()));
+        assert!(canary.is_in(answer.value.expose()), "the second is the API's answer");
 
         let mut places = objects(t).await?;
         assert!(
