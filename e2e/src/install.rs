@@ -56,7 +56,15 @@ async fn create_namespace(tools: &Tools) -> Result<()> {
         "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
     });
-    let apply = tools.kubectl(["apply", "--server-side", "--force-conflicts", "--filename=-"]);
+    // With a manager of its own it leaves the labels of others, such as the demo's.
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--field-manager=sealpod-e2e",
+        "--filename=-",
+    ];
+    let apply = tools.kubectl(apply);
     fed(apply, namespace.to_string().as_bytes()).await?;
     Ok(())
 }

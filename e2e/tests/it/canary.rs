@@ -2,16 +2,16 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams, PostParams, Request};
 use kube::discovery::{Discovery, verbs};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use sealpod_e2e::canary::Canary;
 use sealpod_e2e::install::{NAMESPACE, object};
 use sealpod_e2e::sandbox::file;
 use sealpod_e2e::server::ORGANIZATION;
 use sealpod_e2e::tools::{output, text};
 use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Something that was searched.
 struct Place {
@@ -97,13 +97,21 @@ async fn objects(t: &Sandbox) -> Result<Vec<Place>> {
             if !capabilities.supports_operation(verbs::LIST) {
                 continue;
             }
-            let all: Api<DynamicObject> = Api::all_with(t.client(), &kind);
-            let list = all.list(&ListParams::default()).await;
-            for object in list.with_context(|| format!("cannot list {}", kind.plural))? {
-                let namespace = object.namespace().map_or_else(String::new, |namespace| namespace + "/");
+            // As plain JSON: what others keep in this cluster need not fit any type.
+            let path = DynamicObject::url_path(&kind, None);
+            let list = t
+                .client()
+                .request_text(Request::new(path).list(&ListParams::default())?)
+                .await;
+            let list: Value = serde_json::from_str(&list.with_context(|| format!("cannot list {}", kind.plural))?)?;
+            for object in list["items"].as_array().into_iter().flatten() {
+                let (namespace, name) = (&object["metadata"]["namespace"], &object["metadata"]["name"]);
+                let namespace = namespace
+                    .as_str()
+                    .map_or_else(String::new, |namespace| format!("{namespace}/"));
                 places.push(Place {
-                    name: format!("{} {namespace}{}", kind.plural, object.name_any()),
-                    content: serde_json::to_vec(&object)?,
+                    name: format!("{} {namespace}{}", kind.plural, name.as_str().unwrap_or_default()),
+                    content: object.to_string().into_bytes(),
                 });
             }
         }
