@@ -156,7 +156,7 @@ livenessProbe:
   failureThreshold: 6
 readinessProbe:
   httpGet: {path: /readyz, port: metrics}
-  periodSeconds: 5
+  periodSeconds: 2
   timeoutSeconds: 5
 {{- end }}
 
