@@ -56,7 +56,7 @@ pub fn existing(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
         &format!("Deleting the example (namespace {})", quickstart::NAMESPACE),
         |step| {
             delete_objects(&tools, &definitions, step)?;
-            delete(&tools, &["namespace", quickstart::NAMESPACE])
+            delete_namespace(&tools, quickstart::NAMESPACE)
         },
     )?;
     progress.step(&format!("Uninstalling the release {RELEASE}"), |_| {
@@ -83,6 +83,21 @@ pub fn existing(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
 fn delete(tools: &Tools, what: &[&str]) -> Result<()> {
     let mut command = tools.kubectl(["delete", "--ignore-not-found", "--wait", "--timeout=120s"]);
     process::capture(command.args(what)).map(drop)
+}
+
+fn delete_namespace(tools: &Tools, namespace: &str) -> Result<()> {
+    let Err(error) = delete(tools, &["namespace", namespace]) else {
+        return Ok(());
+    };
+    match tools.get(&["namespace", namespace])? {
+        Some(object) if object["metadata"]["deletionTimestamp"].is_string() => Err(Failure::new(format!(
+            "the namespace {namespace} does not go: {}",
+            release::held_by(&object)
+        ))
+        .advice("take away what holds it (a finalizer that is not Sealpod's), then run --down again")
+        .into()),
+        _ => Err(error),
+    }
 }
 
 /// The definitions of our kinds that belong to the demo's release.

@@ -61,7 +61,7 @@ pub fn run(options: Options, workspace: &Workspace) -> Result<()> {
     };
     let shown = show(&stage, workspace, &mut progress);
     let rows = shown.inspect_err(|_| eprintln!("{}", left(&stage)))?;
-    println!(
+    print!(
         "\nMeasured on Kubernetes {}\n{}",
         stage.kubernetes,
         table::render(&rows)

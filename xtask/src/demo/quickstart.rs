@@ -80,10 +80,15 @@ pub fn remove_measured(tools: &Tools) -> Result<()> {
     process::capture(&mut tools.kubectl(delete)).map(drop)
 }
 
-/// Waits until the app's pod is ready, which is when its file is there.
+/// Waits until the app's pod is ready, which is when its file is there. The binding shows it a little later.
 pub fn await_app(tools: &Tools, step: &Step) -> Result<()> {
-    await_ready(tools, "secretbinding", step)?;
-    await_workloads(tools, NAMESPACE, step)
+    await_workloads(tools, NAMESPACE, step).map_err(|error| {
+        let binding = tools.get(&["secretbinding", APPLICATION, "--namespace", NAMESPACE]);
+        match binding.ok().flatten().as_ref().and_then(condition) {
+            Some((false, why)) => error.context(format!("the SecretBinding {APPLICATION} is not Ready, {why}")),
+            _ => error,
+        }
+    })
 }
 
 /// Waits until the object `shop` of a kind is Ready.

@@ -23,6 +23,8 @@ pub const MARK: &str = "sealpod.dev/demo";
 const READY: Duration = Duration::from_mins(5);
 /// How long a namespace may take to go.
 const GONE: Duration = Duration::from_secs(90);
+/// How often helm is called while others come between.
+const ATTEMPTS: u32 = 3;
 /// How long a helm of a killed run may go on.
 const SETTLED: Duration = Duration::from_secs(15);
 
@@ -64,18 +66,36 @@ pub fn object(component: &str) -> String {
 pub fn install(tools: &Tools, chart: &Chart, step: &Step) -> Result<()> {
     await_gone(tools, NAMESPACE, step)?;
     make_namespace(tools)?;
-    settle(tools, step)?;
-    step.follow("helm upgrade --install");
+    upgrade(tools, chart, step)?;
+    await_workloads(tools, NAMESPACE, step)
+}
+
+/// `helm upgrade --install`, again when another helm came between.
+fn upgrade(tools: &Tools, chart: &Chart, step: &Step) -> Result<()> {
     let log = tools.log("helm");
-    process::run_logged(&mut tools.helm(chart.upgrade()), &log).map_err(|error| {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        settle(tools, step)?;
+        step.follow("helm upgrade --install");
+        let Err(error) = process::run_logged(&mut tools.helm(chart.upgrade()), &log) else {
+            return Ok(());
+        };
         let said = std::fs::read_to_string(&log).unwrap_or_default();
-        match (helm_advice(&said), error.downcast::<Failure>()) {
+        if attempts < ATTEMPTS && is_contended(&said) {
+            continue;
+        }
+        return Err(match (helm_advice(&said), error.downcast::<Failure>()) {
             (Some(advice), Ok(failure)) => failure.advice(advice).into(),
             (None, Ok(failure)) => failure.into(),
             (_, Err(error)) => error,
-        }
-    })?;
-    await_workloads(tools, NAMESPACE, step)
+        });
+    }
+}
+
+/// Whether helm gave way to another one that was at work on the release, such as that of a demo just killed.
+fn is_contended(said: &str) -> bool {
+    said.contains("another operation") || said.contains("release: already exists")
 }
 
 /// What to do about a refusal whose text does not say it.
@@ -136,7 +156,7 @@ pub fn await_gone(tools: &Tools, namespace: &str, step: &Step) -> Result<()> {
 }
 
 /// What keeps a namespace from going, in Kubernetes' words.
-fn held_by(namespace: &Value) -> String {
+pub fn held_by(namespace: &Value) -> String {
     let conditions = namespace["status"]["conditions"].as_array().into_iter().flatten();
     let held: Vec<_> = conditions
         .filter(|condition| condition["status"] == "True")
@@ -251,6 +271,15 @@ mod tests {
         for calm in ["", "deployed", "failed", "superseded"] {
             assert_eq!(cure(calm), None, "{calm}");
         }
+    }
+
+    #[test]
+    fn helm_is_called_again_only_when_it_gave_way() {
+        assert!(is_contended("Error: UPGRADE FAILED: release: already exists"));
+        assert!(is_contended(
+            "Error: another operation (install/upgrade/rollback) is in progress"
+        ));
+        assert!(!is_contended("Error: namespaces \"sealpod\" already exists"));
     }
 
     #[test]

@@ -151,6 +151,12 @@ impl Tools {
 
     /// Fails unless the cluster answers and is new enough; its version otherwise.
     pub fn require_reachable(&self) -> Result<String> {
+        let named = std::env::var_os("KUBECONFIG").filter(|_| self.kubeconfig.is_none());
+        if let Some(files) = named.filter(|files| !files.is_empty() && !names_a_file(files)) {
+            return Err(Failure::new(format!("KUBECONFIG={} is no file", files.display()))
+                .advice("set it to the file with which kubectl reaches your cluster")
+                .into());
+        }
         let mut version = self.kubectl(["version", "--output=json", "--request-timeout=10s"]);
         let output = version.stdin(Stdio::null()).output();
         let output = output.with_context(|| format!("cannot start `{}`", process::shown(&version)))?;
@@ -181,6 +187,11 @@ impl Tools {
 /// The folder of the demo's logs.
 pub fn logs(workspace: &Workspace) -> PathBuf {
     workspace.target.join("demo")
+}
+
+/// Whether there is any of the files of a `KUBECONFIG`.
+fn names_a_file(list: &OsStr) -> bool {
+    std::env::split_paths(list).any(|file| file.is_file())
 }
 
 fn unreachable(kubeconfig: Option<&str>, said: &str) -> Failure {
@@ -229,6 +240,17 @@ mod tests {
             "the cluster of KUBECONFIG=/k does not answer: The connection to the server 10.0.0.1:6443 was refused"
         );
         assert!(unreachable(None, "").to_string().contains("KUBECONFIG is not set"));
+    }
+
+    #[test]
+    fn one_file_of_a_list_is_enough() {
+        let file = file!()
+            .rsplit('/')
+            .next()
+            .map(|name| format!("src/demo/{name}"))
+            .unwrap();
+        assert!(names_a_file(OsStr::new(&format!("/nowhere:{file}"))));
+        assert!(!names_a_file(OsStr::new("/nowhere:/nor/here")));
     }
 
     #[test]
