@@ -10,3 +10,4 @@ pub mod controller;
 mod fake;
 pub mod injector;
 mod secrets;
+mod tolerant;

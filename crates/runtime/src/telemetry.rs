@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
@@ -45,7 +47,8 @@ impl FromStr for Format {
 ///
 /// The filter knows targets and levels only: no field matching, which would compile a regular-expression engine into
 /// every binary. The HTTP libraries below us log headers and bodies at `trace`, so they never go under `info`,
-/// whatever the filter says.
+/// whatever the filter says; and the Kubernetes client warns of an answer that it cannot read by logging all of it, be
+/// it a list of Secrets, so it never goes under `error`.
 pub fn init(filter: &str, format: Format) -> Result<(), TelemetryError> {
     let targets = parse(filter)?;
     let layer = fmt::layer().with_writer(std::io::stderr);
@@ -60,24 +63,28 @@ pub fn init(filter: &str, format: Format) -> Result<(), TelemetryError> {
 }
 
 fn parse(filter: &str) -> Result<Targets, TelemetryError> {
-    const QUIET: [&str; 6] = ["hyper", "hyper_util", "h2", "reqwest", "rustls", "tower"];
+    const ALL: [Level; 3] = [Level::ERROR, Level::WARN, Level::INFO];
+    const QUIET: [(&str, &[Level]); 7] = [
+        ("hyper", &ALL),
+        ("hyper_util", &ALL),
+        ("h2", &ALL),
+        ("reqwest", &ALL),
+        ("rustls", &ALL),
+        ("tower", &ALL),
+        ("kube_client::client", &[Level::ERROR]),
+    ];
     let asked: Targets = filter.trim().parse().map_err(|_| TelemetryError::Filter)?;
     let capped: Vec<_> = QUIET
         .iter()
-        .map(|target| {
-            let level = [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO]
-                .into_iter()
-                .rfind(|level| asked.would_enable(target, level));
-            (
-                *target,
-                level.map_or(tracing::level_filters::LevelFilter::OFF, Into::into),
-            )
+        .map(|(target, allowed)| {
+            let level = allowed.iter().rfind(|level| asked.would_enable(target, level));
+            (*target, level.map_or(LevelFilter::OFF, |level| (*level).into()))
         })
         .collect();
     let below_quiet = |target: &str| {
-        QUIET.iter().any(|quiet| {
+        QUIET.iter().any(|(quiet, _)| {
             target
-                .strip_prefix(quiet)
+                .strip_prefix(*quiet)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         })
     };
@@ -93,7 +100,6 @@ fn parse(filter: &str) -> Result<Targets, TelemetryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracing::Level;
 
     #[test]
     fn a_filter_is_a_level_with_exceptions() {
@@ -103,6 +109,16 @@ mod tests {
         assert!(filter.would_enable("sealpod_operator::controller", &Level::DEBUG));
         assert!(!filter.would_enable("kube::client", &Level::INFO));
         assert!(parse("sealpod=loud").is_err());
+    }
+
+    #[test]
+    fn an_unreadable_answer_of_the_kubernetes_api_is_never_logged() {
+        for filter in ["trace", "info,kube_client=debug", "info,kube_client::client=warn"] {
+            let filter = parse(filter).unwrap();
+            assert!(!filter.would_enable("kube_client::client", &Level::WARN));
+            assert!(filter.would_enable("kube_client::client", &Level::ERROR));
+        }
+        assert!(!parse("off").unwrap().would_enable("kube_client::client", &Level::ERROR));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::namespace;
 use super::retries::Retries;
 use super::server::Server;
+use crate::tolerant::Tolerant;
 
 pub struct Context {
     pub kube: Client,
@@ -21,7 +22,7 @@ pub struct Context {
     pub metrics: Metrics,
     pub retries: Retries,
     /// All Environments, to find two that claim one slug.
-    pub environments: Store<Environment>,
+    pub environments: Store<Tolerant<Environment>>,
     /// What the server last said about each binding's secrets, names and versions only.
     pub resolutions: Resolutions,
 }

@@ -23,6 +23,7 @@ use super::conditions::{self, READY, Status, Wanted, shorten};
 use super::context::Context;
 use super::error::{Class, Error};
 use super::retries::Again;
+use crate::tolerant::Tolerant;
 
 /// How long and how often a deletion tries to clean up on the server before it lets the object go. Both have to be
 /// used up: an operator that was itself away for an hour still tries.
@@ -94,14 +95,14 @@ pub struct Outcome<S> {
 }
 
 /// One reconciliation of any kind.
-pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile<K: Kind>(object: Arc<Tolerant<K>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let uid = object.uid().unwrap_or_default();
-    let api: Api<K> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
+    let api: Api<Tolerant<K>> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
     let result = finalizer(&api, FINALIZER, Arc::clone(&object), |event| async {
         match event {
-            Event::Apply(object) => apply(&api, &*object, &context).await,
-            Event::Cleanup(object) => clean_up(&*object, &context).await,
+            Event::Apply(object) => apply(&api, &object.0, &context).await,
+            Event::Cleanup(object) => clean_up(&object.0, &context).await,
         }
     })
     .await
@@ -122,7 +123,7 @@ pub async fn reconcile<K: Kind>(object: Arc<K>, context: Arc<Context>) -> Result
 
 /// What follows from a failure; called by the queue with every error of [`reconcile`].
 #[expect(clippy::needless_pass_by_value, reason = "the queue's signature")]
-pub fn after_failure<K: Kind>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
+pub fn after_failure<K: Kind>(object: Arc<Tolerant<K>>, error: &Error, context: Arc<Context>) -> Action {
     let deleting = object.meta().deletion_timestamp.is_some();
     let (_, backoff) = context.retries.failed(&object.uid().unwrap_or_default());
     Action::requeue(match error.class() {
@@ -133,7 +134,7 @@ pub fn after_failure<K: Kind>(object: Arc<K>, error: &Error, context: Arc<Contex
     })
 }
 
-async fn apply<K: Kind>(api: &Api<K>, object: &K, context: &Context) -> Result<Action, Error> {
+async fn apply<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -> Result<Action, Error> {
     match K::reconcile(object, context).await {
         Ok(Outcome {
             status,
@@ -152,7 +153,7 @@ async fn apply<K: Kind>(api: &Api<K>, object: &K, context: &Context) -> Result<A
 
 /// Puts a failure into the conditions. One that may pass by itself says nothing about an object that was ready, until
 /// it has not passed for a while; and then not that the object is not ready, only that nobody knows.
-async fn show_failure<K: Kind>(api: &Api<K>, object: &K, error: &Error, context: &Context) {
+async fn show_failure<K: Kind>(api: &Api<Tolerant<K>>, object: &K, error: &Error, context: &Context) {
     let old = object.status().cloned().unwrap_or_default();
     let was_ready = conditions::find(old.conditions(), READY).is_some_and(|c| c.status == Status::True.as_str());
     let lasting = context.retries.count(&object.uid().unwrap_or_default()) + 1 >= FAILURES_SHOWN;
@@ -170,7 +171,7 @@ async fn show_failure<K: Kind>(api: &Api<K>, object: &K, error: &Error, context:
 /// Writes the status if it differs, and tells of a change of `Ready` by an event. Conditions that are not in `wanted`
 /// stay as they are in `status`.
 async fn write_status<K: Kind>(
-    api: &Api<K>,
+    api: &Api<Tolerant<K>>,
     object: &K,
     mut status: K::Status,
     wanted: &[Wanted],

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -21,6 +22,7 @@ use super::kind::{Kind, after_failure, reconcile};
 use super::metrics::Metrics;
 use super::retries::Retries;
 use super::server::Server;
+use crate::tolerant::Tolerant;
 
 /// Reconciliations of one kind at a time: enough to keep the server busy, few enough to be gentle to it.
 const CONCURRENCY: u16 = 8;
@@ -29,9 +31,9 @@ const DRAIN: Duration = Duration::from_secs(15);
 
 /// The controllers before they run.
 pub struct Parts {
-    applications: Controller<Application>,
-    environments: Controller<Environment>,
-    bindings: Controller<SecretBinding>,
+    applications: Controller<Tolerant<Application>>,
+    environments: Controller<Tolerant<Environment>>,
+    bindings: Controller<Tolerant<SecretBinding>>,
     context: Arc<Context>,
 }
 
@@ -39,32 +41,48 @@ impl Parts {
     pub fn new(kube: Client, server: Server, cluster_id: String, identity: &str, metrics: Metrics) -> Self {
         let all = watcher::Config::default;
         let config = controller::Config::default().concurrency(CONCURRENCY);
-        let applications = Controller::new(Api::<Application>::all(kube.clone()), all());
+        let applications = Controller::new(Api::<Tolerant<Application>>::all(kube.clone()), all());
 
-        let environments = Controller::new(Api::<Environment>::all(kube.clone()), all());
+        let environments = Controller::new(Api::<Tolerant<Environment>>::all(kube.clone()), all());
         let known_environments = environments.store();
         let of_application = known_environments.clone();
-        let environments = environments.watches(Api::<Application>::all(kube.clone()), all(), move |application| {
-            referring(&of_application, &application, |e| {
-                e.spec.application_ref.name == application.name_any()
-            })
-        });
+        let environments = environments.watches(
+            Api::<Tolerant<Application>>::all(kube.clone()),
+            all(),
+            move |application| {
+                referring(&of_application, &application, |e| {
+                    e.spec.application_ref.name == application.name_any()
+                })
+            },
+        );
 
-        let bindings = Controller::new(Api::<SecretBinding>::all(kube.clone()), all());
+        let bindings = Controller::new(Api::<Tolerant<SecretBinding>>::all(kube.clone()), all());
         let (of_application, of_environment) = (bindings.store(), bindings.store());
         let own_secrets = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BINDING_UID_LABEL}");
         let bindings = bindings
-            .owns(Api::<Secret>::all(kube.clone()), all().labels(&own_secrets))
-            .watches(Api::<Application>::all(kube.clone()), all(), move |application| {
-                referring(&of_application, &application, |b| {
-                    b.spec.application_ref.name == application.name_any()
-                })
-            })
-            .watches(Api::<Environment>::all(kube.clone()), all(), move |environment| {
-                referring(&of_environment, &environment, |b| {
-                    b.spec.application_ref == environment.spec.application_ref
-                })
-            });
+            // Of the Secrets only the metadata is kept: that one has changed is all that is asked here.
+            .owns(
+                Api::<Tolerant<PartialObjectMeta<Secret>>>::all(kube.clone()),
+                all().labels(&own_secrets),
+            )
+            .watches(
+                Api::<Tolerant<Application>>::all(kube.clone()),
+                all(),
+                move |application| {
+                    referring(&of_application, &application, |b| {
+                        b.spec.application_ref.name == application.name_any()
+                    })
+                },
+            )
+            .watches(
+                Api::<Tolerant<Environment>>::all(kube.clone()),
+                all(),
+                move |environment| {
+                    referring(&of_environment, &environment, |b| {
+                        b.spec.application_ref == environment.spec.application_ref
+                    })
+                },
+            );
 
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
@@ -115,10 +133,10 @@ impl Parts {
     }
 }
 
-type Reconciled<K> = Result<(ObjectRef<K>, Action), controller::Error<Error, watcher::Error>>;
+type Reconciled<K> = Result<(ObjectRef<Tolerant<K>>, Action), controller::Error<Error, watcher::Error>>;
 
 fn queue<K: Kind>(
-    controller: Controller<K>,
+    controller: Controller<Tolerant<K>>,
     context: &Arc<Context>,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Reconciled<K>> {

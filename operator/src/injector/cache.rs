@@ -12,19 +12,20 @@ use sealpod_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
 
 use super::select::Binding;
+use crate::tolerant::Tolerant;
 
 const READINESS: &str = "bindings";
 
 /// What the watch has brought so far.
 #[derive(Clone)]
-pub struct Bindings(Store<SecretBinding>);
+pub struct Bindings(Store<Tolerant<SecretBinding>>);
 
 impl Bindings {
     /// All of a namespace.
     pub fn of(&self, namespace: &str) -> Vec<Binding> {
-        let in_namespace = |binding: &SecretBinding| binding.metadata.namespace.as_deref() == Some(namespace);
+        let in_namespace = |binding: &Tolerant<SecretBinding>| binding.metadata.namespace.as_deref() == Some(namespace);
         let found = self.0.state_filter(in_namespace);
-        found.iter().map(|binding| Binding::from(&**binding)).collect()
+        found.iter().map(|binding| Binding::from(&binding.0)).collect()
     }
 }
 
@@ -62,9 +63,8 @@ pub fn follow(
     let (store, writer) = reflector::store();
     let cache = Bindings(store.clone());
     // Across all namespaces, because pods of any may ask; a decision sees those of its own namespace only.
-    let events = watcher(Api::<SecretBinding>::all(client), watcher::Config::default())
+    let events = watcher(Api::<Tolerant<SecretBinding>>::all(client), watcher::Config::default())
         .default_backoff()
-        .modify(|binding| binding.metadata.managed_fields = None)
         .reflect(writer);
     let fill = async move {
         let mut events = std::pin::pin!(events);
@@ -84,14 +84,15 @@ pub mod tests {
     use super::*;
     use kube::runtime::reflector::store::Writer;
     use serde_json::{Value, json};
+    use std::time::Duration;
 
     /// A cache that a test fills.
-    pub fn cache() -> (Bindings, Writer<SecretBinding>) {
+    pub fn cache() -> (Bindings, Writer<Tolerant<SecretBinding>>) {
         let (store, writer) = reflector::store();
         (Bindings(store), writer)
     }
 
-    pub fn secret_binding(namespace: &str, name: &str, status: &Value) -> SecretBinding {
+    pub fn secret_binding(namespace: &str, name: &str, status: &Value) -> Tolerant<SecretBinding> {
         serde_json::from_value(json!({
             "apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding",
             "metadata": {"name": name, "namespace": namespace},
@@ -121,15 +122,37 @@ pub mod tests {
         assert_eq!(cache.of("absent"), []);
     }
 
+    #[tokio::test]
+    async fn the_cache_fills_whatever_users_have_written_into_one_object() {
+        let answer = tower::service_fn(|request: axum::http::Request<kube::client::Body>| async move {
+            if request.uri().query().unwrap_or_default().contains("watch=true") {
+                std::future::pending::<()>().await;
+            }
+            let list = crate::tolerant::tests::list("9999-12-31T23:59:59Z").to_string();
+            Ok::<_, tower::BoxError>(axum::http::Response::new(kube::client::Body::from(list.into_bytes())))
+        });
+        let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+        let (cache, fill) = follow(Client::new(answer, "sealpod"), readiness, stop);
+        let filled = async {
+            while cache.of("shop").len() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = fill => panic!("the watch ended"),
+            found = tokio::time::timeout(Duration::from_secs(5), filled) => found.expect("one object stopped the list"),
+        }
+    }
+
     #[test]
     fn a_binding_is_read_with_its_defaults() {
-        let binding = Binding::from(&secret_binding("shop", "db", &ready("True")));
+        let binding = Binding::from(&*secret_binding("shop", "db", &ready("True")));
         assert_eq!(binding, super::super::tests::binding("db"));
     }
 
     #[test]
     fn what_is_not_ready_says_why() {
-        let reason = |status| Binding::from(&secret_binding("shop", "db", &status)).not_ready;
+        let reason = |status| Binding::from(&*secret_binding("shop", "db", &status)).not_ready;
         assert_eq!(reason(ready("True")), None);
         assert_eq!(reason(ready("False")).unwrap(), "EnvironmentNotFound: create it");
         assert_eq!(reason(json!({})).unwrap(), "the controller has not looked at it yet");

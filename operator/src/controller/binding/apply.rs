@@ -19,6 +19,7 @@ use super::secret;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::kind::name;
+use crate::tolerant::Tolerant;
 
 /// The account and the key that the pods of the binding use.
 pub struct Granted {
@@ -69,10 +70,10 @@ pub async fn grant(
 pub async fn renew(object: &SecretBinding, plan: &Plan, account: Uuid, context: &Context) -> Result<Granted, Error> {
     let (key, rotated_at) = mint(object, account, plan, context).await?;
     // Read again: the Secret may just have been made.
-    let api: Api<Secret> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
+    let api: Api<Tolerant<Secret>> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
     let secret = api.get_opt(&key_secret_name(&object.name_any())).await;
     let secret = secret.map_err(Error::kubernetes("reading the key Secret"))?;
-    let secret::Observed::Ours(contents) = secret::observe(secret, object) else {
+    let secret::Observed::Ours(contents) = secret::observe(secret.map(|s| s.0), object) else {
         return Err(Error::NotNow("the key Secret is gone"));
     };
     store(object, plan, Some(&contents), &key, rotated_at, context).await?;
@@ -199,17 +200,17 @@ async fn store(
         ca: context.server.ca(),
         binding: plan.binding.clone(),
     };
-    let api: Api<Secret> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
+    let api: Api<Tolerant<Secret>> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
     match contents {
         Some(contents) if contents.is(&wanted) => {}
         Some(contents) => {
-            let secret = secret::build(object, &wanted, contents.uid.clone());
+            let secret = Tolerant(secret::build(object, &wanted, contents.uid.clone()));
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let applied = api.patch(&secret.name_any(), &parameters, &Patch::Apply(&secret)).await;
             applied.map_err(Error::kubernetes("writing the key Secret"))?;
         }
         None => {
-            let secret = secret::build(object, &wanted, None);
+            let secret = Tolerant(secret::build(object, &wanted, None));
             let parameters = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PostParams::default()

@@ -12,6 +12,7 @@ use super::secret;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::namespace;
+use crate::tolerant::Tolerant;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
@@ -37,7 +38,7 @@ pub async fn observe(object: &SecretBinding, context: &Context) -> Result<Observ
     let (namespace_name, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let namespace = namespace::observe(&context.kube, &namespace_name).await?;
     let referred = &object.spec.application_ref.name;
-    let applications: Api<Application> = Api::namespaced(context.kube.clone(), &namespace_name);
+    let applications: Api<Tolerant<Application>> = Api::namespaced(context.kube.clone(), &namespace_name);
     let application_object = applications.get_opt(referred).await;
     let application_object = application_object.map_err(Error::kubernetes("reading the Application"))?;
     let client = context.server.admin_for(object);
@@ -51,7 +52,7 @@ pub async fn observe(object: &SecretBinding, context: &Context) -> Result<Observ
         Some(account) => rules(&client, context, account).await?,
         None => vec![],
     };
-    let secrets: Api<Secret> = Api::namespaced(context.kube.clone(), &namespace_name);
+    let secrets: Api<Tolerant<Secret>> = Api::namespaced(context.kube.clone(), &namespace_name);
     let secret = secrets.get_opt(&key_secret_name(&name)).await;
     let secret = secret.map_err(Error::kubernetes("reading the key Secret"))?;
     Ok(Observed {
@@ -64,7 +65,7 @@ pub async fn observe(object: &SecretBinding, context: &Context) -> Result<Observ
         environments,
         account,
         rules,
-        secret: secret::observe(secret, object),
+        secret: secret::observe(secret.map(|s| s.0), object),
     })
 }
 

@@ -14,6 +14,7 @@ use sealpod_crds::SecretBinding;
 use super::apply::revoke_account;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
+use crate::tolerant::Tolerant;
 
 const INTERVAL: Duration = Duration::from_mins(10);
 const RETRY: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     let accounts = client.org(context.server.organization()).service_accounts(None).await;
     let accounts = accounts.map_err(Error::server("listing the service accounts"))?;
     // Without a resource version the list is a quorum read, never a cache's.
-    let bindings = Api::<SecretBinding>::all(context.kube.clone())
+    let bindings = Api::<Tolerant<SecretBinding>>::all(context.kube.clone())
         .list(&ListParams::default())
         .await;
     let bindings = bindings.map_err(Error::kubernetes("listing the SecretBindings"))?;

@@ -9,6 +9,7 @@ use sealpod_crds::{Application, Environment};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::namespace;
+use crate::tolerant::Tolerant;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
@@ -31,7 +32,7 @@ pub async fn observe(object: &Environment, context: &Context) -> Result<Observed
     let namespace_name = object.namespace().unwrap_or_default();
     let namespace = namespace::observe(&context.kube, &namespace_name).await?;
     let wanted = &object.spec.application_ref.name;
-    let api: Api<Application> = Api::namespaced(context.kube.clone(), &namespace_name);
+    let api: Api<Tolerant<Application>> = Api::namespaced(context.kube.clone(), &namespace_name);
     let application_object = api
         .get_opt(wanted)
         .await
