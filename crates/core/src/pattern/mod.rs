@@ -2,9 +2,12 @@
 //! counts, and matching takes time in proportion to the text: all states of the pattern advance together, so no
 //! pattern makes it backtrack.
 
+mod program;
+
 use std::fmt;
 use std::str::FromStr;
 
+use program::{Program, Step};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest pattern, in characters without the escapes.
@@ -30,25 +33,11 @@ pub enum PatternError {
     TooManyAlternatives,
 }
 
-/// One step of the compiled pattern. Steps run in order but for the jumps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    Char(char),
-    /// `?`
-    One,
-    /// `*`
-    Run,
-    /// The start of a group: go on at each of these steps.
-    Fork(Vec<usize>),
-    /// The end of an alternative: go on behind the group.
-    Jump(usize),
-}
-
 /// A parsed pattern; keeps the text it came from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     source: String,
-    steps: Vec<Step>,
+    program: Program,
 }
 
 impl Pattern {
@@ -56,7 +45,7 @@ impl Pattern {
     pub fn any() -> Self {
         Self {
             source: "*".to_owned(),
-            steps: vec![Step::Run],
+            program: Program::new(vec![Step::Run]),
         }
     }
 
@@ -78,67 +67,15 @@ impl Pattern {
 
     /// The one text that this pattern matches, if it has no wildcard and no group.
     pub fn literal(&self) -> Option<String> {
-        self.steps
+        self.program
+            .steps()
             .iter()
             .map(|step| if let Step::Char(c) = step { Some(*c) } else { None })
             .collect()
     }
 
     pub fn matches(&self, text: &str) -> bool {
-        let mut now = States::new(self.steps.len());
-        let mut next = States::new(self.steps.len());
-        self.enter(&mut now, 0);
-        for c in text.chars() {
-            for &at in &now.list {
-                match self.steps.get(at) {
-                    Some(Step::Char(want)) if *want == c => self.enter(&mut next, at + 1),
-                    Some(Step::One) => self.enter(&mut next, at + 1),
-                    Some(Step::Run) => self.enter(&mut next, at),
-                    _ => {}
-                }
-            }
-            std::mem::swap(&mut now, &mut next);
-            next.clear();
-            if now.list.is_empty() {
-                return false;
-            }
-        }
-        now.member[self.steps.len()]
-    }
-
-    /// Adds a state and all that are reached from it without reading a character.
-    fn enter(&self, states: &mut States, at: usize) {
-        if std::mem::replace(&mut states.member[at], true) {
-            return;
-        }
-        states.list.push(at);
-        match self.steps.get(at) {
-            Some(Step::Run) => self.enter(states, at + 1),
-            Some(Step::Fork(targets)) => targets.iter().for_each(|&target| self.enter(states, target)),
-            Some(Step::Jump(target)) => self.enter(states, *target),
-            _ => {}
-        }
-    }
-}
-
-/// The set of steps that are live; each is in it once, so a text character costs at most one visit a step.
-struct States {
-    list: Vec<usize>,
-    member: Vec<bool>,
-}
-
-impl States {
-    fn new(steps: usize) -> Self {
-        Self {
-            list: Vec::with_capacity(steps + 1),
-            member: vec![false; steps + 1],
-        }
-    }
-
-    fn clear(&mut self) {
-        for at in self.list.drain(..) {
-            self.member[at] = false;
-        }
+        self.program.matches(text)
     }
 }
 
@@ -162,7 +99,7 @@ impl FromStr for Pattern {
         }
         Ok(Self {
             source: source.to_owned(),
-            steps: parser.steps,
+            program: Program::new(parser.steps),
         })
     }
 }
