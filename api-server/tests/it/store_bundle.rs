@@ -200,3 +200,20 @@ async fn a_configuration_is_made_changed_and_deleted() {
     assert_eq!(again.revision, 1);
     assert_ne!(again.id, made.id);
 }
+
+#[tokio::test]
+async fn patterns_are_tried_only_on_names_that_the_rules_permit() {
+    let fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    for n in 0..30 {
+        fixture.set(&prod, &format!("{}{n}", "a".repeat(190)), "v").await;
+    }
+    // As costly as a request may make them: seconds, if anybody could have them tried on every name.
+    let costly: Vec<String> = (100..600).map(|n| format!("{}{n}", "{a,*}".repeat(50))).collect();
+    let costly: Vec<&str> = costly.iter().map(String::as_str).collect();
+    let query = query(&prod, named(&[], &costly, &[]));
+    let began = std::time::Instant::now();
+    let snapshot = fixture.store.bundle(query, |_, _, _| false).await.unwrap();
+    assert!(snapshot.secrets.is_empty());
+    assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
+}

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, OptionalExtension, Row};
-use sealpod_core::{Pattern, Time};
+use rusqlite::{OptionalExtension, Row};
+use sealpod_core::Time;
 
 use super::super::{AclRule, BundleQuery, Location, Result, Selection, Snapshot, SnapshotVersion, version};
 use super::reader::View;
@@ -21,12 +21,19 @@ pub(in super::super) fn snapshot(
         Some(subject) => acl::of_subject(conn, location.organization, subject)?,
         None => Vec::new(),
     };
+    // The rules go first: the patterns are the caller's, and may be costly.
+    let permitted = |name: &str| permits(&location, &rules, name);
     let none = BTreeMap::new();
     let (chosen, pinned) = match &query.selection {
-        Selection::All => (all(conn, location.project)?, &none),
+        Selection::All => (matching(view, location.project, permitted)?, &none),
         Selection::Named { keys, patterns, pinned } => {
-            let mut chosen = matching(conn, location.project, patterns)?;
-            for key in keys.iter().chain(pinned.keys()) {
+            let matched = |name: &str| permitted(name) && patterns.iter().any(|pattern| pattern.matches(name));
+            let mut chosen = if patterns.is_empty() {
+                BTreeMap::new()
+            } else {
+                matching(view, location.project, matched)?
+            };
+            for key in keys.iter().chain(pinned.keys()).filter(|key| permitted(key)) {
                 chosen.extend(secrets::by_name(conn, location.project, key)?.map(|secret| (secret.name, secret.id)));
             }
             (chosen, pinned)
@@ -40,7 +47,8 @@ pub(in super::super) fn snapshot(
     };
     let mut found = Vec::new();
     let mut next_change_at = None;
-    for (name, id) in chosen.into_iter().filter(|(name, _)| permits(&location, &rules, name)) {
+    for (name, id) in chosen {
+        view.go_on()?;
         let (version, change) = match pinned.get(&name) {
             Some(number) => reading.pinned(id, name, *number)?,
             None => reading.active(id, name)?,
@@ -63,20 +71,20 @@ pub(in super::super) fn snapshot(
     })
 }
 
-/// Every live secret of a project, by name.
-fn all(conn: &Connection, project: ProjectId) -> Result<BTreeMap<String, SecretId>> {
-    let mut statement =
-        conn.prepare_cached("SELECT name, id FROM secrets WHERE project_id = ?1 AND deleted_at IS NULL")?;
-    let rows = statement.query_map([project], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn matching(conn: &Connection, project: ProjectId, patterns: &[Pattern]) -> Result<BTreeMap<String, SecretId>> {
-    if patterns.is_empty() {
-        return Ok(BTreeMap::new());
+/// The live secrets of a project whose names are `wanted`, by name.
+fn matching(view: &View<'_>, project: ProjectId, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, SecretId>> {
+    let mut statement = view
+        .conn
+        .prepare_cached("SELECT name, id FROM secrets WHERE project_id = ?1 AND deleted_at IS NULL")?;
+    let mut rows = statement.query([project])?;
+    let mut found = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        view.go_on()?;
+        let name: String = row.get(0)?;
+        if wanted(&name) {
+            found.insert(name, row.get(1)?);
+        }
     }
-    let mut found = all(conn, project)?;
-    found.retain(|name, _| patterns.iter().any(|pattern| pattern.matches(name)));
     Ok(found)
 }
 

@@ -16,11 +16,23 @@ use super::row::run as execute;
 pub(crate) struct View<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) now: Time,
+    abandoned: &'a dyn Fn() -> bool,
+}
+
+impl View<'_> {
+    /// An error once nobody waits for the answer any more. What can take long asks it at every step: a reader is one of
+    /// a few, and the log cannot shrink behind the state that it holds on to.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        if (self.abandoned)() {
+            return Err(StoreError::Internal("whoever asked has gone".into()));
+        }
+        Ok(())
+    }
 }
 
 pub(super) trait ReadJob: Send {
     /// Reads, tells the engine of an error, and answers: whoever hears of a fatal one finds the engine stopped.
-    fn run(self: Box<Self>, view: &View<'_>, health: &Health);
+    fn run(self: Box<Self>, conn: &Connection, now: Time, health: &Health);
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
@@ -36,13 +48,18 @@ impl<T, F> Look<T, F> {
 }
 
 impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
-    fn run(self: Box<Self>, view: &View<'_>, health: &Health) {
+    fn run(self: Box<Self>, conn: &Connection, now: Time, health: &Health) {
         let Self { work, reply } = *self;
         if reply.is_closed() {
             return;
         }
+        let view = View {
+            conn,
+            now,
+            abandoned: &|| reply.is_closed(),
+        };
         // A panic is a defect of one use case; it must not cost the others their reader.
-        let result = catch_unwind(AssertUnwindSafe(|| work(view)))
+        let result = catch_unwind(AssertUnwindSafe(|| work(&view)))
             .unwrap_or_else(|_| Err(StoreError::Internal("a read panicked".into())));
         if let Err(error) = &result {
             health.note(error);
@@ -64,11 +81,7 @@ pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, healt
             job.refuse(error);
             continue;
         }
-        let view = View {
-            conn: connection,
-            now: Time::now(),
-        };
-        job.run(&view, health);
+        job.run(connection, Time::now(), health);
         // An error can have ended the transaction already.
         if !connection.is_autocommit()
             && let Err(error) = execute(connection, "ROLLBACK")

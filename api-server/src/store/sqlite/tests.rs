@@ -276,3 +276,23 @@ fn a_clock_that_is_set_back_revives_no_credential() {
     assert_eq!(engine.credential_clock(), ahead);
     assert!(Time::now() < ahead);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_stops_for_nobody_who_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        readers: 1,
+        ..Options::new(folder.path().join("sealpod.db"))
+    };
+    let engine = Engine::open(&options, &Keyring::parse(MASTER_KEY).unwrap()).unwrap();
+    let endless = engine.read::<(), _>(|view| {
+        loop {
+            view.go_on()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    assert!(tokio::time::timeout(Duration::from_millis(50), endless).await.is_err());
+    let next = tokio::time::timeout(Duration::from_secs(10), engine.read(|_| Ok(())));
+    next.await.expect("the one reader is free again").unwrap();
+    assert_eq!(engine.state(), State::Serving);
+}
