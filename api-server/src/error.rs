@@ -19,14 +19,18 @@ use crate::store::{Object, StoreError};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldErrors(BTreeMap<String, Vec<String>>);
 
-/// Most fields that one answer names; the rest would help nobody.
+/// Most fields that one answer names, and most faults of one of them; the rest would help nobody.
 const MAX_FIELDS: usize = 100;
+const MAX_FAULTS: usize = 10;
 
 impl FieldErrors {
     pub fn add(&mut self, field: impl Into<String>, why: impl Into<String>) {
         let field = field.into();
         if self.0.len() < MAX_FIELDS || self.0.contains_key(&field) {
-            self.0.entry(field).or_default().push(why.into());
+            let faults = self.0.entry(field).or_default();
+            if faults.len() < MAX_FAULTS {
+                faults.push(why.into());
+            }
         }
     }
 
@@ -298,5 +302,10 @@ mod tests {
         errors.add("[0]", "is wrong twice");
         assert_eq!(errors.0.len(), MAX_FIELDS);
         assert_eq!(errors.0["[0]"].len(), 2);
+        // A body or query can repeat one name a hundred thousand times.
+        for _ in 0..1_000 {
+            errors.add("[0]", "is wrong");
+        }
+        assert_eq!(errors.0["[0]"].len(), MAX_FAULTS);
     }
 }

@@ -208,7 +208,12 @@ pub async fn deny(
         .at(&location.project_slug, Some(&location.environment_slug))
         .outcome(Outcome::Denied);
     if let Some(key) = key {
-        entry = entry.resource(None, key);
+        // No secret has a longer name, and the path that it came from may be long.
+        let end = key
+            .char_indices()
+            .nth(names::MAX_SECRET_NAME)
+            .map_or(key.len(), |(at, _)| at);
+        entry = entry.resource(None, &key[..end]);
     }
     record(app, location, entry, caller.by()).await
 }

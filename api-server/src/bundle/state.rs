@@ -8,7 +8,7 @@ use sealpod_core::wire::bundle::{Bundle, BundleSecret};
 use sealpod_core::wire::org::Permission;
 
 use super::Request;
-use crate::app::App;
+use crate::app::{App, POLL_SLACK};
 use crate::audit::{Entry, Kind, Metadata, Outcome, Verb};
 use crate::auth::Caller;
 use crate::auth::acl::EnvironmentRights;
@@ -44,14 +44,15 @@ impl State {
         };
         // The rules are the same for every key of one snapshot, so they are narrowed down once.
         let (asking, narrowed) = (caller.clone(), OnceLock::new());
-        let snapshot = app
-            .store()
-            .bundle(query, move |location, rules, key| {
-                narrowed
-                    .get_or_init(|| asking.rights_by(rules).within(values::place(location)))
-                    .may(Permission::Read, key)
-            })
-            .await?;
+        let reading = app.store().bundle(query, move |location, rules, key| {
+            narrowed
+                .get_or_init(|| asking.rights_by(rules).within(values::place(location)))
+                .may(Permission::Read, key)
+        });
+        // However long the caller is ready to wait for a change, one look at the state does not take that long.
+        let snapshot = tokio::time::timeout(POLL_SLACK, reading)
+            .await
+            .map_err(|_| ApiError::Timeout)??;
         let rights = caller
             .rights_by(&snapshot.rules)
             .within(values::place(&snapshot.location));
@@ -104,11 +105,13 @@ impl State {
         })
     }
 
-    /// One entry for the whole answer. An answer of refusals only is recorded at a bounded rate.
+    /// One entry for the whole answer. What is given out is always named; refusals, whose names are the caller's own
+    /// words, go on record at a bounded rate, and so does an answer that holds nothing else.
     async fn record(&self, app: &App, caller: &Caller, request: &Request) -> Result<(), ApiError> {
         let snapshot = &self.snapshot;
         let refused = snapshot.secrets.is_empty() && snapshot.configurations.is_empty() && !self.denied.is_empty();
-        if refused && !app.refusals().admit(caller.identity()) {
+        let refusals_too = !self.denied.is_empty() && app.refusals().admit(caller.identity());
+        if refused && !refusals_too {
             return Ok(());
         }
         let metadata = Metadata {
@@ -118,7 +121,7 @@ impl State {
                 .map(|secret| (secret.name.clone(), secret.number))
                 .collect(),
             configurations: snapshot.configurations.iter().map(|entry| entry.key.clone()).collect(),
-            denied: self.denied.clone(),
+            denied: if refusals_too { self.denied.clone() } else { vec![] },
             ..Metadata::default()
         };
         let entry = Entry::new(Kind::Secret, if request.values { Verb::Read } else { Verb::List })

@@ -215,6 +215,26 @@ async fn one_entry_names_every_key_and_version_that_was_given_out() {
 }
 
 #[tokio::test]
+async fn refused_names_go_on_record_at_a_bounded_rate_also_beside_what_is_given_out() {
+    let server = shop().await;
+    let account = server.account("ci", &[["shop", "local", "a", "read"]]).await;
+    for _ in 0..40 {
+        let reply = bundle(&server, &account, "?key=a&key=web").status(200).await;
+        assert_eq!(reply.body["denied"], json!(["web"]));
+    }
+    let entries = server.audit().await;
+    let reads: Vec<_> = entries.iter().filter(|entry| entry.action == "secret.read").collect();
+    assert_eq!(reads.len(), 40, "what was given out is always on record");
+    assert!(
+        reads
+            .iter()
+            .all(|entry| entry.metadata.contains(r#""versions":{"a":1}"#))
+    );
+    let naming = reads.iter().filter(|entry| entry.metadata.contains("web"));
+    assert_eq!(naming.count(), 30);
+}
+
+#[tokio::test]
 async fn the_admin_key_reads_bundles_too() {
     let server = shop().await;
     let reply = server

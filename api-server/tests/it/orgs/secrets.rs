@@ -116,6 +116,13 @@ async fn keys_and_values_follow_their_rules() {
         .status(201)
         .await;
     secret(&server, "GET", "future").problem(404, "not_found").await;
+    // What many programs write for "never", and the last second there is.
+    put("never", json!({"value": "v", "expires_at": "9999-12-31T23:59:59Z"}))
+        .status(201)
+        .await;
+    let versions = secret(&server, "GET", "never/versions").status(200).await;
+    assert_eq!(versions.body[0]["expires_at"], "9999-12-31T23:59:59Z");
+    secret(&server, "GET", "never").status(200).await;
     let listed = server
         .admin("GET", &format!("{SECRETS}?after=a/b&limit=1"))
         .status(200)
@@ -218,4 +225,9 @@ async fn refusals_are_on_record_at_a_bounded_rate() {
         ("secret.read", Some("db"))
     );
     assert_eq!(denied[0].actor_name, "ci");
+    // Nor can a long path write more than a name holds.
+    let other = server.account("other", &[]).await;
+    let call = server.call("GET", &format!("{SECRETS}/{}", "%C3%A9".repeat(2_000)));
+    call.key(&other.key).status(403).await;
+    assert_eq!(server.audit().await[0].resource_name, Some("é".repeat(200)));
 }
