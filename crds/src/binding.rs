@@ -171,6 +171,8 @@ pub enum SecretDecode {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.overlap) >= duration('10m')")
     .message("overlap must be at least 10m: the kubelet takes up to 90 seconds to bring a new key to running pods"))]
+#[x_kube(validation = Rule::new("duration(self.overlap) <= duration('720h')")
+    .message("overlap must be at most 720h: the server keeps no replaced key longer"))]
 #[x_kube(validation = Rule::new("duration(self.interval) >= duration(self.overlap) + duration(self.overlap)")
     .message("interval must be at least twice the overlap"))]
 pub struct KeyRotation {

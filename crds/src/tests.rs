@@ -202,6 +202,8 @@ fn the_figures_of_a_binding_have_bounds() {
     accepted(&crd, &rotation("20m", "10m"));
     refused(&crd, &rotation("24h", "9m59s"), "at least 10m");
     refused(&crd, &rotation("119m", "1h"), "twice the overlap");
+    accepted(&crd, &rotation("1440h", "720h"));
+    refused(&crd, &rotation("2000h", "720h1s"), "at most 720h");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub const FINALIZER: &str = "sealpod.dev/server";
 
 /// Owner label on server-side applications and environments: `<clusterId>/<namespace>/<namespace UID>/<name>`.
 pub const OWNER_LABEL: &str = "sealpod.dev/owner";
+/// Label on a binding's service account: the id of the application whose secrets it may read. Slugs come again.
+pub const APPLICATION_ID_LABEL: &str = "sealpod.dev/application-id";
 /// What the owner label becomes when the object goes and the application stays.
 pub const RELEASED_BY_LABEL: &str = "sealpod.dev/released-by";
 /// Written by an administrator: the would-be owner's value, as consent to adopt.

@@ -29,6 +29,9 @@ use crate::tolerant::Tolerant;
 /// used up: an operator that was itself away for an hour still tries.
 const PATIENCE: Duration = Duration::from_mins(1);
 const TRIES: u32 = 4;
+/// After so many it lets go in any case: how long it took is by the clock of the Kubernetes API, which may be ahead of
+/// ours. About two minutes.
+const MOST_TRIES: u32 = 24;
 /// Longest delay between two of these tries.
 const DELETION_CAP: Duration = Duration::from_secs(10);
 /// Failures in a row after which an object that was ready no longer counts as such.
@@ -97,7 +100,6 @@ pub struct Outcome<S> {
 /// One reconciliation of any kind.
 pub async fn reconcile<K: Kind>(object: Arc<Tolerant<K>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
-    let uid = object.uid().unwrap_or_default();
     let api: Api<Tolerant<K>> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
     let result = finalizer(&api, FINALIZER, Arc::clone(&object), |event| async {
         match event {
@@ -116,16 +118,31 @@ pub async fn reconcile<K: Kind>(object: Arc<Tolerant<K>>, context: Arc<Context>)
     });
     context.metrics.reconciled(K::NAME, result.is_ok(), started.elapsed());
     if result.is_ok() {
-        context.retries.succeeded(&uid);
+        context.retries.succeeded(&row(&object.0));
+        context.retries.succeeded(&object.uid().unwrap_or_default());
     }
     result
+}
+
+/// What the failures of an object are counted under: those of its deletion begin with it.
+fn row<K: Resource>(object: &K) -> String {
+    let uid = object.uid().unwrap_or_default();
+    match object.meta().deletion_timestamp {
+        Some(_) => format!("{uid}/deletion"),
+        None => uid,
+    }
+}
+
+/// Whether a deletion has tried for long enough; `waited` is nothing where the clocks do not agree.
+fn lets_go(tries: u32, waited: Option<Duration>) -> bool {
+    tries >= MOST_TRIES || (tries >= TRIES && waited.is_some_and(|waited| waited >= PATIENCE))
 }
 
 /// What follows from a failure; called by the queue with every error of [`reconcile`].
 #[expect(clippy::needless_pass_by_value, reason = "the queue's signature")]
 pub fn after_failure<K: Kind>(object: Arc<Tolerant<K>>, error: &Error, context: Arc<Context>) -> Action {
     let deleting = object.meta().deletion_timestamp.is_some();
-    let (_, backoff) = context.retries.failed(&object.uid().unwrap_or_default());
+    let (_, backoff) = context.retries.failed(&row(&object.0));
     Action::requeue(match error.class() {
         // Somebody waits for it, and its patience has an end.
         _ if deleting => backoff.min(DELETION_CAP),
@@ -224,8 +241,8 @@ async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Erro
     };
     let since = object.meta().deletion_timestamp.as_ref().map(|time| time.0);
     let waited = since.and_then(|time| Duration::try_from(Timestamp::now().duration_since(time)).ok());
-    let tries = context.retries.count(&object.uid().unwrap_or_default()) + 1;
-    if tries < TRIES || waited.unwrap_or_default() < PATIENCE {
+    let tries = context.retries.count(&row(object)) + 1;
+    if !lets_go(tries, waited) {
         return Err(error);
     }
     let (_, message) = error.summary();
@@ -255,4 +272,37 @@ async fn publish<K: Kind>(object: &K, context: &Context, type_: EventType, reaso
 /// `namespace/name`, for the log.
 pub fn name<K: Resource>(object: &K) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use sealpod_crds::SecretBinding;
+
+    #[test]
+    fn a_deletion_lets_go_after_its_time_and_whatever_the_clocks_say() {
+        let minute = Some(PATIENCE);
+        for (tries, waited, want) in [
+            (1, minute, false),
+            (TRIES - 1, Some(PATIENCE * 60), false),
+            (TRIES, minute, true),
+            (TRIES, Some(PATIENCE / 2), false),
+            (TRIES, None, false),
+            (MOST_TRIES, None, true),
+            (MOST_TRIES, Some(Duration::ZERO), true),
+        ] {
+            assert_eq!(lets_go(tries, waited), want, "{tries} tries in {waited:?}");
+        }
+    }
+
+    #[test]
+    fn failures_before_a_deletion_are_not_those_of_the_deletion() {
+        let spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod"});
+        let mut object = SecretBinding::new("db", serde_json::from_value(spec).unwrap());
+        object.metadata.uid = Some("u".to_owned());
+        let before = row(&object);
+        object.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+        assert_ne!(row(&object), before);
+    }
 }

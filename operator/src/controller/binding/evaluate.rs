@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
-use sealpod_core::kubernetes::{OWNER_LABEL, key_secret_name};
+use sealpod_core::kubernetes::{APPLICATION_ID_LABEL, OWNER_LABEL, key_secret_name};
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::org::{AclRule, CreateServiceAccount, Permission, ServiceAccount};
 use sealpod_core::{Pattern, Time};
@@ -229,24 +229,31 @@ fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Ti
 }
 
 fn account(observed: &Observed, project: &str) -> Account {
+    // The id, because slugs come again, and not the times of their making, because a clock may go back.
+    let application = observed
+        .application
+        .as_ref()
+        .map(|a| a.id.to_string())
+        .unwrap_or_default();
+    let wanted = Labels::from([
+        (OWNER_LABEL.to_owned(), observed.account_owner.clone()),
+        (APPLICATION_ID_LABEL.to_owned(), application),
+    ]);
+    let is_right = |account: &ServiceAccount| {
+        account.project.as_deref() == Some(project)
+            && wanted
+                .iter()
+                .all(|(label, value)| account.labels.get(label) == Some(value))
+    };
     let create = || CreateServiceAccount {
         name: observed.account_name.clone(),
         project: Some(project.to_owned()),
         expires_at: None,
-        labels: Labels::from([(OWNER_LABEL.to_owned(), observed.account_owner.clone())]),
+        labels: wanted.clone(),
     };
     match &observed.account {
         None => Account::Create(create()),
-        Some(account)
-            if account.project.as_deref() == Some(project)
-                && account.labels.get(OWNER_LABEL) == Some(&observed.account_owner)
-                && observed
-                    .application
-                    .as_ref()
-                    .is_some_and(|a| a.created_at <= account.created_at) =>
-        {
-            Account::Keep(account.id)
-        }
+        Some(account) if is_right(account) => Account::Keep(account.id),
         Some(account) => Account::Replace(account.id, create()),
     }
 }

@@ -9,13 +9,12 @@ mod selection;
 mod status;
 pub mod sweep;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as KubeTime;
 use kube::ResourceExt;
 use sealpod_core::Time;
 use sealpod_core::kubernetes::{key_secret_name, service_account_name};
 use sealpod_crds::{SecretBinding, SecretBindingStatus};
 
-use super::conditions::{Status, Wanted};
+use super::conditions::{Status, Wanted, seconds};
 use super::context::Context;
 use super::error::Error;
 use super::kind::{Kind, Outcome};
@@ -80,7 +79,7 @@ async fn deliver(
     let status = SecretBindingStatus {
         service_account_id: Some(granted.account.to_string()),
         key_secret_name: Some(key_secret_name(&object.name_any())),
-        key_rotated_at: Some(KubeTime(granted.rotated_at.timestamp())),
+        key_rotated_at: Some(seconds(granted.rotated_at.timestamp())),
         ..SecretBindingStatus::default()
     };
     Ok(status::outcome(status, &plan.selection, &resolution))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::Pattern;
 use sealpod_core::injection::{BindingFile, Decode, SecretFile, Select};
-use sealpod_core::names::check_secret_key;
+use sealpod_core::names::{MAX_SECRET_NAME, check_secret_key};
 use sealpod_core::paths::FilePath;
 use sealpod_core::wire::bundle::{BundleRequest, PinnedVersion};
 use sealpod_crds::{SecretBindingSpec, SecretDecode, SecretSelection};
@@ -166,6 +166,10 @@ fn parse_entry(entry: &SecretSelection) -> Result<SecretFile, String> {
     let path = entry.path.as_deref().map(str::parse::<FilePath>).transpose();
     let path = path.map_err(|error| format!(".path {error}"))?;
     let select = match (&entry.name, &entry.pattern) {
+        (Some(name), _) if name.chars().count() > MAX_SECRET_NAME => {
+            return Err(format!(".name must be at most {MAX_SECRET_NAME} characters"));
+        }
+        (Some(name), _) if name.is_empty() => return Err(".name must not be empty".to_owned()),
         (Some(name), None) if path.is_some() || check_secret_key(name).is_ok() => Select::Name(name.clone()),
         (Some(_), None) => return Err(".name is no file name: set path".to_owned()),
         (None, Some(pattern)) => Select::Pattern(pattern.parse().map_err(|error| format!(".pattern {error}"))?),
@@ -287,6 +291,17 @@ mod tests {
                 json!([{"name": "a", "path": "../b"}]),
                 reasons::INVALID_SPEC,
                 "spec.secrets[0].path each segment",
+            ),
+            // A schema that somebody edited lets these through, and no pattern could hold them.
+            (
+                json!([{"name": "é".repeat(257), "path": "b"}]),
+                reasons::INVALID_SPEC,
+                "spec.secrets[0].name must be at most 200",
+            ),
+            (
+                json!([{"name": "", "path": "b"}]),
+                reasons::INVALID_SPEC,
+                "must not be empty",
             ),
             (json!([{"name": "a/b"}]), reasons::INVALID_SPEC, "no file name"),
             (json!([{"name": "a", "version": 0}]), reasons::INVALID_SPEC, "1 or more"),

@@ -47,11 +47,15 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     let names = bindings
         .iter()
         .map(|b| (b.namespace().unwrap_or_default(), b.name_any()));
+    let mut failed = Ok(());
     for account in orphans(&accounts, &context.cluster_id, names) {
-        revoke_account(&client, account.id, context).await?;
-        tracing::info!(account = account.name, "an account without a SecretBinding is revoked");
+        match revoke_account(&client, account.id, context).await {
+            Ok(()) => tracing::info!(account = account.name, "an account without a SecretBinding is revoked"),
+            // One that cannot be revoked keeps no other alive.
+            Err(error) => failed = Err(error),
+        }
     }
-    Ok(())
+    failed
 }
 
 /// The accounts of this cluster that belong to none of these bindings.

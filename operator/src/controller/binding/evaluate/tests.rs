@@ -30,7 +30,10 @@ fn account(project: &str, owner: &str) -> ServiceAccount {
         project: Some(project.to_owned()),
         key_prefix: KEY[..12].to_owned(),
         expires_at: None,
-        labels: Labels::from([(OWNER_LABEL.to_owned(), owner.to_owned())]),
+        labels: Labels::from([
+            (OWNER_LABEL.to_owned(), owner.to_owned()),
+            (APPLICATION_ID_LABEL.to_owned(), Uuid::nil().to_string()),
+        ]),
         created_at: at(0),
         last_used_at: None,
     }
@@ -231,20 +234,31 @@ fn the_account_is_this_bindings_in_this_project_or_replaced() {
         ("k8s/cluster/shop/db", Some("shop"))
     );
     assert_eq!(body.labels[OWNER_LABEL], BINDING);
-    for (other, application_made_at) in [
-        (account("mail", BINDING), 0),
-        (account("shop", "cluster/shop/old-uid/secretbindings/db"), 0),
+    assert_eq!(body.labels[APPLICATION_ID_LABEL], Uuid::nil().to_string());
+    for (other, application) in [
+        (account("mail", BINDING), Uuid::nil()),
+        (account("shop", "cluster/shop/old-uid/secretbindings/db"), Uuid::nil()),
         // The application is another one of the same slug.
-        (account("shop", BINDING), 1),
+        (account("shop", BINDING), Uuid::from_u128(9)),
     ] {
         let mut observed = settled();
         observed.account = Some(other);
-        observed.application.as_mut().unwrap().created_at = at(application_made_at);
+        observed.application.as_mut().unwrap().id = application;
         let plan = plan_at(&object(&json!({})), &observed, 100);
         assert!(matches!(plan.account, Account::Replace(old, _) if old == Uuid::from_u128(1)));
         // Its rules end with it; the new one needs them all.
         assert_eq!((plan.grant.len(), plan.revoke.len()), (1, 0));
     }
+}
+
+#[test]
+fn a_server_whose_clock_went_back_costs_no_account() {
+    let mut observed = settled();
+    observed.application.as_mut().unwrap().created_at = at(DAY);
+    assert_eq!(
+        plan_at(&object(&json!({})), &observed, 100).account,
+        Account::Keep(Uuid::from_u128(1))
+    );
 }
 
 #[test]
