@@ -19,7 +19,7 @@ pub enum Error {
     #[error("the server did not answer within {} s", .deadline.as_secs())]
     Timeout { deadline: Duration },
     /// 401: the credential is unknown, expired or revoked.
-    #[error("the server does not accept the credential ({})", .0.code)]
+    #[error("the server does not accept the credential ({})", printable(&.0.code))]
     Unauthorized(Box<Problem>),
     /// 403: the credential is good, but may not do this.
     #[error("the server refuses this caller: {}", said(.0))]
@@ -143,10 +143,19 @@ mod tests {
             title: String::new(),
             status: 400,
             detail: format!("bad\nlevel=error {}", "x".repeat(1_000)),
-            code: "validation_failed".to_owned(),
+            code: format!("no\nlevel=error {}", "x".repeat(1_000)),
             errors: std::collections::BTreeMap::new(),
         };
-        let text = Error::Rejected(Box::new(problem)).to_string();
-        assert!(!text.contains('\n') && text.chars().count() < 400, "{text}");
+        let variants = [
+            Error::Unauthorized,
+            Error::Forbidden,
+            Error::NotFound,
+            Error::Conflict,
+            Error::Rejected,
+        ];
+        for variant in variants {
+            let text = variant(Box::new(problem.clone())).to_string();
+            assert!(!text.contains('\n') && text.chars().count() < 400, "{text}");
+        }
     }
 }

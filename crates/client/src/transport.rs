@@ -170,13 +170,18 @@ async fn read(response: &mut Response, limit: usize, deadline: Duration) -> Resu
             return Err(Error::TooLarge { limit });
         }
         if body.len() + chunk.len() > body.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity((body.len() + chunk.len()) * 2));
+            let mut larger = Zeroizing::new(Vec::with_capacity(room(body.len() + chunk.len(), limit)));
             larger.extend_from_slice(&body);
             body = larger;
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// Room for a body of unknown length. Never over the limit: wiping touches all of it, used or not.
+fn room(needed: usize, limit: usize) -> usize {
+    needed.saturating_mul(2).min(limit).max(needed)
 }
 
 /// The error that an answer of status 3xx, 4xx or 5xx is.
@@ -275,6 +280,11 @@ mod tests {
             let got = retry_after(&HeaderValue::from_str(text).unwrap(), now);
             assert_eq!(got, want.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_takes_no_more_than_the_limit() {
+        assert_eq!((room(10, 100), room(60, 100), room(100, 100)), (20, 100, 100));
     }
 
     #[test]
