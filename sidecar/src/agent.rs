@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sealpod_client::backoff::Backoff;
 use sealpod_client::{Error, Fetched};
 use sealpod_core::Time;
 use sealpod_core::injection::{BindingFile, HandOver, MountedBinding, SidecarSettings};
@@ -16,37 +15,9 @@ use crate::credentials::{CredentialError, Credentials, Session};
 use crate::handover;
 use crate::health::{Outcome, Status};
 use crate::journal::{Journal, State};
+use crate::pace::{Pace, Timing};
 use crate::publish::{FileSet, PublishError, Published, Publisher};
 use crate::selection::{Finding, Selection, select};
-
-/// The waits of an agent. The defaults are the product's; tests take shorter ones.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// How often the files of the key Secret are looked at.
-    pub credentials: Duration,
-    /// Ceiling of the first delay after a failure, and of all.
-    pub backoff: Duration,
-    pub backoff_cap: Duration,
-    /// Rest after a change, so that a burst of them is not a burst of swaps.
-    pub settle: Duration,
-    /// How long files that were replaced stay for readers that have just looked them up.
-    pub grace: Duration,
-    /// Shortest wait for `next_change_at`, whatever the server says.
-    pub soonest_change: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            credentials: sealpod_runtime::files::POLL_INTERVAL,
-            backoff: Duration::from_millis(500),
-            backoff_cap: Duration::from_mins(1),
-            settle: Duration::from_millis(250),
-            grace: Duration::from_secs(5),
-            soonest_change: Duration::from_secs(1),
-        }
-    }
-}
 
 /// When an agent's work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +62,7 @@ pub struct Agent {
     timing: Timing,
     credentials: Credentials,
     publisher: Publisher,
-    backoff: Backoff,
+    pace: Pace,
     journal: Journal,
     status: Arc<Status>,
     /// None until the key Secret's files could be used once.
@@ -113,7 +84,7 @@ impl Agent {
             timing,
             credentials: Credentials::new(&settings.server_url, mounted),
             publisher: Publisher::open(Path::new(&mounted.mount_path), mounted.size_limit, timing.grace)?,
-            backoff: Backoff::seeded(timing.backoff, timing.backoff_cap, &seed),
+            pace: Pace::new(timing, &seed),
             journal: Journal::new(&mounted.name),
             mounted: mounted.clone(),
             status,
@@ -205,7 +176,7 @@ impl Agent {
                     self.shown = None;
                 }
                 self.session = Some(session);
-                self.backoff.reset();
+                self.pace.restart();
             }
             Err(error) => {
                 self.journal.tell(&State::Credentials(&error));
@@ -219,17 +190,16 @@ impl Agent {
         let Some((state, written)) = handover::read(mount) else {
             return;
         };
-        if !self.publisher.has_files() {
+        let Some(shown_since) = self.publisher.shown_since() else {
             return;
-        }
+        };
         self.status.open();
         self.status.succeeded(written);
         self.standing = Standing::Complete(Vec::new());
-        if self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.binding == state.binding)
-        {
+        // Files younger than the state are of a process that was killed between the two; nobody vouches for them.
+        let vouched = written >= shown_since && self.publisher.is_intact();
+        let session = self.session.as_ref();
+        if vouched && session.is_some_and(|session| session.binding == state.binding) {
             self.shown = Some(Shown {
                 etag: state.etag,
                 next_change_at: state.next_change_at,
@@ -254,15 +224,10 @@ impl Agent {
     }
 
     fn until_refresh(&mut self, session: &Session) -> Duration {
-        let interval = Duration::from_secs(session.binding.refresh_interval.max(1));
-        let refresh = self.backoff.jittered(interval, 0.8);
+        let interval = Duration::from_secs(session.binding.refresh_interval);
         let next = self.shown.as_ref().and_then(|shown| shown.next_change_at);
-        // One that has passed by our clock is left to the refresh: the clocks may differ.
-        let next = next.and_then(|next| {
-            let ahead = Duration::try_from(next.timestamp().duration_since(jiff::Timestamp::now())).ok()?;
-            Some(ahead.max(self.timing.soonest_change))
-        });
-        next.map_or(refresh, |next| refresh.min(next))
+        let hurry = !session.binding.watch && !self.status.is_open();
+        self.pace.refresh(interval, next, hurry)
     }
 
     async fn receive(&mut self, question: &Question, answer: Result<Fetched, Error>) -> Duration {
@@ -274,7 +239,7 @@ impl Agent {
                 if early {
                     self.status.count(Outcome::Early);
                     self.journal.tell(&State::Early);
-                    return self.backoff.next_delay();
+                    return self.pace.early();
                 }
                 self.confirmed()
             }
@@ -290,15 +255,19 @@ impl Agent {
             self.status.count(Outcome::Refused);
             self.journal.tell(&State::Refused(error));
         }
-        // On top of what was asked for, so that a fleet does not come back in one moment.
-        error.retry_after().unwrap_or_default() + self.backoff.next_delay()
+        self.pace.failed(error, Instant::now())
     }
 
     /// The server says that nothing changed.
     fn confirmed(&mut self) -> Duration {
         self.status.count(Outcome::Unchanged);
-        self.backoff.reset();
+        self.pace.confirmed();
         if !matches!(self.standing, Standing::Unwritable(_)) {
+            if !self.publisher.is_intact() {
+                self.journal.tell(&State::Disturbed);
+                self.shown = None;
+                return self.timing.settle;
+            }
             self.status.succeeded(Time::now());
         }
         self.tell(None);
@@ -322,23 +291,25 @@ impl Agent {
             }
             Err(error) => {
                 self.status.count(Outcome::Unwritable);
-                // Asking again would bring the same files; a broken volume may be whole again next time.
+                // Asking again would bring the same files; a broken volume may be whole again next time. What it shows
+                // until then nobody knows, so nothing is said to be known.
                 let hopeless = matches!(error, PublishError::TooLarge { .. });
                 self.standing = Standing::Unwritable(error);
                 self.tell(None);
+                self.shown = hopeless.then_some(shown);
                 if !hopeless {
-                    return self.backoff.next_delay();
+                    return self.pace.unwritable();
                 }
-                self.shown = Some(shown);
-                return self.rest(self.timing.settle);
+                let pause = self.pace.updated(false);
+                return self.rest(pause);
             }
         };
         self.shown = Some(shown);
-        self.backoff.reset();
         self.status
             .count(if changed { Outcome::Updated } else { Outcome::Unchanged });
         self.status.succeeded(Time::now());
-        self.rest(self.timing.settle)
+        let pause = self.pace.updated(changed);
+        self.rest(pause)
     }
 
     /// Files first, then the state that vouches for them.
@@ -402,11 +373,11 @@ impl Agent {
         });
     }
 
-    /// The rest after an answer: `settle`, or up to the next refresh where the server is not to be waited on.
-    fn rest(&mut self, settle: Duration) -> Duration {
+    /// The rest after an answer: `pause`, or up to the next refresh where the server is not to be waited on.
+    fn rest(&mut self, pause: Duration) -> Duration {
         match self.session.clone() {
             Some(session) if !session.binding.watch => self.until_refresh(&session),
-            _ => settle,
+            _ => pause,
         }
     }
 }

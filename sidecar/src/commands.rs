@@ -10,9 +10,10 @@ use sealpod_core::injection::MountedBinding;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, Timing, Until};
+use crate::agent::{Agent, Until};
 use crate::config::Config;
 use crate::health::{Health, Status};
+use crate::pace::Timing;
 use crate::{check, handover};
 
 const USAGE: &str = "usage: sealpod-sidecar <command>

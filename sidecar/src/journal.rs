@@ -6,6 +6,9 @@ use crate::credentials::CredentialError;
 use crate::publish::{PublishError, Published};
 use crate::selection::Finding;
 
+/// Most findings of one line.
+const MAX_LISTED: usize = 20;
+
 /// How a binding is doing.
 #[derive(Debug)]
 pub enum State<'a> {
@@ -24,6 +27,8 @@ pub enum State<'a> {
     Refused(&'a Error),
     /// The server says that nothing changed, but does not wait as it was asked to.
     Early,
+    /// Somebody removed files or links; they are fetched again.
+    Disturbed,
     /// The files cannot be written.
     Unwritable(&'a PublishError),
 }
@@ -92,6 +97,10 @@ impl Journal {
                 binding,
                 "the server answers a long poll at once; is there a proxy between that caches? asking less often"
             ),
+            State::Disturbed => tracing::warn!(
+                binding,
+                "somebody else changed the directory of the files; writing them again"
+            ),
             State::Unwritable(error) => {
                 tracing::error!(binding, %error, "the files cannot be written; the old ones stay");
             }
@@ -99,23 +108,39 @@ impl Journal {
     }
 }
 
-/// What makes two states different news. An outage is one piece of news, whatever its symptoms.
+/// What makes two states different news. An outage is one piece of news, whatever its symptoms; a certificate that is
+/// not trusted and an answer of a stranger are none, and would else be hidden behind the restart that began with one.
 fn news(state: &State<'_>) -> (&'static str, String) {
     match state {
         State::Current { findings, .. } => ("current", list(findings, "")),
         State::Incomplete { findings } => ("incomplete", list(findings, "")),
         State::Credentials(error) => ("credentials", error.to_string()),
-        State::Away(_) => ("away", String::new()),
+        State::Away(error) => ("away", side(error).to_owned()),
         State::Refused(error) => ("refused", error.to_string()),
         State::Early => ("early", String::new()),
+        State::Disturbed => ("disturbed", String::new()),
         State::Unwritable(error) => ("unwritable", error.to_string()),
     }
 }
 
-/// `kept` is said of each secret that the app still has an older file of.
+fn side(error: &Error) -> &'static str {
+    match error {
+        Error::Untrusted { .. } => "untrusted",
+        Error::BadAnswer { .. } => "stranger",
+        _ => "silent",
+    }
+}
+
+/// `kept` is said of each secret that the app still has an older file of. What pods wait for comes first, and a long
+/// list is cut, so that a line stays one that can be read.
 fn list(findings: &[Finding], kept: &str) -> String {
     let one = |finding: &Finding| format!("{finding}{}", if finding.required { kept } else { "" });
-    findings.iter().map(one).collect::<Vec<_>>().join("; ")
+    let (required, others): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.required);
+    let mut said: Vec<_> = required.into_iter().chain(others).take(MAX_LISTED).map(one).collect();
+    if findings.len() > MAX_LISTED {
+        said.push(format!("and {} more", findings.len() - MAX_LISTED));
+    }
+    said.join("; ")
 }
 
 #[cfg(test)]
@@ -161,5 +186,30 @@ mod tests {
         }];
         assert!(journal.tell(&State::Incomplete { findings: &findings }));
         assert!(!journal.tell(&State::Incomplete { findings: &findings }));
+    }
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_news_within_an_outage() {
+        let mut journal = Journal::new("db");
+        let away = Error::Unreachable {
+            reason: "refused".to_owned(),
+        };
+        let untrusted = Error::Untrusted {
+            reason: "unknown issuer".to_owned(),
+        };
+        assert!(journal.tell(&State::Away(&away)));
+        assert!(journal.tell(&State::Away(&untrusted)));
+        assert!(!journal.tell(&State::Away(&untrusted)));
+    }
+
+    #[test]
+    fn a_long_list_is_cut_behind_what_pods_wait_for() {
+        let finding = |n: usize| Finding {
+            selector: format!("{n}{}", "x".repeat(10_000)),
+            trouble: Trouble::Missing,
+            required: n == 999,
+        };
+        let text = list(&(0..1_000).map(finding).collect::<Vec<_>>(), "");
+        assert!(text.starts_with("\"999x") && text.ends_with("; and 980 more"), "{text}");
+        assert!(text.len() < 16 * 1024, "one line of a container's log: {}", text.len());
     }
 }

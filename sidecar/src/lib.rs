@@ -16,5 +16,6 @@ pub mod credentials;
 pub mod handover;
 pub mod health;
 pub mod journal;
+pub mod pace;
 pub mod publish;
 pub mod selection;

@@ -15,6 +15,8 @@ use crate::publish::{Content, File, FileSet, Kept};
 
 /// Permission bits of a file; set-user-ID and the like make no sense on a secret.
 const MODE_BITS: u32 = 0o777;
+/// Characters of a name that are shown; real ones are shorter.
+const MAX_SHOWN: usize = 256;
 
 /// The query that fetches everything a binding names. A pinned name is asked for by its version alone.
 pub fn request(binding: &BindingFile) -> BundleRequest {
@@ -91,10 +93,14 @@ impl Finding {
     }
 }
 
-/// Names come from the server and go to logs and terminals: they are quoted and escaped.
+/// Names come from the server and go to logs and terminals: they are quoted, escaped and cut.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.selector, self.trouble)
+        let (shown, rest) = match self.selector.char_indices().nth(MAX_SHOWN) {
+            Some((at, _)) => (&self.selector[..at], "…"),
+            None => (self.selector.as_str(), ""),
+        };
+        write!(f, "{shown:?}{rest} {}", self.trouble)
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use sealpod_core::Time;
 use sealpod_core::paths::FilePath;
 use zeroize::Zeroizing;
 
@@ -116,6 +117,8 @@ pub struct Publisher {
     /// How long a reader that has just looked `..data` up still finds the files it leads to.
     grace: Duration,
     former: Vec<Former>,
+    /// The paths of the set that this process published last, sorted.
+    published: Option<Vec<String>>,
     #[cfg(test)]
     crash_before: Option<Step>,
 }
@@ -144,6 +147,7 @@ impl Publisher {
             size_limit,
             grace,
             former: Vec::new(),
+            published: None,
             #[cfg(test)]
             crash_before: None,
         };
@@ -180,6 +184,9 @@ impl Publisher {
             self.swap(&set)?;
         }
         self.link_names(&set)?;
+        let mut paths: Vec<_> = set.write.iter().map(|file| file.path.as_str().to_owned()).collect();
+        paths.sort_unstable();
+        self.published = Some(paths);
         if changed && let Some(name) = former {
             self.retire(name)?;
         }
@@ -234,9 +241,35 @@ impl Publisher {
             .map(|first| first.until.saturating_duration_since(now))
     }
 
-    /// Whether a set has ever been published and is still there.
-    pub fn has_files(&self) -> bool {
-        self.current().is_ok_and(|current| current.is_some())
+    /// When the set that is shown was written; none where none is shown.
+    pub fn shown_since(&self) -> Option<Time> {
+        let name = self.current().ok()??;
+        let written = std::fs::symlink_metadata(self.path.join(name)).and_then(|meta| meta.modified());
+        jiff::Timestamp::try_from(written.ok()?).ok().map(Time::from_timestamp)
+    }
+
+    /// Whether readers still find every file of the set that is shown. Nobody else should write here; what somebody
+    /// who can has removed would stay away until the next change of a value.
+    pub fn is_intact(&self) -> bool {
+        self.find_all().unwrap_or(false)
+    }
+
+    fn find_all(&self) -> Result<bool, Errno> {
+        let Ok(Some(name)) = self.current() else {
+            return Ok(false);
+        };
+        let (mut paths, _) = tree::files(tree::open_directory(&self.root, &name)?)?;
+        paths.sort_unstable();
+        if self.published.as_ref().is_some_and(|published| *published != paths) {
+            return Ok(false);
+        }
+        for path in &paths {
+            let name = path.split_once('/').map_or(path.as_str(), |(top, _)| top);
+            if tree::link_target(&self.root, name)?.is_none_or(|target| target != below_data(name)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Bytes that one set may take.
@@ -360,7 +393,7 @@ impl Publisher {
         self.reach(Step::Link);
         let names: BTreeSet<_> = set.write.iter().map(|file| file.path.top()).collect();
         for name in &names {
-            let target = format!("{DATA}/{name}");
+            let target = below_data(name);
             let there = tree::link_target(&self.root, name).map_err(self.failed("read", name))?;
             if there.as_deref() != Some(target.as_str()) {
                 tree::link(&self.root, &target, name, LINK_TEMPORARY).map_err(self.failed("link", name))?;
@@ -426,6 +459,11 @@ fn failed(doing: &'static str, path: PathBuf) -> impl Fn(Errno) -> PublishError 
 fn is_generation(name: &str) -> bool {
     let stamp = name.strip_prefix("..").unwrap_or_default();
     stamp.starts_with(|c: char| c.is_ascii_digit()) && !stamp.contains('/')
+}
+
+/// Where the top-level link of that name leads.
+fn below_data(name: &str) -> String {
+    format!("{DATA}/{name}")
 }
 
 fn weight(bytes: usize) -> u64 {

@@ -67,7 +67,7 @@ fn generations(dir: &Path) -> usize {
 fn files_appear_change_and_go() {
     let dir = tempfile::tempdir().unwrap();
     let mut publisher = open(dir.path());
-    assert!(!publisher.has_files());
+    assert!(publisher.shown_since().is_none() && !publisher.is_intact());
     let one = [("a", "1"), ("tls/key.pem", "k"), ("tls/deep/er", "d")];
     let done = publisher.publish(set(one)).unwrap();
     assert_eq!((done.changed, done.files), (true, 3));
@@ -77,7 +77,10 @@ fn files_appear_change_and_go() {
     assert_eq!(shown(dir.path()), expected(two));
     assert!(publisher.publish(set([])).unwrap().changed);
     assert_eq!(shown(dir.path()), expected([]));
-    assert!(publisher.has_files(), "an empty set is a set");
+    assert!(
+        publisher.shown_since().is_some() && publisher.is_intact(),
+        "an empty set is a set"
+    );
 }
 
 #[test]
@@ -309,6 +312,38 @@ fn an_error_names_the_path_and_what_to_do() {
     assert!(
         error.to_string().starts_with("cannot open /nonexistent/mount"),
         "{error}"
+    );
+}
+
+#[test]
+fn what_somebody_removed_is_missed_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [("a", "1"), ("b/c", "2")];
+    let mut publisher = open(dir.path());
+    publisher.publish(set(files)).unwrap();
+    assert!(publisher.is_intact());
+    let harms: [fn(&Path); 5] = [
+        |dir| fs::remove_file(dir.join("a")).unwrap(),
+        |dir| fs::remove_file(dir.join("..data/b/c")).unwrap(),
+        |dir| fs::remove_file(dir.join(DATA)).unwrap(),
+        |dir| fs::remove_dir_all(dir.join(fs::read_link(dir.join(DATA)).unwrap())).unwrap(),
+        |dir| {
+            fs::remove_file(dir.join("b")).unwrap();
+            fs::write(dir.join("b"), "not ours").unwrap();
+        },
+    ];
+    for (n, harm) in harms.into_iter().enumerate() {
+        harm(dir.path());
+        assert!(!publisher.is_intact(), "{n}");
+        publisher.publish(set(files)).unwrap();
+        assert!(publisher.is_intact(), "{n}");
+        assert_eq!(shown(dir.path()), expected(files), "{n}");
+    }
+    assert!(open(dir.path()).is_intact());
+    fs::remove_file(dir.path().join("a")).unwrap();
+    assert!(
+        !open(dir.path()).is_intact(),
+        "links are missed by the next process too"
     );
 }
 

@@ -3,7 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use sealpod_sidecar::agent::{Timing, Until};
+use sealpod_core::paths::FilePath;
+use sealpod_sidecar::agent::Until;
+use sealpod_sidecar::pace::Timing;
+use sealpod_sidecar::publish::{Content, File, FileSet, Publisher};
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, KEY, Manner, secrets};
@@ -259,6 +262,98 @@ async fn a_change_announced_for_the_past_or_for_now_is_no_hot_loop() {
         "it was told not to poll"
     );
     running.stop().await;
+}
+
+#[tokio::test]
+async fn an_update_arrives_soon_after_a_restart_of_the_server() {
+    let fake = Fake::start(secrets([("a", "1")]));
+    let pod = Pod::new(&fake.url());
+    // Without the exception for restarts, the first delay would be half a minute on average.
+    let timing = Timing {
+        backoff: Duration::from_mins(1),
+        restart_cap: Timing::default().restart_cap,
+        ..TIMING
+    };
+    let running = pod.start_with(Until::Stopped, timing);
+    pod.shows("a", Some("1")).await;
+    questions(&fake, 0).await;
+    fake.down().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    fake.answer(secrets([("a", "2")]));
+    fake.up();
+    let before = Instant::now();
+    pod.shows("a", Some("2")).await;
+    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn files_that_somebody_removes_come_back() {
+    let fake = Fake::start(secrets([("a", "1")]));
+    let mut file = binding(Value::Null);
+    file["refreshInterval"] = json!(1);
+    let pod = Pod::with(&fake.url(), &["db"], &file);
+    let running = pod.start(Until::Stopped);
+    pod.shows("a", Some("1")).await;
+    fs::remove_file(pod.mount("db").join("..data/a")).unwrap();
+    pod.shows("a", Some("1")).await;
+    running.stop().await;
+    // Between two processes a link is missed.
+    fs::remove_file(pod.mount("db").join("a")).unwrap();
+    let running = pod.start(Until::Stopped);
+    pod.shows("a", Some("1")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_set_that_was_half_written_does_not_outlive_the_return_of_the_former_state() {
+    let first = secrets([("a", "1")]);
+    let fake = Fake::start(first.clone());
+    let pod = Pod::new(&fake.url());
+    let running = pod.start(Until::Stopped);
+    pod.shows("a", Some("1")).await;
+    // No link can be put over it: the swap is done, and then writing fails.
+    fs::create_dir(pod.mount("db").join("b")).unwrap();
+    fake.answer(secrets([("a", "2"), ("b", "2")]));
+    pod.shows("a", Some("2")).await;
+    fake.back_to(1, first);
+    pod.shows("a", Some("1")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn files_of_a_process_that_was_killed_before_it_vouched_for_them_are_not_believed() {
+    let fake = Fake::start(secrets([("a", "1")]));
+    let pod = Pod::new(&fake.url());
+    assert!(pod.init().await);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let path: FilePath = "a".parse().unwrap();
+    let write = vec![File {
+        path,
+        mode: 0o440,
+        content: Content(b"of a state that is gone".to_vec().into()),
+    }];
+    let mut killed = Publisher::open(&pod.mount("db"), 1 << 20, Duration::ZERO).unwrap();
+    killed.publish(FileSet { write, keep: vec![] }).unwrap();
+    let running = pod.start(Until::Stopped);
+    pod.shows("a", Some("1")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_is_not_kept_waiting_by_a_long_interval() {
+    let mut partial = secrets([]);
+    partial["missing"] = json!(["late"]);
+    let fake = Fake::start(partial);
+    let mut file = binding(json!([required("late")]));
+    file["watch"] = json!(false);
+    file["refreshInterval"] = json!(3600);
+    let pod = Pod::with(&fake.url(), &["db"], &file);
+    let init = pod.start(Until::Complete);
+    questions(&fake, 1).await;
+    fake.answer(secrets([("late", "1")]));
+    assert!(init.ended().await);
+    assert_eq!(pod.file("late").as_deref(), Some("1"));
 }
 
 #[tokio::test]

@@ -127,6 +127,14 @@ impl Fake {
         });
     }
 
+    /// A state that has been before, under the `etag` that it had then: a version was switched off again.
+    pub fn back_to(&self, revision: u64, answer: Value) {
+        self.world.send_modify(|world| {
+            world.answer = answer;
+            world.revision = revision;
+        });
+    }
+
     pub fn manner(&self, manner: Manner) {
         self.world.send_modify(|world| world.manner = manner);
     }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use sealpod_core::injection::{MountedBinding, PodIdentity, SidecarSettings};
 use sealpod_runtime::telemetry::Format;
-use sealpod_sidecar::agent::{Timing, Until};
+use sealpod_sidecar::agent::Until;
 use sealpod_sidecar::commands;
 use sealpod_sidecar::config::Config;
+use sealpod_sidecar::pace::Timing;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ pub const TIMING: Timing = Timing {
     settle: Duration::from_millis(5),
     grace: Duration::from_millis(50),
     soonest_change: Duration::from_secs(1),
+    restart: Duration::from_mins(1),
+    restart_cap: Duration::from_millis(200),
+    hurry: Duration::from_millis(500),
 };
 
 pub struct Pod {

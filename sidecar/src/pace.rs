@@ -1,0 +1,219 @@
+//! When to ask next: what an answer, or its absence, means for the time until the next question.
+
+use std::time::{Duration, Instant};
+
+use sealpod_client::Error;
+use sealpod_client::backoff::Backoff;
+use sealpod_core::Time;
+
+/// The waits of an agent. The defaults are the product's; tests take shorter ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How often the files of the key Secret are looked at.
+    pub credentials: Duration,
+    /// Ceiling of the first delay after a failure, and of all.
+    pub backoff: Duration,
+    pub backoff_cap: Duration,
+    /// Rest after a change, so that a burst of them is not a burst of swaps.
+    pub settle: Duration,
+    /// How long files that were replaced stay for readers that have just looked them up.
+    pub grace: Duration,
+    /// Shortest wait for `next_change_at`, whatever the server says.
+    pub soonest_change: Duration,
+    /// A server that is away for less than this may just be restarting: then no delay is over the ceiling below.
+    pub restart: Duration,
+    pub restart_cap: Duration,
+    /// Longest rest of an agent that does not long-poll, while a pod waits for its files.
+    pub hurry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            credentials: sealpod_runtime::files::POLL_INTERVAL,
+            backoff: Duration::from_millis(500),
+            backoff_cap: Duration::from_mins(1),
+            settle: Duration::from_millis(250),
+            grace: Duration::from_secs(5),
+            soonest_change: Duration::from_secs(1),
+            restart: Duration::from_mins(1),
+            restart_cap: Duration::from_secs(2),
+            hurry: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Shortest interval between two questions that nothing but the clock asks for.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pace of one agent.
+#[derive(Debug)]
+pub struct Pace {
+    timing: Timing,
+    backoff: Backoff,
+    /// When the first of the failures in a row was.
+    failing_since: Option<Instant>,
+    /// Whether the last answer was a new state that changed no file.
+    fruitless: bool,
+}
+
+impl Pace {
+    pub fn new(timing: Timing, seed: &str) -> Self {
+        Self {
+            backoff: Backoff::seeded(timing.backoff, timing.backoff_cap, seed),
+            timing,
+            failing_since: None,
+            fruitless: false,
+        }
+    }
+
+    /// There is something new to ask with, so former failures count no more.
+    pub fn restart(&mut self) {
+        self.backoff.reset();
+        self.failing_since = None;
+        self.fruitless = false;
+    }
+
+    /// No answer, or one that is no bundle; gives how long to rest.
+    pub fn failed(&mut self, error: &Error, now: Instant) -> Duration {
+        let since = *self.failing_since.get_or_insert(now);
+        let asked_for = error.retry_after();
+        let mut delay = self.backoff.next_delay();
+        // Nobody listens, or somebody says when to come back: what the clients of a server see that is restarted, and
+        // what costs it nothing.
+        let restarting = matches!(error, Error::Unreachable { .. }) || asked_for.is_some();
+        if restarting && now.saturating_duration_since(since) < self.timing.restart {
+            delay = delay.min(self.backoff.jittered(self.timing.restart_cap, 0.0));
+        }
+        // On top of what was asked for, so that a fleet does not come back in one moment.
+        asked_for.unwrap_or_default() + delay
+    }
+
+    /// "Nothing changed", sooner than asked; gives how long to rest.
+    pub fn early(&mut self) -> Duration {
+        self.failing_since = None;
+        self.backoff.next_delay()
+    }
+
+    /// "Nothing changed", in its time.
+    pub fn confirmed(&mut self) {
+        self.restart();
+    }
+
+    /// A new state; gives how long to rest. One that changes no file is nothing bad; one after the other is, as of a
+    /// server that makes up a new state at each question.
+    pub fn updated(&mut self, changed: bool) -> Duration {
+        let again = self.fruitless && !changed;
+        if !again {
+            self.restart();
+        }
+        self.fruitless = !changed;
+        if changed {
+            self.timing.settle
+        } else {
+            self.backoff.next_delay().max(self.timing.settle)
+        }
+    }
+
+    /// A new state that could not be written; gives how long to rest.
+    pub fn unwritable(&mut self) -> Duration {
+        self.failing_since = None;
+        self.backoff.next_delay()
+    }
+
+    /// How long until the next question is due whatever happens: the interval, or the next change that time brings. In
+    /// a `hurry` no long interval is waited for.
+    pub fn refresh(&mut self, interval: Duration, next_change_at: Option<Time>, hurry: bool) -> Duration {
+        let interval = if hurry {
+            interval.min(self.timing.hurry)
+        } else {
+            interval
+        };
+        let refresh = self.backoff.jittered(interval.max(MIN_INTERVAL), 0.8);
+        // One that has passed by our clock is left to the refresh: the clocks may differ.
+        let next = next_change_at.and_then(|next| {
+            let ahead = Duration::try_from(next.timestamp().duration_since(jiff::Timestamp::now())).ok()?;
+            Some(ahead.max(self.timing.soonest_change))
+        });
+        next.map_or(refresh, |next| refresh.min(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace() -> Pace {
+        Pace::new(Timing::default(), "pod")
+    }
+
+    fn unreachable() -> Error {
+        Error::Unreachable {
+            reason: "refused".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_server_that_restarts_is_found_soon_and_one_that_stays_away_is_asked_seldom() {
+        let (mut pace, start) = (pace(), Instant::now());
+        let longest = |pace: &mut Pace, error: &Error, now| (0..50).map(|_| pace.failed(error, now)).max().unwrap();
+        assert!(longest(&mut pace, &unreachable(), start) <= Duration::from_secs(2));
+        let later = start + Duration::from_secs(59);
+        assert!(longest(&mut pace, &unreachable(), later) <= Duration::from_secs(2));
+        let stopping = Error::Unavailable {
+            status: 503,
+            code: None,
+            retry_after: Some(Duration::from_secs(1)),
+        };
+        assert!(longest(&mut pace, &stopping, later) <= Duration::from_secs(3));
+        let long_after = start + Duration::from_mins(1);
+        assert!(longest(&mut pace, &unreachable(), long_after) > Duration::from_secs(30));
+        // The next outage is another one.
+        pace.confirmed();
+        assert!(longest(&mut pace, &unreachable(), long_after) <= Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_server_that_listens_and_cannot_answer_is_asked_ever_less() {
+        let (mut pace, now) = (pace(), Instant::now());
+        let error = Error::Timeout {
+            deadline: Duration::from_secs(1),
+        };
+        let delays: Vec<_> = (0..50).map(|_| pace.failed(&error, now)).collect();
+        assert!(*delays.iter().max().unwrap() > Duration::from_secs(30));
+    }
+
+    #[test]
+    fn new_states_that_change_nothing_are_asked_for_ever_less() {
+        let mut pace = pace();
+        let settle = Timing::default().settle;
+        assert_eq!(pace.updated(true), settle);
+        assert!(pace.updated(false) <= Duration::from_millis(500), "one is nothing bad");
+        let longest = (0..20).map(|_| pace.updated(false)).max().unwrap();
+        assert!(longest > Duration::from_secs(10), "{longest:?}");
+        assert_eq!(pace.updated(true), settle);
+    }
+
+    #[test]
+    fn a_refresh_is_jittered_and_never_sooner_than_its_least() {
+        let mut pace = pace();
+        let hour = Duration::from_hours(1);
+        let range = |least: Duration| least.mul_f64(0.8)..=least;
+        for _ in 0..50 {
+            assert!(range(hour).contains(&pace.refresh(hour, None, false)));
+            assert!(
+                range(Duration::from_secs(10)).contains(&pace.refresh(hour, None, true)),
+                "a pod waits"
+            );
+            assert!(range(Duration::from_secs(1)).contains(&pace.refresh(Duration::ZERO, None, true)));
+        }
+        let at = |seconds| Some(Time::now().plus_seconds(seconds));
+        assert!(
+            range(hour).contains(&pace.refresh(hour, at(-5), false)),
+            "passed already"
+        );
+        assert!(pace.refresh(hour, at(5), false) <= Duration::from_secs(5));
+        assert!(pace.refresh(hour, at(400_000_000), false) <= hour);
+        pace.refresh(Duration::from_secs(u64::MAX), None, false);
+    }
+}
