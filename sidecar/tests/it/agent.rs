@@ -271,6 +271,7 @@ async fn an_update_arrives_soon_after_a_restart_of_the_server() {
     // Without the exception for restarts, the first delay would be half a minute on average.
     let timing = Timing {
         backoff: Duration::from_mins(1),
+        backoff_cap: Duration::from_mins(1),
         restart_cap: Timing::default().restart_cap,
         ..TIMING
     };
