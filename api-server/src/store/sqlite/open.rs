@@ -54,14 +54,11 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         let path = path.as_path();
         move |error| engine_error(path, what, error)
     };
-    // 3. Is it ours, is its schema one that we know, and do the keys open it? Closing must not write either.
-    let quiet = |connection: &Connection, on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
-    quiet(&writer, true).map_err(engine("cannot set up the connection"))?;
+    // 3. Is it ours, is its schema one that we know, and do the keys open it? Closing does not write either.
     let schema = inspect(&writer, &path)?;
     if schema > 0 {
         read_keys(&writer, &path, keyring)?;
     }
-    quiet(&writer, false).map_err(engine("cannot set up the connection"))?;
     // 4. From here on it is written to.
     let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
     if mode != "wal" {
@@ -95,10 +92,33 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
 
 /// Leaves the database in one file. What fails here is made up for when it is opened next.
 pub(super) fn close(connection: Connection) {
-    let checkpoint = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    if let Err(error) = checkpoint.and(connection.close().map_err(|(_, error)| error)) {
+    let tidy = || -> rusqlite::Result<()> {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        // Nothing is left to copy, so closing only takes the empty log away.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        Ok(())
+    };
+    if let Err(error) = tidy().and(connection.close().map_err(|(_, error)| error)) {
         tracing::warn!(%error, "the database was not tidied up");
     }
+}
+
+/// Copies the log into the database once it is this long, in pages: SQLite's own figure.
+const LONG_LOG: i64 = 1000;
+
+/// What SQLite would do by itself at every commit, but for one thing: it would say nothing if the database's fsync
+/// failed, try again later, be told that all is well, and forget what only the log still had.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    let length = |row: &rusqlite::Row<'_>| row.get::<_, i64>(1);
+    let pages = connection
+        .prepare_cached("PRAGMA wal_checkpoint(NOOP)")?
+        .query_row([], length)?;
+    if pages >= LONG_LOG {
+        connection
+            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+            .query_row([], length)?;
+    }
+    Ok(())
 }
 
 /// The path as it is, whatever the working directory or a link: what the lock is taken on.
@@ -182,6 +202,9 @@ fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
         connection.busy_timeout(BUSY)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // No connection copies the log into the database but where its fate is looked at: see `checkpoint`, `close`.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |row| row.get::<_, i64>(0))?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "synchronous", "FULL")?;

@@ -225,14 +225,18 @@ async fn every_connection_is_set_up_for_safety() {
             "trusted_schema",
             "secure_delete",
             "query_only",
+            "wal_autocheckpoint",
         ];
         let get = |name| Ok(conn.pragma_query_value(None, name, |row| row.get(0))?);
         names.into_iter().map(get).collect()
     }
     let (engine, _folder) = engine();
     // 2 is FULL: a commit is on disk before it is answered.
-    assert_eq!(engine.write(|tx| settings(tx.conn)).await.unwrap(), [2, 1, 0, 1, 0]);
-    assert_eq!(engine.read(|view| settings(view.conn)).await.unwrap(), [2, 1, 0, 1, 1]);
+    assert_eq!(engine.write(|tx| settings(tx.conn)).await.unwrap(), [2, 1, 0, 1, 0, 0]);
+    assert_eq!(
+        engine.read(|view| settings(view.conn)).await.unwrap(),
+        [2, 1, 0, 1, 1, 0]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,8 +125,18 @@ impl Writer {
             }
         }
         self.batch(None, true);
-        let Self { connection, lock, .. } = self;
-        open::close(connection);
+        let Self {
+            connection,
+            lock,
+            health,
+            ..
+        } = self;
+        // After a fault the files stay as they are: whatever came of it is found out when they are opened next.
+        if health.check().is_ok() {
+            open::close(connection);
+        } else {
+            drop(connection);
+        }
         drop(lock);
     }
 
@@ -155,6 +165,14 @@ impl Writer {
         }
         if result.is_ok() {
             self.hub.publish(&batch.topics);
+            self.tend_log();
+        }
+    }
+
+    /// Nobody waits for this, and what was answered is safe in the log whatever comes of it.
+    fn tend_log(&self) {
+        if let Err(error) = open::checkpoint(&self.connection) {
+            self.health.note(&error.into());
         }
     }
 
