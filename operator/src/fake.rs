@@ -1,4 +1,4 @@
-//! An API server for tests, in memory: get, create, replace and JSON-Patch, with resource versions as the real one has.
+//! An API server for tests, in memory: get, create, replace, JSON-Patch and apply, with resource versions as the real one has.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -97,16 +97,14 @@ impl State {
                 (StatusCode::CREATED, self.store(&path, object))
             }
             "PUT" | "PATCH" => {
+                let path = path.strip_suffix("/status").unwrap_or(path);
                 let Some(current) = self.objects.get(path).cloned() else {
                     return failure(StatusCode::NOT_FOUND, "NotFound");
                 };
                 let changed = if method == Method::PUT {
                     serde_json::from_slice(body).unwrap()
                 } else {
-                    let mut changed = current.clone();
-                    let operations: json_patch::Patch = serde_json::from_slice(body).unwrap();
-                    json_patch::patch(&mut changed, &operations).unwrap();
-                    changed
+                    patched(current.clone(), serde_json::from_slice(body).unwrap())
                 };
                 if version(&changed) != version(&current) {
                     return failure(StatusCode::CONFLICT, "Conflict");
@@ -116,6 +114,17 @@ impl State {
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         }
     }
+}
+
+/// JSON-Patch by a list; by an object, an apply that owns all it names.
+fn patched(mut object: Value, patch: Value) -> Value {
+    if patch.is_array() {
+        let operations: json_patch::Patch = serde_json::from_value(patch).unwrap();
+        json_patch::patch(&mut object, &operations).unwrap();
+    } else {
+        json_patch::merge(&mut object, &patch);
+    }
+    object
 }
 
 fn failure(code: StatusCode, reason: &str) -> (StatusCode, Value) {

@@ -64,6 +64,7 @@ pub trait Kind:
 /// A status with the fields that every kind has.
 pub trait StatusOf: Clone + Debug + Default + PartialEq + Serialize + Send + Sync {
     fn conditions(&self) -> &[Condition];
+    fn conditions_mut(&mut self) -> &mut Vec<Condition>;
     fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>);
 }
 
@@ -72,6 +73,10 @@ macro_rules! status_of {
         impl StatusOf for $status {
             fn conditions(&self) -> &[Condition] {
                 &self.conditions
+            }
+
+            fn conditions_mut(&mut self) -> &mut Vec<Condition> {
+                &mut self.conditions
             }
 
             fn set(&mut self, conditions: Vec<Condition>, generation: Option<i64>) {
@@ -206,7 +211,7 @@ async fn write_status<K: Kind>(
             .cloned(),
     );
     status.set(merged, generation);
-    if old == Some(&status) {
+    if old.is_some_and(|old| shows(old, &status)) {
         return Ok(());
     }
     let patch = json!({
@@ -233,6 +238,19 @@ async fn write_status<K: Kind>(
         publish(object, context, kind, &now.reason, &now.message).await;
     }
     Ok(())
+}
+
+/// Whether `old` is what `new` says. Conditions that other controllers have added to it are none of ours, and the order
+/// of all means nothing.
+fn shows<S: StatusOf>(old: &S, new: &S) -> bool {
+    let normal = |status: &S| {
+        let mut status = status.clone();
+        let conditions = status.conditions_mut();
+        conditions.retain(|c| conditions::find(new.conditions(), &c.type_).is_some());
+        conditions.sort_unstable_by(|a, b| a.type_.cmp(&b.type_));
+        status
+    };
+    normal(old) == normal(new)
 }
 
 async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Error> {
@@ -276,9 +294,11 @@ pub fn name<K: Resource>(object: &K) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::binding::world::{World, object, world};
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use sealpod_crds::SecretBinding;
+    use serde_json::Value;
 
     #[test]
     fn a_deletion_lets_go_after_its_time_and_whatever_the_clocks_say() {
@@ -298,11 +318,73 @@ mod tests {
 
     #[test]
     fn failures_before_a_deletion_are_not_those_of_the_deletion() {
-        let spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod"});
-        let mut object = SecretBinding::new("db", serde_json::from_value(spec).unwrap());
-        object.metadata.uid = Some("u".to_owned());
+        let mut object = object();
         let before = row(&object);
         object.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
         assert_ne!(row(&object), before);
+    }
+
+    const BINDING: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/secretbindings/db";
+
+    /// A binding in Kubernetes, with its finalizer, and the namespace it is in.
+    fn install(world: &World) {
+        world.kube.put(
+            "/api/v1/namespaces/shop",
+            json!({"metadata": {"name": "shop", "uid": "ns-uid"}}),
+        );
+        let mut binding = serde_json::to_value(object()).unwrap();
+        binding["metadata"]["finalizers"] = json!([FINALIZER]);
+        world.kube.put(BINDING, binding);
+    }
+
+    async fn look(world: &World) -> Result<Action, Error> {
+        let object: Tolerant<SecretBinding> = serde_json::from_value(world.kube.get(BINDING).unwrap()).unwrap();
+        reconcile(Arc::new(object), Arc::clone(&world.context)).await
+    }
+
+    #[tokio::test]
+    async fn at_rest_nothing_is_written_whatever_conditions_others_add() {
+        let world = world().await;
+        install(&world);
+        world.answers("GET", "/service-accounts$", 200, json!([])).await;
+        look(&world).await.unwrap();
+        let writes = world.kube.take_writes();
+        assert_eq!(writes[0], format!("PATCH {BINDING}/status"));
+        assert!(writes[1].contains("/events"), "{writes:?}");
+        look(&world).await.unwrap();
+        assert_eq!(world.kube.take_writes(), [""; 0]);
+        let mut object = world.kube.get(BINDING).unwrap();
+        assert_eq!(object["status"]["conditions"][0]["reason"], "ApplicationNotFound");
+        let mut foreign = object["status"]["conditions"][0].clone();
+        foreign["type"] = json!("Audited");
+        object["status"]["conditions"]
+            .as_array_mut()
+            .unwrap()
+            .insert(0, foreign);
+        world.kube.put(BINDING, object);
+        look(&world).await.unwrap();
+        assert_eq!(world.kube.take_writes(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_costs_no_right_and_no_secret() {
+        let world = world().await;
+        install(&world);
+        let application = json!({"metadata": {"name": "shop"}, "spec": {}});
+        world.kube.put(
+            "/apis/sealpod.dev/v1alpha1/namespaces/shop/applications/shop",
+            application,
+        );
+        world.answers("GET", ".*", 503, Value::Null).await;
+        let error = look(&world).await.unwrap_err();
+        assert_eq!(error.class(), Class::Transient);
+        assert!(world.asked().await.iter().all(|call| call.starts_with("GET ")));
+        let writes = world.kube.take_writes();
+        assert!(
+            writes
+                .iter()
+                .all(|call| call.ends_with("/status") || call.contains("/events")),
+            "{writes:?}"
+        );
     }
 }

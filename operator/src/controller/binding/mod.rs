@@ -8,6 +8,8 @@ mod secret;
 mod selection;
 mod status;
 pub mod sweep;
+#[cfg(test)]
+pub mod world;
 
 use kube::ResourceExt;
 use sealpod_core::Time;

@@ -75,9 +75,51 @@ fn orphans<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::world::world;
     use super::*;
     use sealpod_core::Time;
+    use serde_json::json;
     use uuid::Uuid;
+
+    const BINDINGS: &str = "/apis/sealpod.dev/v1alpha1/secretbindings";
+    /// Ends of ids.
+    const STUCK: u128 = 1;
+    const GONE: u128 = 2;
+
+    /// A server with two accounts, the first of which it cannot revoke.
+    async fn with_two_accounts() -> super::super::world::World {
+        let world = world().await;
+        let account = |name: &str, id: u128| {
+            json!({
+                "id": Uuid::from_u128(id), "name": format!("k8s/cluster/shop/{name}"), "project": "shop",
+                "key_prefix": "cr_sa_", "expires_at": null, "labels": {}, "created_at": "2026-01-01T00:00:00Z",
+                "last_used_at": null,
+            })
+        };
+        let accounts = json!([account("a", STUCK), account("b", GONE)]);
+        world.answers("GET", "/service-accounts$", 200, accounts).await;
+        let stuck = format!("/service-accounts/{}$", Uuid::from_u128(STUCK));
+        world.answers("DELETE", &stuck, 500, json!({})).await;
+        let gone = format!("/service-accounts/{}$", Uuid::from_u128(GONE));
+        world.answers("DELETE", &gone, 204, json!({})).await;
+        world
+    }
+
+    #[tokio::test]
+    async fn an_account_that_cannot_be_revoked_keeps_no_other_alive() {
+        let world = with_two_accounts().await;
+        world.kube.put(BINDINGS, json!({"metadata": {}, "items": []}));
+        assert!(sweep(&world.context).await.is_err(), "it has to be tried again soon");
+        let gone = format!("DELETE /service-accounts/{}", Uuid::from_u128(GONE));
+        assert!(world.asked().await.contains(&gone), "{:?}", world.asked().await);
+    }
+
+    #[tokio::test]
+    async fn without_the_list_of_bindings_no_account_is_revoked() {
+        let world = with_two_accounts().await;
+        assert!(sweep(&world.context).await.is_err());
+        assert_eq!(world.asked().await, ["GET /service-accounts"]);
+    }
 
     fn account(name: &str) -> ServiceAccount {
         ServiceAccount {

@@ -1,0 +1,110 @@
+//! A Kubernetes API and a server of Sealpod for the tests of this module.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector;
+use sealpod_core::injection::API_KEY_FILE;
+use sealpod_crds::SecretBinding;
+use serde_json::{Value, json};
+use wiremock::matchers::{method, path_regex};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::controller::context::Context;
+use crate::controller::metrics::Metrics;
+use crate::controller::retries::Retries;
+use crate::controller::server::Server;
+use crate::fake::FakeApi;
+
+pub const ACCOUNT: &str = "00000000-0000-0000-0000-000000000001";
+pub const SECRET: &str = "/api/v1/namespaces/shop/secrets/db-sealpod-key";
+
+pub struct World {
+    pub kube: FakeApi,
+    pub server: MockServer,
+    pub context: Arc<Context>,
+    _key_file: tempfile::NamedTempFile,
+}
+
+pub async fn world() -> World {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kube = FakeApi::default();
+    let server = MockServer::start().await;
+    let mut key_file = tempfile::NamedTempFile::new().unwrap();
+    key_file
+        .write_all(b"an-admin-key-of-more-than-32-characters\n")
+        .unwrap();
+    let (facade, _) = Server::new(&server.uri(), "default".to_owned(), key_file.path().to_owned(), None).unwrap();
+    let reporter = Reporter {
+        controller: "test".to_owned(),
+        instance: None,
+    };
+    let context = Context {
+        kube: kube.client(),
+        server: facade,
+        cluster_id: "cluster".to_owned(),
+        recorder: Recorder::new(kube.client(), reporter),
+        metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
+        retries: Retries::default(),
+        environments: reflector::store().0,
+        resolutions: super::Resolutions::default(),
+    };
+    World {
+        kube,
+        server,
+        context: Arc::new(context),
+        _key_file: key_file,
+    }
+}
+
+impl World {
+    pub async fn answers(&self, verb: &str, at: &str, status: u16, body: Value) {
+        let answer = ResponseTemplate::new(status).set_body_json(body);
+        Mock::given(method(verb))
+            .and(path_regex(at))
+            .respond_with(answer)
+            .mount(&self.server)
+            .await;
+    }
+
+    /// The server's side of every change that a grant makes.
+    pub async fn accepts_everything(&self) {
+        let account = json!({
+            "id": ACCOUNT, "name": "k8s/cluster/shop/db", "project": "shop", "api_key": "cr_sa_first",
+            "key_prefix": "cr_sa_first", "expires_at": null, "labels": {}, "created_at": "2026-01-01T00:00:00Z",
+        });
+        self.answers("POST", "/service-accounts$", 201, account).await;
+        let rotated = json!({"api_key": "cr_sa_second", "key_prefix": "cr_sa_second", "old_key_expires_at": null});
+        self.answers("POST", "/rotate$", 200, rotated).await;
+        let rule = json!({
+            "id": ACCOUNT, "subject_type": "service_account", "subject_id": ACCOUNT, "project_pattern": "shop",
+            "env_pattern": "prod", "key_pattern": "*", "configurations": false, "permission": "read",
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        });
+        self.answers("POST", "/acl$", 201, rule).await;
+        Mock::given(method("DELETE"))
+            .respond_with(ResponseTemplate::new(204))
+            .mount(&self.server)
+            .await;
+    }
+
+    /// What was asked of the server, as `METHOD /path`, the part that all share left out.
+    pub async fn asked(&self) -> Vec<String> {
+        let requests = self.server.received_requests().await.unwrap();
+        let line = |r: &wiremock::Request| format!("{} {}", r.method, r.url.path().replace("/api/orgs/default", ""));
+        requests.iter().map(line).collect()
+    }
+
+    pub fn stored_key(&self) -> Option<String> {
+        self.kube.secret_text(SECRET, API_KEY_FILE)
+    }
+}
+
+pub fn object() -> SecretBinding {
+    let spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod"});
+    let mut object = SecretBinding::new("db", serde_json::from_value(spec).unwrap());
+    object.metadata.namespace = Some("shop".to_owned());
+    object.metadata.uid = Some("uid".to_owned());
+    object
+}
