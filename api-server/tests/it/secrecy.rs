@@ -71,3 +71,45 @@ async fn nothing_secret_is_logged_or_stored_in_clear() {
         }
     }
 }
+
+/// The other half of "a read is on record": one that cannot be recorded is not answered.
+#[tokio::test]
+async fn no_value_is_given_out_whose_reading_cannot_be_recorded() {
+    const CANARY: &str = "canary-of-an-unrecorded-read";
+    let server = Server::start().await;
+    let app = server.application("shop").await;
+    server.put("shop", "local", "db", CANARY).await;
+    let account = server.account("ci", &[["shop", "local", "*", "read"]]).await;
+    let environment = format!("{O}/projects/shop/envs/local");
+    let (bundle, secrets) = (format!("{environment}/bundle"), format!("{environment}/secrets"));
+    let reads = || {
+        [
+            app.consumer("/secrets/db?environment=local"),
+            server.admin("GET", &format!("{secrets}/db")),
+            server.call("GET", &bundle).key(&account.key),
+            server.call("GET", &secrets).key(&account.key),
+        ]
+    };
+    for read in reads() {
+        read.status(200).await;
+    }
+    let other = rusqlite::Connection::open(server.dir().join("sealpod.db")).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON audit_entries BEGIN SELECT raise(ABORT, 'refused by the test'); END",
+        )
+        .unwrap();
+    for read in reads() {
+        let reply = read.problem(503, "unavailable").await;
+        assert!(!reply.text.contains(CANARY) && !reply.text.contains("refused by the test"));
+    }
+    // Nor is a change made that cannot be recorded.
+    let change = server.put("shop", "local", "db", "other").await;
+    assert_eq!(change.status, 500);
+    other.execute_batch("DROP TRIGGER refuse").unwrap();
+    let read = server.admin("GET", &format!("{secrets}/db")).status(200).await;
+    assert_eq!(
+        (&read.body["value"], &read.body["version"]),
+        (&json!(CANARY), &json!(1))
+    );
+}
