@@ -1,6 +1,7 @@
 //! What an evaluation comes to.
 
 use kube::core::object::HasStatus;
+use sealpod_core::names::check_free_text;
 
 use super::conditions::Wanted;
 use super::kind::Outcome;
@@ -41,6 +42,21 @@ pub mod reasons {
 }
 
 impl Refusal {
+    /// What is wrong with a name for people of at most `limit` characters. The server would refuse it too, but cannot
+    /// name the field.
+    pub fn of_name(field: &str, name: &str, limit: usize) -> Option<Self> {
+        let error = check_free_text(name, limit).err()?;
+        Some(Self::until_edited(reasons::INVALID_SPEC, format!("{field} {error}")))
+    }
+
+    /// As [`Refusal::of_name`], for `spec.displayName` and its default.
+    pub fn of_display_name(given: Option<&str>, default: &str, limit: usize) -> Option<Self> {
+        match given {
+            Some(name) => Self::of_name("spec.displayName", name, limit),
+            None => Self::of_name("metadata.name, the default of spec.displayName,", default, limit),
+        }
+    }
+
     /// Only an edit of the object helps.
     pub fn until_edited(reason: &'static str, message: impl Into<String>) -> Self {
         Self {

@@ -46,6 +46,13 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// Whether only the cluster's own DNS knows the server's name.
+    fn server_is_a_service(&self) -> bool {
+        let uri: Option<Uri> = self.server_url.parse().ok();
+        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+        host.split('.').skip(1).any(|label| label == "svc")
+    }
+
     pub fn new(server_url: &str, image: &str, image_pull_policy: &str) -> Result<Self, SettingsError> {
         let bad_url = || SettingsError::ServerUrl(server_url.to_owned());
         let uri: Uri = server_url.parse().map_err(|_| bad_url())?;

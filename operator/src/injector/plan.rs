@@ -96,7 +96,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, bindings: &[Binding], settings: &Sett
 
     conflicts::check(pod, shape.containers(), &deliveries, &readers)?;
 
-    let mut warnings = warnings(pod, &chosen, shape);
+    let mut warnings = warnings(pod, &chosen, shape, settings);
     let mut annotations = BTreeMap::from([(annotations::INJECTED, injected(&deliveries))]);
     for exclusion in mesh::exclusions(pod, settings.server_port) {
         annotations.insert(exclusion.annotation, exclusion.value);
@@ -212,7 +212,7 @@ fn health_port(pod: Pod<'_>) -> u16 {
     existing.or_else(free).unwrap_or(HEALTH_PORT)
 }
 
-fn warnings(pod: Pod<'_>, chosen: &[&Binding], shape: Shape) -> Vec<String> {
+fn warnings(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = pod
         .annotations()
         .filter_map(|(key, _)| unknown_annotation(key))
@@ -240,6 +240,13 @@ fn warnings(pod: Pod<'_>, chosen: &[&Binding], shape: Shape) -> Vec<String> {
             annotations::AFTER,
             Quoted(after)
         ));
+    }
+    if settings.server_is_a_service() && !pod.uses_cluster_dns() {
+        warnings.push(
+            "this pod does not ask the cluster's DNS, so Sealpod's server cannot be found and the pod waits for ever; \
+             set dnsPolicy: ClusterFirstWithHostNet, or ClusterFirst without hostNetwork"
+                .to_owned(),
+        );
     }
     if pod.flag("shareProcessNamespace") {
         warnings.push(

@@ -120,6 +120,16 @@ impl<'a> Pod<'a> {
         matches!(text(self.spec(), "restartPolicy"), None | Some("" | "Always"))
     }
 
+    /// Whether names of Services resolve. On the node's network `ClusterFirst`, the default, means the node's DNS. What
+    /// `None` means is written elsewhere.
+    pub fn uses_cluster_dns(self) -> bool {
+        match text(self.spec(), "dnsPolicy") {
+            Some("ClusterFirstWithHostNet" | "None") => true,
+            Some("Default") => false,
+            _ => !self.flag("hostNetwork"),
+        }
+    }
+
     pub fn is_windows(self) -> bool {
         let by_os = self.spec().get("os").and_then(|os| text(os, "name"));
         let by_selector = self

@@ -2,6 +2,7 @@
 
 use kube::ResourceExt;
 use sealpod_core::kubernetes::OWNER_LABEL;
+use sealpod_core::names::{MAX_APPLICATION_NAME, MAX_ENVIRONMENT_NAME};
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::management::{CreateApplication, CreateEnvironment, UpdateApplication, UpdateEnvironment};
 use sealpod_crds::{Application, DeletionPolicy};
@@ -42,8 +43,9 @@ struct Input<'a> {
 }
 
 /// In this order; the first that objects names the reason.
-const CHECKS: [fn(&Input) -> Option<Refusal>; 4] = [
+const CHECKS: [fn(&Input) -> Option<Refusal>; 5] = [
     slugs_are_valid,
+    names_are_valid,
     environments_are_different,
     the_application_is_free_or_ours,
     the_environments_are_not_others,
@@ -82,6 +84,23 @@ fn slugs_are_valid(input: &Input) -> Option<Refusal> {
         errors
             .next()
             .map(|(at, error)| invalid(&format!("spec.environments[{at}].slug"), error))
+    })
+}
+
+/// The schema knows the lengths of what is given, and nothing else.
+fn names_are_valid(input: &Input) -> Option<Refusal> {
+    let spec = &input.object.spec;
+    let mut environments = spec.environments.iter().enumerate();
+    Refusal::of_display_name(
+        spec.display_name.as_deref(),
+        &input.object.name_any(),
+        MAX_APPLICATION_NAME,
+    )
+    .or_else(|| {
+        environments.find_map(|(at, environment)| {
+            let field = format!("spec.environments[{at}].name");
+            Refusal::of_name(&field, &environment.name, MAX_ENVIRONMENT_NAME)
+        })
     })
 }
 

@@ -2,6 +2,7 @@
 
 use kube::ResourceExt;
 use sealpod_core::kubernetes::OWNER_LABEL;
+use sealpod_core::names::MAX_ENVIRONMENT_NAME;
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::management::{CreateEnvironment, UpdateEnvironment};
 use sealpod_crds::{DeletionPolicy, Environment};
@@ -25,8 +26,9 @@ struct Input<'a> {
 }
 
 /// In this order; the first that objects names the reason.
-const CHECKS: [fn(&Input) -> Option<Refusal>; 5] = [
+const CHECKS: [fn(&Input) -> Option<Refusal>; 6] = [
     the_slug_is_valid,
+    the_name_is_valid,
     the_application_exists,
     the_application_is_on_the_server,
     no_older_object_claims_the_slug,
@@ -56,6 +58,12 @@ fn the_slug_is_valid(input: &Input) -> Option<Refusal> {
     };
     let error = input.object.slug().err()?;
     Some(Refusal::until_edited(reasons::INVALID_SPEC, format!("{field} {error}")))
+}
+
+/// The schema knows the length of one that is given, and nothing else.
+fn the_name_is_valid(input: &Input) -> Option<Refusal> {
+    let given = input.object.spec.display_name.as_deref();
+    Refusal::of_display_name(given, &input.object.name_any(), MAX_ENVIRONMENT_NAME)
 }
 
 fn the_application_exists(input: &Input) -> Option<Refusal> {
@@ -220,6 +228,18 @@ mod tests {
         let mut everything = observed(Some(&[]));
         everything.has_application = false;
         everything.application = None;
+        let blank = evaluate(&object(&json!({"displayName": "  "})), &everything, "");
+        assert!(
+            matches!(&blank, Verdict::Refuse(r) if r.message == "spec.displayName must not be blank"),
+            "{blank:?}"
+        );
+        let mut long = object(&json!({"slug": "prod"}));
+        long.metadata.name = Some("p".repeat(101));
+        let long = evaluate(&long, &everything, "");
+        assert!(
+            matches!(&long, Verdict::Refuse(r) if r.message.contains("displayName, must be at most 100 characters")),
+            "{long:?}"
+        );
         everything.older = Some("older".to_owned());
         assert_eq!(refusal(&everything).reason, reasons::APPLICATION_NOT_FOUND);
         everything.has_application = true;

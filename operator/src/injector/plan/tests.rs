@@ -251,6 +251,33 @@ fn what_works_but_surprises_is_a_warning() {
 }
 
 #[test]
+fn a_pod_that_cannot_find_the_server_is_told_so() {
+    for (spec, told) in [
+        (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}), true),
+        (json!({"hostNetwork": true}), true),
+        (json!({"dnsPolicy": "Default"}), true),
+        (
+            json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+            false,
+        ),
+        (json!({"hostNetwork": true, "dnsPolicy": "None"}), false),
+        (json!({"dnsPolicy": "ClusterFirst"}), false),
+    ] {
+        let text = warnings_of(&pod_with(&spec));
+        assert_eq!(
+            text.iter().any(|w| w.contains("cluster's DNS")),
+            told,
+            "{spec}: {text:?}"
+        );
+    }
+    let mut elsewhere = settings();
+    elsewhere.server_url = "https://sealpod.example:7100".to_owned();
+    let pod = pod_with(&json!({"hostNetwork": true}));
+    let plan = plan(Pod(&pod), "shop", &[binding("db")], &elsewhere).unwrap();
+    assert_eq!(plan.warnings, [""; 0]);
+}
+
+#[test]
 fn the_health_port_is_one_that_no_container_uses() {
     let ours = |spec: Value| {
         let plan = planned(&pod_with(&spec), &[binding("db")]).unwrap();

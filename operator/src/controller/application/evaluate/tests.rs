@@ -271,3 +271,30 @@ fn an_adopted_application_comes_with_what_its_earlier_owner_made_in_it() {
         ("prod", &Some(labels(&[(OWNER_LABEL, OURS)])))
     );
 }
+
+#[test]
+fn a_name_that_the_server_would_refuse_is_named_by_its_field() {
+    let mut long = object(json!({"slug": "app"}));
+    long.metadata.name = Some("a".repeat(201));
+    for (object, want) in [
+        (
+            object(json!({"displayName": " "})),
+            "spec.displayName must not be blank",
+        ),
+        (
+            object(json!({"environments": [{"name": "a\tb", "slug": "ab"}]})),
+            "spec.environments[0].name must not contain control characters",
+        ),
+        (
+            long,
+            "metadata.name, the default of spec.displayName, must be at most 200 characters",
+        ),
+    ] {
+        let refusal = refusal(&object, &observed(None, vec![]));
+        assert_eq!(
+            (refusal.reason, refusal.message.as_str()),
+            (reasons::INVALID_SPEC, want)
+        );
+        assert_eq!(refusal.again, Again::Stuck);
+    }
+}
