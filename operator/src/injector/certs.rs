@@ -175,7 +175,9 @@ impl Keeper {
             (Step::NewLeaf, Some(authority), _) => {
                 let name = self.names.server_name();
                 let pair = certs::issue(&authority.pair, &[name], now, LEAF_LIFE).map_err(KeepError::Make)?;
-                let segment = match read.leaf.as_ref().and_then(read_segment) {
+                // Where the Secret is gone, the other replicas go on with the path that is registered until they look.
+                let known = read.leaf.as_ref().and_then(read_segment);
+                let segment = match known.or_else(|| registered_segment(&read.observed.webhooks)) {
                     Some(segment) => segment,
                     None => new_segment()?,
                 };
@@ -334,8 +336,17 @@ fn read_leaf(secret: &Secret) -> Option<Leaf> {
 
 fn read_segment(secret: &Secret) -> Option<String> {
     let segment = secrets::text(secret, SEGMENT)?;
-    let is_whole = segment.len() == 2 * SEGMENT_BYTES && segment.bytes().all(|b| b.is_ascii_hexdigit());
-    is_whole.then(|| segment.to_string())
+    is_segment(&segment).then(|| segment.to_string())
+}
+
+fn registered_segment(webhooks: &[Webhook]) -> Option<String> {
+    let mut paths = webhooks.iter().filter_map(|webhook| webhook.path.as_deref());
+    let segment = paths.find_map(|registered| registered.strip_prefix(&path("")).filter(|rest| is_segment(rest)))?;
+    Some(segment.to_owned())
+}
+
+fn is_segment(text: &str) -> bool {
+    text.len() == 2 * SEGMENT_BYTES && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn new_segment() -> Result<String, KeepError> {

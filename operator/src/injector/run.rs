@@ -59,6 +59,8 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     let mut registry = admin::registry("injector", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::new(&mut registry);
     let readiness = Readiness::new();
+    // Before the first probe can ask.
+    readiness.block(READINESS, "the certificates are not looked at yet");
     let last = linger(&stop, &readiness);
 
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -69,7 +71,6 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
         fill.await;
         Ok(())
     });
-    readiness.block(READINESS, "the certificates are not looked at yet");
     let keeping = Keeping {
         keeper: Keeper::new(client, names),
         readiness,

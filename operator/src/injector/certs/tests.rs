@@ -183,6 +183,24 @@ async fn a_damaged_secret_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_deleted_comes_back_on_the_path_that_the_other_replicas_serve() {
+    let api = installed();
+    let first = keeper(&api).keep(start()).await.unwrap();
+    api.remove(LEAF);
+    let second = keeper(&api).keep(start()).await.unwrap();
+    assert_ne!(second.pair, first.pair);
+    assert_eq!(second.segment, first.segment);
+    // A path that somebody else has written is not taken up: it could be guessed.
+    api.remove(LEAF);
+    let mut configuration = api.get(CONFIGURATION).unwrap();
+    configuration["webhooks"][1]["clientConfig"]["service"]["path"] = json!("/mutate/canary");
+    api.put(CONFIGURATION, configuration);
+    let third = keeper(&api).keep(start()).await.unwrap();
+    assert_ne!(third.segment, first.segment);
+    check(&api, &third, start());
+}
+
+#[tokio::test]
 async fn a_secret_of_somebody_else_is_not_touched() {
     let api = installed();
     let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "webhook-ca"}, "type": "Opaque"});
