@@ -157,8 +157,16 @@ impl Keeper {
         match (step, authority, leaf) {
             (Step::NewAuthority, _, _) => {
                 let pair = certs::new_authority(AUTHORITY_NAME, now).map_err(KeepError::Make)?;
-                let before = authority.as_ref().map_or("", |authority| authority.bundle.as_str());
-                let bundle = certs::bundle(&pair.certificate, before);
+                // Where the Secret is gone or damaged, what is served is still signed by what the API server trusts.
+                let registered = || {
+                    read.observed
+                        .webhooks
+                        .iter()
+                        .filter_map(|w| w.bundle.as_deref())
+                        .collect()
+                };
+                let before = authority.as_ref().map_or_else(registered, |a| a.bundle.clone());
+                let bundle = certs::bundle(&pair.certificate, &before);
                 self.write(
                     &self.names.authority_secret,
                     read.authority.as_ref(),

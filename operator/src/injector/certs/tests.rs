@@ -169,7 +169,7 @@ async fn a_new_ca_is_trusted_before_it_signs_and_the_old_one_until_nothing_of_it
 async fn a_damaged_secret_is_made_anew() {
     let api = installed();
     let first = keeper(&api).keep(start()).await.unwrap();
-    for (path, key) in [(LEAF, "tls.key"), (LEAF, SEGMENT), (AUTHORITY, "tls.crt")] {
+    for (path, key) in [(LEAF, "tls.key"), (LEAF, SEGMENT)] {
         let mut secret = api.get(path).unwrap();
         secret["data"][key] = json!("Y2FuYXJ5");
         api.put(path, secret);
@@ -177,9 +177,29 @@ async fn a_damaged_secret_is_made_anew() {
         check(&api, &current, start());
         assert_ne!(current.pair, first.pair, "{path} {key}");
     }
+}
+
+#[tokio::test]
+async fn a_ca_that_is_lost_stays_trusted_for_as_long_as_the_other_replicas_serve_by_it() {
+    let api = installed();
+    let first = keeper(&api).keep(start()).await.unwrap();
+    let before = bundle(&api);
+    let still_served = async || {
+        let current = keeper(&api).keep(start()).await.unwrap();
+        assert_eq!(current.pair, first.pair);
+        assert!(bundle(&api).contains(&before) && bundle(&api) != before);
+        check(&api, &first, start());
+    };
+    let mut damaged = api.get(AUTHORITY).unwrap();
+    damaged["data"]["tls.crt"] = json!("Y2FuYXJ5");
+    api.put(AUTHORITY, damaged);
+    still_served().await;
     api.remove(AUTHORITY);
-    let current = keeper(&api).keep(start()).await.unwrap();
-    check(&api, &current, start());
+    still_served().await;
+    let later = keeper(&api).keep(after(SETTLE)).await.unwrap();
+    assert_ne!(later.pair, first.pair);
+    keeper(&api).keep(after(SETTLE + OVERLAP)).await.unwrap();
+    assert!(!bundle(&api).contains(&before));
 }
 
 #[tokio::test]
