@@ -26,7 +26,7 @@ const GONE: Duration = Duration::from_secs(90);
 /// How often helm is called while others come between.
 const ATTEMPTS: u32 = 3;
 /// How long a helm of a killed run may go on.
-const SETTLED: Duration = Duration::from_secs(15);
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// What the chart is installed with.
 #[derive(Debug)]
