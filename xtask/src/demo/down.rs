@@ -16,7 +16,7 @@ use crate::process::{self, Failure};
 use crate::progress::{Progress, Step};
 use crate::workspace::Workspace;
 
-/// Our kinds: what has a finalizer and what depends on it first.
+/// Our kinds, what depends on another one first.
 const KINDS: [&str; 3] = ["secretbindings", "environments", "applications"];
 const GROUP: &str = sealpod_core::kubernetes::GROUP;
 /// How long the controller may take over finalizers before they are taken off by hand.
@@ -119,20 +119,11 @@ fn name(object: &Value) -> Option<String> {
     object["metadata"]["name"].as_str().map(ToString::to_string)
 }
 
-/// The objects of one of our kinds, in all namespaces.
-fn objects(tools: &Tools, kind: &str, definitions: &[String]) -> Result<Vec<Value>> {
-    let resource = format!("{kind}.{GROUP}");
-    if !definitions.contains(&resource) {
-        return Ok(Vec::new());
-    }
-    tools.list(&[&resource, "--all-namespaces"])
-}
-
 /// Secrets of other namespaces would be lost with the server that keeps them: their owner decides.
 fn require_no_other_users(tools: &Tools, definitions: &[String]) -> Result<()> {
     let mut others = BTreeSet::new();
-    for kind in KINDS {
-        let found = objects(tools, kind, definitions)?;
+    for definition in definitions {
+        let found = tools.list(&[definition, "--all-namespaces"])?;
         let namespaces = found
             .iter()
             .filter_map(|object| object["metadata"]["namespace"].as_str());
@@ -159,27 +150,39 @@ fn require_no_other_users(tools: &Tools, definitions: &[String]) -> Result<()> {
 
 /// Deletes all of our objects while the controller is there to finish them; takes the finalizers off where it is not.
 fn delete_objects(tools: &Tools, definitions: &[String], step: &Step) -> Result<()> {
-    for kind in KINDS {
-        if objects(tools, kind, definitions)?.is_empty() {
-            continue;
-        }
-        let resource = format!("{kind}.{GROUP}");
-        let timeout = format!("--timeout={}s", FINALIZE.as_secs());
-        let mut all = tools.kubectl(["delete", &resource, "--all", "--all-namespaces", "--wait", &timeout]);
-        if process::succeeds(&mut all) {
-            continue;
-        }
-        for object in objects(tools, kind, definitions)? {
+    let resources: Vec<_> = KINDS.iter().map(|kind| format!("{kind}.{GROUP}")).collect();
+    let there: Vec<_> = resources
+        .iter()
+        .filter(|resource| definitions.contains(resource))
+        .cloned()
+        .collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let timeout = format!("--timeout={}s", FINALIZE.as_secs());
+    let mut all = tools.kubectl([
+        "delete",
+        &there.join(","),
+        "--all",
+        "--all-namespaces",
+        "--wait",
+        &timeout,
+    ]);
+    if process::succeeds(&mut all) {
+        return Ok(());
+    }
+    for resource in &there {
+        for object in tools.list(&[resource, "--all-namespaces"])? {
             let (Some(name), Some(namespace)) = (name(&object), object["metadata"]["namespace"].as_str()) else {
                 continue;
             };
             step.note(&format!(
-                "the controller does not finish {kind} {namespace}/{name}: its finalizer is taken off"
+                "the controller does not finish {resource} {namespace}/{name}: its finalizer is taken off"
             ));
             let patch = r#"--patch={"metadata":{"finalizers":null}}"#;
             let mut patch = tools.kubectl([
                 "patch",
-                &resource,
+                resource,
                 &name,
                 "--namespace",
                 namespace,

@@ -75,9 +75,9 @@ pub fn run(options: Options, workspace: &Workspace) -> Result<()> {
 fn left(stage: &Stage) -> String {
     let mut lines = vec!["\nThe cluster is left as it is, to look around:".to_string()];
     lines.extend(stage.tools.exports().iter().map(|line| format!("  {line}")));
-    let flags = stage.flags;
     lines.push(format!(
-        "`cargo xtask demo{flags}` may be run again at any time; `cargo xtask demo{flags} --down` removes all of it."
+        "The same command may be run again at any time; `cargo xtask demo{} --down` removes all of it.",
+        stage.flags
     ));
     lines.join("\n")
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::options::{Existing, Source};
 use super::release::{self, Chart};
@@ -62,6 +63,7 @@ pub fn existing(workspace: &Workspace, existing: Existing, progress: &mut Progre
         let context = process::capture(&mut tools.kubectl(["config", "current-context"]))?;
         step.note(&format!("context {}, Kubernetes {version}", context.trim()));
         release::require_ours(&tools)?;
+        require_volume(&tools, &existing.values)?;
         Ok(version)
     })?;
     let (mut arguments, images) = match existing.source {
@@ -85,6 +87,46 @@ pub fn existing(workspace: &Workspace, existing: Existing, progress: &mut Progre
         kubernetes,
         flags: " --existing",
     })
+}
+
+/// Fails when the api-server's claim would wait for ever, because nothing in the cluster makes volumes by default.
+fn require_volume(tools: &Tools, values: &[String]) -> Result<()> {
+    let told = values.iter().any(|value| value.contains("apiServer.persistence."));
+    let (namespace, claim) = CLAIM.split_once('/').unwrap_or_default();
+    if told
+        || tools
+            .get(&["persistentvolumeclaim", claim, "--namespace", namespace])?
+            .is_some()
+    {
+        return Ok(());
+    }
+    let classes = tools.list(&["storageclasses"])?;
+    if classes.iter().any(is_default) {
+        return Ok(());
+    }
+    let names: Vec<_> = classes
+        .iter()
+        .filter_map(|class| class["metadata"]["name"].as_str())
+        .collect();
+    let way = match names.first() {
+        Some(first) => format!(
+            "name one of {}: --set apiServer.persistence.storageClassName={first}",
+            names.join(", ")
+        ),
+        None => {
+            "try without a volume: --set apiServer.persistence.enabled=false (the secrets go with the server's pod)"
+                .to_string()
+        }
+    };
+    Err(
+        Failure::new("the cluster has no default StorageClass, so the api-server would wait for its volume for ever")
+            .advice(way)
+            .into(),
+    )
+}
+
+fn is_default(class: &Value) -> bool {
+    class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
 }
 
 fn image_arguments(registry: &str, tag: Option<&str>) -> Vec<String> {
@@ -121,6 +163,14 @@ mod tests {
         let both = ["--set-string=image.registry=ghcr.io/me", "--set-string=image.tag=v1"];
         assert_eq!(image_arguments("ghcr.io/me", Some("v1")), both);
         assert_eq!(image_arguments("ghcr.io/me", None), both[..1]);
+    }
+
+    #[test]
+    fn a_storage_class_is_the_default_by_its_annotation() {
+        let class = |value: &str| serde_json::json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": value}}});
+        assert!(is_default(&class("true")));
+        assert!(!is_default(&class("false")));
+        assert!(!is_default(&serde_json::json!({"metadata": {"name": "fast"}})));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use anyhow::Result;
 use crate::process::Failure;
 use crate::progress::Step;
 
-const INTERVAL: Duration = Duration::from_millis(200);
+/// Each look is a process that takes some of the time of the processors that it waits for.
+const INTERVAL: Duration = Duration::from_millis(350);
 
 /// What is waited for.
 pub struct Wait {
