@@ -132,7 +132,12 @@ mod tests {
         let value = format!("SEALPOD_TEST=identity {}", std::process::id());
         let (name, text) = value.split_once('=').unwrap();
         let mut child = Command::new("sleep").arg("60").env(name, text).spawn().unwrap();
-        let found: Vec<_> = with_environment(&value).iter().map(|process| process.pid).collect();
+        // The kernel shows the environment of a new program a moment after it has let the parent go on.
+        let begun = Instant::now();
+        let mut found = Vec::new();
+        while found.is_empty() && begun.elapsed() < Duration::from_secs(5) {
+            found = with_environment(&value).iter().map(|process| process.pid).collect();
+        }
         let prefix_found = with_environment(&value[..value.len() - 1]);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -170,7 +170,7 @@ fn starts(
 }
 
 fn rows(stage: &Stage, updates: &Updates, starts: &Result<Starts, String>) -> Result<Vec<Row>> {
-    const ELSEWHERE: &str = "not measured: not on this machine";
+    const ELSEWHERE: &str = "its process is not on this machine";
     let mut rows = Vec::new();
     let tools = &stage.tools;
     let server = tools.get(&[
@@ -219,7 +219,7 @@ fn rows(stage: &Stage, updates: &Updates, starts: &Result<Starts, String>) -> Re
             ));
             rows.push(Row::time("  difference", injected.saturating_sub(plain), None));
         }
-        Err(why) => rows.push(Row::unmeasured("pod to Ready", format!("not measured: {why}"))),
+        Err(why) => rows.push(Row::unmeasured("pod to Ready", why.clone())),
     }
     match &stage.images {
         Some(images) => rows.extend(images.images.iter().map(|image| {
@@ -232,7 +232,7 @@ fn rows(stage: &Stage, updates: &Updates, starts: &Result<Starts, String>) -> Re
             };
             Row::bytes(format!("image {name}, unpacked"), Some(image.unpacked), limit, "")
         })),
-        None => rows.push(Row::unmeasured("images, unpacked", "not measured: in a registry")),
+        None => rows.push(Row::unmeasured("images, unpacked", "they are in a registry")),
     }
     Ok(rows)
 }

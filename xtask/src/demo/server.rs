@@ -16,7 +16,7 @@ use super::tools::Tools;
 use crate::process::{self, Failure};
 
 /// kubectl is killed when nobody holds the other end of its input any more, even where this process is killed itself.
-const WITH_US: &str = r#""$@" </dev/null & child=$!; exec >&-; read -r _; kill "$child" 2>&-"#;
+const WITH_US: &str = r#""$@" </dev/null & child=$!; exec >&-; read -r _; kill "$child" 2>&-; wait "$child""#;
 
 /// An open way to the api-server.
 pub struct Server<'a> {

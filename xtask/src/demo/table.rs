@@ -7,7 +7,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Row {
     name: String,
-    measured: String,
+    /// The number with its unit, or why there is none.
+    measured: Result<String, String>,
     /// The target, and whether it is met.
     target: Option<(String, bool)>,
 }
@@ -31,7 +32,10 @@ impl Row {
         let target = format!("≤ {limit} {unit}");
         Self {
             name: name.into(),
-            measured: bytes.map_or_else(|| unmeasured.to_string(), |bytes| in_units(bytes, one, unit)),
+            measured: match bytes {
+                Some(bytes) => Ok(in_units(bytes, one, unit)),
+                None => Err(unmeasured.to_string()),
+            },
             target: bytes.map(|bytes| (target, bytes <= u64::from(limit) * one)),
         }
     }
@@ -40,7 +44,7 @@ impl Row {
     pub fn time(name: impl Into<String>, time: Duration, limit: Option<Duration>) -> Self {
         Self {
             name: name.into(),
-            measured: short(time),
+            measured: Ok(short(time)),
             target: limit.map(|limit| (format!("≤ {} s", limit.as_secs()), time <= limit)),
         }
     }
@@ -49,7 +53,7 @@ impl Row {
     pub fn unmeasured(name: impl Into<String>, why: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            measured: why.into(),
+            measured: Err(why.into()),
             target: None,
         }
     }
@@ -72,19 +76,18 @@ fn short(time: Duration) -> String {
 pub fn render(rows: &[Row]) -> String {
     let width = |text: &dyn Fn(&Row) -> usize| rows.iter().map(text).max().unwrap_or(0);
     let names = width(&|row| row.name.chars().count());
-    let numbers = width(&|row| row.measured.chars().count());
+    let numbers = width(&|row| row.measured.as_ref().map_or(0, |number| number.chars().count()));
     let targets = width(&|row| row.target.as_ref().map_or(0, |(target, _)| target.chars().count()));
     let mut table = String::new();
     for row in rows {
-        let line = match &row.target {
-            Some((target, met)) => {
+        let name = format!("  {:<names$}", row.name);
+        let line = match (&row.measured, &row.target) {
+            (Ok(number), Some((target, met))) => {
                 let verdict = if *met { "✓" } else { "✗ over the target" };
-                format!(
-                    "  {:<names$}  {:>numbers$}   {target:<targets$}  {verdict}",
-                    row.name, row.measured
-                )
+                format!("{name}  {number:>numbers$}   {target:<targets$}  {verdict}")
             }
-            None => format!("  {:<names$}  {:>numbers$}", row.name, row.measured),
+            (Ok(number), None) => format!("{name}  {number:>numbers$}"),
+            (Err(why), _) => format!("{name}  not measured: {why}"),
         };
         let _ = writeln!(table, "{}", line.trim_end());
     }
@@ -106,18 +109,18 @@ mod tests {
                 Some(Duration::from_secs(2)),
             ),
             Row::time("start", Duration::from_millis(2350), None),
-            Row::unmeasured("x", "elsewhere"),
+            Row::unmeasured("x", "it is elsewhere"),
         ];
         let table = render(&rows);
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(
             lines,
             [
-                "  server           15.0 MiB   ≤ 20 MiB  ✓",
-                "  image              8.3 MB   ≤ 8 MB    ✗ over the target",
-                "  update to file      34 ms   ≤ 2 s     ✓",
-                "  start              2.35 s",
-                "  x               elsewhere",
+                "  server          15.0 MiB   ≤ 20 MiB  ✓",
+                "  image             8.3 MB   ≤ 8 MB    ✗ over the target",
+                "  update to file     34 ms   ≤ 2 s     ✓",
+                "  start             2.35 s",
+                "  x               not measured: it is elsewhere",
             ]
         );
     }
@@ -137,7 +140,7 @@ mod tests {
             Limit::Mebibytes(8),
             "its process is not on this machine",
         );
-        assert_eq!(row.measured, "its process is not on this machine");
+        assert_eq!(row.measured.unwrap_err(), "its process is not on this machine");
         assert!(row.target.is_none());
     }
 }
