@@ -126,6 +126,7 @@ async fn keep_and_serve(
     let config = RustlsConfig::from_config(Arc::new(server_config(&first)?));
     let segment = Arc::new(ArcSwap::from_pointee(first.segment.clone()));
     let router = router(Arc::new(webhook(Arc::clone(&segment))));
+    tracing::info!(listen = %listener.local_addr()?, "serving the webhook");
     let serving = serve::run(listener, Some(config.clone()), router, stop, DRAIN);
     keeping.readiness.clear(READINESS);
     tokio::select! {
