@@ -11,6 +11,7 @@ mod leader;
 mod metrics;
 mod namespace;
 mod owner;
+mod referred;
 mod retries;
 mod server;
 mod verdict;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::observe::Observed;
 use super::secret;
 use super::selection::Selection;
+use crate::controller::referred::Referred;
 use crate::controller::verdict::{Refusal, reasons};
 
 /// Characters of a key that the server shows in its lists.
@@ -76,6 +77,18 @@ struct Input<'a> {
     observed: &'a Observed,
 }
 
+impl Input<'_> {
+    fn application(&self) -> Referred<'_> {
+        Referred {
+            namespace: &self.observed.namespace.name,
+            name: &self.object.spec.application_ref.name,
+            exists: self.observed.has_application,
+            owner: &self.observed.application_owner,
+            on_the_server: self.observed.application.as_ref(),
+        }
+    }
+}
+
 type Check = fn(&Input) -> Option<Refusal>;
 
 /// In this order; the first that objects names the reason. Who may read comes before what is asked for, so that a
@@ -117,28 +130,11 @@ pub fn evaluate(object: &SecretBinding, observed: &Observed, organization: &str,
 }
 
 fn the_application_exists(input: &Input) -> Option<Refusal> {
-    if input.observed.has_application {
-        return None;
-    }
-    let message = format!(
-        "namespace {} has no Application `{}`: create it, or correct spec.applicationRef.name",
-        input.observed.namespace.name, input.object.spec.application_ref.name
-    );
-    Some(Refusal::until_it_appears(reasons::APPLICATION_NOT_FOUND, message))
+    input.application().must_exist("correct spec.applicationRef.name")
 }
 
 fn the_application_is_of_that_object(input: &Input) -> Option<Refusal> {
-    let owner = input
-        .observed
-        .application
-        .as_ref()
-        .and_then(|a| a.labels.get(OWNER_LABEL));
-    if owner == Some(&input.observed.application_owner) {
-        return None;
-    }
-    let name = &input.object.spec.application_ref.name;
-    let message = format!("Application `{name}` is not on the server, or not its own there: see its conditions");
-    Some(Refusal::until_it_appears(reasons::APPLICATION_NOT_READY, message))
+    input.application().must_be_its_own_on_the_server()
 }
 
 fn the_spec_is_valid(input: &Input) -> Option<Refusal> {

@@ -9,6 +9,7 @@ use sealpod_crds::{DeletionPolicy, Environment};
 
 use super::observe::Observed;
 use crate::controller::owner::{Ownership, is_left_behind, needs_consent, owned, ownership, released};
+use crate::controller::referred::Referred;
 use crate::controller::verdict::{Refusal, Verdict, reasons};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,18 @@ struct Input<'a> {
     object: &'a Environment,
     observed: &'a Observed,
     server_url: &'a str,
+}
+
+impl Input<'_> {
+    fn application(&self) -> Referred<'_> {
+        Referred {
+            namespace: &self.observed.namespace.name,
+            name: &self.object.spec.application_ref.name,
+            exists: self.observed.has_application,
+            owner: &self.observed.application_owner,
+            on_the_server: self.observed.application.as_ref(),
+        }
+    }
 }
 
 /// In this order; the first that objects names the reason.
@@ -67,28 +80,13 @@ fn the_name_is_valid(input: &Input) -> Option<Refusal> {
 }
 
 fn the_application_exists(input: &Input) -> Option<Refusal> {
-    if input.observed.has_application {
-        return None;
-    }
-    let message = format!(
-        "namespace {} has no Application `{}`: create it, or make this object again with the right spec.applicationRef.name",
-        input.observed.namespace.name, input.object.spec.application_ref.name
-    );
-    Some(Refusal::until_it_appears(reasons::APPLICATION_NOT_FOUND, message))
+    input
+        .application()
+        .must_exist("make this object again with the right spec.applicationRef.name")
 }
 
 fn the_application_is_on_the_server(input: &Input) -> Option<Refusal> {
-    let owner = input
-        .observed
-        .application
-        .as_ref()
-        .and_then(|a| a.labels.get(OWNER_LABEL));
-    if owner == Some(&input.observed.application_owner) {
-        return None;
-    }
-    let name = &input.object.spec.application_ref.name;
-    let message = format!("Application `{name}` is not on the server yet: see its conditions");
-    Some(Refusal::until_it_appears(reasons::APPLICATION_NOT_READY, message))
+    input.application().must_be_its_own_on_the_server()
 }
 
 fn no_older_object_claims_the_slug(input: &Input) -> Option<Refusal> {
