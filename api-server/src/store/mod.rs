@@ -36,7 +36,7 @@ pub use environments::{Environment, EnvironmentUpdate, NewEnvironment};
 pub use error::{Object, OpenError, StoreError};
 pub use keys::{AccountKey, ApplicationKey, KeyHolder};
 pub use log::{AuditReport, ChainReport};
-pub use options::Options;
+pub use options::{Options, Trace};
 pub use organizations::Organization;
 pub use projects::{NewProject, Project, ProjectUpdate};
 pub use refs::{EnvironmentRef, Location, Page, ProjectRef};

@@ -1,6 +1,8 @@
 //! How the store is opened.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::OpenError;
@@ -15,6 +17,29 @@ pub struct Options {
     pub queue: usize,
     /// How often the last use of accounts is written down.
     pub use_interval: Duration,
+    /// Told of every statement that a request runs; for tests.
+    pub trace: Option<Trace>,
+}
+
+/// Hears the text of each statement as it begins, with its parameters' names and never their values. It runs on the
+/// thread of the statement, so it must be quick.
+#[derive(Clone)]
+pub struct Trace(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Trace {
+    pub fn new(hear: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    pub(super) fn hear(&self, sql: &str) {
+        (self.0)(sql);
+    }
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trace")
+    }
 }
 
 impl Options {
@@ -25,6 +50,7 @@ impl Options {
             readers: cores.clamp(2, 4),
             queue: 1024,
             use_interval: Duration::from_mins(1),
+            trace: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod credentials;
 mod errors;
 mod management;
 mod orgs;
+mod query_plans;
 mod secrecy;
 mod service;
 mod store_accounts;

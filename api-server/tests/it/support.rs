@@ -39,10 +39,17 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server whose store is opened in another way.
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
         logs();
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
-        let store = Store::open(&Options::new(dir.path().join("sealpod.db")), &keyring).unwrap();
+        let mut options = Options::new(dir.path().join("sealpod.db"));
+        change(&mut options);
+        let store = Store::open(&options, &keyring).unwrap();
         store.ensure_organization("default", By::system("test")).await.unwrap();
         let mut registry = sealpod_runtime::admin::registry("api-server", "test");
         let stop = CancellationToken::new();

@@ -15,6 +15,7 @@ mod queue;
 mod reader;
 mod row;
 pub(super) mod secrets;
+mod trace;
 mod uses;
 pub(super) mod values;
 mod writer;
@@ -69,8 +70,11 @@ impl Engine {
         };
         let mut threads = Vec::with_capacity(options.readers + 1);
         for (n, connection) in opened.readers.into_iter().enumerate() {
-            let (reads, health) = (Arc::clone(&reads), Arc::clone(&health));
-            let run = move || reader::run(&connection, &reads, &health);
+            let (reads, health, told) = (Arc::clone(&reads), Arc::clone(&health), options.trace.clone());
+            let run = move || {
+                trace::begin(&connection, told);
+                reader::run(&connection, &reads, &health);
+            };
             threads.push(spawn(&opened.path, format!("store-read-{n}"), run, on_panic.clone())?);
         }
         let writing = writer::Writer {
@@ -82,12 +86,12 @@ impl Engine {
             hub: Arc::clone(&hub),
             uses: Arc::clone(&uses),
         };
-        threads.push(spawn(
-            &opened.path,
-            "store-write".to_owned(),
-            move || writing.run(),
-            on_panic,
-        )?);
+        let told = options.trace.clone();
+        let run = move || {
+            trace::begin(&writing.connection, told);
+            writing.run();
+        };
+        threads.push(spawn(&opened.path, "store-write".to_owned(), run, on_panic)?);
 
         Ok(Self {
             writes,
