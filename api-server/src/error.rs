@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
 
-use crate::store::{Object, StoreError};
+use crate::store::{Object, Refusal, StoreError};
 
 /// What is wrong with each field of a request, by the name under which the caller knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +65,11 @@ pub enum ApiError {
     NotFound(Cow<'static, str>),
     MethodNotAllowed,
     Conflict(Cow<'static, str>),
+    /// 409 with a code of its own, by which programs tell it from a name that is taken.
+    Refused {
+        code: &'static str,
+        detail: &'static str,
+    },
     PayloadTooLarge {
         limit: usize,
     },
@@ -142,6 +147,7 @@ impl ApiError {
                 fixed("this path does not take this method; `Allow` names those it takes"),
             ),
             Self::Conflict(detail) => (S::CONFLICT, codes::CONFLICT, "Conflict", detail.clone()),
+            Self::Refused { code, detail } => (S::CONFLICT, code, "Conflict", fixed(detail)),
             Self::PayloadTooLarge { limit } => (
                 S::PAYLOAD_TOO_LARGE,
                 codes::PAYLOAD_TOO_LARGE,
@@ -214,6 +220,13 @@ impl From<StoreError> for ApiError {
                 detail: "others keep changing the same object; try again",
                 cause,
             },
+            StoreError::Refused(Refusal::LastOwner) => Self::Refused {
+                code: codes::LAST_OWNER,
+                detail: "an organization keeps at least one owner; make another member owner first",
+            },
+            StoreError::Refused(Refusal::AboveOwnRole) => {
+                Self::Forbidden("nobody grants, changes or removes a role above their own".into())
+            }
             StoreError::DiskFull => Self::DiskFull { cause },
             StoreError::Busy => Self::Unavailable {
                 detail: "the database is locked by another program; try again",
@@ -238,6 +251,8 @@ fn taken(object: Object) -> &'static str {
         Object::Version => "this version exists already; read the list of versions",
         Object::Configuration => "this key exists in this environment; change it with PUT",
         Object::ServiceAccount => "a service account of this organization has this name; rotate its key instead",
+        Object::Member => "this user is a member already; change the role with PATCH",
+        Object::Session => "this session exists already; sign in again",
         Object::AclRule | Object::Subject => "this rule exists already; read the list of rules",
     }
 }

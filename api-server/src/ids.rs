@@ -52,4 +52,7 @@ ids! {
     RuleId
     /// An API key, of an account or of an application.
     KeyId
+    /// A person who may sign in.
+    UserId
+    SessionId
 }

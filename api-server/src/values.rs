@@ -6,7 +6,7 @@ use sealpod_core::{SecretValue, Time, names};
 
 use crate::app::App;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Outcome, Verb};
-use crate::auth::Caller;
+use crate::auth::Member;
 use crate::auth::acl::Place;
 use crate::error::ApiError;
 use crate::ids::VersionId;
@@ -156,52 +156,42 @@ pub fn place(location: &Location) -> Place<'_> {
 /// What the caller may do with one key of an environment, or 403 with the refusal on record.
 pub async fn require(
     app: &App,
-    caller: &Caller,
+    member: &Member,
     location: &Location,
     (permission, verb): (Permission, Verb),
     key: &str,
 ) -> Result<(), ApiError> {
-    let rights = caller.rights();
+    let rights = member.rights();
     if rights.within(place(location)).may(permission, key) {
         return Ok(());
     }
-    deny(app, caller, location, verb, Some(key)).await?;
-    Err(ApiError::Forbidden(
-        match permission {
-            Permission::Read => "no rule lets this service account read this key here; grant it with POST …/acl",
-            Permission::Write | Permission::Admin => {
-                "no rule lets this service account write this key here; grant it with POST …/acl"
-            }
-        }
-        .into(),
-    ))
+    deny(app, member, location, verb, Some(key)).await?;
+    Err(ApiError::Forbidden(member.why_not(permission).into()))
 }
 
 /// The caller's rights in the environment, or 403 where there are none, with the refusal on record.
-pub async fn require_any(app: &App, caller: &Caller, location: &Location, verb: Verb) -> Result<(), ApiError> {
-    let rights = caller.rights();
+pub async fn require_any(app: &App, member: &Member, location: &Location, verb: Verb) -> Result<(), ApiError> {
+    let rights = member.rights();
     if rights.within(place(location)).any() {
         return Ok(());
     }
-    deny(app, caller, location, verb, None).await?;
+    deny(app, member, location, verb, None).await?;
     Err(no_right_here())
 }
 
 pub fn no_right_here() -> ApiError {
-    ApiError::Forbidden(
-        "no rule gives this service account a right to this environment; grant one with POST …/acl".into(),
-    )
+    ApiError::Forbidden("no rule gives you a right to this environment; an admin can grant one with POST …/acl".into())
 }
 
 /// Puts a refusal on record; one caller's refusals only at a bounded rate, so that they cannot fill the disk.
 pub async fn deny(
     app: &App,
-    caller: &Caller,
+    member: &Member,
     location: &Location,
     verb: Verb,
     key: Option<&str>,
 ) -> Result<(), ApiError> {
-    if !app.refusals().admit(caller.identity()) {
+    if !app.refusals().admit(member.identity()) {
         return Ok(());
     }
     let mut entry = Entry::new(Kind::Secret, verb)
@@ -215,5 +205,5 @@ pub async fn deny(
             .map_or(key.len(), |(at, _)| at);
         entry = entry.resource(None, &key[..end]);
     }
-    record(app, location, entry, caller.by()).await
+    record(app, location, entry, member.by()).await
 }

@@ -18,6 +18,7 @@ pub use run::{RunError, open_store, run};
 
 use crate::auth::admin_key::AdminKeys;
 use crate::auth::refusals::Refusals;
+use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
 use crate::store::{ProjectRef, Store};
@@ -28,6 +29,7 @@ pub struct Parts {
     pub store: Store,
     pub keyring: Keyring,
     pub admin_keys: Arc<AdminKeys>,
+    pub superadmins: Superadmins,
     pub refusals: Refusals,
     /// Name of the organization in which the management plane works.
     pub default_organization: String,
@@ -56,6 +58,10 @@ impl App {
 
     pub fn admin_keys(&self) -> &AdminKeys {
         &self.0.admin_keys
+    }
+
+    pub fn superadmins(&self) -> &Superadmins {
+        &self.0.superadmins
     }
 
     pub fn refusals(&self) -> &Refusals {

@@ -53,6 +53,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         store,
         admin_keys,
         admin_key_file,
+        superadmins,
         tls,
         default_organization,
     } = config;
@@ -71,6 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         store: store.clone(),
         keyring,
         admin_keys: Arc::clone(&admin_keys),
+        superadmins,
         refusals: Refusals::default(),
         default_organization,
         readiness: readiness.clone(),

@@ -209,6 +209,9 @@ pub struct Metadata {
     /// The rule that was granted or revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleMetadata>,
+    /// The role that a member was given, or had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// How many rules went with a service account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules_revoked: Option<u64>,

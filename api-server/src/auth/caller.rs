@@ -1,16 +1,19 @@
 //! The callers of the three planes, as handlers see them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use sealpod_core::Time;
+use sealpod_core::wire::people::Role;
 
-use super::acl::{Grant, Rights};
 use super::credential::{Presented, Principal};
+use super::member::{Member, Standing};
 use crate::app::App;
 use crate::audit::{Actor, ActorKind, By, Source};
 use crate::error::ApiError;
-use crate::store::{AccountKey, AclRule, ApplicationKey, Organization, Project, Subject};
+use crate::store::{AccountKey, ApplicationKey, Grantor, Organization, Page, Project, Session, StoreError};
 
 /// The name under which the admin key acts.
 const ADMIN_NAME: &str = "admin-key";
@@ -75,21 +78,44 @@ impl Application {
     }
 }
 
-/// A caller of the organization plane: the admin key as a superadmin, or a service account.
+/// A caller of the organization plane: a superadmin, a user or a service account.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// `None`: superadmin.
-    account: Option<Arc<AccountKey>>,
+    who: Who,
     by: By,
     /// What the caller showed, to be checked again while a poll is open.
     presented: Presented,
 }
 
+#[derive(Debug, Clone)]
+enum Who {
+    AdminKey,
+    User { session: Arc<Session>, is_superadmin: bool },
+    Account(Arc<AccountKey>),
+}
+
 impl Caller {
-    pub(super) fn superadmin(presented: Presented, source: Source, on_behalf: Option<String>) -> Self {
+    pub(super) fn admin_key(presented: Presented, source: Source, on_behalf: Option<String>) -> Self {
         Self {
-            account: None,
+            who: Who::AdminKey,
             by: admin(source, on_behalf),
+            presented,
+        }
+    }
+
+    pub(super) fn user(app: &App, presented: Presented, source: Source, session: Session) -> Self {
+        let by = By {
+            actor: Actor {
+                kind: ActorKind::User,
+                id: Some(session.user.id.0),
+                name: session.user.email.clone(),
+            },
+            source,
+            on_behalf: None,
+        };
+        Self {
+            who: Who::of_session(app, session),
+            by,
             presented,
         }
     }
@@ -105,7 +131,7 @@ impl Caller {
             on_behalf: None,
         };
         Self {
-            account: Some(Arc::new(key)),
+            who: Who::Account(Arc::new(key)),
             by,
             presented,
         }
@@ -115,87 +141,156 @@ impl Caller {
         self.by.clone()
     }
 
-    /// Whose rules count for this caller.
-    pub fn subject(&self) -> Option<Subject> {
-        self.account.as_ref().map(|key| Subject::ServiceAccount(key.account.id))
+    /// The session of somebody who signed in.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.who {
+            Who::User { session, .. } => Some(session),
+            Who::AdminKey | Who::Account(_) => None,
+        }
+    }
+
+    pub fn is_superadmin(&self) -> bool {
+        match &self.who {
+            Who::AdminKey => true,
+            Who::User { is_superadmin, .. } => *is_superadmin,
+            Who::Account(_) => false,
+        }
+    }
+
+    /// 403 unless the caller may do everything.
+    pub fn superadmin(&self) -> Result<(), ApiError> {
+        if self.is_superadmin() {
+            Ok(())
+        } else {
+            Err(ApiError::Forbidden(
+                "only superadmins may do this: the admin key, or somebody named in SEALPOD_SUPERADMINS".into(),
+            ))
+        }
+    }
+
+    /// 403 for service accounts: what they may do lies within one organization.
+    pub fn person(&self) -> Result<(), ApiError> {
+        match &self.who {
+            Who::AdminKey | Who::User { .. } => Ok(()),
+            Who::Account(_) => Err(no_service_account()),
+        }
     }
 
     /// A name for the caller that no other caller has, and that outlives the rotation of its key.
     pub fn identity(&self) -> [u8; 16] {
-        self.account
-            .as_ref()
-            .map_or([0; 16], |key| *key.account.id.0.as_bytes())
-    }
-
-    /// When this caller's key ends by the clock.
-    pub fn expires_at(&self) -> Option<sealpod_core::Time> {
-        self.account.as_ref().and_then(|key| key.expires_at)
-    }
-
-    /// The organization of the path; one that the caller does not belong to is as good as none.
-    pub async fn organization(&self, app: &App, name: &str) -> Result<Organization, ApiError> {
-        match &self.account {
-            None => Ok(app.store().organization(name).await?),
-            Some(key) if key.organization.name == name => Ok(key.organization.clone()),
-            Some(_) => Err(ApiError::not_found("no organization with this name that you belong to")),
+        match &self.who {
+            Who::AdminKey => [0; 16],
+            Who::User { session, .. } => *session.user.id.0.as_bytes(),
+            Who::Account(key) => *key.account.id.0.as_bytes(),
         }
     }
 
-    /// Whether this caller may manage accounts and rules; a service account never may.
-    pub fn administer(&self) -> Result<(), ApiError> {
-        match &self.account {
-            None => Ok(()),
-            Some(_) => Err(ApiError::Forbidden(
-                "service accounts cannot administer; this needs the admin key".into(),
-            )),
+    /// When this caller's credential ends by the clock.
+    pub fn expires_at(&self) -> Option<Time> {
+        match &self.who {
+            Who::AdminKey => None,
+            Who::User { session, .. } => Some(session.expires_at),
+            Who::Account(key) => key.expires_at,
         }
     }
 
-    /// The caller's rights by the rules that came with its key.
-    pub fn rights(&self) -> Rights {
-        match &self.account {
-            None => Rights::Everything,
-            Some(key) => self.rights_by(&key.rules),
+    /// In whose name the caller grants and takes roles.
+    pub fn grantor(&self) -> Result<Grantor, ApiError> {
+        match &self.who {
+            Who::User {
+                session,
+                is_superadmin: false,
+            } => Ok(Grantor::Member(session.user.id)),
+            Who::AdminKey | Who::User { .. } => Ok(Grantor::Superadmin),
+            Who::Account(_) => Err(no_service_account()),
         }
     }
 
-    /// The caller's rights by `rules`, which are its own as of another moment.
-    pub fn rights_by(&self, rules: &[AclRule]) -> Rights {
-        match &self.account {
-            None => Rights::Everything,
-            Some(key) => Rights::Granted {
-                only_project: key.account.project.as_ref().map(|scope| scope.id.0),
-                grants: rules.iter().map(Grant::from).collect(),
+    /// The organizations that the caller may know of, each with the caller's role.
+    pub async fn organizations(&self, app: &App, page: Page) -> Result<Vec<(Organization, Option<Role>)>, ApiError> {
+        match &self.who {
+            Who::AdminKey => {
+                let all = app.store().organizations(page).await?;
+                Ok(all.into_iter().map(|organization| (organization, None)).collect())
+            }
+            Who::User { session, is_superadmin } => {
+                if !is_superadmin {
+                    let own = app.store().memberships(session.user.id, page).await?;
+                    return Ok(own
+                        .into_iter()
+                        .map(|(organization, role)| (organization, Some(role)))
+                        .collect());
+                }
+                let own = app.store().memberships(session.user.id, Page::default()).await?;
+                let roles: BTreeMap<_, _> = own.into_iter().map(|(one, role)| (one.id, role)).collect();
+                let all = app.store().organizations(page).await?;
+                Ok(all
+                    .into_iter()
+                    .map(|one| (roles.get(&one.id).copied(), one))
+                    .map(|(role, one)| (one, role))
+                    .collect())
+            }
+            Who::Account(key) => Ok(vec![(key.organization.clone(), None)]),
+        }
+    }
+
+    /// The caller as one of the organization of that name; one that it does not belong to is as good as none.
+    pub async fn within(&self, app: &App, organization: &str) -> Result<Member, ApiError> {
+        let unknown = || ApiError::not_found("no organization with this name that you belong to");
+        let (organization, standing) = match &self.who {
+            Who::AdminKey => (
+                app.store().organization(organization).await?,
+                Standing::Superadmin(None),
+            ),
+            Who::User { session, is_superadmin } => match app.store().membership(session.user.id, organization).await {
+                Ok(found) if *is_superadmin => (found.organization, Standing::Superadmin(Some(found.role))),
+                Ok(found) => (found.organization, Standing::Role(found.role, found.rules.into())),
+                Err(StoreError::NotFound(_)) if *is_superadmin => (
+                    app.store().organization(organization).await?,
+                    Standing::Superadmin(None),
+                ),
+                Err(StoreError::NotFound(_)) => return Err(unknown()),
+                Err(error) => return Err(error.into()),
             },
-        }
+            Who::Account(key) if key.organization.name == organization => {
+                (key.organization.clone(), Standing::Account(Arc::clone(key)))
+            }
+            Who::Account(_) => return Err(unknown()),
+        };
+        Ok(Member {
+            organization,
+            caller: self.clone(),
+            standing,
+        })
     }
 
     /// This caller as of now; an error if its credential is not valid any more.
     pub async fn again(&self, app: &App) -> Result<Self, ApiError> {
         let principal = self.presented.resolve(app).await?.ok_or(ApiError::Unauthorized)?;
-        let account = match principal {
-            Principal::AdminKey => None,
-            Principal::Account(key) => Some(Arc::new(*key)),
+        let who = match principal {
+            Principal::AdminKey => Who::AdminKey,
+            Principal::User(session) => Who::of_session(app, *session),
+            Principal::Account(key) => Who::Account(Arc::new(*key)),
             Principal::Application(_) => return Err(ApiError::Unauthorized),
         };
-        Ok(Self {
-            account,
-            by: self.by.clone(),
-            presented: self.presented.clone(),
-        })
+        Ok(Self { who, ..self.clone() })
     }
 }
 
-impl From<&AclRule> for Grant {
-    fn from(rule: &AclRule) -> Self {
-        Self {
-            project: rule.project_pattern.clone(),
-            environment: rule.env_pattern.clone(),
-            key: rule.key_pattern.clone(),
-            configurations: rule.configurations,
-            permission: rule.permission,
+impl Who {
+    fn of_session(app: &App, session: Session) -> Self {
+        Self::User {
+            is_superadmin: app.superadmins().contain(&session.user.email),
+            session: Arc::new(session),
         }
     }
+}
+
+fn no_service_account() -> ApiError {
+    ApiError::Forbidden(
+        "service accounts read and write secrets and nothing else; this needs somebody who signed in, or the admin key"
+            .into(),
+    )
 }
 
 /// Takes a caller that [`super::check`] left.

@@ -6,9 +6,9 @@ use sealpod_core::wire::headers::API_KEY;
 
 use super::Plane;
 use crate::app::App;
-use crate::crypto::{ApiKey, ApiKeyKind};
+use crate::crypto::{ApiKey, ApiKeyKind, SessionToken};
 use crate::error::ApiError;
-use crate::store::{AccountKey, ApplicationKey, KeyHolder};
+use crate::store::{AccountKey, ApplicationKey, KeyHolder, Session};
 
 /// Most credentials of one request that are looked at: no honest caller sends more than one.
 const MAX_PRESENTED: usize = 4;
@@ -23,6 +23,7 @@ pub enum Presented {
 /// Whose a valid credential is.
 pub enum Principal {
     AdminKey,
+    User(Box<Session>),
     Account(Box<AccountKey>),
     Application(Box<ApplicationKey>),
 }
@@ -32,7 +33,7 @@ impl Presented {
     /// no look-up ever finds a key of another kind.
     pub async fn resolve(&self, app: &App) -> Result<Option<Principal>, ApiError> {
         let key = match self {
-            Self::Bearer(token) => return Ok(app.admin_keys().accept(token.expose()).then_some(Principal::AdminKey)),
+            Self::Bearer(token) => return bearer(app, token.expose()).await,
             Self::Key(text) => ApiKey::parse(text.expose()),
         };
         let Some(key) = key else { return Ok(None) };
@@ -47,13 +48,21 @@ impl Presented {
     }
 }
 
+async fn bearer(app: &App, token: &str) -> Result<Option<Principal>, ApiError> {
+    let Some(token) = SessionToken::parse(token) else {
+        return Ok(app.admin_keys().accept(token).then_some(Principal::AdminKey));
+    };
+    let session = app.store().find_session(token.digest(app.store().pepper())).await?;
+    Ok(session.map(|session| Principal::User(session.into())))
+}
+
 impl Principal {
     fn is_of(&self, plane: Plane) -> bool {
         match (self, plane) {
             (Self::AdminKey, Plane::Management | Plane::Organization)
-            | (Self::Account(_), Plane::Organization)
+            | (Self::User(_) | Self::Account(_), Plane::Organization)
             | (Self::Application(_), Plane::Consumer) => true,
-            (Self::AdminKey | Self::Account(_) | Self::Application(_), _) => false,
+            (Self::AdminKey | Self::User(_) | Self::Account(_) | Self::Application(_), _) => false,
         }
     }
 }

@@ -7,9 +7,12 @@ pub mod acl;
 pub mod admin_key;
 mod caller;
 mod credential;
+mod member;
 pub mod refusals;
+pub mod superadmins;
 
 pub use caller::{Admin, Application, Caller};
+pub use member::Member;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -54,9 +57,13 @@ impl Plane {
     }
 }
 
+/// Where a credential is made from a code, so none is needed.
+const OPEN: [&str; 2] = ["/api/auth/login", "/api/auth/verify"];
+
 /// The layer that lets nothing into a plane without a credential of that plane.
 pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     if let Some(plane) = Plane::of(request.uri().path())
+        && !OPEN.contains(&request.uri().path())
         && let Err(error) = admit(&app, plane, &mut request).await
     {
         app.metrics().refused(&error);
@@ -76,9 +83,10 @@ async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), Api
                     request.extensions_mut().insert(Admin::new(source, on_behalf));
                     return Ok(());
                 }
-                Plane::Organization | Plane::Consumer => Caller::superadmin(presented, source, on_behalf),
+                Plane::Organization | Plane::Consumer => Caller::admin_key(presented, source, on_behalf),
             }
         }
+        Principal::User(session) => Caller::user(app, presented, source, *session),
         Principal::Account(key) => Caller::account(presented, source, *key),
         Principal::Application(key) => {
             request.extensions_mut().insert(Application::new(source, *key));

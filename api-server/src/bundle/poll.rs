@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::state::State;
 use super::{Known, Request};
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::Member;
 use crate::error::ApiError;
 use crate::store::{EnvironmentRef, Topic, Watcher};
 
@@ -31,41 +31,41 @@ const MIN_SLEEP: Duration = Duration::from_millis(20);
 /// 3. Look again who calls, and begin anew.
 pub async fn answer(
     app: &App,
-    mut caller: Caller,
+    mut member: Member,
     environment: EnvironmentRef,
     request: &Request,
     known: &Known,
 ) -> Result<Answer, ApiError> {
     if known.is_empty() {
-        return give_out(app, &caller, &environment, request).await;
+        return give_out(app, &member, &environment, request).await;
     }
     let deadline = Instant::now() + request.wait;
     let mut waiting = None;
     loop {
-        let state = State::read(app, &caller, &environment, request, false).await?;
+        let state = State::read(app, &member, &environment, request, false).await?;
         if !known.has(&state.etag) {
-            return give_out(app, &caller, &environment, request).await;
+            return give_out(app, &member, &environment, request).await;
         }
         if Instant::now() >= deadline {
             return Ok(Answer::Same { etag: state.etag });
         }
         match &mut waiting {
             // What changed before the watch began was not seen by it, so look once more before sleeping.
-            None => waiting = Some(Waiting::begin(app, &caller, &state)),
-            Some(waiting) => waiting.for_change(app, &caller, &state, deadline).await?,
+            None => waiting = Some(Waiting::begin(app, &member, &state)),
+            Some(waiting) => waiting.for_change(app, &member, &state, deadline).await?,
         }
-        caller = caller.again(app).await?;
+        member = member.again(app).await?;
     }
 }
 
 async fn give_out(
     app: &App,
-    caller: &Caller,
+    member: &Member,
     environment: &EnvironmentRef,
     request: &Request,
 ) -> Result<Answer, ApiError> {
-    let state = State::read(app, caller, environment, request, request.values).await?;
-    state.give_out(app, caller, request).await.map(Answer::Changed)
+    let state = State::read(app, member, environment, request, request.values).await?;
+    state.give_out(app, member, request).await.map(Answer::Changed)
 }
 
 struct Waiting {
@@ -75,14 +75,14 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn begin(app: &App, caller: &Caller, state: &State) -> Self {
+    fn begin(app: &App, member: &Member, state: &State) -> Self {
         let location = &state.snapshot.location;
         let mut topics = vec![
             Topic::Organization(location.organization),
             Topic::Project(location.project),
             Topic::Environment(location.environment),
         ];
-        topics.extend(caller.subject().map(|subject| Topic::Subject(subject.id())));
+        topics.extend(member.subject().map(|subject| Topic::Subject(subject.id())));
         Self {
             watcher: app.store().watch(&topics),
             admin_keys: app.admin_keys().subscribe(),
@@ -94,11 +94,11 @@ impl Waiting {
     async fn for_change(
         &mut self,
         app: &App,
-        caller: &Caller,
+        member: &Member,
         state: &State,
         deadline: Instant,
     ) -> Result<(), ApiError> {
-        let by_clock = [state.snapshot.next_change_at, caller.expires_at()];
+        let by_clock = [state.snapshot.next_change_at, member.caller().expires_at()];
         let until = by_clock
             .into_iter()
             .flatten()

@@ -10,7 +10,7 @@ use sealpod_core::wire::org::Permission;
 use super::Request;
 use crate::app::{App, POLL_SLACK};
 use crate::audit::{Entry, Kind, Metadata, Outcome, Verb};
-use crate::auth::Caller;
+use crate::auth::Member;
 use crate::auth::acl::EnvironmentRights;
 use crate::error::ApiError;
 use crate::store::{BundleQuery, EnvironmentRef, Snapshot};
@@ -30,20 +30,20 @@ impl State {
     /// Reads it; with `values`, ready to be opened. Refusals of the whole question are 403 and go on record.
     pub async fn read(
         app: &App,
-        caller: &Caller,
+        member: &Member,
         environment: &EnvironmentRef,
         request: &Request,
         values: bool,
     ) -> Result<Self, ApiError> {
         let query = BundleQuery {
             environment: environment.clone(),
-            subject: caller.subject(),
+            subject: member.subject(),
             selection: request.selection(),
             configurations: request.configurations,
             values,
         };
         // The rules are the same for every key of one snapshot, so they are narrowed down once.
-        let (asking, narrowed) = (caller.clone(), OnceLock::new());
+        let (asking, narrowed) = (member.clone(), OnceLock::new());
         let reading = app.store().bundle(query, move |location, rules, key| {
             narrowed
                 .get_or_init(|| asking.rights_by(rules).within(values::place(location)))
@@ -53,10 +53,10 @@ impl State {
         let snapshot = tokio::time::timeout(POLL_SLACK, reading)
             .await
             .map_err(|_| ApiError::Timeout)??;
-        let rights = caller
+        let rights = member
             .rights_by(&snapshot.rules)
             .within(values::place(&snapshot.location));
-        admit(app, caller, request, &snapshot, &rights).await?;
+        admit(app, member, request, &snapshot, &rights).await?;
 
         let found: BTreeSet<&str> = snapshot.secrets.iter().map(|secret| secret.name.as_str()).collect();
         let (permitted, denied): (Vec<&str>, Vec<&str>) =
@@ -64,7 +64,7 @@ impl State {
         let missing = owned(permitted.into_iter().filter(|key| !found.contains(key)));
         let denied = owned(denied.into_iter());
         Ok(Self {
-            etag: etag(app, caller, request, &snapshot, &missing, &denied),
+            etag: etag(app, member, request, &snapshot, &missing, &denied),
             snapshot,
             missing,
             denied,
@@ -72,7 +72,7 @@ impl State {
     }
 
     /// The answer with its values, once the entry of their reading is stored.
-    pub async fn give_out(self, app: &App, caller: &Caller, request: &Request) -> Result<Bundle, ApiError> {
+    pub async fn give_out(self, app: &App, member: &Member, request: &Request) -> Result<Bundle, ApiError> {
         let mut secrets = BTreeMap::new();
         for secret in &self.snapshot.secrets {
             let opened = match &secret.sealed {
@@ -94,7 +94,7 @@ impl State {
         for configuration in &self.snapshot.configurations {
             entries.insert(configuration.key.clone(), configurations::open(app, configuration)?);
         }
-        self.record(app, caller, request).await?;
+        self.record(app, member, request).await?;
         Ok(Bundle {
             etag: self.etag,
             next_change_at: self.snapshot.next_change_at,
@@ -107,10 +107,10 @@ impl State {
 
     /// One entry for the whole answer. What is given out is always named; refusals, whose names are the caller's own
     /// words, go on record at a bounded rate, and so does an answer that holds nothing else.
-    async fn record(&self, app: &App, caller: &Caller, request: &Request) -> Result<(), ApiError> {
+    async fn record(&self, app: &App, member: &Member, request: &Request) -> Result<(), ApiError> {
         let snapshot = &self.snapshot;
         let refused = snapshot.secrets.is_empty() && snapshot.configurations.is_empty() && !self.denied.is_empty();
-        let refusals_too = !self.denied.is_empty() && app.refusals().admit(caller.identity());
+        let refusals_too = !self.denied.is_empty() && app.refusals().admit(member.identity());
         if refused && !refusals_too {
             return Ok(());
         }
@@ -131,14 +131,14 @@ impl State {
             )
             .outcome(if refused { Outcome::Denied } else { Outcome::Success })
             .metadata(metadata);
-        values::record(app, &snapshot.location, entry, caller.by()).await
+        values::record(app, &snapshot.location, entry, member.by()).await
     }
 }
 
 /// Refuses what cannot be answered key by key.
 async fn admit(
     app: &App,
-    caller: &Caller,
+    member: &Member,
     request: &Request,
     snapshot: &Snapshot,
     rights: &EnvironmentRights,
@@ -147,12 +147,12 @@ async fn admit(
         values::no_right_here()
     } else if request.configurations && !rights.configurations() {
         ApiError::Forbidden(
-            "no rule lets this service account read the configurations here; grant one with `configurations`".into(),
+            "no rule lets you read the configurations here; an admin can grant one with `configurations`".into(),
         )
     } else {
         return Ok(());
     };
-    values::deny(app, caller, &snapshot.location, Verb::Read, None).await?;
+    values::deny(app, member, &snapshot.location, Verb::Read, None).await?;
     Err(refusal)
 }
 
@@ -166,7 +166,7 @@ fn owned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 /// and never of a version's number alone, which another secret or another database could share.
 fn etag(
     app: &App,
-    caller: &Caller,
+    member: &Member,
     request: &Request,
     snapshot: &Snapshot,
     missing: &[String],
@@ -188,7 +188,7 @@ fn etag(
         "bundle-etag/1",
         &[
             app.store().epoch().as_bytes(),
-            &caller.identity(),
+            &member.identity(),
             snapshot.location.environment.0.as_bytes(),
             &request.canonical(),
             &versions,

@@ -96,6 +96,7 @@ fn serve_args(args: &DevArgs, keys: &Keys) -> ServeArgs {
         listen: args.listen.clone(),
         metrics_listen: args.metrics_listen.clone(),
         admin_api_key_file: Some(text(&keys.admin)),
+        superadmins: None,
         tls_cert: None,
         tls_key: None,
         default_org: "default".to_owned(),

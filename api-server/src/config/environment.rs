@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Faults;
 
 /// Every variable that some setting reads.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "SEALPOD_LISTEN",
     "SEALPOD_METRICS_LISTEN",
     "SEALPOD_DATABASE_URL",
@@ -14,6 +14,7 @@ const KNOWN: [&str; 13] = [
     "SEALPOD_MASTER_KEY_FILE",
     "SEALPOD_ADMIN_API_KEY",
     "SEALPOD_ADMIN_API_KEY_FILE",
+    "SEALPOD_SUPERADMINS",
     "SEALPOD_TLS_CERT",
     "SEALPOD_TLS_KEY",
     "SEALPOD_DEFAULT_ORG",

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 pub use environment::Environment;
 
 use crate::auth::admin_key::{self, AdminKeys};
+use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
 use crate::store;
 
@@ -69,6 +70,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SEALPOD_ADMIN_API_KEY_FILE", value_name = "FILE")]
     pub admin_api_key_file: Option<String>,
 
+    /// Addresses of the people who may do everything, separated by commas
+    #[arg(long, env = "SEALPOD_SUPERADMINS", value_name = "EMAILS")]
+    pub superadmins: Option<String>,
+
     /// File of the TLS certificate chain (PEM); served again when it changes
     #[arg(long, env = "SEALPOD_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<String>,
@@ -113,6 +118,7 @@ pub struct Config {
     pub admin_keys: AdminKeys,
     /// The file that the admin keys came from, to be followed.
     pub admin_key_file: Option<FileSet>,
+    pub superadmins: Superadmins,
     /// Plain HTTP without it.
     pub tls: Option<tls::Reloading>,
     pub default_organization: String,
@@ -160,6 +166,7 @@ impl Config {
             listen,
             metrics_listen,
             admin_api_key_file,
+            superadmins,
             tls_cert,
             tls_key,
             default_org,
@@ -168,6 +175,8 @@ impl Config {
         let listen = address("SEALPOD_LISTEN", &listen, faults);
         let metrics_listen = address("SEALPOD_METRICS_LISTEN", &metrics_listen, faults);
         let admin = admin_keys(given(admin_api_key_file), environment, faults);
+        let superadmins = superadmins.as_deref().unwrap_or_default().parse();
+        let superadmins = faults.check("SEALPOD_SUPERADMINS", superadmins);
         let tls = tls_files(given(tls_cert), given(tls_key), faults);
         faults.check("SEALPOD_DEFAULT_ORG", names::check_label(&default_org));
         let (admin_keys, admin_key_file) = admin?;
@@ -177,6 +186,7 @@ impl Config {
             store: store?,
             admin_keys,
             admin_key_file,
+            superadmins: superadmins?,
             tls: tls?,
             default_organization: default_org,
         })

@@ -32,6 +32,18 @@ fn the_two_keys_are_all_that_must_be_given() {
 }
 
 #[test]
+fn superadmins_are_a_list_of_addresses() {
+    let keys = [("SEALPOD_MASTER_KEY", MASTER), ("SEALPOD_ADMIN_API_KEY", ADMIN)];
+    let config = check(&["--superadmins", "Root@example.com,ada@example.com"], &keys).unwrap();
+    assert!(config.superadmins.contain("root@example.com") && !config.superadmins.contain("eve@example.com"));
+    let faults = check(&["--superadmins", "root"], &keys).err().unwrap();
+    assert!(
+        faults.contains("SEALPOD_SUPERADMINS: must be an e-mail address"),
+        "{faults}"
+    );
+}
+
+#[test]
 fn both_keys_come_from_files_too() {
     let dir = tempfile::tempdir().unwrap();
     let (master, admin) = (dir.path().join("master.key"), dir.path().join("admin.key"));

@@ -10,11 +10,13 @@ mod aad;
 mod credential;
 mod envelope;
 mod keyring;
+mod session;
 
 pub use aad::Aad;
 pub use credential::{ApiKey, ApiKeyKind, KEY_PREFIX_LENGTH, KeyDigest, NewKey, Pepper};
 pub use envelope::{EnvelopeError, Sealed};
 pub use keyring::{Keyring, KeyringError, MasterKeyId, OpenError, PUBLISHED_KEYS, generate_master_key};
+pub use session::SessionToken;
 
 use zeroize::Zeroizing;
 

@@ -1,5 +1,6 @@
 //! The routes: one file a resource, each with its router, its bodies and its handlers, in that order.
 
+mod auth;
 mod consumer;
 mod labels;
 mod links;
@@ -21,6 +22,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(health::router())
         .merge(management::router())
         .merge(consumer::router())
+        .merge(auth::router())
         .merge(orgs::router())
 }
 

@@ -23,6 +23,9 @@ use utoipa::{IntoResponses, Modify, OpenApi};
         (name = "secrets", description = "Management plane: secrets, their values and versions"),
         (name = "configurations", description = "Management plane: configurations"),
         (name = "consumer", description = "Consumer plane: what an application reads with its own key"),
+        (name = "sign-in", description = "Organization plane: sessions of people"),
+        (name = "organizations", description = "Organization plane: organizations"),
+        (name = "members", description = "Organization plane: who belongs to an organization, with which role"),
         (name = "projects", description = "Organization plane: projects and environments"),
         (name = "environment secrets", description = "Organization plane: the secrets of one environment"),
         (name = "bundle", description = "Organization plane: what a sidecar reads and waits on"),
@@ -38,11 +41,15 @@ struct Credentials;
 impl Modify for Credentials {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The admin key"))
-            .build();
-        components.add_security_scheme("admin_key", SecurityScheme::Http(bearer));
+        let bearer = |description| {
+            let scheme = HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some(description))
+                .build();
+            SecurityScheme::Http(scheme)
+        };
+        components.add_security_scheme("admin_key", bearer("The admin key"));
+        components.add_security_scheme("session", bearer("The token of somebody who signed in, `cr_session_…`"));
         let key = |description| {
             SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description("X-API-Key", description)))
         };

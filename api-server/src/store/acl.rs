@@ -5,19 +5,19 @@ use sealpod_core::{Pattern, Time};
 use uuid::Uuid;
 
 use super::{By, Result, Store, sqlite};
-use crate::ids::{AccountId, OrganizationId, RuleId};
+use crate::ids::{AccountId, OrganizationId, RuleId, UserId};
 
 /// Whom a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
-    User(Uuid),
+    User(UserId),
     ServiceAccount(AccountId),
 }
 
 impl Subject {
     pub fn id(self) -> Uuid {
         match self {
-            Self::User(id) | Self::ServiceAccount(AccountId(id)) => id,
+            Self::User(UserId(id)) | Self::ServiceAccount(AccountId(id)) => id,
         }
     }
 
@@ -34,6 +34,8 @@ pub struct AclRule {
     pub id: RuleId,
     pub organization: OrganizationId,
     pub subject: Subject,
+    /// The address of a user.
+    pub email: Option<String>,
     pub project_pattern: Pattern,
     pub env_pattern: Pattern,
     pub key_pattern: Pattern,

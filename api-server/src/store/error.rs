@@ -19,6 +19,8 @@ pub enum Object {
     AclRule,
     /// The user or service account that a rule names.
     Subject,
+    Member,
+    Session,
 }
 
 impl fmt::Display for Object {
@@ -33,8 +35,20 @@ impl fmt::Display for Object {
             Self::ServiceAccount => "service account",
             Self::AclRule => "ACL rule",
             Self::Subject => "subject of the rule",
+            Self::Member => "member",
+            Self::Session => "session",
         })
     }
+}
+
+/// What a change may not do, whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("an organization keeps at least one owner")]
+    LastOwner,
+    /// The caller's own role, as of the change, does not reach that far.
+    #[error("nobody grants, changes or removes a role above their own")]
+    AboveOwnRole,
 }
 
 /// Why a use case did not happen. Nothing of it was stored.
@@ -49,6 +63,8 @@ pub enum StoreError {
     /// It was deleted, or made, between look-up and write: look up again.
     #[error("the {0} changed between its look-up and the write")]
     Moved(Object),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// Reads go on, and writes will succeed again once there is room.
     #[error("the disk that holds the database is full")]
     DiskFull,

@@ -2,8 +2,8 @@
 
 use sealpod_core::Time;
 
-use super::{By, Result, Store, sqlite};
-use crate::ids::OrganizationId;
+use super::{By, Page, Result, Store, sqlite};
+use crate::ids::{OrganizationId, UserId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Organization {
@@ -26,6 +26,36 @@ impl Store {
         let name = name.to_owned();
         self.engine
             .read(move |view| sqlite::organizations::find(view.conn, &name))
+            .await
+    }
+
+    /// All of them, by name.
+    pub async fn organizations(&self, page: Page) -> Result<Vec<Organization>> {
+        self.engine
+            .read(move |view| sqlite::organizations::list(view.conn, &page))
+            .await
+    }
+
+    /// `owner` becomes its first member. `Conflict(Organization)` where a live one has the name.
+    pub async fn create_organization(&self, name: &str, owner: Option<UserId>, by: By) -> Result<Organization> {
+        let name = name.to_owned();
+        self.engine
+            .write(move |tx| sqlite::organizations::create(tx, &name, owner, &by))
+            .await
+    }
+
+    pub async fn rename_organization(&self, name: &str, new_name: &str, by: By) -> Result<Organization> {
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        self.engine
+            .write(move |tx| sqlite::organizations::rename(tx, &name, &new_name, &by))
+            .await
+    }
+
+    /// With everything in it: nothing below it is found any more, and its keys are dead.
+    pub async fn delete_organization(&self, name: &str, by: By) -> Result<()> {
+        let name = name.to_owned();
+        self.engine
+            .write(move |tx| sqlite::organizations::delete(tx, &name, &by))
             .await
     }
 }

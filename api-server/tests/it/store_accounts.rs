@@ -1,13 +1,12 @@
 use std::time::Duration;
 
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind};
-use sealpod_api_server::ids::AccountId;
+use sealpod_api_server::ids::{AccountId, UserId};
 use sealpod_api_server::store::{
     Account, AccountKey, KeyHolder, NewAccount, NewProject, NewRule, Object, Page, StoreError, Subject,
 };
 use sealpod_core::wire::org::Permission;
 use sealpod_core::{Pattern, Time};
-use uuid::Uuid;
 
 use crate::store_support::{Fixture, ORGANIZATION, by, labels, new_project};
 
@@ -279,7 +278,7 @@ async fn a_rule_names_somebody_of_its_own_organization() {
     for (organization, subject) in [
         ("other", Subject::ServiceAccount(ours.id)),
         (ORGANIZATION, Subject::ServiceAccount(AccountId::new())),
-        (ORGANIZATION, Subject::User(Uuid::now_v7())),
+        (ORGANIZATION, Subject::User(UserId::new())),
     ] {
         let refused = fixture
             .store

@@ -9,8 +9,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use sealpod_api_server::app::{App, Metrics, Parts, router};
 use sealpod_api_server::audit::{By, Chain, StoredEntry};
 use sealpod_api_server::auth::admin_key::AdminKeys;
-use sealpod_api_server::crypto::{Keyring, generate_master_key};
-use sealpod_api_server::store::{Options, Store};
+use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
+use sealpod_api_server::store::{NewSession, Options, Store};
+use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub const ADMIN: &str = "admin-key-one-0123456789abcdef-0123456789";
 pub const OTHER_ADMIN: &str = "admin-key-two-0123456789abcdef-0123456789";
+
+/// Somebody who may do everything.
+pub const SUPERADMIN: &str = "root@example.com";
 
 /// The management plane's applications.
 pub const M: &str = "/api/management/applications";
@@ -57,6 +61,7 @@ impl Server {
             store: store.clone(),
             keyring,
             admin_keys: Arc::new(AdminKeys::new(format!("{ADMIN}\n{OTHER_ADMIN}\n").as_bytes()).unwrap()),
+            superadmins: SUPERADMIN.parse().unwrap(),
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),
             default_organization: "default".to_owned(),
             readiness: Readiness::new(),
@@ -120,6 +125,33 @@ impl Server {
         account
     }
 
+    /// Somebody who signed in.
+    pub async fn user(&self, email: &str) -> User {
+        let token = SessionToken::generate();
+        let new = NewSession {
+            digest: token.digest(self.store.pepper()),
+            expires_at: Time::now().plus_seconds(3_600),
+        };
+        let session = self
+            .store
+            .begin_session(email.parse().unwrap(), new, By::system("test"))
+            .await
+            .unwrap();
+        User {
+            id: session.user.id.0.to_string(),
+            token: token.into_text().expose().to_owned(),
+        }
+    }
+
+    /// Somebody who signed in and is a member of the organization with this role.
+    pub async fn member(&self, organization: &str, email: &str, role: &str) -> User {
+        self.admin("POST", &format!("/api/orgs/{organization}/members"))
+            .json(json!({"email": email, "role": role}))
+            .status(201)
+            .await;
+        self.user(email).await
+    }
+
     /// Grants a rule and returns its id.
     pub async fn grant(&self, account: &str, [project, env, key, permission]: [&str; 4]) -> String {
         let rule = json!({
@@ -168,6 +200,12 @@ fn client() -> reqwest::Client {
     // The first one of the process stays; they are all the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: String,
+    pub token: String,
 }
 
 pub struct Account {

@@ -2,6 +2,7 @@
 //! between injector and sidecar. Pure: nothing here opens a file or a socket.
 #![forbid(unsafe_code)]
 
+pub mod email;
 pub mod injection;
 pub mod kubernetes;
 pub mod names;
@@ -13,6 +14,7 @@ pub mod redacted;
 pub mod time;
 pub mod wire;
 
+pub use email::Email;
 pub use names::{Slug, slug};
 pub use pattern::Pattern;
 pub use redacted::{Encoding, SecretText, SecretValue};

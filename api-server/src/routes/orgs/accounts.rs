@@ -1,4 +1,4 @@
-//! Service accounts and their keys: for administrators only.
+//! Service accounts and their keys: for admins and owners.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,6 +7,7 @@ use axum::response::Response;
 use sealpod_core::Time;
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::org as wire;
+use sealpod_core::wire::people::Role;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -86,7 +87,7 @@ fn account(account: Account) -> wire::ServiceAccount {
 
 /// List service accounts, or find one by its full name
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = [])),
+    get, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("name" = Option<String>, Query, description = "Only the account of this name")),
     responses((status = 200, description = "By name", body = [wire::ServiceAccount]), Problems),
 )]
@@ -96,15 +97,16 @@ async fn list(
     Path(organization): Path<String>,
     Query(Named(name)): Query<Named>,
 ) -> Result<Json<Vec<wire::ServiceAccount>>, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     let accounts = app.store().accounts(&organization.name, name, Page::default()).await?;
     Ok(Json(accounts.into_iter().map(account).collect()))
 }
 
 /// Create a service account; its key is shown this once
 #[utoipa::path(
-    post, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = [])),
+    post, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path)), request_body = wire::CreateServiceAccount,
     responses((status = 201, body = wire::CreatedServiceAccount), Problems),
 )]
@@ -115,8 +117,9 @@ async fn create(
     Query(()): Query<()>,
     Body(body): Body<wire::CreateServiceAccount>,
 ) -> Result<Response, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
     let new = NewAccount {
         organization: organization.name.clone(),
@@ -144,7 +147,7 @@ async fn create(
 
 /// Get a service account, never its key
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/service-accounts/{id}", tag = "service accounts", security(("admin_key" = [])),
+    get, path = "/api/orgs/{org}/service-accounts/{id}", tag = "service accounts", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("id" = Uuid, Path)),
     responses((status = 200, body = wire::ServiceAccount), Problems),
 )]
@@ -154,8 +157,9 @@ async fn get(
     Path((organization, id)): Path<(String, Uuid)>,
     Query(()): Query<()>,
 ) -> Result<Json<wire::ServiceAccount>, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     Ok(Json(account(
         app.store().account(&organization.name, AccountId(id)).await?,
     )))
@@ -163,7 +167,7 @@ async fn get(
 
 /// Revoke a service account, with its keys and rules
 #[utoipa::path(
-    delete, path = "/api/orgs/{org}/service-accounts/{id}", tag = "service accounts", security(("admin_key" = [])),
+    delete, path = "/api/orgs/{org}/service-accounts/{id}", tag = "service accounts", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("id" = Uuid, Path)), responses((status = 204), Problems),
 )]
 async fn revoke(
@@ -172,8 +176,9 @@ async fn revoke(
     Path((organization, id)): Path<(String, Uuid)>,
     Query(()): Query<()>,
 ) -> Result<StatusCode, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     app.store()
         .revoke_account(&organization.name, AccountId(id), caller.by())
         .await?;
@@ -183,7 +188,7 @@ async fn revoke(
 /// Give a service account a new key; earlier ones die at once, or after `overlap_seconds`
 #[utoipa::path(
     post, path = "/api/orgs/{org}/service-accounts/{id}/rotate", tag = "service accounts",
-    security(("admin_key" = [])), params(("org" = String, Path), ("id" = Uuid, Path)),
+    security(("admin_key" = []), ("session" = [])), params(("org" = String, Path), ("id" = Uuid, Path)),
     request_body = Option<wire::RotateServiceAccount>,
     responses((status = 200, description = "The key is shown this once", body = wire::RotatedServiceAccountKey), Problems),
 )]
@@ -194,8 +199,9 @@ async fn rotate(
     Query(()): Query<()>,
     Body(body): Body<wire::RotateServiceAccount>,
 ) -> Result<Json<wire::RotatedServiceAccountKey>, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
     let new = NewKey::of(app.store().pepper(), &key);
     let rotated = app

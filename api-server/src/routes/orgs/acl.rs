@@ -1,4 +1,4 @@
-//! ACL rules: for administrators only.
+//! ACL rules: for admins and owners.
 
 use axum::Json;
 use axum::extract::State;
@@ -6,16 +6,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::Pattern;
 use sealpod_core::wire::org::{self as wire, Permission, SubjectType};
+use sealpod_core::wire::people::Role;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::body::fields::{boolean, not_empty, one_of, parsed, uuid};
+use crate::body::fields::{boolean, one_of, parsed, uuid};
 use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::error::ApiError;
-use crate::ids::{AccountId, RuleId};
+use crate::ids::{AccountId, RuleId, UserId};
 use crate::routes::Problems;
 use crate::routes::links::created;
 use crate::store::{AclRule, NewRule, Object, StoreError, Subject};
@@ -41,7 +42,7 @@ impl ReadFields for wire::CreateAclRule {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let subject_type = fields.required("subject_type", one_of(&SUBJECT_TYPES));
         let subject_id = fields.optional("subject_id", uuid);
-        let email = fields.optional("email", not_empty);
+        let email = fields.optional("email", parsed);
         let project_pattern = fields.required("project_pattern", parsed);
         let env_pattern = fields.required("env_pattern", parsed);
         let key_pattern = fields.or("key_pattern", Pattern::any(), parsed);
@@ -74,7 +75,7 @@ fn rule(rule: AclRule) -> wire::AclRule {
         id: rule.id.0,
         subject_type: rule.subject.kind(),
         subject_id: rule.subject.id(),
-        email: None,
+        email: rule.email,
         project_pattern: rule.project_pattern,
         env_pattern: rule.env_pattern,
         key_pattern: rule.key_pattern,
@@ -87,7 +88,7 @@ fn rule(rule: AclRule) -> wire::AclRule {
 
 /// List the rules of an organization
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = [])), params(("org" = String, Path)),
+    get, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = []), ("session" = [])), params(("org" = String, Path)),
     responses((status = 200, description = "Oldest first", body = [wire::AclRule]), Problems),
 )]
 async fn list(
@@ -96,15 +97,16 @@ async fn list(
     Path(organization): Path<String>,
     Query(()): Query<()>,
 ) -> Result<Json<Vec<wire::AclRule>>, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     let rules = app.store().rules(&organization.name).await?;
     Ok(Json(rules.into_iter().map(rule).collect()))
 }
 
 /// Grant a rule, or change the one of the same subject and patterns
 #[utoipa::path(
-    post, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = [])), params(("org" = String, Path)),
+    post, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = []), ("session" = [])), params(("org" = String, Path)),
     request_body = wire::CreateAclRule,
     responses((status = 201, body = wire::AclRule), (status = 200, description = "Changed", body = wire::AclRule), Problems),
 )]
@@ -115,13 +117,14 @@ async fn upsert(
     Query(()): Query<()>,
     Body(body): Body<wire::CreateAclRule>,
 ) -> Result<Response, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
-    let subject = match (body.subject_type, body.subject_id) {
-        (SubjectType::User, Some(id)) => Subject::User(id),
-        (SubjectType::ServiceAccount, Some(id)) => Subject::ServiceAccount(AccountId(id)),
-        // By address: no organization has a user yet.
-        (_, None) => return Err(StoreError::NotFound(Object::Subject).into()),
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
+    let subject = match (body.subject_type, body.subject_id, body.email) {
+        (SubjectType::User, Some(id), _) => Subject::User(UserId(id)),
+        (SubjectType::ServiceAccount, Some(id), _) => Subject::ServiceAccount(AccountId(id)),
+        (_, None, Some(email)) => Subject::User(app.store().member_by_email(&organization.name, email).await?.user),
+        (_, None, None) => return Err(StoreError::NotFound(Object::Subject).into()),
     };
     let new = NewRule {
         subject,
@@ -142,7 +145,7 @@ async fn upsert(
 
 /// Get a rule
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/acl/{id}", tag = "acl", security(("admin_key" = [])),
+    get, path = "/api/orgs/{org}/acl/{id}", tag = "acl", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("id" = Uuid, Path)), responses((status = 200, body = wire::AclRule), Problems),
 )]
 async fn get(
@@ -151,14 +154,15 @@ async fn get(
     Path((organization, id)): Path<(String, Uuid)>,
     Query(()): Query<()>,
 ) -> Result<Json<wire::AclRule>, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     Ok(Json(rule(app.store().rule(&organization.name, RuleId(id)).await?)))
 }
 
 /// Revoke a rule
 #[utoipa::path(
-    delete, path = "/api/orgs/{org}/acl/{id}", tag = "acl", security(("admin_key" = [])),
+    delete, path = "/api/orgs/{org}/acl/{id}", tag = "acl", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("id" = Uuid, Path)), responses((status = 204), Problems),
 )]
 async fn delete(
@@ -167,8 +171,9 @@ async fn delete(
     Path((organization, id)): Path<(String, Uuid)>,
     Query(()): Query<()>,
 ) -> Result<StatusCode, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
-    caller.administer()?;
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let organization = &member.organization;
     app.store()
         .delete_rule(&organization.name, RuleId(id), caller.by())
         .await?;

@@ -23,7 +23,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// Read all that is asked for in one consistent snapshot; with `If-None-Match` and `wait`, wait for it to change
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/bundle", tag = "bundle",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(
         ("org" = String, Path), ("project" = String, Path), ("env" = String, Path),
         ("key" = Option<Vec<String>>, Query, description = "A key, literally; repeated"),
@@ -49,7 +49,7 @@ async fn get(
 /// The same read with the question in a body, for questions that are too long for a query
 #[utoipa::path(
     post, path = "/api/orgs/{org}/projects/{project}/envs/{env}/bundle", tag = "bundle",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(
         ("org" = String, Path), ("project" = String, Path), ("env" = String, Path),
         ("If-None-Match" = Option<String>, Header, description = "`ETag` of the state that the caller has"),
@@ -75,9 +75,9 @@ async fn respond(
     headers: &HeaderMap,
     request: &Request,
 ) -> Result<Response, ApiError> {
-    let environment = environment(app, &caller, path).await?;
+    let (member, environment) = environment(app, &caller, path).await?;
     let known = Known::of(headers);
-    let answering = answer(app, caller, environment, request, &known);
+    let answering = answer(app, member, environment, request, &known);
     let answered = tokio::time::timeout(request.wait + POLL_SLACK, answering).await;
     match answered.map_err(|_| ApiError::Timeout)?? {
         Answer::Changed(bundle) => Ok(([tag(&bundle.etag)?], Json(bundle)).into_response()),

@@ -1,20 +1,26 @@
-//! The organization plane, `/api/orgs`: for service accounts, and for the admin key as a superadmin.
+//! The organization plane, `/api/orgs`: for people who signed in, for service accounts, and for the admin key as a
+//! superadmin.
 
 mod accounts;
 mod acl;
 mod bundle;
+mod members;
+mod organizations;
 mod projects;
 mod secrets;
 
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Member};
+use crate::body::{QueryFields, ReadQuery};
 use crate::error::ApiError;
-use crate::store::{EnvironmentRef, ProjectRef};
+use crate::store::{EnvironmentRef, Page, ProjectRef};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .merge(organizations::router())
+        .merge(members::router())
         .merge(projects::router())
         .merge(secrets::router())
         .merge(bundle::router())
@@ -25,12 +31,40 @@ pub fn router() -> OpenApiRouter<App> {
 /// The names in the path of everything below an environment.
 type InEnvironment = (String, String, String);
 
-/// The environment of a path in an organization that the caller belongs to.
+/// The caller in the organization of a path, and the environment that the path names there.
 async fn environment(
     app: &App,
     caller: &Caller,
     (organization, project, environment): InEnvironment,
-) -> Result<EnvironmentRef, ApiError> {
-    let organization = caller.organization(app, &organization).await?;
-    Ok(ProjectRef::slug(organization.name, project).environment(environment))
+) -> Result<(Member, EnvironmentRef), ApiError> {
+    let member = caller.within(app, &organization).await?;
+    let project = ProjectRef::slug(&member.organization.name, project);
+    Ok((member, project.environment(environment)))
+}
+
+/// `?limit=&after=`
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Piece {
+    /// 1–1000; all without it
+    limit: Option<u32>,
+    /// Begin behind this name
+    after: Option<String>,
+}
+
+impl ReadQuery for Piece {
+    fn read(query: &mut QueryFields) -> Option<Self> {
+        let limit = query.whole("limit", 1, 1_000);
+        let after = query.at_most_one("after");
+        Some(Self {
+            limit: limit?.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)),
+            after: after?,
+        })
+    }
+}
+
+impl From<Piece> for Page {
+    fn from(Piece { limit, after }: Piece) -> Self {
+        Self { after, limit }
+    }
 }

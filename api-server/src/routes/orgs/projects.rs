@@ -1,4 +1,4 @@
-//! Projects and their environments, as far as the caller's rules or scope name them.
+//! Projects and their environments: all of them for members, for a service account those that its rules or scope name.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,8 +8,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::auth::Caller;
 use crate::auth::acl::Place;
+use crate::auth::{Caller, Member};
 use crate::body::{Path, Query};
 use crate::error::ApiError;
 use crate::routes::Problems;
@@ -34,11 +34,14 @@ fn project(project: Project) -> wire::Project {
 }
 
 /// The project of a path, if the caller may know of it.
-async fn visible(app: &App, caller: &Caller, organization: &str, name: &str) -> Result<Project, ApiError> {
-    let organization = caller.organization(app, organization).await?;
-    let project = app.store().project(ProjectRef::slug(organization.name, name)).await?;
-    if caller.rights().sees_project(project.id.0, &project.slug) {
-        Ok(project)
+async fn visible(app: &App, caller: &Caller, organization: &str, name: &str) -> Result<(Member, Project), ApiError> {
+    let member = caller.within(app, organization).await?;
+    let project = app
+        .store()
+        .project(ProjectRef::slug(&member.organization.name, name))
+        .await?;
+    if member.sees_project(project.id.0, &project.slug) {
+        Ok((member, project))
     } else {
         Err(ApiError::Forbidden(
             "no rule of this service account speaks of this project".into(),
@@ -49,7 +52,7 @@ async fn visible(app: &App, caller: &Caller, organization: &str, name: &str) -> 
 /// List the projects that the caller's rules or scope name
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects", tag = "projects",
-    security(("admin_key" = []), ("service_account_key" = [])), params(("org" = String, Path)),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])), params(("org" = String, Path)),
     responses((status = 200, description = "By name", body = [wire::Project]), Problems),
 )]
 async fn list(
@@ -58,22 +61,21 @@ async fn list(
     Path(organization): Path<String>,
     Query(()): Query<()>,
 ) -> Result<Json<Vec<wire::Project>>, ApiError> {
-    let organization = caller.organization(&app, &organization).await?;
+    let member = caller.within(&app, &organization).await?;
     let projects = app
         .store()
-        .projects(&organization.name, Labels::new(), Page::default())
+        .projects(&member.organization.name, Labels::new(), Page::default())
         .await?;
-    let rights = caller.rights();
     let seen = projects
         .into_iter()
-        .filter(|project| rights.sees_project(project.id.0, &project.slug));
+        .filter(|project| member.sees_project(project.id.0, &project.slug));
     Ok(Json(seen.map(project).collect()))
 }
 
 /// Get a project
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects/{project}", tag = "projects",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path)),
     responses((status = 200, body = wire::Project), Problems),
 )]
@@ -83,13 +85,14 @@ async fn get(
     Path((organization, name)): Path<(String, String)>,
     Query(()): Query<()>,
 ) -> Result<Json<wire::Project>, ApiError> {
-    Ok(Json(project(visible(&app, &caller, &organization, &name).await?)))
+    let (_, found) = visible(&app, &caller, &organization, &name).await?;
+    Ok(Json(project(found)))
 }
 
 /// List the environments of a project that the caller's rules or scope name
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects/{project}/envs", tag = "projects",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path)),
     responses((status = 200, description = "By name", body = [wire::Environment]), Problems),
 )]
@@ -99,14 +102,13 @@ async fn environments(
     Path((organization, name)): Path<(String, String)>,
     Query(()): Query<()>,
 ) -> Result<Json<Vec<wire::Environment>>, ApiError> {
-    let project = visible(&app, &caller, &organization, &name).await?;
+    let (member, project) = visible(&app, &caller, &organization, &name).await?;
     let environments = app
         .store()
         .environments(ProjectRef::Id(project.id), Labels::new())
         .await?;
-    let rights = caller.rights();
     let seen = environments.into_iter().filter(|environment| {
-        rights.sees_environment(Place {
+        member.sees_environment(Place {
             project_id: project.id.0,
             project: &project.slug,
             environment: &environment.slug,

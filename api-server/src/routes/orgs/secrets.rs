@@ -9,12 +9,12 @@ use sealpod_core::wire::org::{self as wire, Permission};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{InEnvironment, environment};
+use super::{InEnvironment, Piece, environment};
 use crate::app::App;
 use crate::audit::{Entry, Kind, Metadata, Verb};
-use crate::auth::Caller;
+use crate::auth::{Caller, Member};
 use crate::body::fields::text_within;
-use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery, VALUE_BODY_LIMIT};
+use crate::body::{Body, Fields, Path, Query, ReadFields, VALUE_BODY_LIMIT};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
@@ -54,39 +54,22 @@ impl ReadFields for PutSecret {
     }
 }
 
-/// `?limit=&after=`
-struct Piece {
-    limit: Option<usize>,
-    after: Option<String>,
-}
-
-impl ReadQuery for Piece {
-    fn read(query: &mut QueryFields) -> Option<Self> {
-        let limit = query.whole("limit", 1, 1_000);
-        let after = query.at_most_one("after");
-        Some(Self {
-            limit: limit?.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-            after: after?,
-        })
-    }
-}
-
 /// Where a path leads, and how to name it to the store.
-async fn located(app: &App, caller: &Caller, path: InEnvironment) -> Result<(EnvironmentRef, Location), ApiError> {
-    let environment = environment(app, caller, path).await?;
+async fn located(
+    app: &App,
+    caller: &Caller,
+    path: InEnvironment,
+) -> Result<(Member, EnvironmentRef, Location), ApiError> {
+    let (member, environment) = environment(app, caller, path).await?;
     let (location, _) = app.store().environment(environment.clone()).await?;
-    Ok((environment, location))
+    Ok((member, environment, location))
 }
 
 /// List the keys that the caller may read, never the values
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets", tag = "environment secrets",
-    security(("admin_key" = []), ("service_account_key" = [])),
-    params(
-        ("org" = String, Path), ("project" = String, Path), ("env" = String, Path),
-        ("limit" = Option<u64>, Query, description = "1–1000; all without it"),
-        ("after" = Option<String>, Query, description = "Begin behind this key"),
-    ),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), Piece),
     responses((status = 200, description = "By key", body = [wire::SecretListItem]), Problems),
 )]
 async fn list(
@@ -95,19 +78,19 @@ async fn list(
     Path(path): Path<InEnvironment>,
     Query(piece): Query<Piece>,
 ) -> Result<Json<Vec<wire::SecretListItem>>, ApiError> {
-    let (environment, location) = located(&app, &caller, path).await?;
-    values::require_any(&app, &caller, &location, Verb::List).await?;
+    let (member, environment, location) = located(&app, &caller, path).await?;
+    values::require_any(&app, &member, &location, Verb::List).await?;
     // The limit counts what the caller sees, so it is applied behind the rules.
     let page = Page {
         after: piece.after,
         limit: None,
     };
     let (location, secrets) = app.store().environment_secrets(environment, page).await?;
-    let rights = caller.rights().within(values::place(&location));
+    let rights = member.rights().within(values::place(&location));
     let items: Vec<_> = secrets
         .into_iter()
         .filter(|secret| rights.may(Permission::Read, &secret.name))
-        .take(piece.limit.unwrap_or(usize::MAX))
+        .take(piece.limit.map_or(usize::MAX, |limit| limit as usize))
         .map(|secret| wire::SecretListItem {
             id: secret.id.0,
             key: secret.name,
@@ -122,14 +105,14 @@ async fn list(
             count: u64::try_from(items.len()).ok(),
             ..Metadata::default()
         });
-    values::record(&app, &location, entry, caller.by()).await?;
+    values::record(&app, &location, entry, member.by()).await?;
     Ok(Json(items))
 }
 
 /// Read the active version of a secret
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
     responses((status = 200, body = wire::SecretWithValue), Problems),
 )]
@@ -139,9 +122,9 @@ async fn get(
     Path((org, project, env, key)): Path<(String, String, String, String)>,
     Query(()): Query<()>,
 ) -> Result<Json<wire::SecretWithValue>, ApiError> {
-    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
-    values::require(&app, &caller, &location, (Permission::Read, Verb::Read), &key).await?;
-    let read = values::read(&app, environment, &key, caller.by()).await?;
+    let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &member, &location, (Permission::Read, Verb::Read), &key).await?;
+    let read = values::read(&app, environment, &key, member.by()).await?;
     let (value, encoding) = read.value.to_wire();
     Ok(Json(wire::SecretWithValue {
         key: read.version.name,
@@ -156,7 +139,7 @@ async fn get(
 /// Set a secret: appends a version, and makes the secret where there is none
 #[utoipa::path(
     put, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
     request_body = wire::PutSecret,
     responses(
@@ -172,8 +155,8 @@ async fn put(
     Query(()): Query<()>,
     Body(body): Body<PutSecret>,
 ) -> Result<Response, ApiError> {
-    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
-    values::require(&app, &caller, &location, (Permission::Write, Verb::Set), &key).await?;
+    let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &member, &location, (Permission::Write, Verb::Set), &key).await?;
     let value = NewValue {
         environment: environment.environment,
         ..body.value
@@ -185,7 +168,7 @@ async fn put(
         &key,
         std::slice::from_ref(&value),
         how,
-        caller.by(),
+        member.by(),
     )
     .await?;
     let [Set { slot, appended }] = <[Set; 1]>::try_from(set)
@@ -213,7 +196,7 @@ async fn put(
 /// Delete a secret in this environment; numbering goes on behind what was deleted
 #[utoipa::path(
     delete, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
     responses((status = 204), Problems),
 )]
@@ -223,16 +206,16 @@ async fn delete(
     Path((org, project, env, key)): Path<(String, String, String, String)>,
     Query(()): Query<()>,
 ) -> Result<StatusCode, ApiError> {
-    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
-    values::require(&app, &caller, &location, (Permission::Write, Verb::Delete), &key).await?;
-    app.store().hide_secret(environment, &key, caller.by()).await?;
+    let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &member, &location, (Permission::Write, Verb::Delete), &key).await?;
+    app.store().hide_secret(environment, &key, member.by()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// List the versions of a secret, never their values
 #[utoipa::path(
     get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/versions", tag = "environment secrets",
-    security(("admin_key" = []), ("service_account_key" = [])),
+    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
     responses((status = 200, description = "Newest first", body = [wire::SecretVersion]), Problems),
 )]
@@ -242,8 +225,8 @@ async fn versions(
     Path((org, project, env, key)): Path<(String, String, String, String)>,
     Query(()): Query<()>,
 ) -> Result<Json<Vec<wire::SecretVersion>>, ApiError> {
-    let (environment, location) = located(&app, &caller, (org, project, env)).await?;
-    values::require(&app, &caller, &location, (Permission::Read, Verb::List), &key).await?;
+    let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
+    values::require(&app, &member, &location, (Permission::Read, Verb::List), &key).await?;
     let versions = app.store().versions(environment, &key).await?;
     let versions = versions.into_iter().map(|version| wire::SecretVersion {
         version: version.number,

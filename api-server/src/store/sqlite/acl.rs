@@ -5,12 +5,15 @@ use sealpod_core::wire::org::Permission;
 use super::super::{AclRule, NewRule, Object, Result, StoreError, Subject, Topic};
 use super::row::{At, Id, PatternText, time};
 use super::writer::Tx;
-use super::{accounts, organizations};
+use super::{accounts, members, organizations};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, RuleMetadata, Verb};
-use crate::ids::{AccountId, OrganizationId, RuleId};
+use crate::ids::{AccountId, OrganizationId, RuleId, UserId};
 
-const SELECT: &str = "SELECT id, organization_id, subject_type, subject_id, project_pattern, env_pattern, key_pattern,
-    configurations, permission, created_at, updated_at FROM acl_rules WHERE deleted_at IS NULL";
+/// A service account has an id of its own, so no user is found for it.
+const SELECT: &str = "SELECT r.id, r.organization_id, r.subject_type, r.subject_id, r.project_pattern, r.env_pattern,
+        r.key_pattern, r.configurations, r.permission, r.created_at, r.updated_at, u.email
+    FROM acl_rules r LEFT JOIN users u ON u.id = r.subject_id AND r.subject_type = 'user'
+    WHERE r.deleted_at IS NULL";
 const USER: &str = "user";
 const SERVICE_ACCOUNT: &str = "service_account";
 
@@ -31,7 +34,7 @@ fn subject_word(subject: Subject) -> &'static str {
 
 fn subject(kind: &str, id: Id) -> FromSqlResult<Subject> {
     match kind {
-        USER => Ok(Subject::User(id.0)),
+        USER => Ok(Subject::User(UserId(id.0))),
         SERVICE_ACCOUNT => Ok(Subject::ServiceAccount(AccountId(id.0))),
         _ => Err(FromSqlError::InvalidType),
     }
@@ -54,6 +57,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<AclRule> {
         id: row.get(0)?,
         organization: row.get(1)?,
         subject: subject(&subject_type, row.get(3)?).map_err(|error| word(2, error))?,
+        email: row.get(11)?,
         project_pattern: row.get::<_, PatternText>(4)?.0,
         env_pattern: row.get::<_, PatternText>(5)?.0,
         key_pattern: row.get::<_, PatternText>(6)?.0,
@@ -65,7 +69,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<AclRule> {
 }
 
 fn by_id(conn: &Connection, organization: OrganizationId, id: RuleId) -> Result<AclRule> {
-    let mut statement = conn.prepare_cached(&format!("{SELECT} AND organization_id = ?1 AND id = ?2"))?;
+    let mut statement = conn.prepare_cached(&format!("{SELECT} AND r.organization_id = ?1 AND r.id = ?2"))?;
     let found = statement.query_row((organization, id), from_row).optional()?;
     found.ok_or(StoreError::NotFound(Object::AclRule))
 }
@@ -76,14 +80,16 @@ pub(in super::super) fn find(conn: &Connection, organization: &str, id: RuleId) 
 
 pub(in super::super) fn list(conn: &Connection, organization: &str) -> Result<Vec<AclRule>> {
     let organization = organizations::find(conn, organization)?;
-    let mut statement = conn.prepare_cached(&format!("{SELECT} AND organization_id = ?1 ORDER BY created_at, id"))?;
+    let mut statement = conn.prepare_cached(&format!(
+        "{SELECT} AND r.organization_id = ?1 ORDER BY r.created_at, r.id"
+    ))?;
     let rows = statement.query_map([organization.id], from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(super) fn of_subject(conn: &Connection, organization: OrganizationId, subject: Subject) -> Result<Vec<AclRule>> {
     let mut statement = conn.prepare_cached(&format!(
-        "{SELECT} AND subject_id = ?1 AND organization_id = ?2 AND subject_type = ?3 ORDER BY created_at, id"
+        "{SELECT} AND r.subject_id = ?1 AND r.organization_id = ?2 AND r.subject_type = ?3 ORDER BY r.created_at, r.id"
     ))?;
     let rows = statement.query_map((Id(subject.id()), organization, subject_word(subject)), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -164,8 +170,7 @@ pub(in super::super) fn delete(tx: &Tx<'_>, organization: &str, id: RuleId, by: 
 fn check_subject(conn: &Connection, organization: OrganizationId, subject: Subject) -> Result<()> {
     let found = match subject {
         Subject::ServiceAccount(id) => accounts::in_organization(conn, organization, id).map(drop),
-        // There are no users in this version of the schema.
-        Subject::User(_) => Err(StoreError::NotFound(Object::Subject)),
+        Subject::User(id) => members::in_organization(conn, organization, id).map(drop),
     };
     found.map_err(|error| match error {
         StoreError::NotFound(_) => StoreError::NotFound(Object::Subject),

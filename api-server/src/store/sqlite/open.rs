@@ -18,7 +18,10 @@ use crate::audit::AuditKey;
 use crate::crypto::{Aad, Keyring, Pepper, Sealed, random};
 
 /// The SQL of every schema change, oldest first. What was released is never edited.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/0001_initial.sql"),
+    include_str!("../../../migrations/0002_people.sql"),
+];
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;
 /// How long to wait for another program's lock, such as that of a shell on the database.

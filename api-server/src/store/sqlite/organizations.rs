@@ -1,12 +1,14 @@
 use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::wire::people::Role;
 
-use super::super::{Object, Organization, Result, StoreError};
+use super::super::{Object, Organization, Page, Result, StoreError, Topic};
+use super::members;
 use super::row::{At, time};
 use super::writer::Tx;
-use crate::audit::{By, Chain, Entry, Kind, Verb};
-use crate::ids::OrganizationId;
+use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
+use crate::ids::{OrganizationId, UserId};
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Organization> {
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Organization> {
     Ok(Organization {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -31,17 +33,89 @@ pub(super) fn by_id(conn: &Connection, id: OrganizationId) -> Result<Organizatio
     found.ok_or(StoreError::NotFound(Object::Organization))
 }
 
+pub(in super::super) fn list(conn: &Connection, page: &Page) -> Result<Vec<Organization>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, name, created_at, updated_at FROM organizations
+         WHERE deleted_at IS NULL AND name > ?1 ORDER BY name LIMIT ?2",
+    )?;
+    let rows = statement.query_map((page.after(), page.limit()), from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 pub(in super::super) fn ensure(tx: &Tx<'_>, name: &str, by: &By) -> Result<Organization> {
     match find(tx.conn, name) {
-        Err(StoreError::NotFound(_)) => {}
-        found => return found,
+        Err(StoreError::NotFound(_)) => insert(tx, name, by),
+        found => found,
     }
+}
+
+pub(in super::super) fn create(tx: &Tx<'_>, name: &str, owner: Option<UserId>, by: &By) -> Result<Organization> {
+    if is_taken(tx, name)? {
+        return Err(StoreError::Conflict(Object::Organization));
+    }
+    let organization = insert(tx, name, by)?;
+    if let Some(owner) = owner {
+        members::insert(tx, organization.id, owner, Role::Owner)?;
+    }
+    Ok(organization)
+}
+
+fn is_taken(tx: &Tx<'_>, name: &str) -> Result<bool> {
+    match find(tx.conn, name) {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn insert(tx: &Tx<'_>, name: &str, by: &By) -> Result<Organization> {
     let id = OrganizationId::new();
     tx.conn
         .prepare_cached("INSERT INTO organizations (id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)")?
         .execute((id, name, At(tx.now)))?;
-    for chain in [Chain::Instance, Chain::Organization(id)] {
-        tx.audit(chain, Entry::new(Kind::Org, Verb::Create).resource(id.0, name), by)?;
+    let organization = by_id(tx.conn, id)?;
+    record_in_both(tx, &organization, Verb::Create, by)?;
+    Ok(organization)
+}
+
+pub(in super::super) fn rename(tx: &Tx<'_>, name: &str, new_name: &str, by: &By) -> Result<Organization> {
+    let organization = find(tx.conn, name)?;
+    if name == new_name {
+        return Ok(organization);
     }
-    by_id(tx.conn, id)
+    if is_taken(tx, new_name)? {
+        return Err(StoreError::Conflict(Object::Organization));
+    }
+    tx.conn
+        .prepare_cached("UPDATE organizations SET name = ?2, updated_at = ?3 WHERE id = ?1")?
+        .execute((organization.id, new_name, At(tx.now)))?;
+    let metadata = Metadata {
+        fields: vec!["name".to_owned()],
+        ..Metadata::default()
+    };
+    let entry = Entry::new(Kind::Org, Verb::Rename)
+        .resource(organization.id.0, new_name)
+        .metadata(metadata);
+    tx.audit(Chain::Organization(organization.id), entry, by)?;
+    tx.publish(Topic::Organization(organization.id));
+    by_id(tx.conn, organization.id)
+}
+
+pub(in super::super) fn delete(tx: &Tx<'_>, name: &str, by: &By) -> Result<()> {
+    let organization = find(tx.conn, name)?;
+    tx.conn
+        .prepare_cached("UPDATE organizations SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1")?
+        .execute((organization.id, At(tx.now)))?;
+    record_in_both(tx, &organization, Verb::Delete, by)?;
+    tx.publish(Topic::Organization(organization.id));
+    Ok(())
+}
+
+/// Organizations come and go on record of the instance too: their own chain cannot be read once they are gone.
+fn record_in_both(tx: &Tx<'_>, organization: &Organization, verb: Verb, by: &By) -> Result<()> {
+    for chain in [Chain::Instance, Chain::Organization(organization.id)] {
+        let entry = Entry::new(Kind::Org, verb).resource(organization.id.0, &organization.name);
+        tx.audit(chain, entry, by)?;
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::crypto::{KeyDigest, Sealed};
 use crate::ids::{
     AccountId, ConfigurationId, EnvironmentId, KeyId, OrganizationId, ProjectId, RevisionId, RuleId, SecretId,
-    VersionId,
+    SessionId, UserId, VersionId,
 };
 
 macro_rules! ids {
@@ -28,7 +28,8 @@ macro_rules! ids {
     )* };
 }
 
-ids! { OrganizationId ProjectId EnvironmentId SecretId VersionId ConfigurationId RevisionId AccountId RuleId KeyId }
+ids! { OrganizationId ProjectId EnvironmentId SecretId VersionId ConfigurationId RevisionId AccountId RuleId KeyId
+UserId SessionId }
 
 /// An id whose kind another column tells.
 #[derive(Clone, Copy)]

@@ -1,6 +1,7 @@
 mod accounts;
 mod acl;
 mod bundle;
+mod people;
 mod polls;
 mod projects;
 mod secrets;

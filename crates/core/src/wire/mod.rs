@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod headers;
 pub mod management;
 pub mod org;
+pub mod people;
 pub mod problem;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Labels;
 use crate::redacted::{Encoding, SecretText};
-use crate::{Pattern, Time};
+use crate::{Email, Pattern, Time};
 
 #[cfg(feature = "openapi")]
 use utoipa::ToSchema;
@@ -92,7 +92,8 @@ pub struct CreateAclRule {
     pub subject_id: Option<Uuid>,
     /// Instead of `subject_id`, for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub email: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "email"))]
+    pub email: Option<Email>,
     pub project_pattern: Pattern,
     pub env_pattern: Pattern,
     #[serde(default = "Pattern::any")]

@@ -35,6 +35,12 @@ pub mod codes {
     pub const NOT_FOUND: &str = "not_found";
     pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
     pub const CONFLICT: &str = "conflict";
+    /// 409: the organization that the management plane works in is neither renamed nor deleted.
+    pub const DEFAULT_ORG: &str = "default_org";
+    /// 409: an organization keeps at least one owner.
+    pub const LAST_OWNER: &str = "last_owner";
+    /// 409: an operator owns the object, and would make the change undone or lose sight of it.
+    pub const MANAGED: &str = "managed";
     pub const PRECONDITION_FAILED: &str = "precondition_failed";
     pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
