@@ -227,6 +227,11 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::AboveOwnRole) => {
                 Self::Forbidden("nobody grants, changes or removes a role above their own".into())
             }
+            StoreError::Refused(Refusal::Managed) => Self::Refused {
+                code: codes::MANAGED,
+                detail: "an operator owns this project: rename its Application object, or release it there first",
+            },
+            StoreError::Refused(Refusal::EmptyWindow) => Self::invalid("expires_at", "must be after `not_before`"),
             StoreError::DiskFull => Self::DiskFull { cause },
             StoreError::Busy => Self::Unavailable {
                 detail: "the database is locked by another program; try again",

@@ -10,7 +10,9 @@ use crate::auth::Member;
 use crate::auth::acl::Place;
 use crate::error::ApiError;
 use crate::ids::VersionId;
-use crate::store::{Appended, EnvironmentRef, Location, NewVersion, ProjectRef, Slot, StoreError, Version};
+use crate::store::{
+    Appended, Creator, EnvironmentRef, Location, NewVersion, ProjectRef, Slot, StoreError, Version, VersionInfo,
+};
 
 /// How often a write looks again when what it writes to was deleted or made under its hands.
 const ATTEMPTS: usize = 5;
@@ -101,6 +103,61 @@ fn seal(app: &App, slots: &[Slot], value: &NewValue) -> NewVersion {
         is_enabled: value.is_enabled,
         not_before: value.not_before,
         expires_at: value.expires_at,
+        from: None,
+    }
+}
+
+/// Appends a version with the value of an earlier one, whatever the earlier one's state: the new one is enabled and has
+/// no window. The value is sealed anew, because a sealed one opens in its own place only.
+pub async fn roll_back(
+    app: &App,
+    environment: EnvironmentRef,
+    name: &str,
+    number: u64,
+    by: By,
+) -> Result<VersionInfo, ApiError> {
+    let mut attempt = 1;
+    loop {
+        let old = app.store().version(environment.clone(), name, number).await?;
+        let value = open(app, &old.aad(), &old.sealed)?;
+        let slot = Slot {
+            location: old.location,
+            secret: old.secret,
+            name: old.name,
+            exists: true,
+        };
+        let id = VersionId::new();
+        let version = NewVersion {
+            sealed: app.keyring().seal(&slot.aad(id), value.expose()),
+            id,
+            slot,
+            is_enabled: true,
+            not_before: None,
+            expires_at: None,
+            from: Some(number),
+        };
+        match app.store().append_versions(vec![version], None, by.clone()).await {
+            Ok(appended) => {
+                let appended = appended
+                    .first()
+                    .ok_or_else(|| ApiError::internal("a rollback appended no version"))?;
+                return Ok(VersionInfo {
+                    id,
+                    number: appended.number,
+                    is_enabled: true,
+                    not_before: None,
+                    expires_at: None,
+                    created_at: appended.created_at,
+                    created_by: Creator {
+                        kind: by.actor.kind.as_str().to_owned(),
+                        id: by.actor.id,
+                        name: by.actor.name,
+                    },
+                });
+            }
+            Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -197,6 +197,12 @@ pub struct Metadata {
     /// The fields that a change touched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
+    /// The name that was given up for another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_name: Option<String>,
+    /// The version whose value a rollback set again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_version: Option<u64>,
     /// The environments that were made along with a project.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environments: Vec<String>,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use sealpod_core::names::{self, NameError};
 use sealpod_core::redacted::Encoding;
-use sealpod_core::wire::Labels;
+use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{SecretText, SecretValue, Time};
 
 use super::json::Json;
@@ -31,6 +31,9 @@ pub struct Fields<'e> {
 
 /// What a field's reader says is wrong: complete as "`field` …".
 pub type Fault = String;
+
+/// What a change says about the last and the first instant of a version.
+pub type WindowEdit = (Edit<Option<Time>>, Edit<Option<Time>>);
 
 impl<'e> Fields<'e> {
     /// `None`, and a note, if `json` is no object.
@@ -91,6 +94,18 @@ impl<'e> Fields<'e> {
         }
     }
 
+    /// What a change says about a field that may be null: left out, it keeps what it is.
+    pub fn edit<T>(&mut self, field: &str, read: impl FnOnce(Json) -> Result<T, Fault>) -> Option<Edit<Option<T>>> {
+        match self.take(field) {
+            None => Some(Edit::Keep),
+            Some(Json::Null) => Some(Edit::To(None)),
+            Some(json) => read(json)
+                .map_err(|why| self.fault(field, why))
+                .ok()
+                .map(|value| Edit::To(Some(value))),
+        }
+    }
+
     /// `value` as the bytes that `encoding` says it stands for.
     pub fn value(&mut self) -> Option<SecretValue> {
         let text = self.required("value", secret);
@@ -104,12 +119,24 @@ impl<'e> Fields<'e> {
     pub fn window(&mut self, expires: &str, before: &str) -> Option<(Option<Time>, Option<Time>)> {
         let (expires_at, not_before) = (self.optional(expires, time), self.optional(before, time));
         let (expires_at, not_before) = (expires_at?, not_before?);
-        if let (Some(end), Some(start)) = (expires_at, not_before)
+        self.check_window((expires, expires_at), (before, not_before));
+        Some((expires_at, not_before))
+    }
+
+    /// What a change says about a version's window; what it keeps is for the store to compare with.
+    pub fn window_edit(&mut self, expires: &str, before: &str) -> Option<WindowEdit> {
+        let (expires_at, not_before) = (self.edit(expires, time), self.edit(before, time));
+        let (expires_at, not_before) = (expires_at?, not_before?);
+        self.check_window((expires, expires_at.over(None)), (before, not_before.over(None)));
+        Some((expires_at, not_before))
+    }
+
+    fn check_window(&mut self, (expires, end): (&str, Option<Time>), (before, start): (&str, Option<Time>)) {
+        if let (Some(end), Some(start)) = (end, start)
             && end <= start
         {
             self.fault(expires, format!("must be after `{before}`"));
         }
-        Some((expires_at, not_before))
     }
 
     /// Notes every field that nothing read.
@@ -149,9 +176,14 @@ pub fn boolean(json: Json) -> Result<bool, Fault> {
 
 /// A whole number from 0 to `max`.
 pub fn whole(max: u64) -> impl FnOnce(Json) -> Result<u64, Fault> {
+    whole_from(0, max)
+}
+
+/// A whole number between two bounds, both included.
+pub fn whole_from(min: u64, max: u64) -> impl FnOnce(Json) -> Result<u64, Fault> {
     move |json| match json {
-        Json::Whole(value) if value <= max => Ok(value),
-        _ => expected(&format!("a whole number from 0 to {max}")),
+        Json::Whole(value) if (min..=max).contains(&value) => Ok(value),
+        _ => expected(&format!("a whole number from {min} to {max}")),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use data_encoding::BASE64URL_NOPAD;
+use sealpod_core::Time;
 use sealpod_core::wire::bundle::{Bundle, BundleSecret};
 use sealpod_core::wire::org::Permission;
 
@@ -163,7 +164,8 @@ fn owned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 }
 
 /// A keyed hash of what was asked, by whom, and of the identities of all that the answer is made of: never of a value,
-/// and never of a version's number alone, which another secret or another database could share.
+/// and never of a version's number alone, which another secret or another database could share. The windows are part of
+/// it, so that whoever plans by them hears of a change before it takes effect.
 fn etag(
     app: &App,
     member: &Member,
@@ -177,6 +179,14 @@ fn etag(
         .iter()
         .flat_map(|secret| *secret.id.0.as_bytes())
         .collect();
+    let windows: Vec<u8> = snapshot
+        .secrets
+        .iter()
+        .flat_map(|secret| [secret.not_before, secret.expires_at])
+        .chain([snapshot.next_change_at])
+        // No version begins or ends at the first instant there is.
+        .flat_map(|time| time.map_or(i64::MIN, Time::microseconds).to_be_bytes())
+        .collect();
     let configurations: Vec<u8> = snapshot
         .configurations
         .iter()
@@ -185,13 +195,14 @@ fn etag(
         .collect();
     let names = serde_json::to_vec(&(missing, denied)).expect("text is always JSON");
     let hash = app.store().pepper().mac(
-        "bundle-etag/1",
+        "bundle-etag/2",
         &[
             app.store().epoch().as_bytes(),
             &member.identity(),
             snapshot.location.environment.0.as_bytes(),
             &request.canonical(),
             &versions,
+            &windows,
             &configurations,
             &names,
         ],

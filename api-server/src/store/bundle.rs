@@ -53,6 +53,7 @@ pub struct SnapshotVersion {
     pub name: String,
     pub id: VersionId,
     pub number: u64,
+    pub not_before: Option<Time>,
     pub expires_at: Option<Time>,
     /// `None` where values were not asked for.
     pub sealed: Option<Sealed>,

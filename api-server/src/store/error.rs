@@ -49,6 +49,10 @@ pub enum Refusal {
     /// The caller's own role, as of the change, does not reach that far.
     #[error("nobody grants, changes or removes a role above their own")]
     AboveOwnRole,
+    #[error("an operator owns this project, and its name is the operator's to give")]
+    Managed,
+    #[error("a version's window ends after it begins")]
+    EmptyWindow,
 }
 
 /// Why a use case did not happen. Nothing of it was stored.

@@ -40,10 +40,10 @@ pub use log::{AuditReport, ChainReport};
 pub use options::{Options, Trace};
 pub use organizations::Organization;
 pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, User};
-pub use projects::{NewProject, Project, ProjectUpdate};
+pub use projects::{NewProject, Project, ProjectEdit, ProjectUpdate};
 pub use refs::{EnvironmentRef, Location, Page, ProjectRef};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
-pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionInfo};
+pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
 pub use watch::{Topic, Watcher};
 
 use crate::audit::By;

@@ -1,6 +1,6 @@
 //! Projects, which the management plane calls applications.
 
-use sealpod_core::wire::Labels;
+use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{Slug, Time};
 
 use super::{By, NewEnvironment, Page, ProjectRef, Result, Rotated, Store, sqlite};
@@ -42,6 +42,14 @@ pub struct ProjectUpdate {
     pub labels: Option<Labels>,
 }
 
+/// What changes of a project.
+#[derive(Debug, Clone, Default)]
+pub struct ProjectEdit {
+    pub slug: Option<Slug>,
+    pub display_name: Option<String>,
+    pub description: Edit<Option<String>>,
+}
+
 impl Store {
     /// `Conflict(Project)` where a live one has the slug.
     pub async fn create_project(&self, new: NewProject, by: By) -> Result<Project> {
@@ -67,6 +75,14 @@ impl Store {
     pub async fn update_project(&self, project: ProjectRef, update: ProjectUpdate, by: By) -> Result<Project> {
         self.engine
             .write(move |tx| sqlite::projects::update(tx, &project, &update, &by))
+            .await
+    }
+
+    /// A new slug is a new path, and what rules match from then on; a display name that is the old slug goes along.
+    /// `Conflict(Project)` where a live one has the slug, `Refused(Managed)` where an operator owns the project.
+    pub async fn edit_project(&self, project: ProjectRef, edit: ProjectEdit, by: By) -> Result<Project> {
+        self.engine
+            .write(move |tx| sqlite::projects::edit(tx, &project, edit, &by))
             .await
     }
 

@@ -79,14 +79,19 @@ impl Store {
             .await
     }
 
-    /// Secrets that have a version in the environment, by name.
-    pub async fn environment_secrets(
+    /// Secrets that have a version in the environment, by name, of those that `permits` lets through; the page's limit
+    /// counts only them.
+    pub async fn environment_secrets<P>(
         &self,
         environment: EnvironmentRef,
         page: Page,
-    ) -> Result<(Location, Vec<ListedSecret>)> {
+        permits: P,
+    ) -> Result<(Location, Vec<ListedSecret>)>
+    where
+        P: Fn(&Location, &str) -> bool + Send + 'static,
+    {
         self.engine
-            .read(move |view| sqlite::secrets::list_in_environment(view, &environment, &page))
+            .read(move |view| sqlite::secrets::list_in_environment(view, &environment, &page, &permits))
             .await
     }
 

@@ -4,6 +4,7 @@
 //! the caller seals for it, and [`Store::append_versions`] stores it there, if the place is still what it was.
 
 use sealpod_core::Time;
+use sealpod_core::wire::Edit;
 use uuid::Uuid;
 
 use super::{By, EnvironmentRef, Location, ProjectRef, Result, Store, sqlite};
@@ -37,6 +38,16 @@ pub struct NewVersion {
     pub not_before: Option<Time>,
     /// Later than `not_before`, where both are given.
     pub expires_at: Option<Time>,
+    /// The version of the same place whose value it has again; it must still be there.
+    pub from: Option<u64>,
+}
+
+/// What changes of a version; its value never does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct VersionEdit {
+    pub is_enabled: Option<bool>,
+    pub not_before: Edit<Option<Time>>,
+    pub expires_at: Edit<Option<Time>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +125,30 @@ impl Store {
         let name = name.to_owned();
         self.engine
             .read(move |view| sqlite::values::active(view, &environment, &name))
+            .await
+    }
+
+    /// A version whatever its state, unless it was deleted: `NotFound(Version)`.
+    pub async fn version(&self, environment: EnvironmentRef, name: &str, number: u64) -> Result<Version> {
+        let name = name.to_owned();
+        self.engine
+            .read(move |view| sqlite::values::find(view.conn, &environment, &name, number))
+            .await
+    }
+
+    /// Enables or disables a version that was not deleted, or gives it another window. `Refused(EmptyWindow)` where the
+    /// window would end before it begins.
+    pub async fn edit_version(
+        &self,
+        environment: EnvironmentRef,
+        name: &str,
+        number: u64,
+        edit: VersionEdit,
+        by: By,
+    ) -> Result<VersionInfo> {
+        let name = name.to_owned();
+        self.engine
+            .write(move |tx| sqlite::values::edit(tx, &environment, (&name, number), edit, &by))
             .await
     }
 

@@ -22,6 +22,7 @@ fn operations() -> (Value, Vec<Operation>) {
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
             let path = path
                 .replace("{org}", "default")
+                .replace("{n}", "1")
                 .replace("{id}", &Uuid::now_v7().to_string())
                 .replace("{user_id}", &Uuid::now_v7().to_string());
             operations.push(Operation {

@@ -78,6 +78,7 @@ impl Fixture {
             is_enabled: true,
             not_before: None,
             expires_at: None,
+            from: None,
         }
     }
 

@@ -152,7 +152,7 @@ async fn a_deletion_in_one_environment_hides_its_versions_there_and_numbering_go
     assert!(
         fixture
             .store
-            .environment_secrets(prod.clone(), Page::default())
+            .environment_secrets(prod.clone(), Page::default(), |_, _| true)
             .await
             .unwrap()
             .1
@@ -238,7 +238,12 @@ async fn lists_are_by_name_and_come_in_pages() {
         let (fixture, shop, prod) = (&fixture, shop.clone(), prod.clone());
         async move {
             let of_project = fixture.store.secrets(shop, Page::clone(&page)).await.unwrap();
-            let of_environment = fixture.store.environment_secrets(prod, page).await.unwrap().1;
+            let of_environment = fixture
+                .store
+                .environment_secrets(prod, page, |_, _| true)
+                .await
+                .unwrap()
+                .1;
             let names: Vec<_> = of_project.into_iter().map(|it| it.name).collect();
             assert_eq!(names, of_environment.into_iter().map(|it| it.name).collect::<Vec<_>>());
             names

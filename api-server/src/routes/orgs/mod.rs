@@ -4,16 +4,21 @@
 mod accounts;
 mod acl;
 mod bundle;
+mod environments;
 mod members;
 mod organizations;
 mod projects;
 mod secrets;
+mod versions;
 
+use sealpod_core::Slug;
+use sealpod_core::names::{self, NameError};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::auth::{Caller, Member};
-use crate::body::{QueryFields, ReadQuery};
+use crate::body::fields::{Fault, string};
+use crate::body::{Json, QueryFields, ReadQuery};
 use crate::error::ApiError;
 use crate::store::{EnvironmentRef, Page, ProjectRef};
 
@@ -22,7 +27,9 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(organizations::router())
         .merge(members::router())
         .merge(projects::router())
+        .merge(environments::router())
         .merge(secrets::router())
+        .merge(versions::router())
         .merge(bundle::router())
         .merge(accounts::router())
         .merge(acl::router())
@@ -67,4 +74,11 @@ impl From<Piece> for Page {
     fn from(Piece { limit, after }: Piece) -> Self {
         Self { after, limit }
     }
+}
+
+/// The name of a project or environment that is to be: a DNS label that is its own slug.
+fn label(json: Json) -> Result<Slug, Fault> {
+    let text = string(json)?;
+    names::check_label(&text).map_err(|why| why.to_string())?;
+    text.parse().map_err(|why: NameError| why.to_string())
 }

@@ -1,25 +1,69 @@
-//! Projects and their environments: all of them for members, for a service account those that its rules or scope name.
+//! Projects: all of them for members, for a service account those that its scope or a rule names.
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use sealpod_core::Slug;
+use sealpod_core::names::{MAX_APPLICATION_NAME, MAX_DESCRIPTION};
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::org as wire;
+use sealpod_core::wire::people::Role;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::label;
 use crate::app::App;
-use crate::auth::acl::Place;
 use crate::auth::{Caller, Member};
-use crate::body::{Path, Query};
+use crate::body::fields::{free_text, text_within};
+use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::error::ApiError;
 use crate::routes::Problems;
-use crate::store::{Page, Project, ProjectRef};
+use crate::routes::links::created;
+use crate::store::{NewEnvironment, NewProject, Page, Project, ProjectEdit, ProjectRef};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(get))
-        .routes(routes!(environments))
+        .routes(routes!(list, create))
+        .routes(routes!(get, update, delete))
+}
+
+/// Slugs and display names of the environments that a project begins with.
+const ENVIRONMENTS: [(&str, &str); 3] = [("dev", "Development"), ("staging", "Staging"), ("prod", "Production")];
+
+/// [`wire::CreateProject`], read.
+struct CreateProject {
+    name: Slug,
+    display_name: Option<String>,
+    description: Option<String>,
+}
+
+impl ReadFields for CreateProject {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let name = fields.required("name", label);
+        let display_name = fields.optional("display_name", free_text(MAX_APPLICATION_NAME));
+        let description = fields.optional("description", text_within(MAX_DESCRIPTION));
+        Some(Self {
+            name: name?,
+            display_name: display_name?,
+            description: description?,
+        })
+    }
+}
+
+impl ReadFields for ProjectEdit {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let slug = fields.or("name", None, |json| label(json).map(Some));
+        let display_name = fields.or("display_name", None, |json| {
+            free_text(MAX_APPLICATION_NAME)(json).map(Some)
+        });
+        let description = fields.edit("description", text_within(MAX_DESCRIPTION));
+        Some(Self {
+            slug: slug?,
+            display_name: display_name?,
+            description: description?,
+        })
+    }
 }
 
 fn project(project: Project) -> wire::Project {
@@ -34,7 +78,12 @@ fn project(project: Project) -> wire::Project {
 }
 
 /// The project of a path, if the caller may know of it.
-async fn visible(app: &App, caller: &Caller, organization: &str, name: &str) -> Result<(Member, Project), ApiError> {
+pub(super) async fn visible(
+    app: &App,
+    caller: &Caller,
+    organization: &str,
+    name: &str,
+) -> Result<(Member, Project), ApiError> {
     let member = caller.within(app, organization).await?;
     let project = app
         .store()
@@ -89,36 +138,81 @@ async fn get(
     Ok(Json(project(found)))
 }
 
-/// List the environments of a project that the caller's rules or scope name
+/// Create a project with the environments `dev`, `staging` and `prod`
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/projects/{project}/envs", tag = "projects",
-    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
-    params(("org" = String, Path), ("project" = String, Path)),
-    responses((status = 200, description = "By name", body = [wire::Environment]), Problems),
+    post, path = "/api/orgs/{org}/projects", tag = "projects", security(("admin_key" = []), ("session" = [])),
+    params(("org" = String, Path)), request_body = wire::CreateProject,
+    responses((status = 201, body = wire::Project), Problems),
 )]
-async fn environments(
+async fn create(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(()): Query<()>,
+    Body(body): Body<CreateProject>,
+) -> Result<Response, ApiError> {
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let environment = |(slug, display_name): (&str, &str)| {
+        Ok(NewEnvironment {
+            slug: Slug::of(slug).map_err(ApiError::internal)?,
+            display_name: display_name.to_owned(),
+            labels: Labels::new(),
+        })
+    };
+    let new = NewProject {
+        organization: member.organization.name.clone(),
+        display_name: body.display_name.unwrap_or_else(|| body.name.to_string()),
+        slug: body.name,
+        description: body.description,
+        labels: Labels::new(),
+        environments: ENVIRONMENTS
+            .into_iter()
+            .map(environment)
+            .collect::<Result<_, ApiError>>()?,
+        key: None,
+    };
+    let made = project(app.store().create_project(new, member.by()).await?);
+    let path = format!("/api/orgs/{}/projects/{}", member.organization.name, made.name);
+    created(&path, made)
+}
+
+/// Rename a project, or change its display name or description
+#[utoipa::path(
+    patch, path = "/api/orgs/{org}/projects/{project}", tag = "projects", security(("admin_key" = []), ("session" = [])),
+    params(("org" = String, Path), ("project" = String, Path)), request_body = wire::UpdateProject,
+    responses((status = 200, description = "A new name is a new path", body = wire::Project), Problems),
+)]
+async fn update(
     caller: Caller,
     State(app): State<App>,
     Path((organization, name)): Path<(String, String)>,
     Query(()): Query<()>,
-) -> Result<Json<Vec<wire::Environment>>, ApiError> {
-    let (member, project) = visible(&app, &caller, &organization, &name).await?;
-    let environments = app
-        .store()
-        .environments(ProjectRef::Id(project.id), Labels::new())
+    Body(edit): Body<ProjectEdit>,
+) -> Result<Json<wire::Project>, ApiError> {
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let target = ProjectRef::slug(&member.organization.name, name);
+    Ok(Json(project(
+        app.store().edit_project(target, edit, member.by()).await?,
+    )))
+}
+
+/// Delete a project with all that is in it; its name can be used again
+#[utoipa::path(
+    delete, path = "/api/orgs/{org}/projects/{project}", tag = "projects", security(("admin_key" = []), ("session" = [])),
+    params(("org" = String, Path), ("project" = String, Path)), responses((status = 204), Problems),
+)]
+async fn delete(
+    caller: Caller,
+    State(app): State<App>,
+    Path((organization, name)): Path<(String, String)>,
+    Query(()): Query<()>,
+) -> Result<StatusCode, ApiError> {
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    app.store()
+        .delete_project(ProjectRef::slug(&member.organization.name, name), member.by())
         .await?;
-    let seen = environments.into_iter().filter(|environment| {
-        member.sees_environment(Place {
-            project_id: project.id.0,
-            project: &project.slug,
-            environment: &environment.slug,
-        })
-    });
-    let seen = seen.map(|environment| wire::Environment {
-        id: environment.id.0,
-        name: environment.slug,
-        display_name: environment.display_name,
-        created_at: environment.created_at,
-    });
-    Ok(Json(seen.collect()))
+    Ok(StatusCode::NO_CONTENT)
 }

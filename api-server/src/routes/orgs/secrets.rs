@@ -1,5 +1,7 @@
 //! The secrets of one environment.
 
+use std::sync::OnceLock;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,14 +20,13 @@ use crate::body::{Body, Fields, Path, Query, ReadFields, VALUE_BODY_LIMIT};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
-use crate::store::{EnvironmentRef, Location, Page};
+use crate::store::{EnvironmentRef, Location};
 use crate::values::{self, Absent, NewValue, Set};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(get, put, delete))
-        .routes(routes!(versions))
 }
 
 /// [`wire::PutSecret`], read; its environment is the path's.
@@ -55,7 +56,7 @@ impl ReadFields for PutSecret {
 }
 
 /// Where a path leads, and how to name it to the store.
-async fn located(
+pub(super) async fn located(
     app: &App,
     caller: &Caller,
     path: InEnvironment,
@@ -80,17 +81,18 @@ async fn list(
 ) -> Result<Json<Vec<wire::SecretListItem>>, ApiError> {
     let (member, environment, location) = located(&app, &caller, path).await?;
     values::require_any(&app, &member, &location, Verb::List).await?;
-    // The limit counts what the caller sees, so it is applied behind the rules.
-    let page = Page {
-        after: piece.after,
-        limit: None,
-    };
-    let (location, secrets) = app.store().environment_secrets(environment, page).await?;
-    let rights = member.rights().within(values::place(&location));
+    // The rights are the same for every key of one environment, so they are narrowed down once.
+    let (rights, narrowed) = (member.rights(), OnceLock::new());
+    let listing = app
+        .store()
+        .environment_secrets(environment, piece.into(), move |location, key| {
+            narrowed
+                .get_or_init(|| rights.within(values::place(location)))
+                .may(Permission::Read, key)
+        });
+    let (location, secrets) = listing.await?;
     let items: Vec<_> = secrets
         .into_iter()
-        .filter(|secret| rights.may(Permission::Read, &secret.name))
-        .take(piece.limit.map_or(usize::MAX, |limit| limit as usize))
         .map(|secret| wire::SecretListItem {
             id: secret.id.0,
             key: secret.name,
@@ -210,31 +212,4 @@ async fn delete(
     values::require(&app, &member, &location, (Permission::Write, Verb::Delete), &key).await?;
     app.store().hide_secret(environment, &key, member.by()).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// List the versions of a secret, never their values
-#[utoipa::path(
-    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/versions", tag = "environment secrets",
-    security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
-    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
-    responses((status = 200, description = "Newest first", body = [wire::SecretVersion]), Problems),
-)]
-async fn versions(
-    caller: Caller,
-    State(app): State<App>,
-    Path((org, project, env, key)): Path<(String, String, String, String)>,
-    Query(()): Query<()>,
-) -> Result<Json<Vec<wire::SecretVersion>>, ApiError> {
-    let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
-    values::require(&app, &member, &location, (Permission::Read, Verb::List), &key).await?;
-    let versions = app.store().versions(environment, &key).await?;
-    let versions = versions.into_iter().map(|version| wire::SecretVersion {
-        version: version.number,
-        is_enabled: version.is_enabled,
-        expires_at: version.expires_at,
-        not_before: version.not_before,
-        created_at: version.created_at,
-        created_by: version.created_by.name,
-    });
-    Ok(Json(versions.collect()))
 }

@@ -120,7 +120,7 @@ impl Reading<'_> {
     /// of a higher number begins, whichever is sooner.
     fn active(&self, secret: SecretId, name: String) -> Result<Found> {
         let mut statement = self.view.conn.prepare_cached(&format!(
-            "SELECT v.id, v.number, v.expires_at, {} FROM versions v
+            "SELECT v.id, v.number, v.not_before, v.expires_at, {} FROM versions v
              WHERE v.secret_id = ?2 AND v.environment_id = ?3 AND {ACTIVE} ORDER BY v.number DESC LIMIT 1",
             self.value_column()
         ))?;
@@ -139,7 +139,7 @@ impl Reading<'_> {
     /// A pinned version is there while it may itself be read.
     fn pinned(&self, secret: SecretId, name: String, number: u64) -> Result<Found> {
         let mut statement = self.view.conn.prepare_cached(&format!(
-            "SELECT v.id, v.number, v.expires_at, {} FROM versions v
+            "SELECT v.id, v.number, v.not_before, v.expires_at, {} FROM versions v
              WHERE v.secret_id = ?2 AND v.environment_id = ?3 AND v.number = ?4 AND {ACTIVE}",
             self.value_column()
         ))?;
@@ -171,7 +171,8 @@ fn from_row(row: &Row<'_>, secret: SecretId, name: String) -> rusqlite::Result<S
         name,
         id: row.get(0)?,
         number: number(row, 1)?,
-        expires_at: optional_time(row, 2)?,
-        sealed: row.get(3)?,
+        not_before: optional_time(row, 2)?,
+        expires_at: optional_time(row, 3)?,
+        sealed: row.get(4)?,
     })
 }

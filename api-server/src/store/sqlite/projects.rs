@@ -1,14 +1,19 @@
 use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::Slug;
+use sealpod_core::kubernetes::OWNER_LABEL;
 use sealpod_core::wire::Labels;
 
-use super::super::{NewProject, Object, Page, Project, ProjectRef, ProjectUpdate, Result, Rotated, StoreError, Topic};
+use super::super::{
+    NewProject, Object, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal, Result, Rotated, StoreError,
+    Topic,
+};
 use super::keys::{self, Owner};
 use super::row::{At, LabelsText, labels, labels_text, time};
 use super::writer::Tx;
 use super::{environments, organizations};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::crypto::NewKey;
-use crate::ids::ProjectId;
+use crate::ids::{OrganizationId, ProjectId};
 
 const COLUMNS: &str =
     "p.id, p.organization_id, p.slug, p.display_name, p.description, p.labels, p.created_at, p.updated_at";
@@ -71,16 +76,17 @@ pub(in super::super) fn list(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result<Project> {
-    let organization = organizations::find(tx.conn, &new.organization)?;
+pub(super) fn refuse_taken(tx: &Tx<'_>, organization: OrganizationId, slug: &str) -> Result<()> {
     let taken = "SELECT 1 FROM projects WHERE organization_id = ?1 AND slug = ?2 AND deleted_at IS NULL";
-    if tx
-        .conn
-        .prepare_cached(taken)?
-        .exists((organization.id, new.slug.as_str()))?
-    {
+    if tx.conn.prepare_cached(taken)?.exists((organization, slug))? {
         return Err(StoreError::Conflict(Object::Project));
     }
+    Ok(())
+}
+
+pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result<Project> {
+    let organization = organizations::find(tx.conn, &new.organization)?;
+    refuse_taken(tx, organization.id, new.slug.as_str())?;
     let id = ProjectId::new();
     tx.conn
         .prepare_cached(
@@ -119,36 +125,70 @@ pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result
 
 pub(in super::super) fn update(tx: &Tx<'_>, project: &ProjectRef, update: &ProjectUpdate, by: &By) -> Result<Project> {
     let before = find(tx.conn, project)?;
-    let labels = update.labels.as_ref().unwrap_or(&before.labels);
+    let after = Project {
+        display_name: update.display_name.clone(),
+        description: update.description.clone(),
+        labels: update.labels.clone().unwrap_or_else(|| before.labels.clone()),
+        ..before.clone()
+    };
+    change(tx, &before, &after, by)
+}
+
+pub(in super::super) fn edit(tx: &Tx<'_>, project: &ProjectRef, edit: ProjectEdit, by: &By) -> Result<Project> {
+    let before = find(tx.conn, project)?;
+    let slug = edit.slug.map_or_else(|| before.slug.clone(), Slug::into_string);
+    let followed = if before.display_name == before.slug {
+        slug.clone()
+    } else {
+        before.display_name.clone()
+    };
+    let after = Project {
+        display_name: edit.display_name.unwrap_or(followed),
+        description: edit.description.over(before.description.clone()),
+        slug,
+        ..before.clone()
+    };
+    if after.slug != before.slug {
+        if before.labels.contains_key(OWNER_LABEL) {
+            return Err(Refusal::Managed.into());
+        }
+        refuse_taken(tx, before.organization, &after.slug)?;
+    }
+    change(tx, &before, &after, by)
+}
+
+/// What differs is written and named in the entry.
+fn change(tx: &Tx<'_>, before: &Project, after: &Project, by: &By) -> Result<Project> {
     let fields = changed(&[
-        ("display_name", before.display_name != update.display_name),
-        ("description", before.description != update.description),
-        ("labels", before.labels != *labels),
+        ("name", before.slug != after.slug),
+        ("display_name", before.display_name != after.display_name),
+        ("description", before.description != after.description),
+        ("labels", before.labels != after.labels),
     ]);
     if fields.is_empty() {
-        return Ok(before);
+        return Ok(before.clone());
     }
     tx.conn
         .prepare_cached(
-            "UPDATE projects SET display_name = ?2, description = ?3, labels = ?4, updated_at = ?5 WHERE id = ?1",
+            "UPDATE projects SET slug = ?2, display_name = ?3, description = ?4, labels = ?5, updated_at = ?6
+             WHERE id = ?1",
         )?
         .execute((
             before.id,
-            &update.display_name,
-            &update.description,
-            LabelsText(labels.clone()),
+            &after.slug,
+            &after.display_name,
+            &after.description,
+            LabelsText(after.labels.clone()),
             At(tx.now),
         ))?;
+    let renamed = before.slug != after.slug;
     let metadata = Metadata {
         fields,
+        old_name: renamed.then(|| before.slug.clone()),
         ..Metadata::default()
     };
-    record(
-        tx,
-        &before,
-        Entry::new(Kind::Project, Verb::Update).metadata(metadata),
-        by,
-    )?;
+    let verb = if renamed { Verb::Rename } else { Verb::Update };
+    record(tx, after, Entry::new(Kind::Project, verb).metadata(metadata), by)?;
     tx.publish(Topic::Project(before.id));
     find(tx.conn, &ProjectRef::Id(before.id))
 }

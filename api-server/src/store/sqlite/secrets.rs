@@ -69,36 +69,51 @@ pub(in super::super) fn list_in_environment(
     view: &View<'_>,
     environment: &EnvironmentRef,
     page: &Page,
+    permits: &dyn Fn(&Location, &str) -> bool,
 ) -> Result<(Location, Vec<ListedSecret>)> {
     let location = environments::locate(view.conn, environment)?;
-    let mut statement = view.conn.prepare_cached(&format!(
-        "SELECT s.id, s.name, s.description,
-             (SELECT v.number FROM versions v WHERE v.secret_id = s.id AND v.environment_id = ?2 AND {ACTIVE}
-                 ORDER BY v.number DESC LIMIT 1),
-             newest.created_at
-         FROM secrets s
-         JOIN versions newest ON newest.secret_id = s.id AND newest.environment_id = ?2 AND newest.number =
-             (SELECT max(v.number) FROM versions v WHERE v.secret_id = s.id AND v.environment_id = ?2 AND {VISIBLE})
-         WHERE s.project_id = ?3 AND s.deleted_at IS NULL AND s.name > ?4 ORDER BY s.name LIMIT ?5"
+    let limit = page
+        .limit
+        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut names = view.conn.prepare_cached(
+        "SELECT s.id, s.name, s.description FROM secrets s
+         WHERE s.project_id = ?1 AND s.deleted_at IS NULL AND s.name > ?2 ORDER BY s.name",
+    )?;
+    let mut newest = view.conn.prepare_cached(&format!(
+        "SELECT v.created_at FROM versions v WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND {VISIBLE}
+         ORDER BY v.number DESC LIMIT 1"
     ))?;
-    let params = (
-        At(view.now),
-        location.environment,
-        location.project,
-        page.after(),
-        page.limit(),
-    );
-    let rows = statement.query_map(params, |row| {
-        Ok(ListedSecret {
-            id: row.get(0)?,
-            name: row.get(1)?,
+    let mut active = view.conn.prepare_cached(&format!(
+        "SELECT v.number FROM versions v WHERE v.secret_id = ?2 AND v.environment_id = ?3 AND {ACTIVE}
+         ORDER BY v.number DESC LIMIT 1"
+    ))?;
+    let mut rows = names.query((location.project, page.after()))?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        view.go_on()?;
+        let name: String = row.get(1)?;
+        if !permits(&location, &name) {
+            continue;
+        }
+        let id: SecretId = row.get(0)?;
+        let updated_at = newest
+            .query_row((id, location.environment), |row| time(row, 0))
+            .optional()?;
+        // Without a version it is a secret of other environments.
+        let Some(updated_at) = updated_at else { continue };
+        let version = active.query_row((At(view.now), id, location.environment), |row| number(row, 0));
+        found.push(ListedSecret {
+            id,
+            name,
             description: row.get(2)?,
-            version: row.get::<_, Option<i64>>(3)?.map(|_| number(row, 3)).transpose()?,
-            updated_at: time(row, 4)?,
-        })
-    })?;
-    let secrets = rows.collect::<rusqlite::Result<_>>()?;
-    Ok((location, secrets))
+            version: version.optional()?,
+            updated_at,
+        });
+    }
+    drop(rows);
+    Ok((location, found))
 }
 
 pub(in super::super) fn create(tx: &Tx<'_>, project: &ProjectRef, new: &NewSecret, by: &By) -> Result<SecretDetail> {

@@ -3,10 +3,11 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::{
-    Appended, Creator, EnvironmentRef, Location, NewVersion, Object, ProjectRef, Result, Slot, StoreError, Topic,
-    Version, VersionInfo,
+    Appended, Creator, EnvironmentRef, Location, NewVersion, Object, ProjectRef, Refusal, Result, Slot, StoreError,
+    Topic, Version, VersionEdit, VersionInfo,
 };
 use super::environments;
+use super::projects::changed;
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, optional_time, time};
 use super::secrets;
@@ -76,13 +77,23 @@ pub(in super::super) fn append(
         let slot = &version.slot;
         hold(tx, slot, description)?;
         let (secret, environment) = (slot.secret, slot.location.environment);
+        if let Some(from) = version.from
+            && !is_visible(tx.conn, secret, environment, from)?
+        {
+            return Err(StoreError::NotFound(Object::Version));
+        }
         let first = !has_visible(tx.conn, secret, environment)?;
         let number = next_number(tx.conn, secret, environment)?;
         insert(tx, version, number, by)?;
         if touched.insert(secret) {
             secrets::touch(tx, secret, tx.now, description)?;
         }
-        record(tx, slot, number, by)?;
+        let metadata = Metadata {
+            version: Some(number),
+            from_version: version.from,
+            ..Metadata::default()
+        };
+        record(tx, Verb::Set, &slot.location, (secret, &slot.name), metadata, by)?;
         tx.publish(Topic::Environment(environment));
         let created = "SELECT created_at FROM secrets WHERE id = ?1";
         appended.push(Appended {
@@ -108,6 +119,13 @@ fn hold(tx: &Tx<'_>, slot: &Slot, description: Option<&str>) -> Result<()> {
         None if !slot.exists => secrets::insert(tx, slot.secret, slot.location.project, &slot.name, description),
         _ => Err(StoreError::Moved(Object::Secret)),
     }
+}
+
+fn is_visible(conn: &Connection, secret: SecretId, environment: EnvironmentId, number: u64) -> Result<bool> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT 1 FROM versions v WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND v.number = ?3 AND {VISIBLE}"
+    ))?;
+    Ok(statement.exists((secret, environment, integer(number)))?)
 }
 
 fn has_visible(conn: &Connection, secret: SecretId, environment: EnvironmentId) -> Result<bool> {
@@ -151,22 +169,19 @@ fn insert(tx: &Tx<'_>, version: &NewVersion, number: u64, by: &By) -> Result<()>
     Ok(())
 }
 
-fn record(tx: &Tx<'_>, slot: &Slot, number: u64, by: &By) -> Result<()> {
-    let Location {
-        organization,
-        project_slug,
-        environment_slug,
-        ..
-    } = &slot.location;
-    let metadata = Metadata {
-        version: Some(number),
-        ..Metadata::default()
-    };
-    let entry = Entry::new(Kind::Secret, Verb::Set)
-        .resource(slot.secret.0, &slot.name)
-        .at(project_slug, Some(environment_slug))
+fn record(
+    tx: &Tx<'_>,
+    verb: Verb,
+    location: &Location,
+    (secret, name): (SecretId, &str),
+    metadata: Metadata,
+    by: &By,
+) -> Result<()> {
+    let entry = Entry::new(Kind::Secret, verb)
+        .resource(secret.0, name)
+        .at(&location.project_slug, Some(&location.environment_slug))
         .metadata(metadata);
-    tx.audit(Chain::Organization(*organization), entry, by)
+    tx.audit(Chain::Organization(location.organization), entry, by)
 }
 
 pub(in super::super) fn active(view: &View<'_>, environment: &EnvironmentRef, name: &str) -> Result<Version> {
@@ -190,6 +205,88 @@ pub(in super::super) fn active(view: &View<'_>, environment: &EnvironmentRef, na
         info,
         sealed,
     })
+}
+
+pub(in super::super) fn find(
+    conn: &Connection,
+    environment: &EnvironmentRef,
+    name: &str,
+    number: u64,
+) -> Result<Version> {
+    let location = environments::locate(conn, environment)?;
+    let secret = secrets::by_name(conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {INFO}, v.sealed FROM versions v
+         WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND v.number = ?3 AND {VISIBLE}"
+    ))?;
+    let found = statement
+        .query_row((secret.id, location.environment, integer(number)), |row| {
+            Ok((info_from_row(row)?, row.get(9)?))
+        })
+        .optional()?;
+    let (info, sealed) = found.ok_or(StoreError::NotFound(Object::Version))?;
+    Ok(Version {
+        location,
+        secret: secret.id,
+        name: secret.name,
+        secret_created_at: secret.created_at,
+        info,
+        sealed,
+    })
+}
+
+pub(in super::super) fn edit(
+    tx: &Tx<'_>,
+    environment: &EnvironmentRef,
+    (name, number): (&str, u64),
+    edit: VersionEdit,
+    by: &By,
+) -> Result<VersionInfo> {
+    let location = environments::locate(tx.conn, environment)?;
+    let secret = secrets::by_name(tx.conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
+    let mut statement = tx.conn.prepare_cached(&format!(
+        "SELECT {INFO} FROM versions v
+         WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND v.number = ?3 AND {VISIBLE}"
+    ))?;
+    let found = statement
+        .query_row((secret.id, location.environment, integer(number)), info_from_row)
+        .optional()?;
+    let before = found.ok_or(StoreError::NotFound(Object::Version))?;
+    let after = VersionInfo {
+        is_enabled: edit.is_enabled.unwrap_or(before.is_enabled),
+        not_before: edit.not_before.over(before.not_before),
+        expires_at: edit.expires_at.over(before.expires_at),
+        ..before.clone()
+    };
+    if let (Some(start), Some(end)) = (after.not_before, after.expires_at)
+        && end <= start
+    {
+        return Err(Refusal::EmptyWindow.into());
+    }
+    let fields = changed(&[
+        ("is_enabled", before.is_enabled != after.is_enabled),
+        ("not_before", before.not_before != after.not_before),
+        ("expires_at", before.expires_at != after.expires_at),
+    ]);
+    if fields.is_empty() {
+        return Ok(before);
+    }
+    tx.conn
+        .prepare_cached("UPDATE versions SET is_enabled = ?2, not_before = ?3, expires_at = ?4 WHERE id = ?1")?
+        .execute((
+            after.id,
+            after.is_enabled,
+            after.not_before.map(At),
+            after.expires_at.map(At),
+        ))?;
+    let metadata = Metadata {
+        version: Some(number),
+        fields,
+        ..Metadata::default()
+    };
+    record(tx, Verb::Update, &location, (secret.id, name), metadata, by)?;
+    tx.publish(Topic::Environment(location.environment));
+    Ok(after)
 }
 
 pub(in super::super) fn list(conn: &Connection, environment: &EnvironmentRef, name: &str) -> Result<Vec<VersionInfo>> {

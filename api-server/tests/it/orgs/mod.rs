@@ -1,7 +1,9 @@
 mod accounts;
 mod acl;
 mod bundle;
+mod environments;
 mod people;
 mod polls;
 mod projects;
 mod secrets;
+mod versions;

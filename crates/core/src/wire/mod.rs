@@ -2,13 +2,17 @@
 //! client goes on beside a newer server.
 
 pub mod bundle;
+mod edit;
 pub mod headers;
 pub mod management;
 pub mod org;
 pub mod people;
 pub mod problem;
+pub mod trash;
 
 use std::collections::BTreeMap;
+
+pub use edit::Edit;
 
 /// Labels of applications, environments and service accounts.
 pub type Labels = BTreeMap<String, String>;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Labels;
+use super::{Edit, Labels};
 use crate::redacted::{Encoding, SecretText};
 use crate::{Email, Pattern, Time};
 
@@ -189,6 +189,36 @@ pub struct RotatedServiceAccountKey {
     pub old_key_expires_at: Option<Time>,
 }
 
+/// `POST /api/orgs/{org}/projects`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateProject {
+    /// A DNS label that is its own slug.
+    pub name: String,
+    /// Free text; the name where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// `PATCH /api/orgs/{org}/projects/{project}`: what is left out stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UpdateProject {
+    /// Another slug: the path changes, and rules match the new name from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Null takes it away.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub description: Edit<Option<String>>,
+}
+
 /// `GET /api/orgs/{org}/projects/{project}`, and an item of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
@@ -202,7 +232,17 @@ pub struct Project {
     pub updated_at: Time,
 }
 
-/// An item of `GET /api/orgs/{org}/projects/{project}/envs`.
+/// `POST /api/orgs/{org}/projects/{project}/envs`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = CreateProjectEnvironment))]
+#[serde(deny_unknown_fields)]
+pub struct CreateEnvironment {
+    /// A DNS label that is its own slug.
+    pub name: String,
+}
+
+/// `GET /api/orgs/{org}/projects/{project}/envs/{env}`, and an item of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = ProjectEnvironment))]
@@ -226,4 +266,31 @@ pub struct SecretVersion {
     pub created_at: Time,
     /// Name of the user, account or key that set it.
     pub created_by: String,
+}
+
+/// `PATCH …/secrets/{key}/versions/{n}`: what is left out stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = UpdateEnvironmentSecretVersion))]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSecretVersion {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_enabled: Option<bool>,
+    /// Null: for ever.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Time>))]
+    pub expires_at: Edit<Option<Time>>,
+    /// Null: from the start.
+    #[serde(default, skip_serializing_if = "Edit::is_keep")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Time>))]
+    pub not_before: Edit<Option<Time>>,
+}
+
+/// `POST …/secrets/{key}/rollback`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The version whose value becomes the newest one.
+    pub version: u64,
 }
