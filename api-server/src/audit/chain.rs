@@ -42,6 +42,14 @@ pub struct StoredEntry {
     pub hash: [u8; 32],
 }
 
+/// The end of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    pub chain: Chain,
+    pub seq: u64,
+    pub hash: [u8; 32],
+}
+
 /// The key of the chain: who does not have it can neither forge nor alter an entry unseen.
 #[derive(Clone)]
 pub struct AuditKey(Hmac<Sha256>);

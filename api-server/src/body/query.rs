@@ -56,6 +56,18 @@ impl QueryFields {
         Some(values.pop())
     }
 
+    /// A parameter that is given at most once, as `read` has it; what `read` says is wrong must not quote it.
+    #[allow(
+        clippy::option_option,
+        reason = "the outer one says whether the parameter could be read"
+    )]
+    pub fn one<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<Option<T>> {
+        let Some(text) = self.at_most_one(name)? else {
+            return Some(None);
+        };
+        read(&text).map_err(|why| self.fault(name, why)).ok().map(Some)
+    }
+
     pub fn required(&mut self, name: &str) -> Option<String> {
         match self.at_most_one(name)? {
             Some(value) if !value.is_empty() => Some(value),

@@ -1,5 +1,6 @@
 //! The routes: one file a resource, each with its router, its bodies and its handlers, in that order.
 
+mod audit;
 mod auth;
 mod consumer;
 mod labels;
@@ -24,6 +25,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(consumer::router())
         .merge(auth::router())
         .merge(orgs::router())
+        .merge(audit::router())
 }
 
 /// The OpenAPI document of [`router`].

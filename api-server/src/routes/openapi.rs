@@ -31,6 +31,7 @@ use utoipa::{IntoResponses, Modify, OpenApi};
         (name = "bundle", description = "Organization plane: what a sidecar reads and waits on"),
         (name = "service accounts", description = "Organization plane: service accounts and their keys"),
         (name = "acl", description = "Organization plane: rules"),
+        (name = "audit", description = "Organization plane: the audit log of an organization, and of the instance"),
         (name = "service", description = "Probes, without a credential"),
     )
 )]

@@ -1,7 +1,35 @@
 //! The audit log as it is kept.
 
+use sealpod_core::Time;
+use uuid::Uuid;
+
 use super::{By, Result, Store, sqlite};
-use crate::audit::{Broken, Chain, Entry, StoredEntry};
+use crate::audit::{Broken, Chain, Entry, Head, Kind, StoredEntry, Verb};
+
+/// Which entries of a chain are asked for, newest first. Everything that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    pub action: Option<(Kind, Verb)>,
+    pub actor_id: Option<Uuid>,
+    pub resource_type: Option<Kind>,
+    pub resource_id: Option<Uuid>,
+    /// The earliest and the latest time of an entry, both included.
+    pub since: Option<Time>,
+    pub until: Option<Time>,
+    /// Only entries with a smaller `seq`.
+    pub before: Option<u64>,
+    /// Most entries of the page.
+    pub limit: usize,
+}
+
+/// Some of the entries that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditPage {
+    /// Newest first. They can be fewer than the limit although others follow, for one page looks at only so many.
+    pub entries: Vec<StoredEntry>,
+    /// The `before` of the page that follows, if one can.
+    pub next: Option<u64>,
+}
 
 /// What a walk along every chain found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +66,31 @@ impl Store {
         self.engine.read(move |view| sqlite::log::verify(view.conn, &key)).await
     }
 
-    /// The newest entries of a chain, newest first.
-    pub async fn audit_entries(&self, chain: Chain, limit: u32) -> Result<Vec<StoredEntry>> {
+    /// A page of a chain. What pages show does not depend on what is added meanwhile.
+    pub async fn audit_page(&self, chain: Chain, query: AuditQuery) -> Result<AuditPage> {
         self.engine
-            .read(move |view| sqlite::log::newest(view.conn, chain, limit))
+            .read(move |view| sqlite::log::page(view, chain, &query))
             .await
+    }
+
+    /// The newest entries of a chain, newest first.
+    pub async fn audit_entries(&self, chain: Chain, limit: usize) -> Result<Vec<StoredEntry>> {
+        let query = AuditQuery {
+            limit,
+            ..AuditQuery::default()
+        };
+        Ok(self.audit_page(chain, query).await?.entries)
+    }
+
+    /// The entries of a chain that follow the one numbered `after`, oldest first.
+    pub async fn audit_following(&self, chain: Chain, after: u64, limit: u32) -> Result<Vec<StoredEntry>> {
+        self.engine
+            .read(move |view| sqlite::log::following(view, chain, after, limit))
+            .await
+    }
+
+    /// The ends of the chains that have grown since this was last called, or since the store was opened.
+    pub fn moved_audit_heads(&self) -> Vec<Head> {
+        self.engine.moved_audit_heads()
     }
 }

@@ -36,7 +36,7 @@ pub use configurations::{Configuration, ConfigurationSlot, ConfigurationWrite};
 pub use environments::{Environment, EnvironmentUpdate, NewEnvironment};
 pub use error::{Object, OpenError, Refusal, StoreError};
 pub use keys::{AccountKey, ApplicationKey, KeyHolder};
-pub use log::{AuditReport, ChainReport};
+pub use log::{AuditPage, AuditQuery, AuditReport, ChainReport};
 pub use options::{Options, Trace};
 pub use organizations::Organization;
 pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, User};

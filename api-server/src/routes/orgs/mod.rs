@@ -3,6 +3,7 @@
 
 mod accounts;
 mod acl;
+mod audit;
 mod bundle;
 mod environments;
 mod members;
@@ -33,6 +34,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(bundle::router())
         .merge(accounts::router())
         .merge(acl::router())
+        .merge(audit::router())
 }
 
 /// The names in the path of everything below an environment.

@@ -1,22 +1,46 @@
 //! The audit table.
 
+mod clock;
+mod search;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::Time;
 
 use super::super::{AuditReport, ChainReport, Result};
+use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, time};
-use crate::audit::{self, AuditKey, By, Chain, Entry, GENESIS, StoredEntry};
+use crate::audit::{self, AuditKey, By, Chain, Entry, GENESIS, Head, StoredEntry};
+
+pub(in super::super) use search::page;
 
 const COLUMNS: &str = "chain, seq, id, created_at, action, actor_type, actor_id, actor_name, resource_type, \
     resource_id, resource_name, project, environment, outcome, ip, user_agent, request_id, metadata, hash";
 
-pub(super) fn append(conn: &Connection, key: &AuditKey, now: Time, chain: Chain, entry: Entry, by: &By) -> Result<()> {
+/// Answers the new head of the chain.
+pub(super) fn append(
+    conn: &Connection,
+    key: &AuditKey,
+    now: Time,
+    chain: Chain,
+    entry: Entry,
+    by: &By,
+) -> Result<Head> {
     let last = conn
-        .prepare_cached("SELECT seq, hash FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
-        .query_row([Id(chain.id())], |row| Ok((number(row, 0)?, row.get(1)?)))
+        .prepare_cached("SELECT seq, hash, created_at FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([Id(chain.id())], |row| {
+            Ok((number(row, 0)?, row.get(1)?, Some(time(row, 2)?)))
+        })
         .optional()?;
-    let (seq, previous) = last.unwrap_or((0, GENESIS));
+    let (seq, previous, latest) = last.unwrap_or((0, GENESIS, None));
     let stored = key.seal(chain, seq + 1, &previous, now, entry, by);
+    if latest.is_some_and(|latest| now < latest) {
+        clock::note_step(conn, chain, stored.seq)?;
+    }
+    let head = Head {
+        chain,
+        seq: stored.seq,
+        hash: stored.hash,
+    };
     conn.prepare_cached(
         "INSERT INTO audit_entries (chain, seq, id, created_at, action, actor_type, actor_id, actor_name,
              resource_type, resource_id, resource_name, project, environment, outcome, ip, user_agent, request_id,
@@ -44,7 +68,7 @@ pub(super) fn append(conn: &Connection, key: &AuditKey, now: Time, chain: Chain,
         stored.metadata,
         stored.hash,
     ])?;
-    Ok(())
+    Ok(head)
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
@@ -71,11 +95,17 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
     })
 }
 
-pub(in super::super) fn newest(conn: &Connection, chain: Chain, limit: u32) -> Result<Vec<StoredEntry>> {
-    let sql = format!("SELECT {COLUMNS} FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT ?2");
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map((Id(chain.id()), limit), from_row)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+/// The entries behind `after`, oldest first.
+pub(in super::super) fn following(view: &View<'_>, chain: Chain, after: u64, limit: u32) -> Result<Vec<StoredEntry>> {
+    let sql = format!("SELECT {COLUMNS} FROM audit_entries WHERE chain = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3");
+    let mut statement = view.conn.prepare_cached(&sql)?;
+    let mut rows = statement.query((Id(chain.id()), integer(after), limit))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        view.go_on()?;
+        entries.push(from_row(row)?);
+    }
+    Ok(entries)
 }
 
 pub(in super::super) fn verify(conn: &Connection, key: &AuditKey) -> Result<AuditReport> {
@@ -107,3 +137,6 @@ pub(in super::super) fn verify(conn: &Connection, key: &AuditKey) -> Result<Audi
     }
     Ok(AuditReport { chains })
 }
+
+#[cfg(test)]
+mod tests;

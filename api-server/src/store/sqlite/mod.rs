@@ -5,6 +5,7 @@ pub(super) mod acl;
 pub(super) mod bundle;
 pub(super) mod configurations;
 pub(super) mod environments;
+mod heads;
 mod health;
 pub(super) mod keys;
 pub(super) mod log;
@@ -33,9 +34,10 @@ use uuid::Uuid;
 
 use super::watch::Hub;
 use super::{OpenError, Options, Result, State, Stats, StoreError, Topic, Watcher};
-use crate::audit::AuditKey;
+use crate::audit::{AuditKey, Head};
 use crate::crypto::{Keyring, Pepper};
 use crate::ids::AccountId;
+use heads::Heads;
 use health::Health;
 use queue::Queue;
 use reader::{ReadJob, View};
@@ -49,6 +51,7 @@ pub(super) struct Engine {
     health: Arc<Health>,
     hub: Arc<Hub>,
     uses: Arc<Uses>,
+    heads: Arc<Heads>,
     /// What the database keeps for the server: its name, the pepper, the audit key.
     server: open::ServerKeys,
     /// The latest instant that a credential was judged at, so that a clock set back revives none.
@@ -63,6 +66,7 @@ impl Engine {
         let hub = Arc::new(Hub::default());
         let health = Arc::new(Health::new(Arc::clone(&hub)));
         let uses = Arc::new(Uses::new(options.use_interval));
+        let heads = Arc::new(Heads::default());
         let writes = Arc::new(Queue::new(options.queue));
         let reads = Arc::new(Queue::new(options.queue));
 
@@ -87,6 +91,7 @@ impl Engine {
             health: Arc::clone(&health),
             hub: Arc::clone(&hub),
             uses: Arc::clone(&uses),
+            heads: Arc::clone(&heads),
         };
         let told = options.trace.clone();
         let run = move || {
@@ -101,6 +106,7 @@ impl Engine {
             health,
             hub,
             uses,
+            heads,
             server: opened.server,
             latest: AtomicI64::new(i64::MIN),
             threads: Mutex::new(threads),
@@ -174,6 +180,10 @@ impl Engine {
 
     pub(super) fn audit_key(&self) -> &AuditKey {
         &self.server.audit
+    }
+
+    pub(super) fn moved_audit_heads(&self) -> Vec<Head> {
+        self.heads.take()
     }
 
     pub(super) fn watch(&self, topics: &[Topic]) -> Watcher {

@@ -20,6 +20,16 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
+    /// A look that nobody gives up waiting for.
+    #[cfg(test)]
+    pub(super) fn look<T>(conn: &Connection, work: impl FnOnce(&View<'_>) -> T) -> T {
+        work(&View {
+            conn,
+            now: Time::now(),
+            abandoned: &|| false,
+        })
+    }
+
     /// An error once nobody waits for the answer any more. What can take long asks it at every step: a reader is one of
     /// a few, and the log cannot shrink behind the state that it holds on to.
     pub(crate) fn go_on(&self) -> Result<()> {

@@ -18,12 +18,13 @@ use tokio::sync::oneshot;
 
 use super::super::watch::Hub;
 use super::super::{Result, StoreError, Topic};
+use super::heads::Heads;
 use super::health::Health;
 use super::queue::{Next, Queue};
 use super::row::run as execute;
 use super::uses::{self, Uses};
 use super::{log, open};
-use crate::audit::{AuditKey, By, Chain, Entry};
+use crate::audit::{AuditKey, By, Chain, Entry, Head};
 use crate::ids::AccountId;
 
 /// Most jobs of one commit, and how long it may go on taking more: what bounds the wait of the first one.
@@ -36,12 +37,15 @@ pub(crate) struct Tx<'a> {
     pub(crate) now: Time,
     key: &'a AuditKey,
     topics: RefCell<Vec<Topic>>,
+    heads: RefCell<Vec<Head>>,
 }
 
 impl Tx<'_> {
     /// Appends to a chain, in this transaction.
     pub(crate) fn audit(&self, chain: Chain, entry: Entry, by: &By) -> Result<()> {
-        log::append(self.conn, self.key, self.now, chain, entry, by)
+        let head = log::append(self.conn, self.key, self.now, chain, entry, by)?;
+        self.heads.borrow_mut().push(head);
+        Ok(())
     }
 
     /// Wakes who watches this, once it is committed.
@@ -104,6 +108,7 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     pub(super) hub: Arc<Hub>,
     pub(super) uses: Arc<Uses>,
+    pub(super) heads: Arc<Heads>,
 }
 
 /// What a transaction has gathered.
@@ -111,6 +116,8 @@ pub(super) struct Writer {
 struct Batch {
     jobs: Vec<Box<dyn WriteJob>>,
     topics: Vec<Topic>,
+    /// Ends of chains, as its jobs leave them one after the other.
+    heads: Vec<Head>,
     /// Whether anything in it is to be committed.
     changed: bool,
 }
@@ -165,6 +172,7 @@ impl Writer {
         }
         if result.is_ok() {
             self.hub.publish(&batch.topics);
+            self.heads.note(&batch.heads);
             self.tend_log();
         }
     }
@@ -203,11 +211,13 @@ impl Writer {
             now: Time::now(),
             key: &self.key,
             topics: RefCell::default(),
+            heads: RefCell::default(),
         };
         match job.run(&tx) {
             Ok(()) => {
                 execute(&self.connection, "RELEASE job")?;
                 batch.changed = true;
+                batch.heads.append(&mut tx.heads.into_inner());
                 for topic in tx.topics.into_inner() {
                     if !batch.topics.contains(&topic) {
                         batch.topics.push(topic);

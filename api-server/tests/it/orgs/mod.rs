@@ -1,5 +1,6 @@
 mod accounts;
 mod acl;
+mod audit;
 mod bundle;
 mod environments;
 mod people;

@@ -1,6 +1,7 @@
 //! The JSON of the REST planes. Requests refuse unknown fields by name; answers are read leniently, so that an older
 //! client goes on beside a newer server.
 
+pub mod audit;
 pub mod bundle;
 mod edit;
 pub mod headers;

@@ -1,0 +1,213 @@
+use proptest::prelude::*;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use super::super::open::migrated;
+use super::super::reader::View;
+use super::*;
+use crate::audit::{Actor, ActorKind, Kind, Verb};
+use crate::store::AuditQuery;
+
+const ACTIONS: [(Kind, Verb); 4] = [
+    (Kind::Secret, Verb::Read),
+    (Kind::Secret, Verb::Set),
+    (Kind::ServiceAccount, Verb::Rotate),
+    (Kind::Acl, Verb::Grant),
+];
+
+/// Which of a few actions, actors and resources, and how much later than the entry before, in microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    action: usize,
+    actor: Option<u8>,
+    resource: Option<u8>,
+    later: i64,
+}
+
+fn id(of: u8) -> Uuid {
+    Uuid::from_u128(u128::from(of) + 1)
+}
+
+fn at(microseconds: i64) -> Time {
+    Time::from_microseconds(microseconds).unwrap()
+}
+
+/// A log of these events, newest first, and beside it another chain that no query may see.
+fn log_of(events: &[Event]) -> (Connection, Vec<StoredEntry>) {
+    let conn = migrated();
+    let key = AuditKey::new(&[7; 32]);
+    let mut clock = 1_000_000;
+    for event in events {
+        clock += event.later;
+        let by = By {
+            actor: Actor {
+                kind: ActorKind::User,
+                id: event.actor.map(id),
+                name: "ada".into(),
+            },
+            ..By::system("test")
+        };
+        let (kind, verb) = ACTIONS[event.action];
+        for chain in [Chain::Instance, Chain::of_id(id(99))] {
+            let entry = Entry::new(kind, verb).resource(event.resource.map(id), "db");
+            append(&conn, &key, at(clock), chain, entry, &by).unwrap();
+        }
+    }
+    let mut entries = View::look(&conn, |view| following(view, Chain::Instance, 0, u32::MAX)).unwrap();
+    entries.reverse();
+    (conn, entries)
+}
+
+fn matches(query: &AuditQuery, entry: &StoredEntry) -> bool {
+    query
+        .action
+        .is_none_or(|(kind, verb)| entry.action == format!("{kind}.{verb}"))
+        && query
+            .resource_type
+            .is_none_or(|kind| entry.resource_type == kind.as_str())
+        && query.actor_id.is_none_or(|id| entry.actor_id == Some(id))
+        && query.resource_id.is_none_or(|id| entry.resource_id == Some(id))
+        && query.since.is_none_or(|since| entry.created_at >= since)
+        && query.until.is_none_or(|until| entry.created_at <= until)
+}
+
+/// All pages, and how many there were.
+fn walk(conn: &Connection, mut query: AuditQuery) -> (Vec<StoredEntry>, usize) {
+    let (mut entries, mut pages) = (Vec::new(), 0);
+    loop {
+        let found = View::look(conn, |view| page(view, Chain::Instance, &query)).unwrap();
+        assert!(found.entries.len() <= query.limit);
+        entries.extend(found.entries);
+        pages += 1;
+        let Some(next) = found.next else {
+            return (entries, pages);
+        };
+        assert!(query.before.is_none_or(|before| next < before), "every page gets on");
+        query.before = Some(next);
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let later = prop_oneof![8 => 0..20i64, 1 => -200..0i64];
+    let some = || proptest::option::weighted(0.9, 0..3u8);
+    (0..ACTIONS.len(), some(), some(), later).prop_map(|(action, actor, resource, later)| Event {
+        action,
+        actor,
+        resource,
+        later,
+    })
+}
+
+fn query() -> impl Strategy<Value = AuditQuery> {
+    let time = || proptest::option::of((999_800..1_000_900i64).prop_map(at));
+    let some = || proptest::option::of((0..4u8).prop_map(id));
+    let action = proptest::option::of((0..ACTIONS.len()).prop_map(|place| ACTIONS[place]));
+    let kind = proptest::option::of(prop_oneof![Just(Kind::Secret), Just(Kind::Acl), Just(Kind::Key)]);
+    (action, kind, some(), some(), time(), time(), 1..12usize).prop_map(
+        |(action, resource_type, actor_id, resource_id, since, until, limit)| AuditQuery {
+            action,
+            actor_id,
+            resource_type,
+            resource_id,
+            since,
+            until,
+            before: None,
+            limit,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the clock did: exactly the entries that fit, each once, in the order in which they were written.
+    #[test]
+    fn pages_are_what_the_filters_say(
+        events in prop::collection::vec(event(), 0..120),
+        queries in prop::collection::vec(query(), 1..30),
+    ) {
+        let (conn, entries) = log_of(&events);
+        for query in queries {
+            let want: Vec<_> = entries.iter().filter(|entry| matches(&query, entry)).cloned().collect();
+            prop_assert_eq!(walk(&conn, query).0, want);
+        }
+    }
+}
+
+#[test]
+fn a_page_does_so_much_and_no_more_and_says_that_it_is_not_the_last() {
+    // The actor and the resource are in every other entry each, never together, but for the first of all.
+    let events: Vec<Event> = (0..4_000)
+        .map(|n| Event {
+            action: 0,
+            actor: Some(u8::from(n > 0 && n % 2 == 0)),
+            resource: Some(u8::from(n % 2 == 1)),
+            later: 1,
+        })
+        .collect();
+    let (conn, entries) = log_of(&events);
+    let query = AuditQuery {
+        actor_id: Some(id(1)),
+        resource_id: Some(id(1)),
+        limit: 20,
+        ..AuditQuery::default()
+    };
+    let (found, pages) = walk(&conn, query.clone());
+    assert!(found.is_empty());
+    assert!((5..20).contains(&pages), "{pages}");
+    // What is there is found behind pages with nothing in them.
+    let query = AuditQuery {
+        actor_id: Some(id(0)),
+        resource_id: Some(id(0)),
+        ..query
+    };
+    let (found, pages) = walk(&conn, query);
+    assert_eq!(found, entries[3_999..]);
+    assert!(pages > 5, "{pages}");
+}
+
+#[test]
+fn a_clock_that_jumps_all_the_time_costs_pages_and_no_entries() {
+    let events: Vec<Event> = (0..600)
+        .map(|n| Event {
+            action: 0,
+            actor: None,
+            resource: None,
+            later: if n % 2 == 0 { 10 } else { -9 },
+        })
+        .collect();
+    let (conn, entries) = log_of(&events);
+    let query = AuditQuery {
+        since: Some(at(1_000_100)),
+        until: Some(at(1_000_120)),
+        limit: 20,
+        ..AuditQuery::default()
+    };
+    let want: Vec<_> = entries.iter().filter(|entry| matches(&query, entry)).cloned().collect();
+    let (found, pages) = walk(&conn, query);
+    assert_eq!(found, want);
+    assert!(!found.is_empty() && pages > 1, "{} on {pages}", found.len());
+}
+
+#[test]
+fn the_migration_notes_where_the_clock_was_set_back_before_it() {
+    let (conn, _) = log_of(&[5, 5, -3, 1, -1, 0].map(|later| Event {
+        action: 0,
+        actor: None,
+        resource: None,
+        later,
+    }));
+    let steps = |conn: &Connection| {
+        let mut statement = conn
+            .prepare("SELECT seq FROM audit_clock_steps ORDER BY chain, seq")
+            .unwrap();
+        let steps = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+        steps.collect::<rusqlite::Result<Vec<_>>>().unwrap()
+    };
+    assert_eq!(steps(&conn), [3, 5, 3, 5]);
+    let migration = include_str!("../../../../migrations/0005_audit_reads.sql");
+    let noting = migration.split_once("INSERT INTO").unwrap().1;
+    conn.execute_batch(&format!("DELETE FROM audit_clock_steps; INSERT INTO{noting}"))
+        .unwrap();
+    assert_eq!(steps(&conn), [3, 5, 3, 5]);
+}
