@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
 
+use crate::limits::Exceeded;
 use crate::store::{Object, Refusal, StoreError};
 
 /// What is wrong with each field of a request, by the name under which the caller knows it.
@@ -74,6 +75,10 @@ pub enum ApiError {
         limit: usize,
     },
     UnsupportedMediaType,
+    /// The caller, or its address, has used up its share.
+    RateLimited {
+        seconds: u64,
+    },
     Timeout,
     /// The server stops; another try finds its successor.
     Stopping,
@@ -160,6 +165,12 @@ impl ApiError {
                 "The body is not JSON",
                 fixed("send JSON with `Content-Type: application/json`"),
             ),
+            Self::RateLimited { .. } => (
+                S::TOO_MANY_REQUESTS,
+                codes::RATE_LIMITED,
+                "Too many requests",
+                fixed("this key or address has used up its share for now; try again after `Retry-After` seconds"),
+            ),
             Self::Timeout => (
                 S::SERVICE_UNAVAILABLE,
                 codes::TIMEOUT,
@@ -205,7 +216,16 @@ impl ApiError {
             Self::Timeout | Self::Stopping | Self::NotReady | Self::Unavailable { .. } => {
                 Some(HeaderValue::from_static("1"))
             }
+            Self::RateLimited { seconds } => Some(HeaderValue::from(*seconds)),
             _ => None,
+        }
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::RateLimited {
+            seconds: exceeded.retry_after,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod crypto;
 pub mod error;
 pub mod health;
 pub mod ids;
+pub mod limits;
 pub mod routes;
 pub mod store;
 pub mod values;

@@ -32,12 +32,9 @@ const MAX_REQUEST_ID: usize = 128;
 pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let peer = request
-        .extensions()
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|ConnectInfo(peer)| peer.ip());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let source = Source {
-        ip: peer,
+        ip: peer.map(|ConnectInfo(peer)| app.limits().client(peer.ip(), request.headers())),
         user_agent: user_agent(request.headers()),
         request_id: Some(id.clone()),
     };

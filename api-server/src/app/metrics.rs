@@ -30,6 +30,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram>,
     refused: Counter,
+    rate_limited: Counter,
     open_polls: Gauge,
 }
 
@@ -41,6 +42,7 @@ impl Metrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(buckets),
             refused: Counter::default(),
+            rate_limited: Counter::default(),
             open_polls: Gauge::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
@@ -54,6 +56,11 @@ impl Metrics {
             "credentials_refused",
             "Requests without a valid credential",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests refused because a key or address had used up its share",
+            metrics.rate_limited.clone(),
         );
         registry.register("open_polls", "Long polls that wait now", metrics.open_polls.clone());
         metrics
@@ -74,9 +81,11 @@ impl Metrics {
 
     /// Counts a credential check that let nobody in.
     pub fn refused(&self, error: &ApiError) {
-        if matches!(error, ApiError::Unauthorized) {
-            self.refused.inc();
-        }
+        match error {
+            ApiError::Unauthorized => self.refused.inc(),
+            ApiError::RateLimited { .. } => self.rate_limited.inc(),
+            _ => return,
+        };
     }
 
     /// Counts a poll for as long as the answer lives.

@@ -21,6 +21,7 @@ use crate::auth::refusals::Refusals;
 use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
+use crate::limits::Limits;
 use crate::store::{ProjectRef, Store};
 use crate::{auth, routes};
 
@@ -31,6 +32,7 @@ pub struct Parts {
     pub admin_keys: Arc<AdminKeys>,
     pub superadmins: Superadmins,
     pub refusals: Refusals,
+    pub limits: Limits,
     /// Name of the organization in which the management plane works.
     pub default_organization: String,
     pub readiness: Readiness,
@@ -66,6 +68,10 @@ impl App {
 
     pub fn refusals(&self) -> &Refusals {
         &self.0.refusals
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     pub fn readiness(&self) -> &Readiness {

@@ -16,6 +16,7 @@ use super::{App, Metrics, Parts, router};
 use crate::audit::By;
 use crate::auth::refusals::Refusals;
 use crate::config::{Config, StoreConfig};
+use crate::limits::Limits;
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -56,6 +57,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         superadmins,
         tls,
         default_organization,
+        limits,
     } = config;
     let (store, keyring) = open_store(store).await?;
     let organization = store
@@ -74,6 +76,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         admin_keys: Arc::clone(&admin_keys),
         superadmins,
         refusals: Refusals::default(),
+        limits: Limits::new(limits),
         default_organization,
         readiness: readiness.clone(),
         metrics: Metrics::register(&mut registry),

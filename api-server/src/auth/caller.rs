@@ -13,6 +13,7 @@ use super::member::{Member, Standing};
 use crate::app::App;
 use crate::audit::{Actor, ActorKind, By, Source};
 use crate::error::ApiError;
+use crate::limits::{CredentialId, Limits};
 use crate::store::{AccountKey, ApplicationKey, Grantor, Organization, Page, Project, Session, StoreError};
 
 /// The name under which the admin key acts.
@@ -183,6 +184,11 @@ impl Caller {
             Who::User { session, .. } => *session.user.id.0.as_bytes(),
             Who::Account(key) => *key.account.id.0.as_bytes(),
         }
+    }
+
+    /// The count that this caller's credential has.
+    pub fn credential(&self, limits: &Limits) -> CredentialId {
+        limits.credential(self.presented.text())
     }
 
     /// When this caller's credential ends by the clock.

@@ -29,6 +29,13 @@ pub enum Principal {
 }
 
 impl Presented {
+    /// The credential itself.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Bearer(text) | Self::Key(text) => text.expose(),
+        }
+    }
+
     /// The principal, or none where the credential is unknown, expired or revoked. Told apart by their form first, so
     /// no look-up ever finds a key of another kind.
     pub async fn resolve(&self, app: &App) -> Result<Option<Principal>, ApiError> {

@@ -74,7 +74,18 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
 
 async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), ApiError> {
     let source: Source = request.extensions().get().cloned().unwrap_or_default();
-    let (presented, principal) = credential::authenticate(app, plane, request.headers()).await?;
+    let (presented, principal) = match credential::authenticate(app, plane, request.headers()).await {
+        // Whoever keeps failing is told to stop; a valid credential from the same address still passes.
+        Err(ApiError::Unauthorized) => {
+            app.limits().failed(source.ip)?;
+            return Err(ApiError::Unauthorized);
+        }
+        authenticated => authenticated?,
+    };
+    // The admin key is not counted: the operator works with it for everybody, and who has it can do everything.
+    if !matches!(principal, Principal::AdminKey) {
+        app.limits().used(app.limits().credential(presented.text()))?;
+    }
     let extensions = match principal {
         Principal::AdminKey => {
             let on_behalf = on_behalf(request)?;

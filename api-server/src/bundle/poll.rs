@@ -51,7 +51,7 @@ pub async fn answer(
         }
         match &mut waiting {
             // What changed before the watch began was not seen by it, so look once more before sleeping.
-            None => waiting = Some(Waiting::begin(app, &member, &state)),
+            None => waiting = Some(Waiting::begin(app, &member, &state)?),
             Some(waiting) => waiting.for_change(app, &member, &state, deadline).await?,
         }
         member = member.again(app).await?;
@@ -71,11 +71,11 @@ async fn give_out(
 struct Waiting {
     watcher: Watcher,
     admin_keys: crate::auth::admin_key::Changes,
-    _open: crate::app::OpenPoll,
+    _open: (crate::app::OpenPoll, crate::limits::PollPermit),
 }
 
 impl Waiting {
-    fn begin(app: &App, member: &Member, state: &State) -> Self {
+    fn begin(app: &App, member: &Member, state: &State) -> Result<Self, ApiError> {
         let location = &state.snapshot.location;
         let mut topics = vec![
             Topic::Organization(location.organization),
@@ -83,11 +83,12 @@ impl Waiting {
             Topic::Environment(location.environment),
         ];
         topics.extend(member.subject().map(|subject| Topic::Subject(subject.id())));
-        Self {
+        let permit = app.limits().poll(member.caller().credential(app.limits()))?;
+        Ok(Self {
             watcher: app.store().watch(&topics),
             admin_keys: app.admin_keys().subscribe(),
-            _open: app.metrics().poll(),
-        }
+            _open: (app.metrics().poll(), permit),
+        })
     }
 
     /// Returns when it is time to look again.

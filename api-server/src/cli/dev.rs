@@ -100,6 +100,9 @@ fn serve_args(args: &DevArgs, keys: &Keys) -> ServeArgs {
         tls_cert: None,
         tls_key: None,
         default_org: "default".to_owned(),
+        // Whoever tries out their own scripts is not to be held up.
+        rate_per_key: "0".to_owned(),
+        trusted_proxies: None,
     }
 }
 

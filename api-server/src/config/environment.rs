@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Faults;
 
 /// Every variable that some setting reads.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 16] = [
     "SEALPOD_LISTEN",
     "SEALPOD_METRICS_LISTEN",
     "SEALPOD_DATABASE_URL",
@@ -18,6 +18,8 @@ const KNOWN: [&str; 14] = [
     "SEALPOD_TLS_CERT",
     "SEALPOD_TLS_KEY",
     "SEALPOD_DEFAULT_ORG",
+    "SEALPOD_RATE_PER_KEY",
+    "SEALPOD_TRUSTED_PROXIES",
     "SEALPOD_DATA_DIR",
     "SEALPOD_LOG",
     "SEALPOD_LOG_FORMAT",

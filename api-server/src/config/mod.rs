@@ -18,6 +18,7 @@ pub use environment::Environment;
 use crate::auth::admin_key::{self, AdminKeys};
 use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
+use crate::limits;
 use crate::store;
 
 /// The two keys that are never flags: an argument can be read by everybody on the machine.
@@ -85,6 +86,14 @@ pub struct ServeArgs {
     /// Organization in which the management plane works; made at start
     #[arg(long, env = "SEALPOD_DEFAULT_ORG", value_name = "NAME", default_value = "default")]
     pub default_org: String,
+
+    /// Requests a second that one key may make, with a burst of 10000; 0: without limit
+    #[arg(long, env = "SEALPOD_RATE_PER_KEY", value_name = "NUMBER", default_value = "200")]
+    pub rate_per_key: String,
+
+    /// Proxies whose `X-Forwarded-For` counts: addresses and networks, separated by commas
+    #[arg(long, env = "SEALPOD_TRUSTED_PROXIES", value_name = "NETWORKS")]
+    pub trusted_proxies: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -122,6 +131,7 @@ pub struct Config {
     /// Plain HTTP without it.
     pub tls: Option<tls::Reloading>,
     pub default_organization: String,
+    pub limits: limits::Settings,
 }
 
 pub struct StoreConfig {
@@ -170,6 +180,8 @@ impl Config {
             tls_cert,
             tls_key,
             default_org,
+            rate_per_key,
+            trusted_proxies,
         } = args;
         let store = StoreConfig::check(store, environment, faults);
         let listen = address("SEALPOD_LISTEN", &listen, faults);
@@ -179,6 +191,7 @@ impl Config {
         let superadmins = faults.check("SEALPOD_SUPERADMINS", superadmins);
         let tls = tls_files(given(tls_cert), given(tls_key), faults);
         faults.check("SEALPOD_DEFAULT_ORG", names::check_label(&default_org));
+        let limits = limits(&rate_per_key, given(trusted_proxies).as_deref(), faults);
         let (admin_keys, admin_key_file) = admin?;
         Some(Self {
             listen: listen?,
@@ -189,6 +202,7 @@ impl Config {
             superadmins: superadmins?,
             tls: tls?,
             default_organization: default_org,
+            limits: limits?,
         })
     }
 }
@@ -243,6 +257,17 @@ fn text(content: &[u8]) -> Result<Zeroizing<String>, &'static str> {
 fn address(setting: &str, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
     let result = SocketAddr::from_str(text).map_err(|_| "must be an IP address and a port, for example 127.0.0.1:7100");
     faults.check(setting, result)
+}
+
+/// Most requests a second that can be asked for: beyond it, `0` says the same.
+const MAX_RATE: u32 = 1_000_000;
+
+fn limits(rate_per_key: &str, trusted_proxies: Option<&str>, faults: &mut Faults) -> Option<limits::Settings> {
+    let rate = rate_per_key.parse().ok().filter(|rate| *rate <= MAX_RATE);
+    let rate = rate.ok_or("must be a whole number from 0 to 1000000; 0 is without limit");
+    let rate = faults.check("SEALPOD_RATE_PER_KEY", rate);
+    let proxies = faults.check("SEALPOD_TRUSTED_PROXIES", trusted_proxies.unwrap_or_default().parse());
+    Some(limits::Settings::new(proxies?, rate?))
 }
 
 fn admin_keys(

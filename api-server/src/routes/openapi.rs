@@ -72,6 +72,7 @@ impl IntoResponses for Problems {
             ("409", "A live object has that name"),
             ("413", "The body is too large"),
             ("415", "The body is not JSON"),
+            ("429", "Too many requests; see `Retry-After`"),
             ("500", "The server failed"),
             ("503", "Not now; see `Retry-After`"),
             ("507", "The server's disk is full"),

@@ -13,6 +13,7 @@ mod consumer;
 mod contract;
 mod credentials;
 mod errors;
+mod limits;
 mod management;
 mod orgs;
 mod query_plans;

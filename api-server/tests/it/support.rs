@@ -10,6 +10,7 @@ use sealpod_api_server::app::{App, Metrics, Parts, router};
 use sealpod_api_server::audit::{By, Chain, StoredEntry};
 use sealpod_api_server::auth::admin_key::AdminKeys;
 use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
+use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
 use sealpod_api_server::store::{NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
@@ -48,6 +49,15 @@ impl Server {
 
     /// A server whose store is opened in another way.
     pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::made(change, limits()).await
+    }
+
+    /// A server with limits of its own.
+    pub async fn limited(limits: Settings) -> Self {
+        Self::made(|_| {}, limits).await
+    }
+
+    async fn made(change: impl FnOnce(&mut Options), limits: Settings) -> Self {
         logs();
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
@@ -63,6 +73,7 @@ impl Server {
             admin_keys: Arc::new(AdminKeys::new(format!("{ADMIN}\n{OTHER_ADMIN}\n").as_bytes()).unwrap()),
             superadmins: SUPERADMIN.parse().unwrap(),
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),
+            limits: Limits::new(limits),
             default_organization: "default".to_owned(),
             readiness: Readiness::new(),
             metrics: Metrics::register(&mut registry),
@@ -193,6 +204,20 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// The server's own limits, but for the one that tests which fail on purpose would meet.
+pub fn limits() -> Settings {
+    let mut limits = Settings::new(Networks::default(), 0);
+    limits.failures = rate(1, 1_000_000);
+    limits
+}
+
+pub fn rate(per_second: u32, burst: u32) -> Rate {
+    Rate {
+        per_second: per_second.try_into().unwrap(),
+        burst: burst.try_into().unwrap(),
     }
 }
 

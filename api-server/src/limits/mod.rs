@@ -1,0 +1,131 @@
+//! How much one caller may take: requests a key, failures a source, open polls a key; and which address a request
+//! came from, behind proxies. Why it is the way it is: `docs/adr/0008-rate-limits.md`.
+//!
+//! Nothing here waits or allocates for each request, and nothing grows with what strangers send: see [`Buckets`].
+
+mod buckets;
+mod polls;
+mod sources;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+
+pub use buckets::{Buckets, Exceeded, Rate};
+pub use polls::PollPermit;
+pub use sources::{Networks, NotANetwork};
+
+/// Requests that one key may make at once, beyond those of `SEALPOD_RATE_PER_KEY` in each second.
+const KEY_BURST: u32 = 10_000;
+/// Requests without a valid credential that one source may make at once, and in each second.
+const FAILURE_BURST: u32 = 100;
+const FAILURES_PER_SECOND: u32 = 2;
+/// Long polls that one key may have open at a time.
+const MAX_POLLS: u32 = 2_000;
+/// Longest time that a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// What a server limits, and how far.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Proxies whose word for the client's address counts.
+    pub trusted_proxies: Networks,
+    /// How often one valid key may be used; none: without limit.
+    pub per_key: Option<Rate>,
+    /// How often one source may fail to show a valid credential.
+    pub failures: Rate,
+    /// How many polls one key may have open.
+    pub polls: u32,
+    /// How long a body may take to arrive.
+    pub body_time: Duration,
+}
+
+impl Settings {
+    /// The server's own figures; `rate_per_key` is in requests a second, 0 for no limit.
+    pub fn new(trusted_proxies: Networks, rate_per_key: u32) -> Self {
+        let rate = |per_second, burst| Rate { per_second, burst };
+        let fixed = |figure| NonZeroU32::new(figure).expect("the figures above are not 0");
+        Self {
+            trusted_proxies,
+            per_key: NonZeroU32::new(rate_per_key).map(|per_second| rate(per_second, fixed(KEY_BURST))),
+            failures: rate(fixed(FAILURES_PER_SECOND), fixed(FAILURE_BURST)),
+            polls: MAX_POLLS,
+            body_time: BODY_TIME,
+        }
+    }
+}
+
+/// A credential, by a number that says nothing about it and is another after each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CredentialId(u64);
+
+/// The counts of one server.
+#[derive(Debug)]
+pub struct Limits {
+    proxies: Networks,
+    per_key: Option<Buckets>,
+    failures: Buckets,
+    polls: polls::OpenPolls,
+    body_time: Duration,
+    hasher: RandomState,
+    started: Instant,
+}
+
+impl Limits {
+    pub fn new(settings: Settings) -> Self {
+        let Settings {
+            trusted_proxies,
+            per_key,
+            failures,
+            polls,
+            body_time,
+        } = settings;
+        Self {
+            proxies: trusted_proxies,
+            per_key: per_key.map(Buckets::new),
+            failures: Buckets::new(failures),
+            polls: polls::OpenPolls::new(polls),
+            body_time,
+            hasher: RandomState::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The address that a request came from: the peer's, or what trusted proxies say of it.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        sources::client(&self.proxies, peer, headers)
+    }
+
+    /// Names a credential for the counts of this server.
+    pub fn credential(&self, text: &str) -> CredentialId {
+        CredentialId(self.hasher.hash_one(text))
+    }
+
+    /// Counts a use of a valid credential.
+    pub fn used(&self, credential: CredentialId) -> Result<(), Exceeded> {
+        match &self.per_key {
+            Some(buckets) => buckets.take(credential.0, self.started.elapsed()),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a request without a valid credential. Requests whose source nobody knows share one count.
+    pub fn failed(&self, source: Option<IpAddr>) -> Result<(), Exceeded> {
+        let network = source.map(sources::network);
+        self.failures
+            .take(self.hasher.hash_one(network), self.started.elapsed())
+    }
+
+    /// Counts an open poll until the permit is dropped.
+    pub fn poll(&self, credential: CredentialId) -> Result<PollPermit, Exceeded> {
+        self.polls.begin(credential)
+    }
+
+    pub fn body_time(&self) -> Duration {
+        self.body_time
+    }
+}
