@@ -19,6 +19,7 @@ mod orgs;
 mod query_plans;
 mod secrecy;
 mod service;
+mod statements;
 mod store_accounts;
 mod store_audit;
 mod store_bundle;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::statements::Statements;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use sealpod_api_server::app::{App, Metrics, Parts, router};
@@ -38,6 +39,8 @@ pub struct Server {
     pub url: String,
     pub store: Store,
     pub stop: CancellationToken,
+    /// What the store runs.
+    pub statements: Statements,
     client: reqwest::Client,
     dir: tempfile::TempDir,
 }
@@ -62,6 +65,8 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
         let mut options = Options::new(dir.path().join("sealpod.db"));
+        let statements = Statements::default();
+        options.trace = Some(statements.trace());
         change(&mut options);
         let store = Store::open(&options, &keyring).unwrap();
         store.ensure_organization("default", By::system("test")).await.unwrap();
@@ -93,6 +98,7 @@ impl Server {
             url,
             store,
             stop,
+            statements,
             client: client(),
             dir,
         }
@@ -204,6 +210,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
+        if !std::thread::panicking() {
+            let scans = self.statements.scans(&self.dir.path().join("sealpod.db"));
+            assert!(scans.is_empty(), "a request read a whole table:\n{}", scans.join("\n"));
+        }
     }
 }
 
