@@ -1,5 +1,6 @@
 //! The application: what handlers share, the router, and the server around it.
 
+mod heads;
 mod layers;
 mod metrics;
 mod run;

@@ -12,7 +12,7 @@ use sealpod_runtime::{files, serve};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Metrics, Parts, router};
+use super::{App, Metrics, Parts, heads, router};
 use crate::audit::By;
 use crate::auth::refusals::Refusals;
 use crate::config::{Config, StoreConfig};
@@ -99,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         readiness.clone(),
         stop.clone(),
     ));
+    tasks.spawn(heads::log(store.clone(), heads::INTERVAL, stop.clone()));
     tasks.spawn(serve_metrics(metrics_listener, registry, readiness, stop.clone()));
     tracing::info!(%address, tls = certificate.is_some(), "serving");
     ready(address);

@@ -4,6 +4,7 @@
 //! value could reach. Every organization has a chain of its own, and what belongs to none is in the chain of the
 //! instance. An entry is stored in the transaction of the change that it records (see [`crate::store`]).
 
+mod answer;
 mod chain;
 mod entry;
 

@@ -58,7 +58,7 @@ pub fn check(args: ServeArgs) -> Outcome {
     })
 }
 
-fn store_config(args: StoreArgs) -> Result<StoreConfig, Failure> {
+pub fn store_config(args: StoreArgs) -> Result<StoreConfig, Failure> {
     let mut faults = Faults::default();
     let config = StoreConfig::check(args, &Environment::of_process(), &mut faults);
     faults.finish(config).map_err(Failure::Configuration)

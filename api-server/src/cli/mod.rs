@@ -1,6 +1,7 @@
 //! The command line: each subcommand in a few lines, its exit code, and what it prints.
 
 mod dev;
+mod export;
 mod maintain;
 mod serve;
 
@@ -53,6 +54,8 @@ enum KeyCommand {
 enum AuditCommand {
     /// Walk every chain and name the first entry that is not as it was written
     Verify(StoreArgs),
+    /// Write a chain to standard output: one entry a line as JSON, oldest first
+    Export(export::ExportArgs),
 }
 
 /// Why a command ended. What it prints is for the person who ran it.
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::dev(&args, &log),
         Command::Key(KeyCommand::Generate) => maintain::generate_key(),
         Command::Audit(AuditCommand::Verify(args)) => maintain::verify_audit(args),
+        Command::Audit(AuditCommand::Export(args)) => export::export(args),
         Command::Migrate(args) => maintain::migrate(args),
         Command::Check(args) => maintain::check(args),
         Command::Openapi => maintain::openapi(),

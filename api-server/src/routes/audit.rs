@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::audit::{Chain, Kind, StoredEntry, Verb};
+use crate::audit::{Chain, Kind, Verb};
 use crate::auth::Caller;
 use crate::body::{Query, QueryFields, ReadQuery};
 use crate::error::ApiError;
@@ -100,30 +100,6 @@ fn time(text: &str) -> Result<Time, String> {
     text.parse::<Time>().map_err(|why| why.to_string())
 }
 
-fn entry(entry: StoredEntry) -> wire::AuditEntry {
-    wire::AuditEntry {
-        id: entry.id,
-        seq: entry.seq,
-        action: entry.action,
-        actor_type: entry.actor_type,
-        actor_id: entry.actor_id,
-        actor_name: entry.actor_name,
-        resource_type: entry.resource_type,
-        resource_id: entry.resource_id,
-        resource_name: entry.resource_name,
-        project: entry.project,
-        environment: entry.environment,
-        outcome: entry.outcome,
-        ip: entry.ip,
-        user_agent: entry.user_agent,
-        request_id: entry.request_id,
-        // What is no JSON any more is still shown, as the text that it is.
-        metadata: serde_json::from_str(&entry.metadata).unwrap_or(serde_json::Value::String(entry.metadata)),
-        created_at: entry.created_at,
-        hash: data_encoding::HEXLOWER.encode(&entry.hash),
-    }
-}
-
 /// Whose log is read.
 #[derive(Debug, Clone)]
 pub enum Log {
@@ -176,7 +152,7 @@ pub async fn answer(
     query.limit = limit.unwrap_or(query.limit);
     let page = app.store().audit_page(chain, query).await?;
     let page = wire::AuditPage {
-        entries: page.entries.into_iter().map(entry).collect(),
+        entries: page.entries.into_iter().map(Into::into).collect(),
         next_cursor: page.next.map(|next| Cursor(next).to_string()),
     };
     Ok(Json(page).into_response())

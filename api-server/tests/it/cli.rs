@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use sealpod_core::wire::audit::AuditEntry;
+
 use crate::support::ADMIN;
 
 fn command(arguments: &[&str]) -> Command {
@@ -26,6 +28,8 @@ struct Process {
     child: Child,
     /// Where it listens.
     address: String,
+    /// What it logs behind the line that says so.
+    log: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Process {
@@ -42,8 +46,23 @@ impl Process {
             }
         };
         // What else it logs must not fill the pipe.
-        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-        Self { child, address }
+        let log = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            log.read_to_end(&mut bytes).unwrap();
+            text(&bytes)
+        });
+        Self {
+            child,
+            address,
+            log: Some(log),
+        }
+    }
+
+    /// Ends it with SIGTERM and returns what it has logged.
+    fn stop_for_log(mut self) -> String {
+        let log = self.log.take().unwrap();
+        self.stop();
+        log.join().unwrap()
     }
 
     /// Ends it with SIGTERM and returns its exit code and how long that took.
@@ -215,5 +234,70 @@ async fn serve_speaks_tls_and_both_versions_of_http() {
     ] {
         let reply = client.get(&url).bearer_auth(ADMIN).send().await.unwrap();
         assert_eq!((reply.status().as_u16(), reply.version()), (200, version));
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_the_heads_of_the_chains_and_an_export_leads_up_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&mut dev(dir.path()));
+    let admin = std::fs::read_to_string(dir.path().join("admin.key")).unwrap();
+    let url = format!("http://{}/api", server.address);
+    let client = reqwest::Client::new();
+    for (path, body) in [
+        ("orgs", r#"{"name":"acme"}"#),
+        ("management/applications", r#"{"name":"shop"}"#),
+    ] {
+        let call = client.post(format!("{url}/{path}")).bearer_auth(admin.trim());
+        let reply = call
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(reply.status(), 201);
+    }
+    let call = client.delete(format!("{url}/orgs/acme")).bearer_auth(admin.trim());
+    assert_eq!(call.send().await.unwrap().status(), 204);
+    let log = server.stop_for_log();
+
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (url, master) = (format!("sqlite:{}", path("sealpod.db")), path("master.key"));
+    let audit = |arguments: &[&str]| {
+        let store = ["--database-url", &url, "--master-key-file", &master];
+        run(&[&["audit"], arguments, &store].concat())
+    };
+    let export = |arguments: &[&str]| -> Vec<AuditEntry> {
+        let output = audit(&[&["export"], arguments].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let lines = text(&output.stdout);
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let instance = export(&["--instance"]);
+    let made = instance
+        .iter()
+        .find(|entry| entry.resource_name.as_deref() == Some("acme"));
+    let deleted = made.unwrap().resource_id.unwrap().to_string();
+    let verified = text(&audit(&["verify"]).stdout);
+    for entries in [
+        &instance,
+        &export(&["--organization", "default"]),
+        &export(&["--organization", &deleted]),
+    ] {
+        assert!(entries.iter().map(|entry| entry.seq).eq(1..=entries.len() as u64));
+        let head = &entries.last().unwrap().hash;
+        assert!(verified.contains(&format!("head {head}")), "{verified}");
+        assert!(log.contains("audit chain head") && log.contains(head.as_str()), "{log}");
+    }
+    let third = instance[2].created_at.to_string();
+    assert_eq!(export(&["--instance", "--since", &third]), instance[2..]);
+    assert_eq!(export(&["--instance", "--until", &third]), instance[..3]);
+    for (wrong, code) in [
+        (&["export"][..], 2),
+        (&["export", "--instance", "--organization", "default"], 2),
+        (&["export", "--instance", "--since", "yesterday"], 2),
+        (&["export", "--organization", "acme"], 1),
+    ] {
+        assert_eq!(audit(wrong).status.code(), Some(code), "{wrong:?}");
     }
 }

@@ -7,9 +7,9 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use sealpod_core::wire::audit::JSON_LINES;
+use sealpod_core::wire::audit::{AuditEntry, JSON_LINES};
 
-use super::{Log, entry};
+use super::Log;
 use crate::app::App;
 use crate::audit::Chain;
 use crate::auth::Caller;
@@ -80,7 +80,7 @@ impl Export {
         self.left = self.left.map(|left| left.saturating_sub(page.entries.len()));
         let mut lines = Vec::new();
         for stored in page.entries {
-            serde_json::to_writer(&mut lines, &entry(stored)).map_err(ApiError::internal)?;
+            serde_json::to_writer(&mut lines, &AuditEntry::from(stored)).map_err(ApiError::internal)?;
             lines.push(b'\n');
         }
         Ok((lines, page.next.is_some() && self.left != Some(0)))
