@@ -62,6 +62,8 @@ pub enum ApiError {
     /// 400 without a field to name.
     Malformed(Cow<'static, str>),
     Unauthorized,
+    /// 401 for a login code that is wrong, used, dead or none at all: the same answer for each.
+    WrongCode,
     Forbidden(Cow<'static, str>),
     NotFound(Cow<'static, str>),
     MethodNotAllowed,
@@ -80,6 +82,8 @@ pub enum ApiError {
         seconds: u64,
     },
     Timeout,
+    /// 503 for logins on a server that has no way to send codes.
+    MailDisabled,
     /// The server stops; another try finds its successor.
     Stopping,
     /// What the readiness probe says; the reasons are for the operators' listener.
@@ -119,6 +123,7 @@ impl ApiError {
     }
 
     /// The status, stable code, title and text for the caller of each error.
+    #[allow(clippy::too_many_lines, reason = "a table, one row an error")]
     fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
         use StatusCode as S;
         let fixed = Cow::Borrowed;
@@ -141,6 +146,14 @@ impl ApiError {
                 "No valid credential",
                 fixed(
                     "send a credential of this plane that is valid: see `WWW-Authenticate` and the API's description",
+                ),
+            ),
+            Self::WrongCode => (
+                S::UNAUTHORIZED,
+                codes::UNAUTHORIZED,
+                "The code is not valid",
+                fixed(
+                    "the code is wrong, or was used, replaced or ended by a wrong guess already; ask for a new one with POST /api/auth/login",
                 ),
             ),
             Self::Forbidden(detail) => (S::FORBIDDEN, codes::FORBIDDEN, "Not allowed", detail.clone()),
@@ -170,6 +183,12 @@ impl ApiError {
                 codes::RATE_LIMITED,
                 "Too many requests",
                 fixed("this key or address has used up its share for now; try again after `Retry-After` seconds"),
+            ),
+            Self::MailDisabled => (
+                S::SERVICE_UNAVAILABLE,
+                codes::MAIL_DISABLED,
+                "Login by e-mail is off",
+                fixed("this server has no mail server to send login codes with; whoever runs it sets SEALPOD_SMTP_URL"),
             ),
             Self::Timeout => (
                 S::SERVICE_UNAVAILABLE,

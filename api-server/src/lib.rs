@@ -18,6 +18,8 @@ pub mod error;
 pub mod health;
 pub mod ids;
 pub mod limits;
+pub mod login;
+pub mod mail;
 pub mod routes;
 pub mod store;
 pub mod values;

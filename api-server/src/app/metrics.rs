@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::ApiError;
+use crate::mail::Fate;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -24,6 +25,11 @@ struct RouteLabels {
     route: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MailLabels {
+    fate: &'static str,
+}
+
 /// Clones share their numbers.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -32,6 +38,7 @@ pub struct Metrics {
     refused: Counter,
     rate_limited: Counter,
     open_polls: Gauge,
+    mails: Family<MailLabels, Counter>,
 }
 
 impl Metrics {
@@ -44,6 +51,7 @@ impl Metrics {
             refused: Counter::default(),
             rate_limited: Counter::default(),
             open_polls: Gauge::default(),
+            mails: Family::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
         registry.register_with_unit(
@@ -63,6 +71,11 @@ impl Metrics {
             metrics.rate_limited.clone(),
         );
         registry.register("open_polls", "Long polls that wait now", metrics.open_polls.clone());
+        registry.register(
+            "login_mails",
+            "Login codes by what became of their mail: sent, unwanted, refused, failed",
+            metrics.mails.clone(),
+        );
         metrics
     }
 
@@ -86,6 +99,11 @@ impl Metrics {
             ApiError::RateLimited { .. } => self.rate_limited.inc(),
             _ => return,
         };
+    }
+
+    /// Counts a mail by what became of it.
+    pub fn mail(&self, fate: Fate) {
+        self.mails.get_or_create(&MailLabels { fate: fate.as_str() }).inc();
     }
 
     /// Counts a poll for as long as the answer lives.

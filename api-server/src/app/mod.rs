@@ -23,6 +23,7 @@ use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
 use crate::limits::Limits;
+use crate::login::Login;
 use crate::store::{ProjectRef, Store};
 use crate::{auth, routes};
 
@@ -34,6 +35,7 @@ pub struct Parts {
     pub superadmins: Superadmins,
     pub refusals: Refusals,
     pub limits: Limits,
+    pub login: Login,
     /// Name of the organization in which the management plane works.
     pub default_organization: String,
     pub readiness: Readiness,
@@ -73,6 +75,10 @@ impl App {
 
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    pub fn login(&self) -> &Login {
+        &self.0.login
     }
 
     pub fn readiness(&self) -> &Readiness {

@@ -17,6 +17,8 @@ use crate::audit::By;
 use crate::auth::refusals::Refusals;
 use crate::config::{Config, StoreConfig};
 use crate::limits::Limits;
+use crate::login::Login;
+use crate::mail::{Outbox, Pace};
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -55,6 +57,8 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         admin_keys,
         admin_key_file,
         superadmins,
+        signup,
+        mail,
         tls,
         default_organization,
         limits,
@@ -69,6 +73,10 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     let metrics_listener = serve::bind(metrics_listen).map_err(RunError::Listen)?;
 
     let mut registry = admin::registry("api-server", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::register(&mut registry);
+    let (outbox, courier) = mail
+        .map(|transport| Outbox::new(transport, Pace::default(), metrics.clone()))
+        .unzip();
     let (stop, readiness, admin_keys) = (shutdown.child_token(), Readiness::new(), Arc::new(admin_keys));
     let app = App::new(Parts {
         store: store.clone(),
@@ -77,9 +85,10 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         superadmins,
         refusals: Refusals::default(),
         limits: Limits::new(limits),
+        login: Login::new(signup, outbox),
         default_organization,
         readiness: readiness.clone(),
-        metrics: Metrics::register(&mut registry),
+        metrics,
         shutdown: stop.clone(),
     });
 
@@ -92,6 +101,9 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     if let Some(file) = admin_key_file {
         let (keys, stop) = (admin_keys, stop.clone());
         tasks.spawn(async move { keys.watch(file, files::POLL_INTERVAL, stop).await });
+    }
+    if let Some(courier) = courier {
+        tasks.spawn(courier.run(stop.clone()));
     }
     tasks.spawn(watch_store(
         store.clone(),

@@ -14,7 +14,7 @@ use sealpod_runtime::{process, shutdown};
 use super::serve::{block_on, start_log};
 use super::{Failure, Outcome};
 use crate::app;
-use crate::config::{Config, Environment, Faults, LogArgs, ServeArgs, StoreArgs};
+use crate::config::{Config, Environment, Faults, LOG, LogArgs, SMTP_FROM, SMTP_URL, ServeArgs, StoreArgs};
 use crate::crypto::generate_master_key;
 
 #[derive(Debug, Args)]
@@ -51,13 +51,15 @@ pub fn dev(args: &DevArgs, log: &LogArgs) -> Outcome {
     process::harden()?;
     let mut faults = Faults::default();
     start_log(log, &mut faults);
-    Environment::of_process().check(&mut faults);
+    let environment = Environment::of_process();
+    environment.check(&mut faults);
     stay_on_this_machine(args, &mut faults);
     // Nothing is written for a server that will not start.
     faults.finish(Some(())).map_err(Failure::Configuration)?;
     let mut faults = Faults::default();
     let keys = Keys::prepare(&args.data_dir)?;
-    let config = Config::check(serve_args(args, &keys), &Environment::default(), &mut faults);
+    let serve = serve_args(args, &keys, &environment);
+    let config = Config::check(serve, &mail_only(&environment), &mut faults);
     let config = faults.finish(config).map_err(Failure::Configuration)?;
     let (directory, admin) = (args.data_dir.clone(), keys.read_admin()?);
     block_on(async {
@@ -86,7 +88,13 @@ fn stay_on_this_machine(args: &DevArgs, faults: &mut Faults) {
     }
 }
 
-fn serve_args(args: &DevArgs, keys: &Keys) -> ServeArgs {
+/// The process's mail server, or the log: what else `serve` reads of the environment has other values here.
+fn mail_only(environment: &Environment) -> Environment {
+    let url = environment.get(SMTP_URL).unwrap_or(LOG);
+    [(SMTP_URL.to_owned(), url.to_owned())].into_iter().collect()
+}
+
+fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeArgs {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     ServeArgs {
         store: StoreArgs {
@@ -97,6 +105,8 @@ fn serve_args(args: &DevArgs, keys: &Keys) -> ServeArgs {
         metrics_listen: args.metrics_listen.clone(),
         admin_api_key_file: Some(text(&keys.admin)),
         superadmins: None,
+        signup: "open".to_owned(),
+        smtp_from: environment.get(SMTP_FROM).map(str::to_owned),
         tls_cert: None,
         tls_key: None,
         default_org: "default".to_owned(),

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Faults;
 
 /// Every variable that some setting reads.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 19] = [
     "SEALPOD_LISTEN",
     "SEALPOD_METRICS_LISTEN",
     "SEALPOD_DATABASE_URL",
@@ -15,6 +15,9 @@ const KNOWN: [&str; 16] = [
     "SEALPOD_ADMIN_API_KEY",
     "SEALPOD_ADMIN_API_KEY_FILE",
     "SEALPOD_SUPERADMINS",
+    "SEALPOD_SIGNUP",
+    "SEALPOD_SMTP_URL",
+    "SEALPOD_SMTP_FROM",
     "SEALPOD_TLS_CERT",
     "SEALPOD_TLS_KEY",
     "SEALPOD_DEFAULT_ORG",
@@ -86,7 +89,7 @@ mod tests {
     fn a_misspelt_variable_is_a_fault_and_a_service_link_is_none() {
         let environment: Environment = [
             "SEALPOD_LISTENS",
-            "SEALPOD_SMTP_URL",
+            "SEALPOD_SMTP_URI",
             "SEALPOD_LISTEN",
             "SEALPOD_API_SERVER_SERVICE_HOST",
             "SEALPOD_API_SERVER_SERVICE_PORT_HTTPS",
@@ -102,7 +105,7 @@ mod tests {
         let text = faults.to_string();
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(
-            text.contains("SEALPOD_LISTENS:") && text.contains("SEALPOD_SMTP_URL:"),
+            text.contains("SEALPOD_LISTENS:") && text.contains("SEALPOD_SMTP_URI:"),
             "{text}"
         );
         assert!(!text.contains("canary"), "{text}");

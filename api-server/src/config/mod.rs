@@ -1,6 +1,7 @@
 //! The configuration: flags or environment variables, read once and checked in full before anything else happens.
 
 mod environment;
+mod mail;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,14 +15,17 @@ use sealpod_runtime::tls;
 use zeroize::Zeroizing;
 
 pub use environment::Environment;
+pub use mail::{LOG, SMTP_FROM, SMTP_URL};
 
 use crate::auth::admin_key::{self, AdminKeys};
 use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
 use crate::limits;
+use crate::login::Signup;
+use crate::mail::Transport;
 use crate::store;
 
-/// The two keys that are never flags: an argument can be read by everybody on the machine.
+/// What is never a flag: an argument can be read by everybody on the machine.
 const MASTER_KEY: &str = "SEALPOD_MASTER_KEY";
 const ADMIN_API_KEY: &str = "SEALPOD_ADMIN_API_KEY";
 
@@ -74,6 +78,15 @@ pub struct ServeArgs {
     /// Addresses of the people who may do everything, separated by commas
     #[arg(long, env = "SEALPOD_SUPERADMINS", value_name = "EMAILS")]
     pub superadmins: Option<String>,
+
+    /// Who may sign in by e-mail code: `open` for any address, `invited` for those that were invited [the mail server is
+    /// `SEALPOD_SMTP_URL`: `log`, or smtp[s]://user:password@host:port; nobody can sign in without it]
+    #[arg(long, env = "SEALPOD_SIGNUP", value_name = "open|invited", default_value = "open")]
+    pub signup: String,
+
+    /// Sender of the mails with login codes: `login@example.com`, or `Name <login@example.com>`
+    #[arg(long, env = "SEALPOD_SMTP_FROM", value_name = "ADDRESS")]
+    pub smtp_from: Option<String>,
 
     /// File of the TLS certificate chain (PEM); served again when it changes
     #[arg(long, env = "SEALPOD_TLS_CERT", value_name = "FILE")]
@@ -128,6 +141,9 @@ pub struct Config {
     /// The file that the admin keys came from, to be followed.
     pub admin_key_file: Option<FileSet>,
     pub superadmins: Superadmins,
+    pub signup: Signup,
+    /// How login codes are sent; without it nobody can sign in by code.
+    pub mail: Option<Transport>,
     /// Plain HTTP without it.
     pub tls: Option<tls::Reloading>,
     pub default_organization: String,
@@ -177,6 +193,8 @@ impl Config {
             metrics_listen,
             admin_api_key_file,
             superadmins,
+            signup,
+            smtp_from,
             tls_cert,
             tls_key,
             default_org,
@@ -189,6 +207,8 @@ impl Config {
         let admin = admin_keys(given(admin_api_key_file), environment, faults);
         let superadmins = superadmins.as_deref().unwrap_or_default().parse();
         let superadmins = faults.check("SEALPOD_SUPERADMINS", superadmins);
+        let signup = mail::signup(&signup, faults);
+        let mail = mail::transport(given(smtp_from), environment, faults);
         let tls = tls_files(given(tls_cert), given(tls_key), faults);
         faults.check("SEALPOD_DEFAULT_ORG", names::check_label(&default_org));
         let limits = limits(&rate_per_key, given(trusted_proxies).as_deref(), faults);
@@ -200,6 +220,8 @@ impl Config {
             admin_keys,
             admin_key_file,
             superadmins: superadmins?,
+            signup: signup?,
+            mail: mail?,
             tls: tls?,
             default_organization: default_org,
             limits: limits?,

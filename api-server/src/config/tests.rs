@@ -44,6 +44,45 @@ fn superadmins_are_a_list_of_addresses() {
 }
 
 #[test]
+fn login_codes_go_nowhere_to_the_log_or_to_a_mail_server() {
+    use crate::login::Signup;
+    use crate::mail::Transport;
+
+    let config = |arguments: &[&str], smtp: &[(&str, &str)]| {
+        let keys = [("SEALPOD_MASTER_KEY", MASTER), ("SEALPOD_ADMIN_API_KEY", ADMIN)];
+        check(arguments, &[keys.as_slice(), smtp].concat())
+    };
+    let nothing = config(&[], &[]).unwrap();
+    assert!(nothing.mail.is_none() && nothing.signup == Signup::Open);
+    let log = config(&["--signup", "invited"], &[("SEALPOD_SMTP_URL", "log")]).unwrap();
+    assert!(matches!(log.mail, Some(Transport::Log)) && log.signup == Signup::Invited);
+    let url = ("SEALPOD_SMTP_URL", "smtp://me:canary@mail.example.com");
+    let from = ["--smtp-from", "Sealpod <login@example.com>"];
+    assert!(matches!(config(&from, &[url]).unwrap().mail, Some(Transport::Smtp(_))));
+
+    let ca = ("SEALPOD_SMTP_URL", "smtps://me:canary@mail.example.com?ca=/nonexistent");
+    for (arguments, smtp, fault) in [
+        (&[][..], url, "SEALPOD_SMTP_FROM: is needed"),
+        (
+            &["--smtp-from", "Sealpod\r\nBcc: <a@b.example>"],
+            url,
+            "SEALPOD_SMTP_FROM: must be",
+        ),
+        (&["--smtp-from", "login@exämple.com"], url, "SEALPOD_SMTP_FROM: must be"),
+        (&from, ca, "SEALPOD_SMTP_URL: the file of `ca`: /nonexistent"),
+        (&from, ("SEALPOD_SMTP_URL", "canary"), "SEALPOD_SMTP_URL: must be"),
+        (
+            &["--signup", "nobody"],
+            url,
+            "SEALPOD_SIGNUP: must be `open` or `invited`",
+        ),
+    ] {
+        let faults = config(arguments, &[smtp]).err().unwrap();
+        assert!(faults.contains(fault) && !faults.contains("canary"), "{faults}");
+    }
+}
+
+#[test]
 fn both_keys_come_from_files_too() {
     let dir = tempfile::tempdir().unwrap();
     let (master, admin) = (dir.path().join("master.key"), dir.path().join("admin.key"));

@@ -23,7 +23,7 @@ use utoipa::{IntoResponses, Modify, OpenApi};
         (name = "secrets", description = "Management plane: secrets, their values and versions"),
         (name = "configurations", description = "Management plane: configurations"),
         (name = "consumer", description = "Consumer plane: what an application reads with its own key"),
-        (name = "sign-in", description = "Organization plane: sessions of people"),
+        (name = "sign-in", description = "Organization plane: sessions of people, and the codes that begin them"),
         (name = "organizations", description = "Organization plane: organizations"),
         (name = "members", description = "Organization plane: who belongs to an organization, with which role"),
         (name = "projects", description = "Organization plane: projects and environments"),

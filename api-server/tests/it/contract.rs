@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use crate::support::{Call, Server};
 
+/// Where people get their credential.
+const OPEN: [&str; 2] = ["/api/auth/login", "/api/auth/verify"];
+
 struct Operation {
     method: String,
     /// With names filled in.
@@ -62,7 +65,8 @@ async fn no_operation_lets_anybody_in_without_its_credential() {
     let account = server.account("nobody", &[]).await;
     let (_, operations) = operations();
     assert!(operations.len() > 40, "{}", operations.len());
-    for operation in &operations {
+    let guarded = |operation: &&Operation| !OPEN.contains(&operation.path.as_str());
+    for operation in operations.iter().filter(guarded) {
         let name = format!("{} {}", operation.method, operation.path);
         call(&server, operation).status(401).await;
         call(&server, operation).bearer("wrong").status(401).await;

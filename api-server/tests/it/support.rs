@@ -12,6 +12,7 @@ use sealpod_api_server::audit::{By, Chain, StoredEntry};
 use sealpod_api_server::auth::admin_key::AdminKeys;
 use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
 use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
+use sealpod_api_server::login::{Login, Signup};
 use sealpod_api_server::store::{NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
@@ -42,7 +43,7 @@ pub struct Server {
     /// What the store runs.
     pub statements: Statements,
     client: reqwest::Client,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Server {
@@ -61,9 +62,23 @@ impl Server {
     }
 
     async fn made(change: impl FnOnce(&mut Options), limits: Settings) -> Self {
+        let (dir, master) = (Arc::new(tempfile::tempdir().unwrap()), generate_master_key());
+        Self::build(dir, master.expose(), change, limits, |_, _| {
+            Login::new(Signup::Open, None)
+        })
+        .await
+    }
+
+    /// A server on the database in `dir`, which people sign in to as `login` says.
+    pub async fn build(
+        dir: Arc<tempfile::TempDir>,
+        master_key: &str,
+        change: impl FnOnce(&mut Options),
+        limits: Settings,
+        login: impl FnOnce(&Metrics, &CancellationToken) -> Login,
+    ) -> Self {
         logs();
-        let dir = tempfile::tempdir().unwrap();
-        let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
+        let keyring = Keyring::parse(master_key).unwrap();
         let mut options = Options::new(dir.path().join("sealpod.db"));
         let statements = Statements::default();
         options.trace = Some(statements.trace());
@@ -71,7 +86,7 @@ impl Server {
         let store = Store::open(&options, &keyring).unwrap();
         store.ensure_organization("default", By::system("test")).await.unwrap();
         let mut registry = sealpod_runtime::admin::registry("api-server", "test");
-        let stop = CancellationToken::new();
+        let (stop, metrics) = (CancellationToken::new(), Metrics::register(&mut registry));
         let app = App::new(Parts {
             store: store.clone(),
             keyring,
@@ -79,9 +94,10 @@ impl Server {
             superadmins: SUPERADMIN.parse().unwrap(),
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),
             limits: Limits::new(limits),
+            login: login(&metrics, &stop),
             default_organization: "default".to_owned(),
             readiness: Readiness::new(),
-            metrics: Metrics::register(&mut registry),
+            metrics,
             shutdown: stop.clone(),
         });
         let listener = sealpod_runtime::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -107,6 +123,19 @@ impl Server {
     pub fn call(&self, method: &str, path: &str) -> Call {
         Call {
             request: self.client.request(
+                Method::from_bytes(method.as_bytes()).unwrap(),
+                format!("{}{path}", self.url),
+            ),
+        }
+    }
+
+    /// A call from another address of this machine.
+    pub fn call_from(&self, ip: &str, method: &str, path: &str) -> Call {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .local_address(Some(ip.parse().unwrap()));
+        Call {
+            request: client.build().unwrap().request(
                 Method::from_bytes(method.as_bytes()).unwrap(),
                 format!("{}{path}", self.url),
             ),

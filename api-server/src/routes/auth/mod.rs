@@ -1,5 +1,6 @@
 //! Signing in and out.
 
+mod login;
 mod session;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -7,5 +8,5 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().merge(session::router())
+    OpenApiRouter::new().merge(login::router()).merge(session::router())
 }

@@ -9,6 +9,7 @@ mod heads;
 mod health;
 pub(super) mod keys;
 pub(super) mod log;
+pub(super) mod login;
 pub(super) mod members;
 mod open;
 pub(super) mod organizations;

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bundle;
 mod edit;
 pub mod headers;
+pub mod login;
 pub mod management;
 pub mod org;
 pub mod people;
