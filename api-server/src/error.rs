@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
 
 use crate::limits::Exceeded;
-use crate::store::{Object, Refusal, StoreError};
+use crate::store::{Object, Quota, Refusal, StoreError};
 
 /// What is wrong with each field of a request, by the name under which the caller knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub enum ApiError {
         limit: usize,
     },
     UnsupportedMediaType,
+    /// 409: the organization holds as much of this as it may.
+    OverQuota(Quota, u64),
     /// The caller, or its address, has used up its share.
     RateLimited {
         seconds: u64,
@@ -178,6 +180,12 @@ impl ApiError {
                 "The body is not JSON",
                 fixed("send JSON with `Content-Type: application/json`"),
             ),
+            Self::OverQuota(quota, limit) => (
+                S::CONFLICT,
+                codes::QUOTA_EXCEEDED,
+                "Quota exceeded",
+                over(*quota, *limit).into(),
+            ),
             Self::RateLimited { .. } => (
                 S::TOO_MANY_REQUESTS,
                 codes::RATE_LIMITED,
@@ -271,6 +279,7 @@ impl From<StoreError> for ApiError {
                 detail: "an operator owns this project: rename its Application object, or release it there first",
             },
             StoreError::Refused(Refusal::EmptyWindow) => Self::invalid("expires_at", "must be after `not_before`"),
+            StoreError::Refused(Refusal::OverQuota(quota, limit)) => Self::OverQuota(quota, limit),
             StoreError::DiskFull => Self::DiskFull { cause },
             StoreError::Busy => Self::Unavailable {
                 detail: "the database is locked by another program; try again",
@@ -283,6 +292,19 @@ impl From<StoreError> for ApiError {
             StoreError::Internal(_) => Self::Internal { cause },
         }
     }
+}
+
+/// Which quota stands in the way, and what to do about it.
+fn over(quota: Quota, limit: u64) -> String {
+    let (what, room) = match quota {
+        Quota::Projects => ("projects", "delete one"),
+        Quota::Secrets => ("secrets", "delete some"),
+        Quota::ValueBytes => ("bytes of stored values", "delete some and purge them from the trash"),
+    };
+    format!(
+        "this organization may hold {limit} {what}, its quota `{quota}`, and this would be more; {room}, or ask a \
+         superadmin to raise it with PUT /api/orgs/{{org}}/quotas"
+    )
 }
 
 /// What to do about a name that a live object has.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Quota;
 use crate::crypto::{MasterKeyId, OpenError as SealError};
 
 /// What a use case was about.
@@ -53,6 +54,9 @@ pub enum Refusal {
     Managed,
     #[error("a version's window ends after it begins")]
     EmptyWindow,
+    /// The organization holds as much of this as it may, which is the number.
+    #[error("the organization may hold {1} {0}")]
+    OverQuota(Quota, u64),
 }
 
 /// Why a use case did not happen. Nothing of it was stored.

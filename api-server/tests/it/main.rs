@@ -20,6 +20,7 @@ mod mail_server;
 mod management;
 mod orgs;
 mod query_plans;
+mod quotas;
 mod secrecy;
 mod service;
 mod statements;

@@ -9,6 +9,7 @@ mod environments;
 mod members;
 mod organizations;
 mod projects;
+mod quotas;
 mod secrets;
 mod versions;
 
@@ -27,6 +28,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(organizations::router())
         .merge(members::router())
+        .merge(quotas::router())
         .merge(projects::router())
         .merge(environments::router())
         .merge(secrets::router())

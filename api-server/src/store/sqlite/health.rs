@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rusqlite::ErrorCode;
-use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+use rusqlite::ffi::{SQLITE_CONSTRAINT_TRIGGER, SQLITE_IOERR_SHMSIZE};
 
 use super::super::watch::Hub;
 use super::super::{Result, State, Stats, StoreError};
+use super::quotas;
 
 #[derive(Default)]
 pub(super) struct Health {
@@ -74,9 +75,14 @@ impl Health {
 /// What an error means. The text names SQLite's message, which quotes SQL but no parameter and so no value.
 pub(super) fn classify(error: &rusqlite::Error) -> StoreError {
     let text = || Arc::<str>::from(error.to_string());
-    let rusqlite::Error::SqliteFailure(failure, _) = error else {
+    let rusqlite::Error::SqliteFailure(failure, said) = error else {
         return StoreError::Internal(text());
     };
+    if failure.extended_code == SQLITE_CONSTRAINT_TRIGGER
+        && let Some(refusal) = said.as_deref().and_then(quotas::refused)
+    {
+        return refusal.into();
+    }
     match failure.code {
         // The shared-memory file could not grow: the disk is full there too.
         _ if failure.extended_code == SQLITE_IOERR_SHMSIZE => StoreError::DiskFull,

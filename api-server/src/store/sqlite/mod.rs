@@ -16,6 +16,7 @@ pub(super) mod organizations;
 pub(super) mod people;
 pub(super) mod projects;
 mod queue;
+pub(super) mod quotas;
 mod reader;
 mod row;
 pub(super) mod secrets;

@@ -23,6 +23,7 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/0002_people.sql"),
     include_str!("../../../migrations/0003_login.sql"),
     include_str!("../../../migrations/0005_audit_reads.sql"),
+    include_str!("../../../migrations/0006_limits.sql"),
 ];
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;

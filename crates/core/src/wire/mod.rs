@@ -10,6 +10,7 @@ pub mod management;
 pub mod org;
 pub mod people;
 pub mod problem;
+pub mod quotas;
 pub mod trash;
 
 use std::collections::BTreeMap;

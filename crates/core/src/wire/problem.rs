@@ -41,6 +41,8 @@ pub mod codes {
     pub const LAST_OWNER: &str = "last_owner";
     /// 409: an operator owns the object, and would make the change undone or lose sight of it.
     pub const MANAGED: &str = "managed";
+    /// The organization holds as much as its quotas allow.
+    pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     pub const PRECONDITION_FAILED: &str = "precondition_failed";
     pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
