@@ -18,7 +18,7 @@ use crate::auth::refusals::Refusals;
 use crate::config::{Config, StoreConfig};
 use crate::limits::Limits;
 use crate::login::Login;
-use crate::mail::{Outbox, Pace};
+use crate::mail::{Outbox, Pace, Transport};
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -74,6 +74,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
 
     let mut registry = admin::registry("api-server", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::register(&mut registry);
+    Transport::announce(mail.as_ref());
     let (outbox, courier) = mail
         .map(|transport| Outbox::new(transport, Pace::default(), metrics.clone()))
         .unzip();

@@ -14,7 +14,9 @@ use sealpod_runtime::{process, shutdown};
 use super::serve::{block_on, start_log};
 use super::{Failure, Outcome};
 use crate::app;
-use crate::config::{Config, Environment, Faults, LOG, LogArgs, SMTP_FROM, SMTP_URL, ServeArgs, StoreArgs};
+use crate::config::{
+    Config, Environment, Faults, LOG, LogArgs, SIGNUP, SMTP_FROM, SMTP_URL, SUPERADMINS, ServeArgs, StoreArgs,
+};
 use crate::crypto::generate_master_key;
 
 #[derive(Debug, Args)]
@@ -96,6 +98,8 @@ fn mail_only(environment: &Environment) -> Environment {
 
 fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeArgs {
     let text = |path: &Path| path.to_string_lossy().into_owned();
+    // Who may sign in, and how, can be tried out too.
+    let given = |name: &str| environment.get(name).map(str::to_owned);
     ServeArgs {
         store: StoreArgs {
             database_url: format!("sqlite:{}", args.data_dir.join("sealpod.db").display()),
@@ -104,9 +108,9 @@ fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeAr
         listen: args.listen.clone(),
         metrics_listen: args.metrics_listen.clone(),
         admin_api_key_file: Some(text(&keys.admin)),
-        superadmins: None,
-        signup: "open".to_owned(),
-        smtp_from: environment.get(SMTP_FROM).map(str::to_owned),
+        superadmins: given(SUPERADMINS),
+        signup: given(SIGNUP).unwrap_or_else(|| "open".to_owned()),
+        smtp_from: given(SMTP_FROM),
         tls_cert: None,
         tls_key: None,
         default_org: "default".to_owned(),

@@ -7,6 +7,7 @@ use crate::mail::{Smtp, SmtpUrl, Transport};
 /// Never a flag: it may hold a password.
 pub const SMTP_URL: &str = "SEALPOD_SMTP_URL";
 pub const SMTP_FROM: &str = "SEALPOD_SMTP_FROM";
+pub const SIGNUP: &str = "SEALPOD_SIGNUP";
 /// The value of [`SMTP_URL`] by which codes go to the log.
 pub const LOG: &str = "log";
 
@@ -16,7 +17,7 @@ pub fn signup(text: &str, faults: &mut Faults) -> Option<Signup> {
         "invited" => Ok(Signup::Invited),
         _ => Err("must be `open` or `invited`"),
     };
-    faults.check("SEALPOD_SIGNUP", signup)
+    faults.check(SIGNUP, signup)
 }
 
 #[allow(

@@ -15,7 +15,7 @@ use sealpod_runtime::tls;
 use zeroize::Zeroizing;
 
 pub use environment::Environment;
-pub use mail::{LOG, SMTP_FROM, SMTP_URL};
+pub use mail::{LOG, SIGNUP, SMTP_FROM, SMTP_URL};
 
 use crate::auth::admin_key::{self, AdminKeys};
 use crate::auth::superadmins::Superadmins;
@@ -28,6 +28,8 @@ use crate::store;
 /// What is never a flag: an argument can be read by everybody on the machine.
 const MASTER_KEY: &str = "SEALPOD_MASTER_KEY";
 const ADMIN_API_KEY: &str = "SEALPOD_ADMIN_API_KEY";
+/// A flag as well, and read by `dev` too.
+pub const SUPERADMINS: &str = "SEALPOD_SUPERADMINS";
 
 /// Where the data is and what opens it.
 #[derive(Debug, Clone, Args)]
@@ -206,7 +208,7 @@ impl Config {
         let metrics_listen = address("SEALPOD_METRICS_LISTEN", &metrics_listen, faults);
         let admin = admin_keys(given(admin_api_key_file), environment, faults);
         let superadmins = superadmins.as_deref().unwrap_or_default().parse();
-        let superadmins = faults.check("SEALPOD_SUPERADMINS", superadmins);
+        let superadmins = faults.check(SUPERADMINS, superadmins);
         let signup = mail::signup(&signup, faults);
         let mail = mail::transport(given(smtp_from), environment, faults);
         let tls = tls_files(given(tls_cert), given(tls_key), faults);

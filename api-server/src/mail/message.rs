@@ -62,7 +62,9 @@ fn plain(mail: &LoginMail) -> String {
 
 It is valid for {minutes} minutes, until {until}, and can be used once.
 
-It was requested from {origin}. If that was not you, ignore this mail: nobody can sign in without the code. Give it to nobody, not even to somebody who says they work for Sealpod.
+It was requested from {origin}. If that was not you,
+ignore this mail: nobody can sign in without the code. Give it to nobody,
+not even to somebody who says they work for Sealpod.
 "
     )
 }

@@ -33,6 +33,18 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Says at start how codes travel, where whoever runs the server should know.
+    pub fn announce(transport: Option<&Self>) {
+        match transport {
+            None => tracing::info!("nobody can sign in by e-mail code: SEALPOD_SMTP_URL is not set"),
+            Some(Self::Log) => tracing::warn!("login codes are printed into this log: SEALPOD_SMTP_URL is `log`"),
+            Some(Self::Smtp(smtp)) if smtp.exposed => {
+                tracing::warn!("login codes travel to the mail server in clear text: SEALPOD_SMTP_URL says `tls=none`");
+            }
+            Some(Self::Smtp(_)) => {}
+        }
+    }
+
     /// Lets go of what is kept for the next mail and was not needed for a while.
     fn tidy(&self) {
         match self {

@@ -43,6 +43,8 @@ pub struct Smtp {
     security: Security,
     tls: TlsParameters,
     credentials: Option<Credentials>,
+    /// Whether mails travel in clear text over a network.
+    pub(super) exposed: bool,
     from: Mailbox,
     hello: ClientId,
     /// Connections that wait for a mail, since when. One that was in use when its try was cut off is never among
@@ -122,15 +124,11 @@ impl Smtp {
             security: url.security,
             tls: tls.build().map_err(SmtpError::Tls)?,
             credentials,
+            exposed: url.exposed,
             from,
             hello: ClientId::default(),
             idle: Mutex::default(),
         })
-    }
-
-    /// Whether mails go to another machine in clear text.
-    pub fn is_clear(&self) -> bool {
-        self.security == Security::None
     }
 
     /// Sends a mail. Safe to drop half way.

@@ -39,6 +39,8 @@ pub struct SmtpUrl {
     pub port: u16,
     pub security: Security,
     pub credentials: Option<(String, SecretText)>,
+    /// Whether mails travel in clear text over a network.
+    pub exposed: bool,
     /// File of certificates (PEM) that are trusted beside those of the system.
     pub ca: Option<PathBuf>,
 }
@@ -76,6 +78,7 @@ impl SmtpUrl {
             port: url.port().unwrap_or(port),
             security,
             credentials,
+            exposed: security == Security::None && !loopback,
             ca,
         })
     }

@@ -84,7 +84,7 @@ impl Store {
     pub async fn request_code(&self, request: CodeRequest) -> Result<Requested> {
         let clock = self.engine.credential_clock();
         self.engine
-            .write(move |tx| sqlite::login::request(tx, clock, &request))
+            .write(move |tx| sqlite::login::request(tx, clock.max(tx.now), &request))
             .await
     }
 
@@ -93,7 +93,7 @@ impl Store {
     pub async fn verify_code(&self, attempt: Attempt) -> Result<Verified> {
         let clock = self.engine.credential_clock();
         self.engine
-            .write(move |tx| sqlite::login::verify(tx, clock, attempt))
+            .write(move |tx| sqlite::login::verify(tx, clock.max(tx.now), attempt))
             .await
     }
 }

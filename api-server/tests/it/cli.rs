@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sealpod_core::wire::audit::AuditEntry;
 
+use crate::mail_server::{MailServer, Security};
 use crate::support::ADMIN;
 
 fn command(arguments: &[&str]) -> Command {
@@ -199,6 +200,68 @@ async fn dev_serves_with_its_own_keys_and_stops_on_sigterm() {
     let output = run(&["migrate", "--database-url", &url, "--master-key-file", &other]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("master key"), "{}", text(&output.stderr));
+}
+
+/// Signs in at a server that is started like this, with the code that `code` finds.
+async fn sign_in(command: &mut Command, code: impl AsyncFnOnce(&mut BufReader<std::process::ChildStderr>) -> String) {
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let line = line_with(&mut log, "serving address=");
+    let address = line
+        .split_once("address=")
+        .unwrap()
+        .1
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+    let server = Process {
+        child,
+        address,
+        log: None,
+    };
+    let url = |path: &str| format!("http://{}/api/auth/{path}", server.address);
+    let client = reqwest::Client::new();
+    let email = "root@example.com";
+    let login = client.post(url("login")).json(&serde_json::json!({"email": email}));
+    assert_eq!(login.send().await.unwrap().status(), 200);
+    let code = code(&mut log).await;
+    let verify = client
+        .post(url("verify"))
+        .json(&serde_json::json!({"email": email, "code": code}));
+    let begun: serde_json::Value = verify.send().await.unwrap().json().await.unwrap();
+    let me = client.get(url("me")).bearer_auth(begun["token"].as_str().unwrap());
+    let me: serde_json::Value = me.send().await.unwrap().json().await.unwrap();
+    assert_eq!((&me["email"], &me["is_superadmin"]), (&email.into(), &true.into()));
+    assert_eq!(server.stop().0, Some(0));
+}
+
+fn line_with(log: &mut impl BufRead, what: &str) -> String {
+    let mut lines = log.lines().map(Result::unwrap);
+    lines.find(|line| line.contains(what)).expect("the log says so")
+}
+
+#[tokio::test]
+async fn dev_prints_login_codes_into_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = dev(dir.path());
+    sign_in(command.env("SEALPOD_SUPERADMINS", "root@example.com"), async |log| {
+        let line = line_with(log, "login code");
+        line.split("code=\"").nth(1).unwrap()[..6].to_owned()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dev_sends_login_codes_to_a_mail_server_that_it_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let mail = MailServer::start(Security::Implicit).await;
+    let mut command = dev(dir.path());
+    command
+        .env("SEALPOD_SUPERADMINS", "root@example.com")
+        .env("SEALPOD_SMTP_URL", mail.url())
+        .env("SEALPOD_SMTP_FROM", crate::mail_server::FROM);
+    sign_in(&mut command, async |_| mail.next().await.code()).await;
 }
 
 #[tokio::test]

@@ -56,10 +56,14 @@ impl Site {
 
     /// The same database under a new process.
     async fn restart(&mut self) {
+        self.restart_as(Signup::Open).await;
+    }
+
+    async fn restart_as(&mut self, signup: Signup) {
         self.server.stop.cancel();
         self.server.store.close().await;
         let transport = self.mail.transport();
-        self.server = serve(&self.dir, &self.master_key, Signup::Open, transport).await;
+        self.server = serve(&self.dir, &self.master_key, signup, transport).await;
     }
 
     pub fn login(&self, ip: &str, email: &str) -> Call {
@@ -436,6 +440,45 @@ async fn of_parallel_guesses_no_more_are_compared_than_may_be() {
     let failures = site.audit().await;
     let failures = failures.iter().filter(|entry| entry.action == "session.login_failed");
     assert_eq!(failures.count(), count(401), "what was refused was not compared");
+}
+
+#[tokio::test]
+async fn of_parallel_logins_no_more_get_a_code_than_may() {
+    let site = Site::start(Signup::Open).await;
+    let logins = (0..60).map(|_| site.login(HERE, "ada@example.com").send());
+    let statuses: Vec<_> = futures::future::join_all(logins)
+        .await
+        .into_iter()
+        .map(|reply| reply.status)
+        .collect();
+    let count = |status: u16| statuses.iter().filter(|it| **it == status).count();
+    assert_eq!((count(200), count(429)), (5, 55), "{statuses:?}");
+    assert_eq!(site.count("login_codes"), 3);
+}
+
+#[tokio::test]
+async fn a_forged_forwarding_header_moves_nobody_to_another_network() {
+    let site = Site::start(Signup::Open).await;
+    for n in 0..6 {
+        let forged = site
+            .login(HERE, "ada@example.com")
+            .header("x-forwarded-for", &format!("203.0.{n}.1"));
+        forged.status(if n < 5 { 200 } else { 429 }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_let_in_by_the_right_code_where_signup_is_closed() {
+    let mut site = Site::start(Signup::Open).await;
+    let code = site.code(HERE, "stranger@example.com").await;
+    site.restart_as(Signup::Invited).await;
+    let refused = site
+        .verify(HERE, "stranger@example.com", &code)
+        .problem(401, "unauthorized")
+        .await;
+    let wrong = site.verify(HERE, "stranger@example.com", "000000").status(401).await;
+    assert_eq!(refused.text, wrong.text);
+    assert_eq!((site.count("users"), site.count("sessions")), (0, 0));
 }
 
 #[tokio::test]

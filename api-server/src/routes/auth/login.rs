@@ -49,7 +49,6 @@ impl ReadFields for wire::VerifyCode {
     post, path = "/api/auth/login", tag = "sign-in", security(()), request_body = wire::RequestCode,
     responses(
         (status = 200, description = "The same for known and unknown addresses", body = wire::CodeRequested),
-        (status = 429, description = "Too many logins; see `Retry-After`"),
         Problems,
     ),
 )]
@@ -70,7 +69,6 @@ async fn request(
     post, path = "/api/auth/verify", tag = "sign-in", security(()), request_body = wire::VerifyCode,
     responses(
         (status = 200, description = "The token is shown this once", body = wire::SessionBegun),
-        (status = 429, description = "Too many failures; see `Retry-After`"),
         Problems,
     ),
 )]

@@ -1,4 +1,4 @@
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::Time;
 use subtle::{Choice, ConstantTimeEq};
 use uuid::Uuid;
@@ -10,8 +10,10 @@ use super::row::{At, Id, time};
 use super::writer::Tx;
 use crate::audit::{Actor, ActorKind, By, Chain, Entry, Kind, Outcome, Source, Verb};
 
-/// How many outdated rows of each table a call takes away: more than it can add, so that neither table grows by what
-/// is over.
+/// How far ahead of the clock the end of a window or the death of a code may seem to lie, in seconds: calls do not run in
+/// quite the order in which they looked at it. What lies further ahead was written while the clock was wrong.
+const SLACK: i64 = 60;
+/// How many outdated rows of each table a call takes away: more than it can add, so that no table grows by what is over.
 const PURGE: u32 = 16;
 /// The key of what is counted for everybody.
 const EVERYBODY: [u8; 32] = [0; 32];
@@ -109,7 +111,7 @@ fn sign_in(tx: &Tx<'_>, clock: Time, attempt: Attempt) -> Result<Session> {
         ..
     } = attempt;
     for (bound, key) in failures(&keys) {
-        forget(tx, bound, key)?;
+        forget(tx.conn, bound, key)?;
     }
     tx.conn
         .prepare_cached("DELETE FROM login_codes WHERE address = ?1")?
@@ -139,7 +141,7 @@ fn by(kind: ActorKind, id: Option<Uuid>, name: &str, source: Source) -> By {
 fn bury(tx: &Tx<'_>, clock: Time, keys: &LoginKeys) -> Result<()> {
     tx.conn
         .prepare_cached("DELETE FROM login_codes WHERE address = ?1 AND (expires_at <= ?2 OR expires_at > ?3)")?
-        .execute((keys.address, At(clock), At(clock.plus_seconds(CODE_SECONDS))))?;
+        .execute((keys.address, At(clock), At(clock.plus_seconds(CODE_SECONDS + SLACK))))?;
     Ok(())
 }
 
@@ -224,7 +226,7 @@ fn count_login(tx: &Tx<'_>, clock: Time, keys: &LoginKeys, familiar: bool) -> Re
     if let Err(full) = admit(tx, clock, bounds, familiar)? {
         return Ok(Err(full));
     }
-    let room = count(tx, clock, &LOGINS_OF_ADDRESS, &keys.address)?;
+    let room = count(tx.conn, clock, &LOGINS_OF_ADDRESS, &keys.address)?;
     Ok(if familiar { Ok(()) } else { room })
 }
 
@@ -248,54 +250,60 @@ fn admit(
     [pair, network, everybody]: [(&Bound, &[u8; 32]); 3],
     familiar: bool,
 ) -> Result<Room> {
-    let mut room = look(tx, clock, everybody.0, everybody.1)?;
+    let mut room = look(tx.conn, clock, everybody.0, everybody.1)?;
     if familiar {
         room = Ok(());
     }
     if room.is_ok() {
-        room = look(tx, clock, network.0, network.1)?;
+        room = look(tx.conn, clock, network.0, network.1)?;
     }
     if room.is_ok() {
-        room = count(tx, clock, pair.0, pair.1)?;
+        room = count(tx.conn, clock, pair.0, pair.1)?;
     }
     if room.is_ok() {
         for (bound, key) in [network, everybody] {
             // There was room, or there need not be.
-            count(tx, clock, bound, key)?.ok();
+            count(tx.conn, clock, bound, key)?.ok();
         }
     }
     Ok(room)
 }
 
 /// Counts one more, unless the window is full already: then nothing is written. A window that ends later than one that
-/// began now would was counted while the clock was ahead, and is over.
-fn count(tx: &Tx<'_>, clock: Time, bound: &Bound, key: &[u8; 32]) -> Result<Room> {
+/// begins now was counted while the clock was ahead, and is over.
+fn count(conn: &Connection, clock: Time, bound: &Bound, key: &[u8; 32]) -> Result<Room> {
     let end = clock.plus_seconds(bound.window_seconds);
-    let counted = tx
-        .conn
+    let counted = conn
         .prepare_cached(
             "INSERT INTO login_counters (kind, key, count, ends_at) VALUES (?1, ?2, 1, ?4)
              ON CONFLICT (kind, key) DO UPDATE SET
-                 count = CASE WHEN ends_at > ?3 AND ends_at <= ?4 THEN count + 1 ELSE 1 END,
-                 ends_at = CASE WHEN ends_at > ?3 AND ends_at <= ?4 THEN ends_at ELSE ?4 END
-             WHERE count < ?5 OR ends_at <= ?3 OR ends_at > ?4
+                 count = CASE WHEN ends_at > ?3 AND ends_at <= ?6 THEN count + 1 ELSE 1 END,
+                 ends_at = CASE WHEN ends_at > ?3 AND ends_at <= ?6 THEN ends_at ELSE ?4 END
+             WHERE count < ?5 OR ends_at <= ?3 OR ends_at > ?6
              RETURNING count",
         )?
-        .query_row((bound.kind, key, At(clock), At(end), bound.limit), |row| {
-            row.get::<_, i64>(0)
-        })
+        .query_row(
+            (
+                bound.kind,
+                key,
+                At(clock),
+                At(end),
+                bound.limit,
+                At(end.plus_seconds(SLACK)),
+            ),
+            |row| row.get::<_, i64>(0),
+        )
         .optional()?;
     match counted {
         Some(_) => Ok(Ok(())),
-        None => look(tx, clock, bound, key),
+        None => look(conn, clock, bound, key),
     }
 }
 
 /// Whether there is room for one more.
-fn look(tx: &Tx<'_>, clock: Time, bound: &Bound, key: &[u8; 32]) -> Result<Room> {
-    let end = clock.plus_seconds(bound.window_seconds);
-    let full = tx
-        .conn
+fn look(conn: &Connection, clock: Time, bound: &Bound, key: &[u8; 32]) -> Result<Room> {
+    let end = clock.plus_seconds(bound.window_seconds + SLACK);
+    let full = conn
         .prepare_cached(
             "SELECT ends_at FROM login_counters
              WHERE kind = ?1 AND key = ?2 AND count >= ?5 AND ends_at > ?3 AND ends_at <= ?4",
@@ -312,15 +320,14 @@ fn look(tx: &Tx<'_>, clock: Time, bound: &Bound, key: &[u8; 32]) -> Result<Room>
 }
 
 /// Takes one count back, of the window that it was counted in just now.
-fn forget(tx: &Tx<'_>, bound: &Bound, key: &[u8; 32]) -> Result<()> {
-    tx.conn
-        .prepare_cached("UPDATE login_counters SET count = count - 1 WHERE kind = ?1 AND key = ?2 AND count > 0")?
+fn forget(conn: &Connection, bound: &Bound, key: &[u8; 32]) -> Result<()> {
+    conn.prepare_cached("UPDATE login_counters SET count = count - 1 WHERE kind = ?1 AND key = ?2 AND count > 0")?
         .execute((bound.kind, key))?;
     Ok(())
 }
 
 fn is_familiar(tx: &Tx<'_>, clock: Time, keys: &LoginKeys) -> Result<bool> {
-    Ok(look(tx, clock, &FAMILIAR, &keys.pair)?.is_err())
+    Ok(look(tx.conn, clock, &FAMILIAR, &keys.pair)?.is_err())
 }
 
 /// Notes that this pair has signed in.
@@ -340,6 +347,7 @@ fn purge(tx: &Tx<'_>, clock: Time) -> Result<()> {
         "DELETE FROM login_codes WHERE id IN (SELECT id FROM login_codes WHERE expires_at <= ?1 LIMIT ?2)",
         "DELETE FROM login_counters WHERE (kind, key) IN
              (SELECT kind, key FROM login_counters WHERE ends_at <= ?1 LIMIT ?2)",
+        "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= ?1 LIMIT ?2)",
     ] {
         tx.conn.prepare_cached(sql)?.execute((At(clock), PURGE))?;
     }
@@ -348,7 +356,86 @@ fn purge(tx: &Tx<'_>, clock: Time) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn counters() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(include_str!("../../../migrations/0003_login.sql"))
+            .unwrap();
+        connection
+    }
+
+    fn at(seconds: i64) -> Time {
+        Time::from_microseconds(1_800_000_000_000_000)
+            .unwrap()
+            .plus_seconds(seconds)
+    }
+
+    #[test]
+    fn a_window_takes_its_limit_and_then_says_when_it_ends() {
+        let conn = counters();
+        let one = |seconds| {
+            count(&conn, at(seconds), &LOGINS_OF_PAIR, &[1; 32])
+                .unwrap()
+                .map_err(|Full(left)| left)
+        };
+        for second in 0..5 {
+            assert_eq!(one(second), Ok(()));
+        }
+        assert_eq!((one(5), one(QUARTER - 1)), (Err(895), Err(1)));
+        // Another key has its own, and the next window begins empty.
+        assert!(count(&conn, at(5), &LOGINS_OF_PAIR, &[2; 32]).unwrap().is_ok());
+        for second in 0..5 {
+            assert_eq!(one(QUARTER + second), Ok(()));
+        }
+        assert!(one(QUARTER + 5).is_err());
+    }
+
+    #[test]
+    fn calls_that_run_in_another_order_than_they_came_share_a_window() {
+        let conn = counters();
+        let taken = (0..40)
+            .rev()
+            .filter(|second| count(&conn, at(*second), &FAILURES_OF_PAIR, &[1; 32]).unwrap().is_ok());
+        assert_eq!(taken.count(), 10);
+    }
+
+    #[test]
+    fn what_is_taken_back_can_be_counted_again_and_no_more() {
+        let conn = counters();
+        for _ in 0..5 {
+            count(&conn, at(0), &LOGINS_OF_PAIR, &[1; 32]).unwrap().ok().unwrap();
+        }
+        forget(&conn, &LOGINS_OF_PAIR, &[1; 32]).unwrap();
+        assert!(count(&conn, at(0), &LOGINS_OF_PAIR, &[1; 32]).unwrap().is_ok());
+        assert!(count(&conn, at(0), &LOGINS_OF_PAIR, &[1; 32]).unwrap().is_err());
+        for _ in 0..9 {
+            forget(&conn, &LOGINS_OF_PAIR, &[1; 32]).unwrap();
+        }
+        let left: i64 = conn
+            .query_row("SELECT count FROM login_counters", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(left, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn room_is_made_for_three_and_the_newest_of_few_familiar_networks_stay(
+            made in proptest::collection::vec(0..6_u8, 0..12)
+        ) {
+            // A network is familiar or not; two of them are here.
+            let live: Vec<_> = made.iter().zip(1..).map(|(network, n)| code(n, *network, *network < 2)).collect();
+            let newest = |network: u8| live.iter().rev().find(|code| code.network == [network; 32]).map(|code| code.id.0.as_u128());
+            let kept: Vec<_> = [newest(0), newest(1)].into_iter().flatten().collect();
+            let all = live.len();
+            let gone = gone(live);
+            prop_assert_eq!(all - gone.len(), all.min(MAX_CODES));
+            prop_assert!(kept.iter().all(|id| !gone.contains(id)));
+        }
+    }
 
     fn code(n: u128, network: u8, familiar: bool) -> Live {
         Live {
