@@ -60,7 +60,16 @@ impl Store {
     pub async fn accounts(&self, organization: &str, name: Option<String>, page: Page) -> Result<Vec<Account>> {
         let organization = organization.to_owned();
         self.engine
-            .read(move |view| sqlite::accounts::list(view.conn, &organization, name.as_deref(), &page))
+            .read(move |view| sqlite::accounts::list(view, &organization, name.as_deref(), &page))
+            .await
+    }
+
+    /// Live accounts that an operator made and that were last used, or where they never were, made, before that
+    /// instant; by name.
+    pub async fn orphans(&self, organization: &str, before: Time, page: Page) -> Result<Vec<Account>> {
+        let organization = organization.to_owned();
+        self.engine
+            .read(move |view| sqlite::accounts::orphans(view, &organization, before, &page))
             .await
     }
 

@@ -55,6 +55,17 @@ pub struct NewRule {
     pub permission: Permission,
 }
 
+/// Which rules of an organization are meant; by default all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RuleQuery {
+    pub subject_type: Option<SubjectType>,
+    pub subject_id: Option<Uuid>,
+    /// Begin behind this rule, live or not.
+    pub after: Option<RuleId>,
+    /// At most so many; `None`: all.
+    pub limit: Option<u32>,
+}
+
 impl Store {
     /// Makes the rule (`true`), or gives the live one of the same subject and patterns this permission (`false`).
     /// `NotFound(Subject)` where the organization has no such subject.
@@ -66,10 +77,10 @@ impl Store {
     }
 
     /// Live rules, oldest first.
-    pub async fn rules(&self, organization: &str) -> Result<Vec<AclRule>> {
+    pub async fn rules(&self, organization: &str, query: RuleQuery) -> Result<Vec<AclRule>> {
         let organization = organization.to_owned();
         self.engine
-            .read(move |view| sqlite::acl::list(view.conn, &organization))
+            .read(move |view| sqlite::acl::list(view, &organization, query))
             .await
     }
 

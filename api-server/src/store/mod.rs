@@ -32,7 +32,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use accounts::{Account, AccountScope, NewAccount, Rotated};
-pub use acl::{AclRule, NewRule, Subject};
+pub use acl::{AclRule, NewRule, RuleQuery, Subject};
 pub use bundle::{BundleQuery, Selection, Snapshot, SnapshotVersion};
 pub use configurations::{Configuration, ConfigurationSlot, ConfigurationWrite};
 pub use environments::{Environment, EnvironmentUpdate, NewEnvironment};

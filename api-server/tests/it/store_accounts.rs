@@ -3,7 +3,7 @@ use std::time::Duration;
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind};
 use sealpod_api_server::ids::{AccountId, UserId};
 use sealpod_api_server::store::{
-    Account, AccountKey, KeyHolder, NewAccount, NewProject, NewRule, Object, Page, StoreError, Subject,
+    Account, AccountKey, KeyHolder, NewAccount, NewProject, NewRule, Object, Page, RuleQuery, StoreError, Subject,
 };
 use sealpod_core::wire::org::Permission;
 use sealpod_core::{Pattern, Time};
@@ -241,7 +241,7 @@ async fn revoking_an_account_kills_its_keys_and_rules() {
     }
     fixture.store.revoke_account(ORGANIZATION, made.id, by()).await.unwrap();
     assert!(holder(&fixture, &key).await.is_none());
-    let rules = fixture.store.rules(ORGANIZATION).await.unwrap();
+    let rules = fixture.store.rules(ORGANIZATION, RuleQuery::default()).await.unwrap();
     assert_eq!(rules.iter().map(|it| it.subject.id()).collect::<Vec<_>>(), [other.id.0]);
     let again = fixture.store.revoke_account(ORGANIZATION, made.id, by()).await;
     assert_eq!(again.unwrap_err(), StoreError::NotFound(Object::ServiceAccount));
@@ -265,7 +265,10 @@ async fn a_rule_of_the_same_subject_and_patterns_is_replaced() {
     fixture.store.delete_rule(ORGANIZATION, first.id, by()).await.unwrap();
     let gone = fixture.store.rule(ORGANIZATION, first.id).await;
     assert_eq!(gone.unwrap_err(), StoreError::NotFound(Object::AclRule));
-    assert_eq!(fixture.store.rules(ORGANIZATION).await.unwrap(), [other]);
+    assert_eq!(
+        fixture.store.rules(ORGANIZATION, RuleQuery::default()).await.unwrap(),
+        [other]
+    );
     let (anew, created) = upsert(rule(subject, "prod", Permission::Read)).await.unwrap();
     assert!(created && anew.id != first.id);
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use sealpod_core::wire::org::{
     AclRule, CreateAclRule, CreateServiceAccount, CreatedServiceAccount, PutSecret, RotateServiceAccount,
-    RotatedServiceAccountKey, SecretMetadata, SecretWithValue, ServiceAccount,
+    RotatedServiceAccountKey, SecretMetadata, SecretWithValue, ServiceAccount, SubjectType,
 };
 use uuid::Uuid;
 
@@ -51,6 +51,23 @@ impl Org<'_> {
 
     pub async fn acl_rules(&self) -> Result<Vec<AclRule>> {
         self.client.get(self.at(&["acl"])?).await
+    }
+
+    /// The rules of one user or service account.
+    pub async fn acl_rules_of(&self, subject_type: SubjectType, id: Uuid) -> Result<Vec<AclRule>> {
+        let subject_type = match subject_type {
+            SubjectType::User => "user",
+            SubjectType::ServiceAccount => "service_account",
+        };
+        let mut query = String::new();
+        append(&mut query, "subject_type", subject_type);
+        append(&mut query, "subject_id", &id.to_string());
+        self.client.get(self.at(&["acl"])? + &query).await
+    }
+
+    /// The accounts that an operator made and that nobody has used for a week.
+    pub async fn orphans(&self) -> Result<Vec<ServiceAccount>> {
+        self.client.get(self.at(&["orphans"])?).await
     }
 
     /// Makes the rule, or replaces the one of the same subject and patterns.

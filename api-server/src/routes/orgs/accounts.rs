@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::Piece;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::fields::{MAX_OVERLAP_SECONDS, free_text, labels, not_empty, time, whole};
@@ -26,11 +27,15 @@ use crate::store::{Account, NewAccount, Page};
 /// Longest name, in characters: `k8s/<cluster>/<namespace>/<binding>` of the operator takes up to 305.
 const MAX_ACCOUNT_NAME: usize = 400;
 
+/// How long an account that an operator made is left unused before it counts as left behind: seven days.
+const ORPHAN_AFTER_SECONDS: i64 = 7 * 24 * 60 * 60;
+
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(get, revoke))
         .routes(routes!(rotate))
+        .routes(routes!(orphans))
 }
 
 impl ReadFields for wire::CreateServiceAccount {
@@ -63,12 +68,23 @@ impl ReadFields for wire::RotateServiceAccount {
     }
 }
 
-/// `?name=`
-struct Named(Option<String>);
+/// `?name=&limit=&after=`
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Named {
+    /// Only the account of this name
+    name: Option<String>,
+    /// 1–1000; all without it
+    limit: Option<u32>,
+    /// Begin behind this name
+    after: Option<String>,
+}
 
 impl ReadQuery for Named {
     fn read(query: &mut QueryFields) -> Option<Self> {
-        query.at_most_one("name").map(Self)
+        let (name, piece) = (query.at_most_one("name"), Piece::read(query));
+        let (name, Piece { limit, after }) = (name?, piece?);
+        Some(Self { name, limit, after })
     }
 }
 
@@ -88,20 +104,41 @@ fn account(account: Account) -> wire::ServiceAccount {
 /// List service accounts, or find one by its full name
 #[utoipa::path(
     get, path = "/api/orgs/{org}/service-accounts", tag = "service accounts", security(("admin_key" = []), ("session" = [])),
-    params(("org" = String, Path), ("name" = Option<String>, Query, description = "Only the account of this name")),
+    params(("org" = String, Path), Named),
     responses((status = 200, description = "By name", body = [wire::ServiceAccount]), Problems),
 )]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Path(organization): Path<String>,
-    Query(Named(name)): Query<Named>,
+    Query(Named { name, limit, after }): Query<Named>,
 ) -> Result<Json<Vec<wire::ServiceAccount>>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let organization = &member.organization;
-    let accounts = app.store().accounts(&organization.name, name, Page::default()).await?;
+    let page = Page { after, limit };
+    let accounts = app.store().accounts(&organization.name, name, page).await?;
     Ok(Json(accounts.into_iter().map(account).collect()))
+}
+
+/// List the accounts that an operator made and that nobody has used for a week: what it left behind, perhaps
+#[utoipa::path(
+    get, path = "/api/orgs/{org}/orphans", tag = "service accounts", security(("admin_key" = []), ("session" = [])),
+    params(("org" = String, Path), Piece),
+    responses((status = 200, description = "By name", body = [wire::ServiceAccount]), Problems),
+)]
+async fn orphans(
+    caller: Caller,
+    State(app): State<App>,
+    Path(organization): Path<String>,
+    Query(piece): Query<Piece>,
+) -> Result<Json<Vec<wire::ServiceAccount>>, ApiError> {
+    let member = caller.within(&app, &organization).await?;
+    member.require(Role::Admin)?;
+    let before = Time::now().plus_seconds(-ORPHAN_AFTER_SECONDS);
+    let organization = &member.organization.name;
+    let orphans = app.store().orphans(organization, before, piece.into()).await?;
+    Ok(Json(orphans.into_iter().map(account).collect()))
 }
 
 /// Create a service account; its key is shown this once

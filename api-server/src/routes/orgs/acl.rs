@@ -11,15 +11,16 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::limit;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::fields::{boolean, one_of, parsed, uuid};
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery};
 use crate::error::ApiError;
 use crate::ids::{AccountId, RuleId, UserId};
 use crate::routes::Problems;
 use crate::routes::links::created;
-use crate::store::{AclRule, NewRule, Object, StoreError, Subject};
+use crate::store::{AclRule, NewRule, Object, RuleQuery, StoreError, Subject};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -86,21 +87,64 @@ fn rule(rule: AclRule) -> wire::AclRule {
     }
 }
 
+/// `?subject_type=&subject_id=&limit=&after=`
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Rules {
+    /// Only rules for subjects of this kind
+    subject_type: Option<SubjectType>,
+    /// Only the rules of this user or service account
+    subject_id: Option<Uuid>,
+    /// 1–1000; all without it
+    limit: Option<u32>,
+    /// Begin behind the rule of this id
+    after: Option<Uuid>,
+}
+
+impl ReadQuery for Rules {
+    fn read(query: &mut QueryFields) -> Option<Self> {
+        let id = |text: &str| text.parse::<Uuid>().map_err(|_| "must be a UUID".to_owned());
+        let subject_type = query.one("subject_type", |text| {
+            let choice = SUBJECT_TYPES.iter().find(|(name, _)| *name == text);
+            choice.map_or_else(
+                || Err("must be `user` or `service_account`".to_owned()),
+                |(_, kind)| Ok(*kind),
+            )
+        });
+        let subject_id = query.one("subject_id", id);
+        let limit = limit(query);
+        let after = query.one("after", id);
+        Some(Self {
+            subject_type: subject_type?,
+            subject_id: subject_id?,
+            limit: limit?,
+            after: after?,
+        })
+    }
+}
+
 /// List the rules of an organization
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = []), ("session" = [])), params(("org" = String, Path)),
+    get, path = "/api/orgs/{org}/acl", tag = "acl", security(("admin_key" = []), ("session" = [])),
+    params(("org" = String, Path), Rules),
     responses((status = 200, description = "Oldest first", body = [wire::AclRule]), Problems),
 )]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Path(organization): Path<String>,
-    Query(()): Query<()>,
+    Query(wanted): Query<Rules>,
 ) -> Result<Json<Vec<wire::AclRule>>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let organization = &member.organization;
-    let rules = app.store().rules(&organization.name).await?;
+    let query = RuleQuery {
+        subject_type: wanted.subject_type,
+        subject_id: wanted.subject_id,
+        after: wanted.after.map(RuleId),
+        limit: wanted.limit,
+    };
+    let rules = app.store().rules(&organization.name, query).await?;
     Ok(Json(rules.into_iter().map(rule).collect()))
 }
 

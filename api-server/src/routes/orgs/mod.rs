@@ -63,12 +63,22 @@ struct Piece {
     after: Option<String>,
 }
 
+/// How much of a list.
+#[allow(
+    clippy::option_option,
+    reason = "the outer one says whether the parameter could be read"
+)]
+fn limit(query: &mut QueryFields) -> Option<Option<u32>> {
+    let limit = query.whole("limit", 1, 1_000)?;
+    Some(limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)))
+}
+
 impl ReadQuery for Piece {
     fn read(query: &mut QueryFields) -> Option<Self> {
-        let limit = query.whole("limit", 1, 1_000);
+        let limit = limit(query);
         let after = query.at_most_one("after");
         Some(Self {
-            limit: limit?.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)),
+            limit: limit?,
             after: after?,
         })
     }

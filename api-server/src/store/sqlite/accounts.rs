@@ -1,9 +1,12 @@
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, Rows};
+use sealpod_core::Time;
+use sealpod_core::kubernetes::OWNER_LABEL;
 
 use super::super::{
     Account, AccountScope, NewAccount, Object, Page, ProjectRef, Result, Rotated, StoreError, Subject, Topic,
 };
 use super::keys::{self, Owner};
+use super::reader::View;
 use super::row::{At, LabelsText, labels, optional_time, time};
 use super::writer::Tx;
 use super::{acl, organizations, projects};
@@ -54,17 +57,50 @@ pub(in super::super) fn find(conn: &Connection, organization: &str, id: AccountI
 }
 
 pub(in super::super) fn list(
-    conn: &Connection,
+    view: &View<'_>,
     organization: &str,
     name: Option<&str>,
     page: &Page,
 ) -> Result<Vec<Account>> {
-    let organization = organizations::find(conn, organization)?;
-    let mut statement = conn.prepare_cached(&format!(
-        "{SELECT} AND a.organization_id = ?1 AND (?2 IS NULL OR a.name = ?2) AND a.name > ?3 ORDER BY a.name LIMIT ?4"
-    ))?;
-    let rows = statement.query_map((organization.id, name, page.after(), page.limit()), from_row)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let organization = organizations::find(view.conn, organization)?.id;
+    // One name is looked up, not come across on a walk past all the others.
+    let named = if name.is_some() {
+        "AND a.name = ?4"
+    } else {
+        "AND ?4 IS NULL"
+    };
+    let sql = format!("{SELECT} AND a.organization_id = ?1 {named} AND a.name > ?2 ORDER BY a.name LIMIT ?3");
+    let mut statement = view.conn.prepare_cached(&sql)?;
+    gather(view, statement.query((organization, page.after(), page.limit(), name))?)
+}
+
+/// The accounts that an operator made and that nobody has used since `before`, by name.
+pub(in super::super) fn orphans(
+    view: &View<'_>,
+    organization: &str,
+    before: Time,
+    page: &Page,
+) -> Result<Vec<Account>> {
+    let organization = organizations::find(view.conn, organization)?.id;
+    // By the index of what is long unused: few, of accounts that may be many. The `+` keeps the names' index out of it.
+    let sql = format!(
+        "{SELECT} AND json_extract(a.labels, '$.\"{OWNER_LABEL}\"') IS NOT NULL AND a.organization_id = ?1
+         AND coalesce(a.last_used_at, a.created_at) < ?2 AND +a.name > ?3 ORDER BY +a.name LIMIT ?4"
+    );
+    let mut statement = view.conn.prepare_cached(&sql)?;
+    gather(
+        view,
+        statement.query((organization, At(before), page.after(), page.limit()))?,
+    )
+}
+
+fn gather(view: &View<'_>, mut rows: Rows<'_>) -> Result<Vec<Account>> {
+    let mut accounts = vec![];
+    while let Some(row) = rows.next()? {
+        view.go_on()?;
+        accounts.push(from_row(row)?);
+    }
+    Ok(accounts)
 }
 
 pub(in super::super) fn create(tx: &Tx<'_>, new: &NewAccount, by: &By) -> Result<Account> {

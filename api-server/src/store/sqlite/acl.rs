@@ -1,8 +1,10 @@
 use rusqlite::types::{FromSqlError, FromSqlResult, Type};
 use rusqlite::{Connection, OptionalExtension, Row};
-use sealpod_core::wire::org::Permission;
+use sealpod_core::wire::org::{Permission, SubjectType};
+use uuid::Uuid;
 
-use super::super::{AclRule, NewRule, Object, Result, StoreError, Subject, Topic};
+use super::super::{AclRule, NewRule, Object, Result, RuleQuery, StoreError, Subject, Topic};
+use super::reader::View;
 use super::row::{At, Id, PatternText, time};
 use super::writer::Tx;
 use super::{accounts, members, organizations};
@@ -25,11 +27,15 @@ fn permission_word(permission: Permission) -> &'static str {
     }
 }
 
-fn subject_word(subject: Subject) -> &'static str {
-    match subject {
-        Subject::User(_) => USER,
-        Subject::ServiceAccount(_) => SERVICE_ACCOUNT,
+fn kind_word(kind: SubjectType) -> &'static str {
+    match kind {
+        SubjectType::User => USER,
+        SubjectType::ServiceAccount => SERVICE_ACCOUNT,
     }
+}
+
+fn subject_word(subject: Subject) -> &'static str {
+    kind_word(subject.kind())
 }
 
 fn subject(kind: &str, id: Id) -> FromSqlResult<Subject> {
@@ -78,18 +84,38 @@ pub(in super::super) fn find(conn: &Connection, organization: &str, id: RuleId) 
     by_id(conn, organizations::find(conn, organization)?.id, id)
 }
 
-pub(in super::super) fn list(conn: &Connection, organization: &str) -> Result<Vec<AclRule>> {
-    let organization = organizations::find(conn, organization)?;
-    let mut statement = conn.prepare_cached(&format!(
-        "{SELECT} AND r.organization_id = ?1 ORDER BY r.created_at, r.id"
-    ))?;
-    let rows = statement.query_map([organization.id], from_row)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+/// By id, which is by age: it grows with the time at which it was made, and stays a place to go on from when the rule
+/// itself is gone.
+pub(in super::super) fn list(view: &View<'_>, organization: &str, query: RuleQuery) -> Result<Vec<AclRule>> {
+    let organization = organizations::find(view.conn, organization)?.id;
+    let kind = query.subject_type.map(kind_word);
+    let after = Id(query.after.map_or(Uuid::nil(), |id| id.0));
+    let limit = query.limit.map_or(-1, i64::from);
+    let rest = "(?2 IS NULL OR r.subject_type = ?2) AND r.id > ?3 ORDER BY r.id LIMIT ?4";
+    let mut rules = vec![];
+    let mut take = |mut rows: rusqlite::Rows<'_>| -> Result<()> {
+        while let Some(row) = rows.next()? {
+            view.go_on()?;
+            rules.push(from_row(row)?);
+        }
+        Ok(())
+    };
+    // Two statements, because each is to go by its own index.
+    if let Some(subject) = query.subject_id {
+        let sql = format!("{SELECT} AND r.organization_id = ?1 AND r.subject_id = ?5 AND {rest}");
+        let mut statement = view.conn.prepare_cached(&sql)?;
+        take(statement.query((organization, kind, after, limit, Id(subject)))?)?;
+    } else {
+        let sql = format!("{SELECT} AND r.organization_id = ?1 AND {rest}");
+        let mut statement = view.conn.prepare_cached(&sql)?;
+        take(statement.query((organization, kind, after, limit))?)?;
+    }
+    Ok(rules)
 }
 
 pub(super) fn of_subject(conn: &Connection, organization: OrganizationId, subject: Subject) -> Result<Vec<AclRule>> {
     let mut statement = conn.prepare_cached(&format!(
-        "{SELECT} AND r.subject_id = ?1 AND r.organization_id = ?2 AND r.subject_type = ?3 ORDER BY r.created_at, r.id"
+        "{SELECT} AND r.subject_id = ?1 AND r.organization_id = ?2 AND r.subject_type = ?3 ORDER BY r.id"
     ))?;
     let rows = statement.query_map((Id(subject.id()), organization, subject_word(subject)), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

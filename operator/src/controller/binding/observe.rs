@@ -97,8 +97,10 @@ async fn on_the_server(
 }
 
 async fn rules(client: &Client, context: &Context, account: &ServiceAccount) -> Result<Vec<AclRule>, Error> {
-    let rules = client.org(context.server.organization()).acl_rules().await;
+    let organization = client.org(context.server.organization());
+    let rules = organization.acl_rules_of(SubjectType::ServiceAccount, account.id).await;
     let mut rules = rules.map_err(Error::server("listing the access rules"))?;
+    // What is not wanted is revoked, so not one of another account may ever be among them.
     rules.retain(|rule| rule.subject_type == SubjectType::ServiceAccount && rule.subject_id == account.id);
     Ok(rules)
 }
