@@ -21,6 +21,7 @@ mod management;
 mod orgs;
 mod query_plans;
 mod quotas;
+mod roles;
 mod secrecy;
 mod service;
 mod statements;
