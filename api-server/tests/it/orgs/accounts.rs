@@ -123,3 +123,78 @@ async fn a_service_account_never_administers() {
         .problem(404, "not_found")
         .await;
 }
+
+#[tokio::test]
+async fn accounts_are_listed_in_pieces() {
+    let server = Server::start().await;
+    for name in ["c", "a", "b"] {
+        server.account(name, &[]).await;
+    }
+    let list = async |query: &str| {
+        let reply = server
+            .admin("GET", &format!("{O}/service-accounts{query}"))
+            .status(200)
+            .await;
+        let name = |account: &serde_json::Value| account["name"].as_str().unwrap().to_owned();
+        reply.list().iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(list("").await, ["a", "b", "c"]);
+    assert_eq!(list("?limit=2").await, ["a", "b"]);
+    assert_eq!(list("?limit=2&after=b").await, ["c"]);
+    assert_eq!(list("?name=b&limit=1").await, ["b"]);
+    assert!(list("?name=b&after=b").await.is_empty());
+    let bad = format!("{O}/service-accounts?limit=0");
+    server.admin("GET", &bad).invalid("limit").await;
+}
+
+/// Moves what the database says of an account into the past.
+fn age(server: &Server, id: &str, column: &str, days: i64) {
+    let at = sealpod_core::Time::now()
+        .plus_seconds(-days * 24 * 60 * 60)
+        .microseconds();
+    let id: uuid::Uuid = id.parse().unwrap();
+    let connection = rusqlite::Connection::open(server.dir().join("sealpod.db")).unwrap();
+    let sql = format!("UPDATE service_accounts SET {column} = ?2 WHERE id = ?1");
+    assert_eq!(connection.execute(&sql, (id.as_bytes(), at)).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn orphans_are_accounts_that_an_operator_made_and_nobody_used_for_a_week() {
+    let server = Server::start().await;
+    let create = async |name: &str, labels: serde_json::Value| {
+        let path = format!("{O}/service-accounts");
+        let body = json!({"name": name, "labels": labels});
+        server.admin("POST", &path).json(body).status(201).await.text_at("id")
+    };
+    let owned = json!({"sealpod.dev/owner": "c1/shop/uid/web"});
+    let by_hand = create("by-hand", json!({"team": "shop"})).await;
+    let in_use = create("in-use", owned.clone()).await;
+    let never_used = create("never-used", owned.clone()).await;
+    let left_behind = create("left-behind", owned.clone()).await;
+    create("new", owned.clone()).await;
+    let revoked = create("revoked", owned).await;
+    for id in [&by_hand, &in_use, &never_used, &left_behind, &revoked] {
+        age(&server, id, "created_at", 30);
+    }
+    age(&server, &in_use, "last_used_at", 6);
+    age(&server, &left_behind, "last_used_at", 8);
+    server
+        .admin("DELETE", &format!("{O}/service-accounts/{revoked}"))
+        .status(204)
+        .await;
+
+    let orphans = async |query: &str| {
+        let reply = server.admin("GET", &format!("{O}/orphans{query}")).status(200).await;
+        let name = |account: &serde_json::Value| account["name"].as_str().unwrap().to_owned();
+        (reply.list().iter().map(name).collect::<Vec<_>>(), reply)
+    };
+    let (names, reply) = orphans("").await;
+    assert_eq!(names, ["left-behind", "never-used"]);
+    let [left, never] = &reply.list()[..] else {
+        panic!("{}", reply.text)
+    };
+    assert!(left["last_used_at"].is_string() && never["last_used_at"].is_null());
+    assert!(left.get("api_key").is_none() && left["labels"]["sealpod.dev/owner"].is_string());
+    assert_eq!(orphans("?limit=1").await.0, ["left-behind"]);
+    assert_eq!(orphans("?limit=1&after=left-behind").await.0, ["never-used"]);
+}

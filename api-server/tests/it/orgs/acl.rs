@@ -79,3 +79,55 @@ async fn rules_are_checked() {
         .await;
     grant("subject_type", json!("user")).problem(404, "not_found").await;
 }
+
+#[tokio::test]
+async fn rules_are_listed_by_subject_and_in_pieces() {
+    let server = Server::start().await;
+    let (one, two) = (server.account("one", &[]).await, server.account("two", &[]).await);
+    let mut ids = vec![];
+    for key in ["a", "b", "c"] {
+        ids.push(server.grant(&one.id, ["shop", "*", key, "read"]).await);
+    }
+    let other = server.grant(&two.id, ["shop", "*", "a", "read"]).await;
+    let list = async |query: &str| -> Vec<String> {
+        let reply = server.admin("GET", &format!("{O}/acl{query}")).status(200).await;
+        let id = |rule: &serde_json::Value| rule["id"].as_str().unwrap().to_owned();
+        reply.list().iter().map(id).collect()
+    };
+    let all = [&ids[..], std::slice::from_ref(&other)].concat();
+    assert_eq!(list("").await, all);
+    assert_eq!(list("?subject_type=service_account").await, all);
+    assert!(list("?subject_type=user").await.is_empty());
+    assert_eq!(list(&format!("?subject_id={}", one.id)).await, ids);
+    assert_eq!(
+        list(&format!("?subject_type=service_account&subject_id={}", two.id)).await,
+        [other]
+    );
+    assert!(
+        list(&format!("?subject_type=user&subject_id={}", one.id))
+            .await
+            .is_empty()
+    );
+    assert!(list(&format!("?subject_id={}", Uuid::now_v7())).await.is_empty());
+
+    assert_eq!(list("?limit=2").await, all[..2]);
+    // A place to go on from outlives the rule that it names.
+    server.admin("DELETE", &format!("{O}/acl/{}", all[1])).status(204).await;
+    assert_eq!(list(&format!("?limit=2&after={}", all[1])).await, all[2..]);
+    assert_eq!(
+        list(&format!("?limit=1&subject_id={}&after={}", one.id, all[1])).await,
+        all[2..3]
+    );
+    assert!(list(&format!("?after={}", all[3])).await.is_empty());
+
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("after=x", "after"),
+        ("subject_id=x", "subject_id"),
+        ("subject_type=group", "subject_type"),
+        ("subject_type=user&subject_type=user", "subject_type"),
+    ] {
+        server.admin("GET", &format!("{O}/acl?{query}")).invalid(field).await;
+    }
+}
