@@ -18,7 +18,7 @@ use crate::support::{ADMIN, Call, Reply, SUPERADMIN, Server};
 /// account is also tried with a write rule for everything and the scope of the project `h`ere or of an`o`ther one.
 /// Strangers are an owner (`u`) and an account with an admin rule (`a`) of another organization.
 #[rustfmt::skip]
-const TABLE: [(&str, &str, &str); 41] = [
+const TABLE: [(&str, &str, &str); 43] = [
     //                                  superadmin: key user     owner  admin  developer  member  account  stranger nobody
     //                                                                           - r w a  - r w a  - r w a h o  u a
     // The session itself: for everybody who has one.
@@ -30,6 +30,9 @@ const TABLE: [(&str, &str, &str); 41] = [
     ("GET",    "/api/orgs/{org}",                                     "22  2 2  2222  2222  222222  44  1"),
     ("PATCH",  "/api/orgs/{org}",                                     "22  2 3  3333  3333  333333  44  1"),
     ("DELETE", "/api/orgs/{org}",                                     "22  2 3  3333  3333  333333  44  1"),
+    // What an organization may hold: seen by members, changed by superadmins.
+    ("GET",    "/api/orgs/{org}/quotas",                              "22  2 2  2222  2222  333333  44  1"),
+    ("PUT",    "/api/orgs/{org}/quotas",                              "22  3 3  3333  3333  333333  44  1"),
     // Members: seen by members, invited and removed by admins, made something else by owners.
     ("GET",    "/api/orgs/{org}/members",                             "22  2 2  2222  2222  333333  44  1"),
     ("POST",   "/api/orgs/{org}/members",                             "22  2 2  3333  3333  333333  44  1"),
@@ -339,6 +342,7 @@ impl World {
                     body,
                 }
             }
+            ("PUT", "/quotas") => Target::body(json!({"projects": 9_999})),
             ("POST", "/members") => {
                 Target::body(json!({"email": format!("{}@example.com", self.fresh("new")), "role": "developer"}))
             }
