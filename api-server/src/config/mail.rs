@@ -25,7 +25,8 @@ pub fn signup(text: &str, faults: &mut Faults) -> Option<Signup> {
     reason = "the outer one says whether the setting could be read"
 )]
 pub fn transport(from: Option<String>, environment: &Environment, faults: &mut Faults) -> Option<Option<Transport>> {
-    let url = match environment.get(SMTP_URL) {
+    // Trimmed, as files and secrets of it often end with a line break.
+    let url = match environment.get(SMTP_URL).map(str::trim) {
         None => return Some(None),
         Some(LOG) => return Some(Some(Transport::Log)),
         Some(url) => faults.check(SMTP_URL, SmtpUrl::parse(url)),

@@ -54,7 +54,7 @@ fn login_codes_go_nowhere_to_the_log_or_to_a_mail_server() {
     };
     let nothing = config(&[], &[]).unwrap();
     assert!(nothing.mail.is_none() && nothing.signup == Signup::Open);
-    let log = config(&["--signup", "invited"], &[("SEALPOD_SMTP_URL", "log")]).unwrap();
+    let log = config(&["--signup", "invited"], &[("SEALPOD_SMTP_URL", "log\n")]).unwrap();
     assert!(matches!(log.mail, Some(Transport::Log)) && log.signup == Signup::Invited);
     let url = ("SEALPOD_SMTP_URL", "smtp://me:canary@mail.example.com");
     let from = ["--smtp-from", "Sealpod <login@example.com>"];

@@ -92,8 +92,6 @@ impl Courier {
                 Some(sent) = flying.join_next() => self.settle(sent.ok()),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() && flying.len() < IN_FLIGHT => {}
                 _ = tidy.tick() => self.transport.tidy(),
-                // Nobody posts any more, and all is done.
-                else => break,
             }
         }
         let finish = async {
