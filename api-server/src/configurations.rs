@@ -4,18 +4,18 @@ use crate::app::App;
 use crate::audit::By;
 use crate::error::ApiError;
 use crate::ids::RevisionId;
-use crate::store::{Configuration, ConfigurationWrite, EnvironmentRef, Object, StoreError};
+use crate::store::{Configuration, ConfigurationWrite, EnvironmentRef, Expect, Object, StoreError};
 
 /// How often a write looks again when the entry was deleted or made under its hands.
 const ATTEMPTS: usize = 5;
 
 /// What a write does about an entry that is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Write {
     /// Make it; 409 if it exists.
     Create,
-    /// Change it; 404 if it does not exist.
-    Update,
+    /// Change it; 404 if it does not exist, 412 if it is not as expected.
+    Update(Expect<Configuration>),
 }
 
 /// Writes an entry. Without a description, an update keeps the old one.
@@ -31,10 +31,10 @@ pub async fn write(
     let mut attempt = 1;
     loop {
         let slot = app.store().locate_configuration(environment.clone(), key).await?;
-        match (what, slot.exists) {
+        match (&what, slot.exists) {
             (Write::Create, true) => return Err(StoreError::Conflict(Object::Configuration).into()),
-            (Write::Update, false) => return Err(StoreError::NotFound(Object::Configuration).into()),
-            (Write::Create, false) | (Write::Update, true) => {}
+            (Write::Update(_), false) => return Err(StoreError::NotFound(Object::Configuration).into()),
+            (Write::Create, false) | (Write::Update(_), true) => {}
         }
         let revision = RevisionId::new();
         let write = ConfigurationWrite {
@@ -43,9 +43,13 @@ pub async fn write(
             revision,
             description: description.clone(),
         };
-        let result = match what {
+        let result = match &what {
             Write::Create => app.store().create_configuration(write, by.clone()).await,
-            Write::Update => app.store().update_configuration(write, by.clone()).await,
+            Write::Update(expect) => {
+                app.store()
+                    .update_configuration(write, expect.clone(), by.clone())
+                    .await
+            }
         };
         match result {
             Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,

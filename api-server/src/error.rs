@@ -73,6 +73,8 @@ pub enum ApiError {
         code: &'static str,
         detail: &'static str,
     },
+    /// 412: the object is in another state than the caller read.
+    Stale(Cow<'static, str>),
     PayloadTooLarge {
         limit: usize,
     },
@@ -168,6 +170,12 @@ impl ApiError {
             ),
             Self::Conflict(detail) => (S::CONFLICT, codes::CONFLICT, "Conflict", detail.clone()),
             Self::Refused { code, detail } => (S::CONFLICT, code, "Conflict", fixed(detail)),
+            Self::Stale(detail) => (
+                S::PRECONDITION_FAILED,
+                codes::PRECONDITION_FAILED,
+                "Precondition failed",
+                detail.clone(),
+            ),
             Self::PayloadTooLarge { limit } => (
                 S::PAYLOAD_TOO_LARGE,
                 codes::PAYLOAD_TOO_LARGE,
@@ -263,6 +271,9 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound(object) => Self::NotFound(format!("this {object} does not exist").into()),
             StoreError::Conflict(object) => Self::Conflict(taken(object).into()),
+            StoreError::Stale(object) => Self::Stale(
+                format!("this {object} was changed since you read it, nothing was written; read it again and send its new `ETag`").into(),
+            ),
             StoreError::Moved(_) => Self::Unavailable {
                 detail: "others keep changing the same object; try again",
                 cause,

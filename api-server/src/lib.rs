@@ -20,6 +20,7 @@ pub mod ids;
 pub mod limits;
 pub mod login;
 pub mod mail;
+pub mod preconditions;
 pub mod routes;
 pub mod store;
 pub mod values;

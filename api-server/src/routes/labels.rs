@@ -2,18 +2,9 @@
 
 use sealpod_core::wire::Labels;
 
-use crate::body::{QueryFields, ReadQuery};
+use crate::body::QueryFields;
 
 /// Labels that everything listed must have.
-#[derive(Debug, Default)]
-pub struct LabelFilter(pub Labels);
-
-impl ReadQuery for LabelFilter {
-    fn read(query: &mut QueryFields) -> Option<Self> {
-        labels(query).map(Self)
-    }
-}
-
 pub fn labels(query: &mut QueryFields) -> Option<Labels> {
     let mut labels = Labels::new();
     for pair in query.all("label") {

@@ -2,7 +2,7 @@
 
 use sealpod_core::Time;
 
-use super::{By, EnvironmentRef, Location, ProjectRef, Result, Store, sqlite};
+use super::{By, EnvironmentRef, Expect, Location, ProjectRef, Result, Store, sqlite};
 use crate::crypto::{Aad, Sealed};
 use crate::ids::{ConfigurationId, RevisionId};
 
@@ -53,11 +53,36 @@ pub struct ConfigurationWrite {
     pub description: Option<String>,
 }
 
+/// A piece of the list of a project's configurations, which is ordered by environment, then by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigurationPage {
+    /// Begin behind this environment and key.
+    pub after: Option<(String, String)>,
+    /// At most so many entries.
+    pub limit: usize,
+    /// No further entry once the values, as they are sealed, reach this size.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configurations {
+    pub entries: Vec<Configuration>,
+    /// Whether others stand behind them.
+    pub more: bool,
+}
+
 impl Store {
     /// Live entries of one environment, or of all: by environment, then by key.
     pub async fn configurations(&self, project: ProjectRef, environment: Option<String>) -> Result<Vec<Configuration>> {
         self.engine
             .read(move |view| sqlite::configurations::list(view.conn, &project, environment.as_deref()))
+            .await
+    }
+
+    /// The entries behind a place in that order.
+    pub async fn configuration_page(&self, project: ProjectRef, page: ConfigurationPage) -> Result<Configurations> {
+        self.engine
+            .read(move |view| sqlite::configurations::page(view, &project, &page))
             .await
     }
 
@@ -84,9 +109,14 @@ impl Store {
     }
 
     /// `NotFound(Configuration)` where there was none at the look-up. `Moved`: locate and seal again.
-    pub async fn update_configuration(&self, write: ConfigurationWrite, by: By) -> Result<Configuration> {
+    pub async fn update_configuration(
+        &self,
+        write: ConfigurationWrite,
+        expect: Expect<Configuration>,
+        by: By,
+    ) -> Result<Configuration> {
         self.engine
-            .write(move |tx| sqlite::configurations::update(tx, write, &by))
+            .write(move |tx| sqlite::configurations::update(tx, write, &expect, &by))
             .await
     }
 

@@ -3,7 +3,7 @@
 use sealpod_core::wire::Labels;
 use sealpod_core::{Slug, Time};
 
-use super::{By, EnvironmentRef, Location, ProjectRef, Result, Store, sqlite};
+use super::{By, EnvironmentRef, Expect, Location, Page, ProjectRef, Result, Store, sqlite};
 use crate::ids::EnvironmentId;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +39,9 @@ impl Store {
     }
 
     /// Live environments by slug, of those that have every one of `labels`.
-    pub async fn environments(&self, project: ProjectRef, labels: Labels) -> Result<Vec<Environment>> {
+    pub async fn environments(&self, project: ProjectRef, labels: Labels, page: Page) -> Result<Vec<Environment>> {
         self.engine
-            .read(move |view| sqlite::environments::list(view.conn, &project, &labels))
+            .read(move |view| sqlite::environments::list(view.conn, &project, &labels, &page))
             .await
     }
 
@@ -55,10 +55,11 @@ impl Store {
         &self,
         environment: EnvironmentRef,
         update: EnvironmentUpdate,
+        expect: Expect<Environment>,
         by: By,
     ) -> Result<Environment> {
         self.engine
-            .write(move |tx| sqlite::environments::update(tx, &environment, &update, &by))
+            .write(move |tx| sqlite::environments::update(tx, &environment, &update, &expect, &by))
             .await
     }
 

@@ -71,6 +71,9 @@ pub enum StoreError {
     /// It was deleted, or made, between look-up and write: look up again.
     #[error("the {0} changed between its look-up and the write")]
     Moved(Object),
+    /// It is not in the state that the change demands.
+    #[error("the {0} is not what it was when the caller read it")]
+    Stale(Object),
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Reads go on, and writes will succeed again once there is room.

@@ -3,7 +3,7 @@
 use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{Slug, Time};
 
-use super::{By, NewEnvironment, Page, ProjectRef, Result, Rotated, Store, sqlite};
+use super::{By, Expect, NewEnvironment, Page, ProjectRef, Result, Rotated, Store, sqlite};
 use crate::crypto::NewKey;
 use crate::ids::{OrganizationId, ProjectId};
 
@@ -72,9 +72,15 @@ impl Store {
             .await
     }
 
-    pub async fn update_project(&self, project: ProjectRef, update: ProjectUpdate, by: By) -> Result<Project> {
+    pub async fn update_project(
+        &self,
+        project: ProjectRef,
+        update: ProjectUpdate,
+        expect: Expect<Project>,
+        by: By,
+    ) -> Result<Project> {
         self.engine
-            .write(move |tx| sqlite::projects::update(tx, &project, &update, &by))
+            .write(move |tx| sqlite::projects::update(tx, &project, &update, &expect, &by))
             .await
     }
 

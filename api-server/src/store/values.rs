@@ -156,7 +156,21 @@ impl Store {
     pub async fn versions(&self, environment: EnvironmentRef, name: &str) -> Result<Vec<VersionInfo>> {
         let name = name.to_owned();
         self.engine
-            .read(move |view| sqlite::values::list(view.conn, &environment, &name))
+            .read(move |view| sqlite::values::list(view.conn, &environment, &name, (None, None)))
+            .await
+    }
+
+    /// The newest of them below the number `before`, at most `limit`.
+    pub async fn versions_below(
+        &self,
+        environment: EnvironmentRef,
+        name: &str,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<VersionInfo>> {
+        let name = name.to_owned();
+        self.engine
+            .read(move |view| sqlite::values::list(view.conn, &environment, &name, (before, Some(limit))))
             .await
     }
 }

@@ -26,6 +26,7 @@ fn operations() -> (Value, Vec<Operation>) {
             let path = path
                 .replace("{org}", "default")
                 .replace("{n}", "1")
+                .replace("{version}", "1")
                 .replace("{id}", &Uuid::now_v7().to_string())
                 .replace("{user_id}", &Uuid::now_v7().to_string());
             operations.push(Operation {

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealpod_api_server::ids::RevisionId;
-use sealpod_api_server::store::{BundleQuery, ConfigurationWrite, EnvironmentRef, Object, Selection, StoreError};
+use sealpod_api_server::store::{
+    BundleQuery, ConfigurationWrite, EnvironmentRef, Expect, Object, Selection, StoreError,
+};
 
 use crate::store_support::{Fixture, by};
 
@@ -146,7 +148,10 @@ async fn a_configuration_is_made_changed_and_deleted() {
     let shop = fixture.project("shop").await;
     let (prod, local) = (shop.clone().environment("prod"), shop.clone().environment("local"));
     let first = configure(&fixture, &prod, "k", "1").await;
-    let update_of_nothing = fixture.store.update_configuration(first.clone(), by()).await;
+    let update_of_nothing = fixture
+        .store
+        .update_configuration(first.clone(), Expect::anything(), by())
+        .await;
     assert_eq!(
         update_of_nothing.unwrap_err(),
         StoreError::NotFound(Object::Configuration)
@@ -161,7 +166,11 @@ async fn a_configuration_is_made_changed_and_deleted() {
     assert_eq!(again.unwrap_err(), StoreError::Conflict(Object::Configuration));
 
     let second = configure(&fixture, &prod, "k", "2").await;
-    let updated = fixture.store.update_configuration(second.clone(), by()).await.unwrap();
+    let updated = fixture
+        .store
+        .update_configuration(second.clone(), Expect::anything(), by())
+        .await
+        .unwrap();
     assert_eq!((updated.id, updated.revision), (made.id, 2));
     assert_ne!(updated.revision_id, made.revision_id);
     assert_eq!(updated.description.as_deref(), Some("text"));
@@ -193,7 +202,10 @@ async fn a_configuration_is_made_changed_and_deleted() {
         .unwrap();
     let gone = fixture.store.configuration(prod.clone(), "k").await;
     assert_eq!(gone.unwrap_err(), StoreError::NotFound(Object::Configuration));
-    let late = fixture.store.update_configuration(second, by()).await;
+    let late = fixture
+        .store
+        .update_configuration(second, Expect::anything(), by())
+        .await;
     assert_eq!(late.unwrap_err(), StoreError::Moved(Object::Configuration));
     let again = configure(&fixture, &prod, "k", "3").await;
     let again = fixture.store.create_configuration(again, by()).await.unwrap();

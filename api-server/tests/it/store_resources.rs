@@ -1,6 +1,6 @@
 use sealpod_api_server::crypto::ApiKeyKind;
 use sealpod_api_server::store::{
-    EnvironmentUpdate, KeyHolder, NewProject, Object, Page, ProjectRef, ProjectUpdate, StoreError,
+    EnvironmentUpdate, Expect, KeyHolder, NewProject, Object, Page, ProjectRef, ProjectUpdate, StoreError,
 };
 
 use crate::store_support::{Fixture, ORGANIZATION, by, labels, new_environment, new_project};
@@ -19,7 +19,11 @@ async fn a_project_begins_with_its_environments_and_key() {
     let shop = ProjectRef::slug(ORGANIZATION, "shop");
     assert_eq!(fixture.store.project(shop.clone()).await.unwrap(), made);
     assert_eq!(fixture.store.project(ProjectRef::Id(made.id)).await.unwrap(), made);
-    let environments = fixture.store.environments(shop, labels(&[])).await.unwrap();
+    let environments = fixture
+        .store
+        .environments(shop, labels(&[]), Page::default())
+        .await
+        .unwrap();
     assert_eq!(
         environments.iter().map(|it| it.slug.as_str()).collect::<Vec<_>>(),
         ["local", "prod"]
@@ -92,7 +96,7 @@ async fn updates_change_what_they_name_and_nothing_is_written_without_a_differen
     let owner = labels(&[("owner", "operator")]);
     let updated = fixture
         .store
-        .update_project(shop.clone(), update(Some(owner.clone())), by())
+        .update_project(shop.clone(), update(Some(owner.clone())), Expect::anything(), by())
         .await
         .unwrap();
     assert_eq!((updated.slug.as_str(), updated.display_name.as_str()), ("shop", "New"));
@@ -100,7 +104,7 @@ async fn updates_change_what_they_name_and_nothing_is_written_without_a_differen
     let commits = fixture.store.stats().commits;
     let same = fixture
         .store
-        .update_project(shop.clone(), update(None), by())
+        .update_project(shop.clone(), update(None), Expect::anything(), by())
         .await
         .unwrap();
     assert_eq!(same, updated);
@@ -108,7 +112,11 @@ async fn updates_change_what_they_name_and_nothing_is_written_without_a_differen
         description: None,
         ..update(None)
     };
-    let cleared = fixture.store.update_project(shop.clone(), cleared, by()).await.unwrap();
+    let cleared = fixture
+        .store
+        .update_project(shop.clone(), cleared, Expect::anything(), by())
+        .await
+        .unwrap();
     assert_eq!((cleared.description, cleared.labels), (None, owner));
 
     let prod = shop.clone().environment("prod");
@@ -118,7 +126,7 @@ async fn updates_change_what_they_name_and_nothing_is_written_without_a_differen
     };
     let renamed = fixture
         .store
-        .update_environment(prod.clone(), rename, by())
+        .update_environment(prod.clone(), rename, Expect::anything(), by())
         .await
         .unwrap();
     assert_eq!(

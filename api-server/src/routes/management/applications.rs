@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use sealpod_core::Slug;
 use sealpod_core::names::{MAX_APPLICATION_NAME, MAX_DESCRIPTION};
@@ -11,15 +11,16 @@ use sealpod_core::wire::management as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::list::{self, Labelled, List, Piece};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::{MAX_OVERLAP_SECONDS, free_text, labels, parsed, text_within, whole};
 use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::crypto::{ApiKey, ApiKeyKind, NewKey};
 use crate::error::ApiError;
+use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
-use crate::routes::labels::LabelFilter;
-use crate::routes::links::created;
+use crate::routes::links::{created_as, labels_query};
 use crate::store::{NewEnvironment, NewProject, Page, Project, ProjectUpdate};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -104,19 +105,48 @@ fn application(project: Project) -> wire::Application {
 /// List applications
 #[utoipa::path(
     get, path = "/api/management/applications", tag = "applications", security(("admin_key" = [])),
-    params(("label" = Option<Vec<String>>, Query, description = "`key=value`; repeated: all of them")),
-    responses((status = 200, description = "By name", body = [wire::Application]), Problems),
+    params(
+        ("label" = Option<Vec<String>>, Query, description = "`key=value`; repeated: all of them"),
+        ("limit" = Option<u32>, Query, description = "1–1000; all without it"),
+        ("after" = Option<String>, Query, description = "Begin behind this slug; the `Link` of a page has it"),
+    ),
+    responses(
+        (status = 200, description = "By slug; `Link` names the next page", body = [wire::Application]), Problems
+    ),
 )]
 async fn list(
     _: Admin,
     State(app): State<App>,
-    Query(LabelFilter(labels)): Query<LabelFilter>,
-) -> Result<Json<Vec<wire::Application>>, ApiError> {
-    let projects = app
-        .store()
-        .projects(app.default_organization(), labels, Page::default())
-        .await?;
-    Ok(Json(projects.into_iter().map(application).collect()))
+    Query(Labelled { labels, pages }): Query<Labelled>,
+) -> Result<Response, ApiError> {
+    list::answer(app, Applications { labels }, pages).await
+}
+
+struct Applications {
+    labels: Labels,
+}
+
+impl List for Applications {
+    type Item = wire::Application;
+    type Place = String;
+
+    async fn piece(&self, app: &App, after: Option<String>, limit: u32) -> Result<Piece<Self::Item>, ApiError> {
+        let page = Page {
+            after,
+            limit: Some(limit + 1),
+        };
+        let organization = app.default_organization();
+        let found = app.store().projects(organization, self.labels.clone(), page).await?;
+        Ok(Piece::cut(found.into_iter().map(application).collect(), limit))
+    }
+
+    fn place(item: &Self::Item) -> String {
+        item.slug.clone()
+    }
+
+    fn link(&self) -> (String, String) {
+        ("/api/management/applications".to_owned(), labels_query(&self.labels))
+    }
 }
 
 /// Create an application, its environment `local` and its key
@@ -146,8 +176,11 @@ async fn create(
         environments: vec![local],
         key: Some(NewKey::of(app.store().pepper(), &key)),
     };
-    let made = application(app.store().create_project(new, admin.by()).await?);
-    created(
+    let made = app.store().create_project(new, admin.by()).await?;
+    let tag = made.tag(&Tagger::of(&app));
+    let made = application(made);
+    created_as(
+        &tag,
         &format!("/api/management/applications/{}", made.slug),
         wire::CreatedApplication {
             id: made.id,
@@ -164,30 +197,42 @@ async fn create(
 /// Get an application
 #[utoipa::path(
     get, path = "/api/management/applications/{slug}", tag = "applications", security(("admin_key" = [])),
-    params(("slug" = String, Path)), responses((status = 200, body = wire::Application), Problems),
+    params(("slug" = String, Path), ("If-None-Match" = Option<String>, Header, description = "`ETag` of a state that is known")),
+    responses(
+        (status = 200, description = "`ETag` names its state", body = wire::Application),
+        (status = 304, description = "The state is known"), Problems
+    ),
 )]
 async fn get(
     _: Admin,
     State(app): State<App>,
     Path(slug): Path<String>,
+    headers: HeaderMap,
     Query(()): Query<()>,
-) -> Result<Json<wire::Application>, ApiError> {
-    Ok(Json(application(app.store().project(app.application(&slug)).await?)))
+) -> Result<Response, ApiError> {
+    let found = app.store().project(app.application(&slug)).await?;
+    let tag = found.tag(&Tagger::of(&app));
+    shown_unless_known(&headers, &tag, application(found))
 }
 
 /// Update an application; the slug never changes
 #[utoipa::path(
     put, path = "/api/management/applications/{slug}", tag = "applications", security(("admin_key" = [])),
-    params(("slug" = String, Path)), request_body = wire::UpdateApplication,
-    responses((status = 200, body = wire::Application), Problems),
+    params(
+        ("slug" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "`ETag` of the state that is to be changed, or `*`"),
+    ),
+    request_body = wire::UpdateApplication,
+    responses((status = 200, description = "`ETag` names its new state", body = wire::Application), Problems, Stale),
 )]
 async fn update(
     admin: Admin,
     State(app): State<App>,
     Path(slug): Path<String>,
+    if_match: IfMatch,
     Query(()): Query<()>,
     Body(body): Body<wire::UpdateApplication>,
-) -> Result<Json<wire::Application>, ApiError> {
+) -> Result<Response, ApiError> {
     let update = ProjectUpdate {
         display_name: body.name,
         description: body.description,
@@ -195,9 +240,10 @@ async fn update(
     };
     let project = app
         .store()
-        .update_project(app.application(&slug), update, admin.by())
+        .update_project(app.application(&slug), update, if_match.expect(&app), admin.by())
         .await?;
-    Ok(Json(application(project)))
+    let tag = project.tag(&Tagger::of(&app));
+    shown(&tag, application(project))
 }
 
 /// Delete an application with all that is in it; its slug can be used again

@@ -3,8 +3,10 @@
 mod applications;
 mod configurations;
 mod environments;
+mod list;
 mod secrets;
 mod values;
+mod versions;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -16,5 +18,6 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(environments::router())
         .merge(secrets::router())
         .merge(values::router())
+        .merge(versions::router())
         .merge(configurations::router())
 }

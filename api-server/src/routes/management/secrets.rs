@@ -9,6 +9,7 @@ use sealpod_core::wire::management as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::list::{self, List, Pages, Piece};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::{free_text, text_within};
@@ -57,23 +58,56 @@ fn detail(detail: SecretDetail) -> wire::Secret {
 /// List the secrets of an application, never their values
 #[utoipa::path(
     get, path = "/api/management/applications/{slug}/secrets", tag = "secrets", security(("admin_key" = [])),
-    params(("slug" = String, Path)), responses((status = 200, description = "By name", body = [wire::SecretSummary]), Problems),
+    params(
+        ("slug" = String, Path),
+        ("limit" = Option<u32>, Query, description = "1–1000; all without it"),
+        ("after" = Option<String>, Query, description = "Begin behind this name; the `Link` of a page has it"),
+    ),
+    responses(
+        (status = 200, description = "By name; `Link` names the next page", body = [wire::SecretSummary]), Problems
+    ),
 )]
 async fn list(
     _: Admin,
     State(app): State<App>,
     Path(slug): Path<String>,
-    Query(()): Query<()>,
-) -> Result<Json<Vec<wire::SecretSummary>>, ApiError> {
-    let secrets = app.store().secrets(app.application(&slug), Page::default()).await?;
-    let summaries = secrets.into_iter().map(|secret| wire::SecretSummary {
-        id: secret.id.0,
-        name: secret.name,
-        description: secret.description,
-        created_at: secret.created_at,
-        updated_at: secret.updated_at,
-    });
-    Ok(Json(summaries.collect()))
+    Query(pages): Query<Pages<String>>,
+) -> Result<Response, ApiError> {
+    list::answer(app, Secrets { slug }, pages).await
+}
+
+struct Secrets {
+    slug: String,
+}
+
+impl List for Secrets {
+    type Item = wire::SecretSummary;
+    type Place = String;
+
+    async fn piece(&self, app: &App, after: Option<String>, limit: u32) -> Result<Piece<Self::Item>, ApiError> {
+        let page = Page {
+            after,
+            limit: Some(limit + 1),
+        };
+        let found = app.store().secrets(app.application(&self.slug), page).await?;
+        let items = found.into_iter().map(|secret| wire::SecretSummary {
+            id: secret.id.0,
+            name: secret.name,
+            description: secret.description,
+            created_at: secret.created_at,
+            updated_at: secret.updated_at,
+        });
+        Ok(Piece::cut(items.collect(), limit))
+    }
+
+    fn place(item: &Self::Item) -> String {
+        item.name.clone()
+    }
+
+    fn link(&self) -> (String, String) {
+        let path = format!("/api/management/applications/{}/secrets", Segment(&self.slug));
+        (path, String::new())
+    }
 }
 
 /// Create a secret; its values are set by `…/values`

@@ -1,6 +1,5 @@
-//! Values of a secret: set, and listed as versions. The management plane never gives a value out.
+//! Values of a secret, which are only ever set here: the management plane never gives one out.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use sealpod_core::wire::management as wire;
@@ -19,7 +18,7 @@ use crate::values::{self, Absent, NewValue};
 const MAX_VALUES: usize = 1_000;
 
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(set)).routes(routes!(versions))
+    OpenApiRouter::new().routes(routes!(set))
 }
 
 /// An array of [`wire::SetValue`], read.
@@ -87,32 +86,4 @@ async fn set(
         values::set(&app, application, &name, &values, (Absent::Refuse, None), admin.by()).await?;
     }
     Ok(StatusCode::OK)
-}
-
-/// List the versions of a secret in an environment, never their values
-#[utoipa::path(
-    get, path = "/api/management/applications/{slug}/secrets/{name}/versions/{environmentSlug}", tag = "secrets",
-    security(("admin_key" = [])),
-    params(("slug" = String, Path), ("name" = String, Path), ("environmentSlug" = String, Path)),
-    responses((status = 200, description = "Newest first", body = [wire::SecretVersion]), Problems),
-)]
-async fn versions(
-    _: Admin,
-    State(app): State<App>,
-    Path((slug, name, environment)): Path<(String, String, String)>,
-    Query(()): Query<()>,
-) -> Result<Json<Vec<wire::SecretVersion>>, ApiError> {
-    let versions = app
-        .store()
-        .versions(app.application(&slug).environment(environment), &name)
-        .await?;
-    let versions = versions.into_iter().map(|version| wire::SecretVersion {
-        id: version.id.0,
-        version: version.number,
-        is_enabled: version.is_enabled,
-        expires_at: version.expires_at,
-        not_before: version.not_before,
-        created_at: version.created_at,
-    });
-    Ok(Json(versions.collect()))
 }

@@ -20,7 +20,7 @@ use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::created;
-use crate::store::{Environment, NewEnvironment, Project, ProjectRef};
+use crate::store::{Environment, NewEnvironment, Page, Project, ProjectRef};
 
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -74,7 +74,7 @@ async fn list(
     let (member, project) = visible(&app, &caller, &organization, &name).await?;
     let environments = app
         .store()
-        .environments(ProjectRef::Id(project.id), Labels::new())
+        .environments(ProjectRef::Id(project.id), Labels::new(), Page::default())
         .await?;
     let seen = environments
         .into_iter()

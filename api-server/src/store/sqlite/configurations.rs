@@ -2,10 +2,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::Labels;
 
 use super::super::{
-    Configuration, ConfigurationSlot, ConfigurationWrite, EnvironmentRef, Location, Object, ProjectRef, Result,
-    StoreError, Topic,
+    Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations, EnvironmentRef, Expect,
+    Location, Object, Page, ProjectRef, Result, StoreError, Topic,
 };
 use super::environments;
+use super::reader::View;
 use super::row::{At, integer, number, time};
 use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
@@ -58,7 +59,7 @@ pub(in super::super) fn list(
     let slugs = if let Some(environment) = environment {
         vec![environment.to_owned()]
     } else {
-        let all = environments::list(conn, project, &Labels::new())?;
+        let all = environments::list(conn, project, &Labels::new(), &Page::default())?;
         all.into_iter().map(|environment| environment.slug).collect()
     };
     let mut found = Vec::new();
@@ -67,6 +68,39 @@ pub(in super::super) fn list(
         found.extend(of_environment(conn, &location)?);
     }
     Ok(found)
+}
+
+/// Stops in the middle of an environment as well as between two.
+pub(in super::super) fn page(
+    view: &View<'_>,
+    project: &ProjectRef,
+    page: &ConfigurationPage,
+) -> Result<Configurations> {
+    let conn = view.conn;
+    let (from, behind) = page.after.clone().unwrap_or_default();
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    for environment in environments::list(conn, project, &Labels::new(), &Page::default())? {
+        if environment.slug < from {
+            continue;
+        }
+        let after = if environment.slug == from { behind.as_str() } else { "" };
+        let location = environments::locate(conn, &project.clone().environment(environment.slug))?;
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM configurations c
+             WHERE c.environment_id = ?1 AND c.deleted_at IS NULL AND c.key > ?2 ORDER BY c.key"
+        ))?;
+        let mut rows = statement.query((location.environment, after))?;
+        while let Some(row) = rows.next()? {
+            view.go_on()?;
+            if entries.len() >= page.limit || bytes >= page.bytes {
+                return Ok(Configurations { entries, more: true });
+            }
+            let entry = from_row(row, &location)?;
+            bytes += entry.sealed.as_bytes().len();
+            entries.push(entry);
+        }
+    }
+    Ok(Configurations { entries, more: false })
 }
 
 pub(in super::super) fn locate(
@@ -124,7 +158,12 @@ pub(in super::super) fn create(tx: &Tx<'_>, write: ConfigurationWrite, by: &By) 
     stored(tx, &slot, by)
 }
 
-pub(in super::super) fn update(tx: &Tx<'_>, write: ConfigurationWrite, by: &By) -> Result<Configuration> {
+pub(in super::super) fn update(
+    tx: &Tx<'_>,
+    write: ConfigurationWrite,
+    expect: &Expect<Configuration>,
+    by: &By,
+) -> Result<Configuration> {
     let ConfigurationWrite {
         slot,
         revision,
@@ -138,6 +177,7 @@ pub(in super::super) fn update(tx: &Tx<'_>, write: ConfigurationWrite, by: &By) 
         Some(before) if before.id == slot.id => before,
         _ => return Err(StoreError::Moved(Object::Configuration)),
     };
+    expect.check(Object::Configuration, &before)?;
     tx.conn
         .prepare_cached(
             "UPDATE configurations SET sealed = ?2, revision = ?3, revision_id = ?4, updated_at = ?5,

@@ -2,8 +2,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::Labels;
 
 use super::super::{
-    Environment, EnvironmentRef, EnvironmentUpdate, Location, NewEnvironment, Object, ProjectRef, Result, StoreError,
-    Topic,
+    Environment, EnvironmentRef, EnvironmentUpdate, Expect, Location, NewEnvironment, Object, Page, ProjectRef, Result,
+    StoreError, Topic,
 };
 use super::projects::{self, LABELS_MATCH, changed};
 use super::row::{At, LabelsText, labels, labels_text, time};
@@ -87,13 +87,19 @@ fn by_id(conn: &Connection, id: EnvironmentId) -> Result<Environment> {
     Ok(statement.query_row([id], from_row)?)
 }
 
-pub(in super::super) fn list(conn: &Connection, project: &ProjectRef, labels: &Labels) -> Result<Vec<Environment>> {
+pub(in super::super) fn list(
+    conn: &Connection,
+    project: &ProjectRef,
+    labels: &Labels,
+    page: &Page,
+) -> Result<Vec<Environment>> {
     let project = projects::find(conn, project)?;
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM environments e
-         WHERE e.project_id = ?1 AND e.deleted_at IS NULL AND {LABELS_MATCH} ORDER BY e.slug"
+         WHERE e.project_id = ?1 AND e.deleted_at IS NULL AND {LABELS_MATCH}
+             AND e.slug > ?3 ORDER BY e.slug LIMIT ?4"
     ))?;
-    let rows = statement.query_map((project.id, labels_text(labels)), from_row)?;
+    let rows = statement.query_map((project.id, labels_text(labels), page.after(), page.limit()), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -139,9 +145,11 @@ pub(in super::super) fn update(
     tx: &Tx<'_>,
     environment: &EnvironmentRef,
     update: &EnvironmentUpdate,
+    expect: &Expect<Environment>,
     by: &By,
 ) -> Result<Environment> {
     let (location, before) = find(tx.conn, environment)?;
+    expect.check(Object::Environment, &before)?;
     let labels = update.labels.as_ref().unwrap_or(&before.labels);
     let fields = changed(&[
         ("display_name", before.display_name != update.display_name),

@@ -4,8 +4,8 @@ use sealpod_core::kubernetes::OWNER_LABEL;
 use sealpod_core::wire::Labels;
 
 use super::super::{
-    NewProject, Object, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal, Result, Rotated, StoreError,
-    Topic,
+    Expect, NewProject, Object, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal, Result, Rotated,
+    StoreError, Topic,
 };
 use super::keys::{self, Owner};
 use super::row::{At, LabelsText, labels, labels_text, time};
@@ -123,8 +123,15 @@ pub(in super::super) fn create(tx: &Tx<'_>, new: &NewProject, by: &By) -> Result
     Ok(project)
 }
 
-pub(in super::super) fn update(tx: &Tx<'_>, project: &ProjectRef, update: &ProjectUpdate, by: &By) -> Result<Project> {
+pub(in super::super) fn update(
+    tx: &Tx<'_>,
+    project: &ProjectRef,
+    update: &ProjectUpdate,
+    expect: &Expect<Project>,
+    by: &By,
+) -> Result<Project> {
     let before = find(tx.conn, project)?;
+    expect.check(Object::Project, &before)?;
     let after = Project {
         display_name: update.display_name.clone(),
         description: update.description.clone(),

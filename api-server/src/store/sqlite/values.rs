@@ -289,13 +289,21 @@ pub(in super::super) fn edit(
     Ok(after)
 }
 
-pub(in super::super) fn list(conn: &Connection, environment: &EnvironmentRef, name: &str) -> Result<Vec<VersionInfo>> {
+/// Newest first, those below `before`; at most `limit`.
+pub(in super::super) fn list(
+    conn: &Connection,
+    environment: &EnvironmentRef,
+    name: &str,
+    (before, limit): (Option<u64>, Option<u32>),
+) -> Result<Vec<VersionInfo>> {
     let location = environments::locate(conn, environment)?;
     let secret = secrets::by_name(conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT {INFO} FROM versions v WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND {VISIBLE}
-         ORDER BY v.number DESC"
+        "SELECT {INFO} FROM versions v WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND v.number < ?3 AND {VISIBLE}
+         ORDER BY v.number DESC LIMIT ?4"
     ))?;
-    let rows = statement.query_map((secret.id, location.environment), info_from_row)?;
+    let before = before.map_or(i64::MAX, integer);
+    let limit = limit.map_or(-1, i64::from);
+    let rows = statement.query_map((secret.id, location.environment, before, limit), info_from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

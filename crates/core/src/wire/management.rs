@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Labels;
+use super::{Edit, Labels};
 use crate::Time;
 use crate::redacted::{Encoding, SecretText};
 
@@ -208,6 +208,22 @@ answer! {
         expires_at: Option<Time>,
         not_before: Option<Time>,
         created_at: Time,
+    }
+}
+
+request! {
+    /// `PATCH …/secrets/{name}/versions/{environmentSlug}/{version}`: what is left out stays as it is.
+    UpdateVersion {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        is_enabled: Option<bool>,
+        /// Null: for ever.
+        #[serde(default, skip_serializing_if = "Edit::is_keep")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<Time>))]
+        expires_at: Edit<Option<Time>>,
+        /// Null: from the start.
+        #[serde(default, skip_serializing_if = "Edit::is_keep")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<Time>))]
+        not_before: Edit<Option<Time>>,
     }
 }
 
