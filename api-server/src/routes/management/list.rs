@@ -169,9 +169,9 @@ pub async fn answer<L: List>(app: App, list: L, pages: Pages<L::Place>) -> Resul
     Ok((json, Body::from_stream(chunks)).into_response())
 }
 
-fn next<L: List>(list: &L, limit: u32, last: &L::Item) -> String {
+fn next<L: List>(list: &L, limit: u32, item: &L::Item) -> String {
     let (path, query) = list.link();
-    let after = L::place(last).to_string();
+    let after = L::place(item).to_string();
     format!("<{path}?{query}limit={limit}&after={}>; rel=\"next\"", Segment(&after))
 }
 
