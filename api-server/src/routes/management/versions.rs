@@ -33,7 +33,7 @@ impl ReadFields for wire::UpdateVersion {
     }
 }
 
-fn version(version: VersionInfo) -> wire::SecretVersion {
+fn version(version: &VersionInfo) -> wire::SecretVersion {
     wire::SecretVersion {
         id: version.id.0,
         version: version.number,
@@ -87,7 +87,7 @@ impl List for Versions {
             .store()
             .versions_below(environment, &self.name, after, limit + 1)
             .await?;
-        Ok(Piece::cut(found.into_iter().map(version).collect(), limit))
+        Ok(Piece::cut(found.iter().map(version).collect(), limit))
     }
 
     fn place(item: &Self::Item) -> u64 {
@@ -132,5 +132,5 @@ async fn update(
         .store()
         .edit_version(environment, &name, number, edit, admin.by())
         .await?;
-    Ok(Json(version(updated)))
+    Ok(Json(version(&updated)))
 }
