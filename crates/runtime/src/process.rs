@@ -17,9 +17,31 @@ pub fn harden() -> std::io::Result<()> {
     Ok(())
 }
 
+/// How many files and connections this process may have open at a time. Raises the soft limit to the hard one, which is
+/// what the soft one is for: it protects programs of another age, which can only name the first 1,024.
+pub fn open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Where that is refused, what there is has to do.
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current.unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_raised() {
+        let files = open_files();
+        assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), files);
+    }
 
     #[test]
     fn a_hardened_process_leaves_no_core_dump() {

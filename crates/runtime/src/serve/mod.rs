@@ -1,18 +1,34 @@
-//! One way to serve HTTP or HTTPS: bounded handshakes and headers, no Nagle delay, a bounded drain at the end.
+//! One way to serve HTTP or HTTPS: bounded connections, handshakes, headers and patience, no Nagle delay, a bounded drain
+//! at the end.
+
+mod accept;
+mod connections;
+mod pending;
+mod stream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use axum::Router;
-use axum_server::accept::NoDelayAcceptor;
+use axum::middleware::from_fn;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
 use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
 
+use accept::Gate;
+use connections::Connections;
+
 /// How long a client may take to send its headers, and how long a kept connection may rest between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest head of a request, in bytes: the query of a bundle may name many keys.
+const MAX_HEAD: u32 = 64 * 1024;
+/// Most requests at a time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 200;
+
+pub use connections::{Connection, Limits, Strangers};
 
 /// Binds a listener; the error names the address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -31,9 +47,22 @@ pub async fn run(
     shutdown: CancellationToken,
     drain: Duration,
 ) -> io::Result<()> {
+    run_within(listener, tls, router, Limits::default(), shutdown, drain).await
+}
+
+/// As [`run`], with limits of its own. Handlers find their [`Connection`] as an extension.
+pub async fn run_within(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+    drain: Duration,
+) -> io::Result<()> {
     let handle = Handle::new();
+    let router = router.layer(from_fn(pending::mark));
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = prepare(axum_server::from_tcp(listener)?, &handle).acceptor(NoDelayAcceptor::new());
+    let server = prepare(axum_server::from_tcp(listener)?, &handle).acceptor(Gate(Connections::new(limits)));
     let serving = async {
         match tls {
             Some(config) => {
@@ -58,12 +87,19 @@ fn prepare(mut server: Server<SocketAddr>, handle: &Handle<SocketAddr>) -> Serve
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(HEADER_TIMEOUT)
+        // Also what it reads ahead of a body.
+        .max_buf_size(MAX_HEAD as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(HEADER_TIMEOUT)
-        .keep_alive_timeout(HEADER_TIMEOUT);
+        .keep_alive_timeout(HEADER_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD)
+        // Streams that a peer opens only to reset them, and those that its faults make us reset: then the connection ends.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024);
     server.handle(handle.clone())
 }
 
