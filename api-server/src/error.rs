@@ -79,6 +79,11 @@ pub enum ApiError {
         limit: usize,
     },
     UnsupportedMediaType,
+    /// 408: the body took too long to arrive.
+    SlowBody,
+    UriTooLong {
+        limit: usize,
+    },
     /// 409: the organization holds as much of this as it may.
     OverQuota(Quota, u64),
     /// The caller, or its address, has used up its share.
@@ -187,6 +192,18 @@ impl ApiError {
                 codes::UNSUPPORTED_MEDIA_TYPE,
                 "The body is not JSON",
                 fixed("send JSON with `Content-Type: application/json`"),
+            ),
+            Self::SlowBody => (
+                S::REQUEST_TIMEOUT,
+                codes::TIMEOUT,
+                "The body took too long",
+                fixed("the body did not arrive within its time limit; send it again, faster or in smaller pieces"),
+            ),
+            Self::UriTooLong { limit } => (
+                S::URI_TOO_LONG,
+                codes::URI_TOO_LONG,
+                "The URI is too long",
+                Cow::Owned(format!("this server takes a path and query of at most {limit} bytes")),
             ),
             Self::OverQuota(quota, limit) => (
                 S::CONFLICT,
@@ -361,6 +378,10 @@ impl IntoResponse for ApiError {
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Bearer realm=\"sealpod\""),
             );
+        }
+        if status == StatusCode::REQUEST_TIMEOUT {
+            // What is still to come of the body would be taken for the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds);

@@ -85,6 +85,18 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
     Some(agent.chars().take(MAX_USER_AGENT).collect())
 }
 
+/// Longest path and query together, in bytes: the question for a bundle can name 500 keys; longer ones go into a body.
+const MAX_URI: usize = 32 * 1024;
+
+/// Refuses what no call needs, before anything looks at it.
+pub async fn short_uri(request: Request, next: Next) -> Response {
+    let length = request.uri().path_and_query().map_or(0, |whole| whole.as_str().len());
+    if length > MAX_URI {
+        return ApiError::UriTooLong { limit: MAX_URI }.into_response();
+    }
+    next.run(request).await
+}
+
 /// Ends a request that takes too long. The bundle has a limit of its own inside this one, which knows its `wait`.
 pub async fn time_limit(request: Request, next: Next) -> Response {
     let polls = request

@@ -111,6 +111,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(|| std::future::ready(ApiError::MethodNotAllowed))
         .layer(from_fn_with_state(app.clone(), auth::check))
         .layer(from_fn(layers::time_limit))
+        .layer(from_fn(layers::short_uri))
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(from_fn_with_state(app.clone(), layers::boundary))
         .with_state(app)

@@ -134,7 +134,8 @@ async fn listen_until(
     app: App,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    serve::run(listener, tls, router(app), stop, DRAIN).await
+    let limits = app.limits().listener();
+    serve::run_within(listener, tls, router(app), limits, stop, DRAIN).await
 }
 
 /// Stops the server when the store fails: what it answers then could be wrong.

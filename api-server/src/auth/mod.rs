@@ -18,6 +18,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::headers::ON_BEHALF;
+use sealpod_runtime::serve::Connection;
 
 use crate::app::App;
 use crate::audit::Source;
@@ -82,6 +83,9 @@ async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), Api
         }
         authenticated => authenticated?,
     };
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.known();
+    }
     // The admin key is not counted: the operator works with it for everybody, and who has it can do everything.
     if !matches!(principal, Principal::AdminKey) {
         app.limits().used(app.limits().credential(presented.text()))?;

@@ -4,6 +4,9 @@ pub mod fields;
 mod json;
 mod query;
 
+use std::time::Duration;
+
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -13,6 +16,7 @@ pub use fields::Fields;
 pub use json::Json;
 pub use query::{Query, QueryFields, ReadQuery};
 
+use crate::app::App;
 use crate::error::{ApiError, FieldErrors};
 
 /// Largest body of an ordinary call, and of those that carry values.
@@ -60,26 +64,16 @@ impl<T: ReadFields> ReadBody for T {
 /// Extracts the body.
 pub struct Body<T>(pub T);
 
-impl<S: Send + Sync, T: ReadBody> FromRequest<S> for Body<T> {
+impl<T: ReadBody> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let limit = T::LIMIT;
         if content_length(request.headers()).is_some_and(|length| length > limit) {
             return Err(ApiError::PayloadTooLarge { limit });
         }
         let json = is_json(request.headers());
-        // Anything but the limit means that the caller went away in the middle.
-        let bytes = axum::body::to_bytes(request.into_body(), limit)
-            .await
-            .map_err(|error| {
-                let error: axum::BoxError = error.into_inner();
-                if error.is::<http_body_util::LengthLimitError>() {
-                    ApiError::PayloadTooLarge { limit }
-                } else {
-                    ApiError::Malformed("the body ended before its announced length".into())
-                }
-            })?;
+        let bytes = receive(request.into_body(), limit, app.limits().body_time()).await?;
         if bytes.is_empty() {
             return match T::absent() {
                 Some(absent) => Ok(Self(absent)),
@@ -95,6 +89,20 @@ impl<S: Send + Sync, T: ReadBody> FromRequest<S> for Body<T> {
         let read = T::read(json, &mut errors);
         errors.finish(read).map(Self)
     }
+}
+
+/// All of a body, within its limits of size and time.
+async fn receive(body: axum::body::Body, limit: usize, time: Duration) -> Result<Bytes, ApiError> {
+    let received = tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await;
+    // Anything but the limits means that the caller went away in the middle.
+    received.map_err(|_| ApiError::SlowBody)?.map_err(|error| {
+        let error: axum::BoxError = error.into_inner();
+        if error.is::<http_body_util::LengthLimitError>() {
+            ApiError::PayloadTooLarge { limit }
+        } else {
+            ApiError::Malformed("the body ended before its announced length".into())
+        }
+    })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {

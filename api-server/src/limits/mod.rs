@@ -11,9 +11,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
+use sealpod_runtime::serve;
 
 pub use buckets::{Buckets, Exceeded, Rate};
 pub use polls::PollPermit;
@@ -26,6 +28,9 @@ const FAILURE_BURST: u32 = 100;
 const FAILURES_PER_SECOND: u32 = 2;
 /// Long polls that one key may have open at a time.
 const MAX_POLLS: u32 = 2_000;
+/// Connections of one source on which nobody has shown a valid credential, and how long each may stay.
+const STRANGERS_PER_SOURCE: usize = 64;
+const STRANGER_TIME: Duration = Duration::from_mins(2);
 /// Longest time that a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
 
@@ -42,6 +47,8 @@ pub struct Settings {
     pub polls: u32,
     /// How long a body may take to arrive.
     pub body_time: Duration,
+    /// How many connections one source may have before it has shown a valid credential on them.
+    pub strangers_per_source: usize,
 }
 
 impl Settings {
@@ -55,6 +62,7 @@ impl Settings {
             failures: rate(fixed(FAILURES_PER_SECOND), fixed(FAILURE_BURST)),
             polls: MAX_POLLS,
             body_time: BODY_TIME,
+            strangers_per_source: STRANGERS_PER_SOURCE,
         }
     }
 }
@@ -71,6 +79,7 @@ pub struct Limits {
     failures: Buckets,
     polls: polls::OpenPolls,
     body_time: Duration,
+    strangers_per_source: usize,
     hasher: RandomState,
     started: Instant,
 }
@@ -83,6 +92,7 @@ impl Limits {
             failures,
             polls,
             body_time,
+            strangers_per_source,
         } = settings;
         Self {
             proxies: trusted_proxies,
@@ -90,6 +100,7 @@ impl Limits {
             failures: Buckets::new(failures),
             polls: polls::OpenPolls::new(polls),
             body_time,
+            strangers_per_source,
             hasher: RandomState::new(),
             started: Instant::now(),
         }
@@ -98,6 +109,19 @@ impl Limits {
     /// The address that a request came from: the peer's, or what trusted proxies say of it.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         sources::client(&self.proxies, peer, headers)
+    }
+
+    /// What the listener bounds. A proxy speaks for others, so its connections are nobody's.
+    pub fn listener(&self) -> serve::Limits {
+        let proxies = self.proxies.clone();
+        serve::Limits {
+            strangers: Some(serve::Strangers {
+                per_source: self.strangers_per_source,
+                time: STRANGER_TIME,
+                exempt: Arc::new(move |peer| proxies.contains(peer)),
+            }),
+            ..serve::Limits::default()
+        }
     }
 
     /// Names a credential for the counts of this server.

@@ -1,6 +1,10 @@
 //! How much one caller may take, and where a request is said to come from.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::{ADMIN, C, Call, M, O, Reply, Server, limits, rate, time};
 
@@ -79,7 +83,7 @@ async fn a_key_has_a_bounded_number_of_open_polls() {
     let poll = || read("?wait=60").header("if-none-match", &etag).send();
     let open = [tokio::spawn(poll()), tokio::spawn(poll())];
     while server.store.stats().watchers < 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     limited(read("?wait=60").header("if-none-match", &etag)).await;
     // What does not wait is no poll.
@@ -127,4 +131,130 @@ async fn failures_count_for_the_address_behind_the_proxy() {
     from("198.51.100.8").status(401).await;
     limited(from("2001:db8::2")).await;
     from("2001:db8:0:1::1").status(401).await;
+}
+
+/// A connection of its own.
+async fn connect(server: &Server) -> TcpStream {
+    let address = server.url.strip_prefix("http://").unwrap();
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// All that comes until the server closes the connection; an error is an end too.
+async fn rest(mut connection: TcpStream) -> String {
+    let mut all = Vec::new();
+    let read = connection.read_to_end(&mut all);
+    let ended = tokio::time::timeout(Duration::from_secs(10), read).await;
+    assert!(ended.is_ok(), "the connection stays open");
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_408_and_the_end_of_its_connection() {
+    let mut limits = limits();
+    limits.body_time = Duration::from_millis(100);
+    let server = Server::limited(limits).await;
+    let mut connection = connect(&server).await;
+    let head = format!(
+        "POST {M} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\ncontent-type: application/json\r\n\
+         content-length: 20\r\n\r\n{{\"name\": "
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(connection).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("application/problem+json") && answer.contains("\"timeout\""),
+        "{answer}"
+    );
+    assert!(
+        server.admin("GET", M).status(200).await.list().is_empty(),
+        "nothing half done"
+    );
+}
+
+#[tokio::test]
+async fn a_source_has_its_share_of_connections_without_a_valid_credential() {
+    let mut limits = limits();
+    limits.strangers_per_source = 3;
+    let server = Server::limited(limits).await;
+    let request = |key: &str| format!("GET {M} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+    // Known ones do not count, and stay.
+    let mut known = vec![];
+    for _ in 0..10 {
+        let mut connection = connect(&server).await;
+        connection.write_all(request(ADMIN).as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        connection.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        known.push(connection);
+    }
+    let mut strangers = vec![];
+    for _ in 0..3 {
+        let mut connection = connect(&server).await;
+        connection.write_all(request("wrong").as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        connection.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 401");
+        strangers.push(connection);
+    }
+    let mut over = connect(&server).await;
+    // It may be closed before the request is out.
+    let _ = over.write_all(request(ADMIN).as_bytes()).await;
+    let mut nothing = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), over.read_to_end(&mut nothing))
+        .await
+        .unwrap();
+    assert!(read.is_err() || nothing.is_empty(), "{nothing:?}");
+
+    // A stranger that shows a valid credential makes room.
+    let mut one = strangers.pop().unwrap();
+    one.write_all(request(ADMIN).as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    while !answers.contains("HTTP/1.1 200") {
+        let mut piece = [0; 4096];
+        let bytes = one.read(&mut piece).await.unwrap();
+        assert!(bytes > 0, "{answers}");
+        answers.push_str(std::str::from_utf8(&piece[..bytes]).unwrap());
+    }
+    let mut another = connect(&server).await;
+    another.write_all(request("wrong").as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    another.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 401");
+}
+
+#[tokio::test]
+async fn heads_of_any_size_are_refused_without_a_look() {
+    let server = Server::start().await;
+    let long = format!("{M}?{}", "a".repeat(40 * 1024));
+    server.call("GET", &long).problem(414, "uri_too_long").await;
+    // What does not even fit the reader's memory is refused by it.
+    for (head, status) in [
+        (
+            format!(
+                "GET {M} HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n",
+                "a".repeat(80 * 1024)
+            ),
+            "431",
+        ),
+        (
+            format!("GET {M} HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-many: a\r\n".repeat(200)),
+            "431",
+        ),
+        (
+            format!("GET {M}{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(80 * 1024)),
+            "4",
+        ),
+        ("GET / HTTP/1.1 x\r\n\r\n".to_owned(), "400"),
+    ] {
+        let mut connection = connect(&server).await;
+        let _ = connection.write_all(head.as_bytes()).await;
+        let mut start = [0; 12];
+        connection.read_exact(&mut start).await.unwrap();
+        let start = std::str::from_utf8(&start).unwrap();
+        assert!(start.starts_with(&format!("HTTP/1.1 {status}")), "{start}");
+    }
+    server.admin("GET", M).status(200).await;
 }

@@ -103,10 +103,12 @@ impl Server {
         let listener = sealpod_runtime::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let drain = Duration::from_secs(10);
-        tokio::spawn(sealpod_runtime::serve::run(
+        let limits = app.limits().listener();
+        tokio::spawn(sealpod_runtime::serve::run_within(
             listener,
             None,
             router(app),
+            limits,
             stop.clone(),
             drain,
         ));
@@ -246,10 +248,11 @@ impl Drop for Server {
     }
 }
 
-/// The server's own limits, but for the one that tests which fail on purpose would meet.
+/// The server's own limits, but for those that tests which fail on purpose would meet.
 pub fn limits() -> Settings {
     let mut limits = Settings::new(Networks::default(), 0);
     limits.failures = rate(1, 1_000_000);
+    limits.strangers_per_source = 10_000;
     limits
 }
 

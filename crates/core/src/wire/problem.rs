@@ -45,6 +45,7 @@ pub mod codes {
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
     pub const PRECONDITION_FAILED: &str = "precondition_failed";
     pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
+    pub const URI_TOO_LONG: &str = "uri_too_long";
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
     /// 503: this server has no mail server, so nobody can sign in by code.
     pub const MAIL_DISABLED: &str = "mail_disabled";
