@@ -11,9 +11,12 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
+
+use crate::usage;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Probes and scrapes are short; one that is open at the stop is not worth more.
@@ -21,6 +24,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 /// A registry for one process: every name begins with `sealpod_`, and `sealpod_build_info` is in it.
 pub fn registry(component: &'static str, version: &'static str) -> Registry {
+    usage::begin();
     let mut registry = Registry::with_prefix("sealpod");
     registry.register(
         "build",
@@ -30,9 +34,16 @@ pub fn registry(component: &'static str, version: &'static str) -> Registry {
     registry
 }
 
-/// Why a process is not ready, by the part that says so. Clones share their state.
+/// Why a process is not ready, by the part that says so, and what people should look at although it is. Clones share
+/// their state.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Readiness(Arc<Mutex<Parts>>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    blocked: BTreeMap<String, String>,
+    warned: BTreeMap<String, String>,
+}
 
 impl Readiness {
     /// Ready until a part objects.
@@ -42,44 +53,65 @@ impl Readiness {
 
     /// `part` is not ready; `reason` is for people and must hold no secret.
     pub fn block(&self, part: &str, reason: impl Into<String>) {
-        self.parts().insert(part.to_owned(), reason.into());
+        self.parts().blocked.insert(part.to_owned(), reason.into());
     }
 
     /// `part` is ready.
     pub fn clear(&self, part: &str) {
-        self.parts().remove(part);
+        self.parts().blocked.remove(part);
+    }
+
+    /// `part` works, but somebody should look at it; `what` is for people and must hold no secret.
+    pub fn warn(&self, part: &str, what: impl Into<String>) {
+        self.parts().warned.insert(part.to_owned(), what.into());
+    }
+
+    /// Nobody need look at `part` any more.
+    pub fn settle(&self, part: &str) {
+        self.parts().warned.remove(part);
     }
 
     pub fn is_ready(&self) -> bool {
-        self.parts().is_empty()
+        self.parts().blocked.is_empty()
     }
 
     /// Each part that is not ready, with its reason.
     pub fn reasons(&self) -> Vec<(String, String)> {
-        self.parts()
-            .iter()
-            .map(|(part, reason)| (part.clone(), reason.clone()))
-            .collect()
+        pairs(&self.parts().blocked)
     }
 
-    fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
-        // The map is whole after every single step, so a panic elsewhere cannot have broken it.
+    /// Each part that somebody should look at, with what there is to see.
+    pub fn warnings(&self) -> Vec<(String, String)> {
+        pairs(&self.parts().warned)
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {
+        // The maps are whole after every single step, so a panic elsewhere cannot have broken them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// 200 `ok`, or 503 with a line for each part that is not ready.
+fn pairs(parts: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    parts.iter().map(|(part, text)| (part.clone(), text.clone())).collect()
+}
+
+/// 200 `ok`, or 503 with a line for each part that is not ready; then a line for each warning.
 impl IntoResponse for &Readiness {
     fn into_response(self) -> Response {
-        let reasons = self.reasons();
-        if reasons.is_empty() {
-            return "ok\n".into_response();
-        }
         let mut text = String::new();
-        for (part, reason) in reasons {
+        for (part, reason) in self.reasons() {
             let _ = writeln!(text, "{part}: {reason}");
         }
-        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        let status = if text.is_empty() {
+            text.push_str("ok\n");
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        for (part, what) in self.warnings() {
+            let _ = writeln!(text, "warning: {part}: {what}");
+        }
+        (status, text).into_response()
     }
 }
 
@@ -100,7 +132,11 @@ pub fn probes<S: Clone + Send + Sync + 'static>(readiness: Readiness) -> Router<
 
 fn metrics(registry: &Registry) -> Response {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, registry) {
+    // Two registries, one document: what every process has goes by the names that dashboards know, without our prefix.
+    let encoded = encode_registry(&mut text, registry)
+        .and_then(|()| encode_registry(&mut text, &usage::registry()))
+        .and_then(|()| encode_eof(&mut text));
+    match encoded {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -158,6 +194,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_warning_is_shown_and_does_not_make_it_red() {
+        let readiness = Readiness::new();
+        let router = router(Arc::new(registry("test", "1.2.3")), readiness.clone());
+        readiness.warn("clock", "it jumped");
+        let want = "ok\nwarning: clock: it jumped\n".to_owned();
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, want));
+        readiness.block("store", "opening");
+        let want = "store: opening\nwarning: clock: it jumped\n".to_owned();
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::SERVICE_UNAVAILABLE, want));
+        readiness.settle("clock");
+        readiness.clear("store");
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
+    }
+
+    #[tokio::test]
     async fn metrics_name_the_build_and_end_properly() {
         let router = router(Arc::new(registry("test", "1.2.3")), Readiness::new());
         let (status, text) = ask(&router, "/metrics").await;
@@ -166,6 +217,10 @@ mod tests {
             text.contains(r#"sealpod_build_info{component="test",version="1.2.3"} 1"#),
             "{text}"
         );
-        assert!(text.ends_with("# EOF\n"));
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+        assert!(
+            text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,
+            "{text}"
+        );
     }
 }
