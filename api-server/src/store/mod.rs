@@ -26,6 +26,7 @@ mod secrets;
 mod sqlite;
 mod values;
 pub mod version;
+mod vitals;
 mod watch;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub use quotas::{Quota, QuotaUpdate, Quotas, Usage};
 pub use refs::{EnvironmentRef, Location, Page, ProjectRef};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
+pub use vitals::{Meters, Sizes, State, Stats, Trouble};
 pub use watch::{Topic, Watcher};
 
 use crate::audit::By;
@@ -61,28 +63,6 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<sqlite::Engine>,
-}
-
-/// Whether the store serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    Serving,
-    /// It met a fault that it must not go on after, and refuses everything until a restart.
-    Failed {
-        reason: String,
-    },
-}
-
-/// What the store has done since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Changes and records that were asked for.
-    pub writes: u64,
-    /// Transactions that were written to disk: fewer than `writes`, where several shared one.
-    pub commits: u64,
-    pub reads: u64,
-    /// Watchers that are waiting now.
-    pub watchers: usize,
 }
 
 impl Store {
@@ -99,14 +79,6 @@ impl Store {
         let engine = Arc::clone(&self.engine);
         // A panic in there was logged by the hook already, and the file is let go of either way.
         drop(tokio::task::spawn_blocking(move || engine.close()).await);
-    }
-
-    pub fn state(&self) -> State {
-        self.engine.state()
-    }
-
-    pub fn stats(&self) -> Stats {
-        self.engine.stats()
     }
 
     /// Names this database's history: another after each restore of a backup.

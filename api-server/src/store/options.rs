@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::OpenError;
+use super::{Meters, OpenError};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -17,6 +17,8 @@ pub struct Options {
     pub queue: usize,
     /// How often the last use of accounts is written down.
     pub use_interval: Duration,
+    /// Where it keeps what it measures.
+    pub meters: Meters,
     /// Told of every statement that a request runs; for tests.
     pub trace: Option<Trace>,
 }
@@ -50,6 +52,7 @@ impl Options {
             readers: cores.clamp(2, 4),
             queue: 1024,
             use_interval: Duration::from_mins(1),
+            meters: Meters::default(),
             trace: None,
         }
     }

@@ -1,14 +1,19 @@
 //! Whether the engine may go on, and what each error of SQLite means for that.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_CONSTRAINT_TRIGGER, SQLITE_IOERR_SHMSIZE};
 
 use super::super::watch::Hub;
-use super::super::{Result, State, Stats, StoreError};
+use super::super::{Result, Sizes, State, Stats, StoreError, Trouble};
+use super::open::beside;
 use super::quotas;
+use super::row::run as execute;
+use super::writer::Tx;
+use crate::audit::{By, Chain, Entry, Head, Kind, Verb};
 
 #[derive(Default)]
 pub(super) struct Health {
@@ -20,6 +25,12 @@ pub(super) struct Health {
     pub(super) writes: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) reads: AtomicU64,
+    pub(super) audit_entries: AtomicU64,
+    /// Readers at work.
+    pub(super) busy: AtomicUsize,
+    /// Whether there is anything in `trouble`: what succeeds looks here first.
+    troubled: AtomicBool,
+    trouble: Mutex<Trouble>,
 }
 
 impl Health {
@@ -47,6 +58,38 @@ impl Health {
         }
     }
 
+    /// What became of a transaction as a whole.
+    pub(super) fn note_commit(&self, error: Option<&StoreError>) {
+        self.keep(error, |trouble| &mut trouble.commit);
+    }
+
+    /// What became of writing an audit entry; a full disk is the commit's trouble.
+    pub(super) fn note_audit(&self, written: &Result<Head>) {
+        match written {
+            Err(StoreError::DiskFull) => {}
+            Err(error) => self.keep(Some(error), |trouble| &mut trouble.audit),
+            Ok(_) => self.keep(None, |trouble| &mut trouble.audit),
+        }
+    }
+
+    fn keep(&self, error: Option<&StoreError>, part: impl FnOnce(&mut Trouble) -> &mut Option<StoreError>) {
+        if error.is_none() && !self.troubled.load(Ordering::Acquire) {
+            return;
+        }
+        let mut trouble = self.lock();
+        *part(&mut trouble) = error.cloned();
+        self.troubled.store(!trouble.is_none(), Ordering::Release);
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Trouble> {
+        // Nothing that runs under this lock can panic half way.
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What callers get once the engine has failed or is closed.
     pub(super) fn closed(&self) -> StoreError {
         let reason = self.reason.get().cloned();
@@ -67,9 +110,38 @@ impl Health {
             writes: self.writes.load(Ordering::Relaxed),
             commits: self.commits.load(Ordering::Relaxed),
             reads: self.reads.load(Ordering::Relaxed),
-            watchers: 0,
+            audit_entries: self.audit_entries.load(Ordering::Relaxed),
+            busy_readers: self.busy.load(Ordering::Relaxed),
+            ..Stats::default()
         }
     }
+}
+
+/// Writes an audit entry and takes it back, and writes a page of the database as it is. What comes of both is noted
+/// where it happens.
+pub(in super::super) fn try_out(tx: &Tx<'_>) -> Result<()> {
+    execute(tx.conn, "SAVEPOINT trial")?;
+    let entry = Entry::new(Kind::Key, Verb::Read);
+    drop(tx.append(Chain::Instance, entry, &By::system("probe")));
+    execute(tx.conn, "ROLLBACK TO trial")?;
+    execute(tx.conn, "RELEASE trial")?;
+    tx.conn
+        .prepare_cached("UPDATE meta SET value = value WHERE name = 'epoch'")?
+        .execute([])?;
+    Ok(())
+}
+
+/// What stands on the disk at `path` and beside it.
+pub(super) fn sizes(path: &Path) -> std::io::Result<Sizes> {
+    let length = |path: &Path| std::fs::metadata(path).map(|file| file.len());
+    let volume = rustix::fs::statvfs(path)?;
+    Ok(Sizes {
+        database: length(path)?,
+        // There is none between the first start and the first write.
+        wal: length(&beside(path, "-wal")).unwrap_or(0),
+        volume: volume.f_blocks.saturating_mul(volume.f_frsize),
+        available: volume.f_bavail.saturating_mul(volume.f_frsize),
+    })
 }
 
 /// What an error means. The text names SQLite's message, which quotes SQL but no parameter and so no value.

@@ -4,9 +4,10 @@ pub(super) mod accounts;
 pub(super) mod acl;
 pub(super) mod bundle;
 pub(super) mod configurations;
+mod damage;
 pub(super) mod environments;
 mod heads;
-mod health;
+pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod log;
 pub(super) mod login;
@@ -25,6 +26,7 @@ mod uses;
 pub(super) mod values;
 mod writer;
 
+use std::path::PathBuf;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +37,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::watch::Hub;
-use super::{OpenError, Options, Result, State, Stats, StoreError, Topic, Watcher};
+use super::{OpenError, Options, Result, Sizes, State, Stats, StoreError, Topic, Trouble, Watcher};
 use crate::audit::{AuditKey, Head};
 use crate::crypto::{Keyring, Pepper};
 use crate::ids::AccountId;
@@ -60,6 +62,8 @@ pub(super) struct Engine {
     latest: AtomicI64,
     /// The writer is the last one.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    readers: usize,
+    path: PathBuf,
 }
 
 impl Engine {
@@ -77,6 +81,7 @@ impl Engine {
             move || give_up(&health, &reads, &writes)
         };
         let mut threads = Vec::with_capacity(options.readers + 1);
+        let readers = opened.readers.len();
         for (n, connection) in opened.readers.into_iter().enumerate() {
             let (reads, health, told) = (Arc::clone(&reads), Arc::clone(&health), options.trace.clone());
             let run = move || {
@@ -94,6 +99,7 @@ impl Engine {
             hub: Arc::clone(&hub),
             uses: Arc::clone(&uses),
             heads: Arc::clone(&heads),
+            meters: options.meters.clone(),
         };
         let told = options.trace.clone();
         let run = move || {
@@ -112,6 +118,8 @@ impl Engine {
             server: opened.server,
             latest: AtomicI64::new(i64::MIN),
             threads: Mutex::new(threads),
+            readers,
+            path: opened.path,
         })
     }
 
@@ -168,8 +176,29 @@ impl Engine {
     pub(super) fn stats(&self) -> Stats {
         Stats {
             watchers: self.hub.watchers(),
+            queued_writes: self.writes.len(),
+            queued_reads: self.reads.len(),
+            readers: self.readers,
             ..self.health.stats()
         }
+    }
+
+    pub(super) fn sizes(&self) -> Option<Sizes> {
+        health::sizes(&self.path).ok()
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        self.health.trouble()
+    }
+
+    pub(super) async fn find_damage(&self) -> Result<Option<String>> {
+        let (hand_over, handle) = oneshot::channel();
+        let path = self.path.clone();
+        let check = tokio::task::spawn_blocking(move || damage::find(&path, hand_over));
+        let _interrupting = handle.await.ok().map(damage::Interrupting::new);
+        check
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Internal("the check of the database panicked".into())))
     }
 
     pub(super) fn epoch(&self) -> Uuid {

@@ -80,13 +80,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         });
     };
     narrow(&path)?;
-    let readers = (0..options.readers.max(1)).map(|_| {
-        let reader = connect(&path, READER_CACHE)?;
-        reader
-            .pragma_update(None, "query_only", true)
-            .map_err(engine("cannot set up a reader"))?;
-        Ok(reader)
-    });
+    let readers = (0..options.readers.max(1)).map(|_| connect_to_look(&path));
     let readers = readers.collect::<Result<Vec<_>, OpenError>>()?;
     Ok(Opened {
         path,
@@ -223,6 +217,14 @@ fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
     set_up().map_err(|error| engine_error(path, "cannot open the database", error))
 }
 
+/// A connection that looks and changes nothing.
+pub(super) fn connect_to_look(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, READER_CACHE)?;
+    let narrowed = connection.pragma_update(None, "query_only", true);
+    narrowed.map_err(|error| engine_error(path, "cannot set up a connection", error))?;
+    Ok(connection)
+}
+
 /// The version of the schema; 0 where there is none yet.
 fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
@@ -320,7 +322,7 @@ fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result
     tx.commit()
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -81,6 +81,14 @@ pub(in super::super) fn find_session(conn: &Connection, digest: &KeyDigest, cloc
     Ok(found.optional()?)
 }
 
+/// How many sessions have not expired.
+pub(in super::super) fn live_sessions(view: &View<'_>) -> Result<u64> {
+    let mut statement = view
+        .conn
+        .prepare_cached("SELECT count(*) FROM sessions WHERE expires_at > ?1")?;
+    Ok(statement.query_row([At(view.now)], |row| number(row, 0))?)
+}
+
 pub(in super::super) fn end_session(tx: &Tx<'_>, id: SessionId, by: &By) -> Result<()> {
     let ended = tx
         .conn

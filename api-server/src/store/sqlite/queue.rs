@@ -85,6 +85,11 @@ impl<T> Queue<T> {
         Some(item)
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
     /// Nothing is taken from now on; what is in it will still be handed out.
     pub(super) fn close(&self) {
         self.lock().closed = true;

@@ -91,7 +91,9 @@ pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, healt
             job.refuse(error);
             continue;
         }
+        health.busy.fetch_add(1, Ordering::Relaxed);
         job.run(connection, Time::now(), health);
+        health.busy.fetch_sub(1, Ordering::Relaxed);
         // An error can have ended the transaction already.
         if !connection.is_autocommit()
             && let Err(error) = execute(connection, "ROLLBACK")

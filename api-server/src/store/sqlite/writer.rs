@@ -17,7 +17,7 @@ use sealpod_core::Time;
 use tokio::sync::oneshot;
 
 use super::super::watch::Hub;
-use super::super::{Result, StoreError, Topic};
+use super::super::{Meters, Result, StoreError, Topic};
 use super::heads::Heads;
 use super::health::Health;
 use super::queue::{Next, Queue};
@@ -38,14 +38,22 @@ pub(crate) struct Tx<'a> {
     key: &'a AuditKey,
     topics: RefCell<Vec<Topic>>,
     heads: RefCell<Vec<Head>>,
+    health: &'a Health,
 }
 
 impl Tx<'_> {
     /// Appends to a chain, in this transaction.
     pub(crate) fn audit(&self, chain: Chain, entry: Entry, by: &By) -> Result<()> {
-        let head = log::append(self.conn, self.key, self.now, chain, entry, by)?;
+        let head = self.append(chain, entry, by)?;
         self.heads.borrow_mut().push(head);
         Ok(())
+    }
+
+    /// As [`Tx::audit`], where the entry may yet be taken back.
+    pub(super) fn append(&self, chain: Chain, entry: Entry, by: &By) -> Result<Head> {
+        let appended = log::append(self.conn, self.key, self.now, chain, entry, by);
+        self.health.note_audit(&appended);
+        appended
     }
 
     /// Wakes who watches this, once it is committed.
@@ -109,6 +117,7 @@ pub(super) struct Writer {
     pub(super) hub: Arc<Hub>,
     pub(super) uses: Arc<Uses>,
     pub(super) heads: Arc<Heads>,
+    pub(super) meters: Meters,
 }
 
 /// What a transaction has gathered.
@@ -157,7 +166,7 @@ impl Writer {
             Ok(()) => self
                 .gather(first, &mut batch)
                 .and_then(|()| self.write_uses(&uses, &mut batch))
-                .and_then(|()| self.finish(batch.changed)),
+                .and_then(|()| self.finish(&batch)),
             Err(error) => {
                 batch.jobs.extend(first);
                 Err(error)
@@ -166,6 +175,7 @@ impl Writer {
         if let Err(error) = &result {
             self.undo();
             self.health.note(error);
+            self.health.note_commit(Some(error));
         }
         for job in batch.jobs {
             job.answer(&result);
@@ -212,6 +222,7 @@ impl Writer {
             key: &self.key,
             topics: RefCell::default(),
             heads: RefCell::default(),
+            health: &self.health,
         };
         match job.run(&tx) {
             Ok(()) => {
@@ -228,7 +239,10 @@ impl Writer {
             Err(fatal @ StoreError::Failed(_)) => Err(fatal),
             // A full disk, for one, makes SQLite roll back all of the transaction.
             Err(error) if self.connection.is_autocommit() => Err(error),
-            Err(_) => {
+            Err(error) => {
+                if error == StoreError::DiskFull {
+                    self.health.note_commit(Some(&error));
+                }
                 execute(&self.connection, "ROLLBACK TO job")?;
                 Ok(execute(&self.connection, "RELEASE job")?)
             }
@@ -240,12 +254,20 @@ impl Writer {
         uses::write(&self.connection, uses)
     }
 
-    fn finish(&self, changed: bool) -> Result<()> {
-        if !changed {
+    fn finish(&self, batch: &Batch) -> Result<()> {
+        if !batch.changed {
             return Ok(execute(&self.connection, "ROLLBACK")?);
         }
+        let began = Instant::now();
         execute(&self.connection, "COMMIT")?;
+        self.meters.commit_seconds.observe(began.elapsed().as_secs_f64());
+        // At most `MAX_BATCH`.
+        let jobs = u32::try_from(batch.jobs.len()).unwrap_or(u32::MAX);
+        self.meters.group_size.observe(f64::from(jobs));
         self.health.commits.fetch_add(1, Ordering::Relaxed);
+        let entries = u64::try_from(batch.heads.len()).unwrap_or(u64::MAX);
+        self.health.audit_entries.fetch_add(entries, Ordering::Relaxed);
+        self.health.note_commit(None);
         Ok(())
     }
 

@@ -1,0 +1,119 @@
+//! How the store is: for probes and metrics.
+
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::{Result, Store, StoreError, sqlite};
+
+/// Whether the store serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Serving,
+    /// It met a fault that it must not go on after, and refuses everything until a restart.
+    Failed {
+        reason: String,
+    },
+}
+
+/// What the store has done since it was opened, and what it does now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Changes and records that were asked for.
+    pub writes: u64,
+    /// Transactions that were written to disk: fewer than `writes`, where several shared one.
+    pub commits: u64,
+    pub reads: u64,
+    /// Audit entries that were written to disk.
+    pub audit_entries: u64,
+    /// Watchers that are waiting now.
+    pub watchers: usize,
+    /// Changes, and reads, that wait for their turn now.
+    pub queued_writes: usize,
+    pub queued_reads: usize,
+    /// Reads that run now, and how many can.
+    pub busy_readers: usize,
+    pub readers: usize,
+}
+
+/// What the store takes of its disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    pub database: u64,
+    /// What is committed and not in the database's own file yet, and room for more of it.
+    pub wal: u64,
+    /// Of the file system that the database is on, and what is left of it.
+    pub volume: u64,
+    pub available: u64,
+}
+
+/// What the store measures while it works. Clones share their numbers.
+#[derive(Debug, Clone)]
+pub struct Meters {
+    /// Time from the decision to commit until everything is on disk, in seconds.
+    pub commit_seconds: Histogram,
+    /// Changes that one commit held.
+    pub group_size: Histogram,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self {
+            // From a disk that forgets its duties to one that is about to die.
+            commit_seconds: Histogram::new([
+                0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
+            ]),
+            group_size: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+        }
+    }
+}
+
+/// What the last attempt at something failed with, while none has succeeded since.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Storing anything at all.
+    pub commit: Option<StoreError>,
+    /// Storing audit entries, without which no change is made and no value is given out.
+    pub audit: Option<StoreError>,
+}
+
+impl Trouble {
+    pub fn is_none(&self) -> bool {
+        self.commit.is_none() && self.audit.is_none()
+    }
+}
+
+impl Store {
+    pub fn state(&self) -> State {
+        self.engine.state()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Asks the file system; `None` where it does not answer.
+    pub fn sizes(&self) -> Option<Sizes> {
+        self.engine.sizes()
+    }
+
+    pub fn trouble(&self) -> Trouble {
+        self.engine.trouble()
+    }
+
+    /// Tries out what is in trouble: a commit, and an audit entry that is not kept. Whoever is told to send no requests
+    /// to a server in trouble would never let it find out that it is over.
+    pub async fn try_again(&self) {
+        // What comes of it is in `trouble`.
+        drop(self.engine.write(|tx| sqlite::health::try_out(tx)).await);
+    }
+
+    /// Reads the whole database, table by table and beside everything else, and answers with the first damage that it
+    /// finds. Ends early when it is dropped.
+    pub async fn find_damage(&self) -> Result<Option<String>> {
+        self.engine.find_damage().await
+    }
+
+    /// Sessions that have not expired.
+    pub async fn live_sessions(&self) -> Result<u64> {
+        self.engine.read(|view| sqlite::people::live_sessions(view)).await
+    }
+}
