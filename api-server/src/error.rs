@@ -114,6 +114,10 @@ pub enum ApiError {
 #[derive(Debug, Clone)]
 pub struct Cause(pub Arc<str>);
 
+/// The `code` of an error's answer: for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Code(pub &'static str);
+
 impl ApiError {
     #[allow(clippy::needless_pass_by_value, reason = "errors are made to be taken")]
     pub fn invalid(field: impl Into<String>, why: impl ToString) -> Self {
@@ -386,6 +390,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds);
         }
+        response.extensions_mut().insert(Code(code));
         if let Some(cause) = cause {
             response.extensions_mut().insert(Cause(cause.into()));
         }

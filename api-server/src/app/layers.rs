@@ -52,7 +52,7 @@ pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) 
     let mut response = next.run(request).instrument(span.clone()).await;
 
     let (status, elapsed) = (response.status(), started.elapsed());
-    app.metrics().answered(&method, &route, status, elapsed);
+    app.metrics().answered(&method, &route, &response, elapsed);
     span.in_scope(|| {
         if let Some(Cause(cause)) = response.extensions_mut().remove() {
             tracing::error!(status = status.as_u16(), %cause, "the request failed");

@@ -1,8 +1,12 @@
-//! The numbers that `/metrics` shows. Labels are route templates and codes, never names.
+//! The numbers that `/metrics` shows. Labels are route templates, codes and kinds, never names.
 
+mod store;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
+use axum::response::Response;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,18 +14,23 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::error::ApiError;
+use crate::audit::ActorKind;
+use crate::error::Code;
 use crate::mail::Fate;
+use crate::store::{Meters, Store};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
     route: String,
     status: u16,
+    /// The kind of credential that got in, or `none`.
+    caller: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
+    method: &'static str,
     route: String,
 }
 
@@ -30,30 +39,48 @@ struct MailLabels {
     fate: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: &'static str,
+}
+
 /// Clones share their numbers.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram>,
-    refused: Counter,
-    rate_limited: Counter,
+    problems: Family<CodeLabels, Counter>,
     open_polls: Gauge,
     mails: Family<MailLabels, Counter>,
+    live_sessions: Gauge,
+    meters: Meters,
+    /// Empty until the database is open.
+    store: Arc<OnceLock<Store>>,
 }
 
 impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         // From a read that hits the cache to the time limit; long polls fall into the last bucket.
-        let buckets = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0]);
+        let buckets = || {
+            Histogram::new([
+                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+            ])
+        };
         let metrics = Self {
             requests: Family::default(),
             seconds: Family::new_with_constructor(buckets),
-            refused: Counter::default(),
-            rate_limited: Counter::default(),
+            problems: Family::default(),
             open_polls: Gauge::default(),
             mails: Family::default(),
+            live_sessions: Gauge::default(),
+            meters: Meters::default(),
+            store: Arc::default(),
         };
-        registry.register("http_requests", "Requests answered", metrics.requests.clone());
+        registry.register(
+            "http_requests",
+            "Requests answered, by the kind of credential that was accepted",
+            metrics.requests.clone(),
+        );
         registry.register_with_unit(
             "http_request_duration",
             "Time from the request's headers to the answer's",
@@ -61,14 +88,9 @@ impl Metrics {
             metrics.seconds.clone(),
         );
         registry.register(
-            "credentials_refused",
-            "Requests without a valid credential",
-            metrics.refused.clone(),
-        );
-        registry.register(
-            "rate_limited",
-            "Requests refused because a key or address had used up its share",
-            metrics.rate_limited.clone(),
+            "http_problems",
+            "Requests that were refused or failed, by the code of the answer",
+            metrics.problems.clone(),
         );
         registry.register("open_polls", "Long polls that wait now", metrics.open_polls.clone());
         registry.register(
@@ -76,29 +98,54 @@ impl Metrics {
             "Login codes by what became of their mail: sent, unwanted, refused, failed",
             metrics.mails.clone(),
         );
+        registry.register(
+            "live_sessions",
+            "Sessions that have not expired, counted twice a minute",
+            metrics.live_sessions.clone(),
+        );
+        registry.register_with_unit(
+            "store_commit_duration",
+            "Time until a transaction is on disk, most of it the disk's own",
+            Unit::Seconds,
+            metrics.meters.commit_seconds.clone(),
+        );
+        registry.register(
+            "store_commit_group_size",
+            "Changes and records that one transaction wrote together",
+            metrics.meters.group_size.clone(),
+        );
+        registry.register_collector(Box::new(store::Figures(Arc::clone(&metrics.store))));
         metrics
     }
 
-    pub fn answered(&self, method: &Method, route: &str, status: StatusCode, elapsed: Duration) {
+    /// Where the store is to keep what it measures.
+    pub fn meters(&self) -> Meters {
+        self.meters.clone()
+    }
+
+    /// Shows the store's own figures from here on.
+    pub fn show(&self, store: Store) {
+        // There is one store a process; a second one would not be the one that serves.
+        self.store.set(store).ok();
+    }
+
+    pub fn answered(&self, method: &Method, route: &str, response: &Response, elapsed: Duration) {
+        let (method, extensions) = (known(method), response.extensions());
         let labels = RequestLabels {
-            method: known(method),
+            method,
             route: route.to_owned(),
-            status: status.as_u16(),
+            status: response.status().as_u16(),
+            caller: extensions.get::<ActorKind>().map_or("none", |kind| kind.as_str()),
         };
         self.requests.get_or_create(&labels).inc();
         let labels = RouteLabels {
-            route: route.to_owned(),
+            method,
+            route: labels.route,
         };
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
-    }
-
-    /// Counts a credential check that let nobody in.
-    pub fn refused(&self, error: &ApiError) {
-        match error {
-            ApiError::Unauthorized => self.refused.inc(),
-            ApiError::RateLimited { .. } => self.rate_limited.inc(),
-            _ => return,
-        };
+        if let Some(Code(code)) = extensions.get() {
+            self.problems.get_or_create(&CodeLabels { code }).inc();
+        }
     }
 
     /// Counts a mail by what became of it.
@@ -110,6 +157,10 @@ impl Metrics {
     pub fn poll(&self) -> OpenPoll {
         self.open_polls.inc();
         OpenPoll(self.open_polls.clone())
+    }
+
+    pub fn sessions(&self, live: u64) {
+        self.live_sessions.set(i64::try_from(live).unwrap_or(i64::MAX));
     }
 }
 

@@ -4,6 +4,7 @@ mod heads;
 mod layers;
 mod metrics;
 mod run;
+mod vitals;
 
 use std::sync::Arc;
 

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
-use prometheus_client::registry::Registry;
 use sealpod_runtime::admin::{self, Readiness};
 use sealpod_runtime::{files, serve};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Metrics, Parts, heads, router};
+use super::{App, Metrics, Parts, heads, router, vitals};
 use crate::audit::By;
 use crate::auth::refusals::Refusals;
 use crate::config::{Config, StoreConfig};
@@ -53,7 +52,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     let Config {
         listen,
         metrics_listen,
-        store,
+        mut store,
         admin_keys,
         admin_key_file,
         superadmins,
@@ -63,6 +62,16 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         default_organization,
         limits,
     } = config;
+    // Every task ends with `stop`; the set owns them, so none outlives this function.
+    let (stop, readiness, mut tasks) = (shutdown.child_token(), Readiness::new(), JoinSet::new());
+    // 1. Probes and metrics, so that a long migration is seen for what it is.
+    readiness.block(
+        "store",
+        "the database is being opened, and brought up to date where it is older",
+    );
+    let metrics = serve_metrics(metrics_listen, &readiness, &stop, &mut tasks)?;
+    // 2. The database.
+    store.options.meters = metrics.meters();
     let (store, keyring) = open_store(store).await?;
     let organization = store
         .ensure_organization(&default_organization, By::system("start"))
@@ -70,15 +79,14 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         .map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
     let address = listener.local_addr().map_err(RunError::Listen)?;
-    let metrics_listener = serve::bind(metrics_listen).map_err(RunError::Listen)?;
+    metrics.show(store.clone());
 
-    let mut registry = admin::registry("api-server", env!("CARGO_PKG_VERSION"));
-    let metrics = Metrics::register(&mut registry);
+    // 3. Everything else.
     Transport::announce(mail.as_ref());
     let (outbox, courier) = mail
         .map(|transport| Outbox::new(transport, Pace::default(), metrics.clone()))
         .unzip();
-    let (stop, readiness, admin_keys) = (shutdown.child_token(), Readiness::new(), Arc::new(admin_keys));
+    let admin_keys = Arc::new(admin_keys);
     let app = App::new(Parts {
         store: store.clone(),
         keyring,
@@ -89,12 +97,10 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         login: Login::new(signup, outbox),
         default_organization,
         readiness: readiness.clone(),
-        metrics,
+        metrics: metrics.clone(),
         shutdown: stop.clone(),
     });
 
-    // Every task ends with `stop`; the set owns them, so none outlives this function.
-    let mut tasks = JoinSet::new();
     let certificate = tls.as_ref().map(sealpod_runtime::tls::Reloading::config);
     if let Some(tls) = tls {
         tasks.spawn(tls.watch(files::POLL_INTERVAL, stop.clone()));
@@ -106,14 +112,12 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     if let Some(courier) = courier {
         tasks.spawn(courier.run(stop.clone()));
     }
-    tasks.spawn(watch_store(
-        store.clone(),
-        Topic::Organization(organization.id),
-        readiness.clone(),
-        stop.clone(),
-    ));
+    let topic = Topic::Organization(organization.id);
+    tasks.spawn(watch_store(store.clone(), topic, readiness.clone(), stop.clone()));
     tasks.spawn(heads::log(store.clone(), heads::INTERVAL, stop.clone()));
-    tasks.spawn(serve_metrics(metrics_listener, registry, readiness, stop.clone()));
+    tasks.spawn(vitals::check(store.clone(), readiness.clone(), stop.clone()));
+    tasks.spawn(vitals::watch(store.clone(), readiness.clone(), metrics, stop.clone()));
+    readiness.clear("store");
     tracing::info!(%address, tls = certificate.is_some(), "serving");
     ready(address);
     let served = listen_until(listener, certificate, app, stop.clone()).await;
@@ -152,9 +156,23 @@ async fn watch_store(store: Store, topic: Topic, readiness: Readiness, stop: Can
     }
 }
 
-/// The listener of metrics and probes; without it the server goes on, and its log says so.
-async fn serve_metrics(listener: TcpListener, registry: Registry, readiness: Readiness, stop: CancellationToken) {
-    if let Err(error) = admin::serve_on(listener, Arc::new(registry), readiness, stop).await {
-        tracing::error!(%error, "the listener for metrics and probes failed");
-    }
+/// Starts the listener of metrics and probes; if it fails later, the server goes on, and its log says so.
+fn serve_metrics(
+    address: SocketAddr,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<Metrics, RunError> {
+    let mut registry = admin::registry("api-server", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::register(&mut registry);
+    let listener = serve::bind(address).map_err(RunError::Listen)?;
+    let address = listener.local_addr().map_err(RunError::Listen)?;
+    tracing::info!(%address, "serving probes and metrics");
+    let serving = admin::serve_on(listener, Arc::new(registry), readiness.clone(), stop.clone());
+    tasks.spawn(async {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the listener for metrics and probes failed");
+        }
+    });
+    Ok(metrics)
 }

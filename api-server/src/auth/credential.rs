@@ -6,6 +6,7 @@ use sealpod_core::wire::headers::API_KEY;
 
 use super::Plane;
 use crate::app::App;
+use crate::audit::ActorKind;
 use crate::crypto::{ApiKey, ApiKeyKind, SessionToken};
 use crate::error::ApiError;
 use crate::store::{AccountKey, ApplicationKey, KeyHolder, Session};
@@ -64,6 +65,15 @@ async fn bearer(app: &App, token: &str) -> Result<Option<Principal>, ApiError> {
 }
 
 impl Principal {
+    pub fn kind(&self) -> ActorKind {
+        match self {
+            Self::AdminKey => ActorKind::AdminKey,
+            Self::User(_) => ActorKind::User,
+            Self::Account(_) => ActorKind::ServiceAccount,
+            Self::Application(_) => ActorKind::Application,
+        }
+    }
+
     fn is_of(&self, plane: Plane) -> bool {
         match (self, plane) {
             (Self::AdminKey, Plane::Management | Plane::Organization)

@@ -21,7 +21,7 @@ use sealpod_core::wire::headers::ON_BEHALF;
 use sealpod_runtime::serve::Connection;
 
 use crate::app::App;
-use crate::audit::Source;
+use crate::audit::{ActorKind, Source};
 use crate::error::ApiError;
 use credential::Principal;
 
@@ -63,17 +63,25 @@ const OPEN: [&str; 2] = ["/api/auth/login", "/api/auth/verify"];
 
 /// The layer that lets nothing into a plane without a credential of that plane.
 pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let mut caller = None;
     if let Some(plane) = Plane::of(request.uri().path())
         && !OPEN.contains(&request.uri().path())
-        && let Err(error) = admit(&app, plane, &mut request).await
     {
-        app.metrics().refused(&error);
-        return error.into_response();
+        match admit(&app, plane, &mut request).await {
+            Ok(kind) => caller = Some(kind),
+            Err(error) => return error.into_response(),
+        }
     }
-    next.run(request).await
+    let mut response = next.run(request).await;
+    // For the metrics, which are counted further out.
+    if let Some(kind) = caller {
+        response.extensions_mut().insert(kind);
+    }
+    response
 }
 
-async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), ApiError> {
+/// Leaves the caller in the request; says of which kind it is.
+async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<ActorKind, ApiError> {
     let source: Source = request.extensions().get().cloned().unwrap_or_default();
     let (presented, principal) = match credential::authenticate(app, plane, request.headers()).await {
         // Whoever keeps failing is told to stop; a valid credential from the same address still passes.
@@ -90,13 +98,14 @@ async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), Api
     if !matches!(principal, Principal::AdminKey) {
         app.limits().used(app.limits().credential(presented.text()))?;
     }
-    let extensions = match principal {
+    let kind = principal.kind();
+    let caller = match principal {
         Principal::AdminKey => {
             let on_behalf = on_behalf(request)?;
             match plane {
                 Plane::Management => {
                     request.extensions_mut().insert(Admin::new(source, on_behalf));
-                    return Ok(());
+                    return Ok(kind);
                 }
                 Plane::Organization | Plane::Consumer => Caller::admin_key(presented, source, on_behalf),
             }
@@ -105,11 +114,11 @@ async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<(), Api
         Principal::Account(key) => Caller::account(presented, source, *key),
         Principal::Application(key) => {
             request.extensions_mut().insert(Application::new(source, *key));
-            return Ok(());
+            return Ok(kind);
         }
     };
-    request.extensions_mut().insert(extensions);
-    Ok(())
+    request.extensions_mut().insert(caller);
+    Ok(kind)
 }
 
 /// `<kind>/<namespace>/<name>` of the object for which the operator calls.

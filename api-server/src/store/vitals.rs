@@ -58,9 +58,7 @@ impl Default for Meters {
     fn default() -> Self {
         Self {
             // From a disk that forgets its duties to one that is about to die.
-            commit_seconds: Histogram::new([
-                0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
-            ]),
+            commit_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5]),
             group_size: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
         }
     }
@@ -103,7 +101,7 @@ impl Store {
     /// to a server in trouble would never let it find out that it is over.
     pub async fn try_again(&self) {
         // What comes of it is in `trouble`.
-        drop(self.engine.write(|tx| sqlite::health::try_out(tx)).await);
+        drop(self.engine.write(sqlite::health::try_out).await);
     }
 
     /// Reads the whole database, table by table and beside everything else, and answers with the first damage that it
@@ -114,6 +112,6 @@ impl Store {
 
     /// Sessions that have not expired.
     pub async fn live_sessions(&self) -> Result<u64> {
-        self.engine.read(|view| sqlite::people::live_sessions(view)).await
+        self.engine.read(sqlite::people::live_sessions).await
     }
 }

@@ -18,6 +18,7 @@ mod login;
 mod mail;
 mod mail_server;
 mod management;
+mod metrics;
 mod orgs;
 mod query_plans;
 mod quotas;

@@ -45,12 +45,12 @@ impl Collector for Process {
             &mut encoder,
             "process_cpu",
             "Processor time spent",
-            Some(Unit::Seconds),
+            Some(&Unit::Seconds),
             &ConstCounter::new(cpu),
         )?;
         let started = ConstGauge::new(*STARTED);
         let help = "When the process began, in seconds since 1970";
-        put(&mut encoder, "process_start_time", help, Some(Unit::Seconds), &started)?;
+        put(&mut encoder, "process_start_time", help, Some(&Unit::Seconds), &started)?;
         if let Ok(status) = fs::read_to_string("/proc/self/status") {
             for (field, name, help) in [
                 (
@@ -66,7 +66,7 @@ impl Collector for Process {
             ] {
                 if let Some(kibibytes) = number(&status, field) {
                     let bytes = ConstGauge::new(kibibytes.saturating_mul(1024));
-                    put(&mut encoder, name, help, Some(Unit::Bytes), &bytes)?;
+                    put(&mut encoder, name, help, Some(&Unit::Bytes), &bytes)?;
                 }
             }
             if let Some(threads) = number(&status, "Threads:") {
@@ -108,10 +108,12 @@ fn put(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    unit: Option<Unit>,
+    unit: Option<&Unit>,
     metric: &impl EncodeMetric,
 ) -> fmt::Result {
-    metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), metric.metric_type())?)
+    // A registry puts the full stop behind the texts of its own metrics, and not behind these.
+    let help = format!("{help}.");
+    metric.encode(encoder.encode_descriptor(name, &help, unit, metric.metric_type())?)
 }
 
 /// The number behind `field` in `/proc/self/status`.

@@ -68,7 +68,9 @@ mod tests {
     fn a_row_that_no_statement_could_have_written_is_damage() {
         let connection = open::migrated();
         assert_eq!(check(&connection).unwrap(), None);
-        connection.pragma_update(None, "ignore_check_constraints", true).unwrap();
+        connection
+            .pragma_update(None, "ignore_check_constraints", true)
+            .unwrap();
         connection
             .execute(
                 "INSERT INTO users (id, email, created_at) VALUES (x'00', 'a@example.com', 0)",

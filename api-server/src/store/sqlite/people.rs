@@ -2,7 +2,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::{Email, Time};
 
 use super::super::{NewSession, Object, Result, Session, StoreError, Topic, User};
-use super::row::{At, optional_time, time};
+use super::reader::View;
+use super::row::{At, number, optional_time, time};
 use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::KeyDigest;

@@ -158,11 +158,56 @@ async fn a_full_disk_stores_nothing_and_heals() {
         Ok(())
     };
     assert_eq!(engine.write(fill).await, Err(StoreError::DiskFull));
+    assert_eq!(engine.trouble().commit, Some(StoreError::DiskFull));
     assert_eq!(names(&engine).await, ["test-before"]);
     assert_eq!(engine.state(), State::Serving);
     limit(1_000_000).await.unwrap();
     engine.write(fill).await.unwrap();
+    assert!(engine.trouble().is_none());
     assert_eq!(names(&engine).await, ["test-before", "test-big", "test-full"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_log_that_takes_no_entry_is_tried_again_and_keeps_none_of_the_trials() {
+    let (engine, _folder) = engine();
+    let run = |sql: &'static str| engine.write(move |tx| Ok(tx.conn.execute_batch(sql)?));
+    let record = || {
+        let entry = Entry::new(Kind::Key, Verb::Rotate);
+        engine.write(|tx| tx.audit(Chain::Instance, entry, &By::system("test")))
+    };
+    run("CREATE TEMP TRIGGER broken BEFORE INSERT ON audit_entries BEGIN SELECT raise(ABORT, 'broken'); END")
+        .await
+        .unwrap();
+    record().await.unwrap_err();
+    engine.write(health::try_out).await.unwrap();
+    let trouble = engine.trouble();
+    assert!(trouble.audit.unwrap().to_string().contains("broken") && trouble.commit.is_none());
+
+    run("DROP TRIGGER broken").await.unwrap();
+    engine.write(health::try_out).await.unwrap();
+    assert!(engine.trouble().is_none());
+    record().await.unwrap();
+    let count = |view: &View<'_>| {
+        let sql = "SELECT count(*), max(seq) FROM audit_entries";
+        let figures = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        Ok(view.conn.query_row(sql, [], figures)?)
+    };
+    assert_eq!(engine.read(count).await.unwrap(), (1, 1));
+    assert_eq!(engine.stats().audit_entries, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_read_in_whole_beside_its_writer() {
+    let (engine, _folder) = engine();
+    engine.write(|tx| put(tx, "test-before")).await.unwrap();
+    let (found, written) = tokio::join!(engine.find_damage(), engine.write(|tx| put(tx, "test-beside")));
+    assert_eq!(found, Ok(None));
+    written.unwrap();
+    let sizes = engine.sizes().unwrap();
+    assert!(
+        sizes.database > 0 && sizes.wal > 0 && sizes.volume >= sizes.available,
+        "{sizes:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
