@@ -118,7 +118,7 @@ fn warn_of_full(readiness: &Readiness, sizes: Option<Sizes>) {
     let Some(sizes) = sizes.filter(|sizes| sizes.volume > 0) else {
         return;
     };
-    let percent = 100 - sizes.available.min(sizes.volume).saturating_mul(100) / sizes.volume;
+    let percent = sizes.volume.saturating_sub(sizes.available).saturating_mul(100) / sizes.volume;
     if percent < FULL {
         readiness.settle("disk");
         return;
