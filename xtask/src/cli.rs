@@ -10,7 +10,7 @@ use crate::cluster::{Claim, Cluster};
 use crate::process::Failure;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
-use crate::{demo, generate, images, test};
+use crate::{bench, demo, generate, images, test};
 
 /// Tasks of the Sealpod repository.
 #[derive(Debug, Parser)]
@@ -27,6 +27,9 @@ enum Task {
     /// The local Kubernetes: one node, no Docker; needs root, installs and builds what it lacks
     #[command(subcommand)]
     Cluster(ClusterTask),
+    /// Measure, on this machine
+    #[command(subcommand)]
+    Bench(BenchTask),
     /// Build the images as OCI archives, which `docker load`, `kind load image-archive` and skopeo take
     Images {
         /// Folder for the archives
@@ -45,6 +48,12 @@ enum Task {
         #[arg(long)]
         fast: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchTask {
+    /// How fast the api-server answers with a large organization's data
+    Server(bench::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +84,7 @@ impl Cli {
         match self.task {
             Task::Demo(options) => demo::run(options, &workspace),
             Task::Cluster(task) => task.run(&workspace),
+            Task::Bench(BenchTask::Server(options)) => bench::server(&options, &workspace),
             Task::Images { output } => {
                 let output = output.unwrap_or_else(|| workspace.target.join("images"));
                 let images = images::build(&workspace, &output, &mut Progress::new())?;

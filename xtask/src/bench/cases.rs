@@ -1,0 +1,158 @@
+//! What is asked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD;
+
+use super::seed::Seed;
+
+/// One kind of request; `path` and `body` make the n-th one.
+#[derive(Clone)]
+pub struct Case {
+    pub name: String,
+    pub method: &'static str,
+    pub path: Arc<dyn Fn(usize) -> String + Send + Sync>,
+    pub body: Option<Arc<dyn Fn(usize) -> String + Send + Sync>>,
+    pub token: Option<String>,
+    /// Whether the bar holds for it.
+    pub judged: bool,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Case {
+    fn get(seed: &Seed, name: &str, path: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+        Self {
+            name: format!("org/{name}"),
+            method: "GET",
+            path: Arc::new(path),
+            body: None,
+            token: Some(seed.facts.token.clone()),
+            judged: true,
+        }
+    }
+}
+
+pub fn all(seed: &Seed) -> Vec<Case> {
+    let mut cases = sessions(seed);
+    cases.extend(lists(seed));
+    cases.extend(audit(seed));
+    cases.extend(values(seed));
+    cases
+}
+
+fn sessions(seed: &Seed) -> Vec<Case> {
+    vec![Case::get(seed, "me", |_| "/api/auth/me".to_owned())]
+}
+
+fn lists(seed: &Seed) -> Vec<Case> {
+    let facts = &seed.facts;
+    let organization = format!("/api/orgs/{}", facts.organization);
+    let secrets = format!(
+        "{organization}/projects/{}/envs/{}/secrets",
+        facts.project, facts.environment
+    );
+    let (members, count) = (format!("{organization}/members"), facts.secrets);
+    let first = secrets.clone();
+    vec![
+        Case::get(seed, "organizations", |_| "/api/orgs".to_owned()),
+        Case::get(seed, "secrets, the first 100", move |_| format!("{first}?limit=100")),
+        Case::get(seed, "secrets, 100 from the middle", move |n| {
+            format!("{secrets}?limit=100&after=key-{:05}", n as u64 * 97 % count)
+        }),
+        Case::get(seed, "members, 100", move |n| {
+            let after = if n % 2 == 0 {
+                ""
+            } else {
+                "&after=member-5@bench.example.com"
+            };
+            format!("{members}?limit=100{after}")
+        }),
+    ]
+}
+
+/// Every filter alone, and those that are hardest together: an actor and a secret that are each in many entries.
+fn audit(seed: &Seed) -> Vec<Case> {
+    let facts = &seed.facts;
+    let path = format!("/api/orgs/{}/audit-logs", facts.organization);
+    let (busy, rare) = (facts.actors[0].clone(), facts.actors[17].clone());
+    let (hot, cold) = (facts.resources[1].clone(), facts.resources[23].clone());
+    let (since, until) = (facts.since.clone(), facts.until.clone());
+    let queries = [
+        ("newest 20", String::new()),
+        ("newest 100", "limit=100".to_owned()),
+        ("a common action", "limit=100&action=secret.read".to_owned()),
+        ("a rare action", "limit=100&action=acl.grant".to_owned()),
+        ("an action that never was", "action=backup.restore".to_owned()),
+        ("a busy actor", format!("limit=100&actor_id={busy}")),
+        ("a rare actor", format!("limit=100&actor_id={rare}")),
+        ("a kind of resource", "limit=100&resource_type=secret".to_owned()),
+        ("a busy secret", format!("limit=100&resource_id={hot}")),
+        ("a rare secret", format!("limit=100&resource_id={cold}")),
+        (
+            "a busy actor's rare action",
+            format!("limit=100&actor_id={busy}&action=acl.grant"),
+        ),
+        (
+            "a busy actor and secret",
+            format!("limit=100&actor_id={busy}&resource_id={hot}"),
+        ),
+        (
+            "a busy actor and a rare secret",
+            format!("limit=100&actor_id={busy}&resource_id={cold}"),
+        ),
+        (
+            "a rare actor and a busy secret",
+            format!("limit=100&actor_id={rare}&resource_id={hot}"),
+        ),
+        (
+            "actor, secret and action",
+            format!("limit=100&actor_id={busy}&resource_id={hot}&action=secret.set"),
+        ),
+        ("a time", format!("limit=100&since={since}&until={until}")),
+        (
+            "everything at once",
+            format!(
+                "limit=100&since={since}&until={until}&actor_id={busy}&resource_id={hot}&resource_type=secret\
+                 &action=secret.read"
+            ),
+        ),
+    ];
+    let middle = {
+        let (path, rows) = (path.clone(), facts.audit_rows);
+        Case::get(seed, "audit, 100 from anywhere", move |n| {
+            let seq = n as u64 * 104_729 % rows + 101;
+            format!("{path}?limit=100&after={}", BASE64URL_NOPAD.encode(&seq.to_be_bytes()))
+        })
+    };
+    let cases = queries.into_iter().map(|(name, query)| {
+        let path = format!("{path}?{query}");
+        Case::get(seed, &format!("audit, {name}"), move |_| path.clone())
+    });
+    std::iter::once(middle).chain(cases).collect()
+}
+
+/// Bound by the disk, which must have each entry before the answer: shown beside the rest, not judged.
+fn values(seed: &Seed) -> Vec<Case> {
+    let facts = &seed.facts;
+    let path = format!(
+        "/api/orgs/{}/projects/{}/envs/{}/secrets/key-",
+        facts.organization, facts.project, facts.environment
+    );
+    let count = facts.secrets;
+    let case = |name, path: String| Case {
+        judged: false,
+        ..Case::get(seed, name, move |n| format!("{path}{:05}", n as u64 * 7_919 % count))
+    };
+    let write = Case {
+        method: "PUT",
+        body: Some(Arc::new(|n| format!(r#"{{"value":"value-{n}"}}"#))),
+        ..case("write of a value", path.clone())
+    };
+    vec![case("read of a value", path), write]
+}
