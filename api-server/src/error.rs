@@ -64,7 +64,10 @@ pub enum ApiError {
     Unauthorized,
     /// 401 for a login code that is wrong, used, dead or none at all: the same answer for each.
     WrongCode,
+    /// 403 that goes on record on its way out (see `auth::refused`).
     Forbidden(Cow<'static, str>),
+    /// 403 that is on record already.
+    Denied(Cow<'static, str>),
     NotFound(Cow<'static, str>),
     MethodNotAllowed,
     Conflict(Cow<'static, str>),
@@ -118,6 +121,10 @@ pub struct Cause(pub Arc<str>);
 #[derive(Debug, Clone, Copy)]
 pub struct Code(pub &'static str);
 
+/// Stands beside a 403 that is not on record yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unrecorded;
+
 impl ApiError {
     #[allow(clippy::needless_pass_by_value, reason = "errors are made to be taken")]
     pub fn invalid(field: impl Into<String>, why: impl ToString) -> Self {
@@ -169,7 +176,9 @@ impl ApiError {
                     "the code is wrong, or was used, replaced or ended by a wrong guess already; ask for a new one with POST /api/auth/login",
                 ),
             ),
-            Self::Forbidden(detail) => (S::FORBIDDEN, codes::FORBIDDEN, "Not allowed", detail.clone()),
+            Self::Forbidden(detail) | Self::Denied(detail) => {
+                (S::FORBIDDEN, codes::FORBIDDEN, "Not allowed", detail.clone())
+            }
             Self::NotFound(detail) => (S::NOT_FOUND, codes::NOT_FOUND, "Not found", detail.clone()),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
@@ -359,6 +368,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code, title, detail) = self.parts();
         let retry_after = self.retry_after();
+        let unrecorded = matches!(self, Self::Forbidden(_));
         let (errors, cause) = match self {
             Self::Invalid(FieldErrors(errors)) => (errors, None),
             Self::Unavailable { cause, .. } | Self::DiskFull { cause } | Self::Internal { cause } => {
@@ -393,6 +403,9 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(Code(code));
         if let Some(cause) = cause {
             response.extensions_mut().insert(Cause(cause.into()));
+        }
+        if unrecorded {
+            response.extensions_mut().insert(Unrecorded);
         }
         response
     }

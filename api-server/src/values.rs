@@ -223,7 +223,7 @@ pub async fn require(
         return Ok(());
     }
     deny(app, member, location, verb, Some(key)).await?;
-    Err(ApiError::Forbidden(member.why_not(permission).into()))
+    Err(ApiError::Denied(member.why_not(permission).into()))
 }
 
 /// The caller's rights in the environment, or 403 where there are none, with the refusal on record.
@@ -237,7 +237,7 @@ pub async fn require_any(app: &App, member: &Member, location: &Location, verb: 
 }
 
 pub fn no_right_here() -> ApiError {
-    ApiError::Forbidden("no rule gives you a right to this environment; an admin can grant one with POST …/acl".into())
+    ApiError::Denied("no rule gives you a right to this environment; an admin can grant one with POST …/acl".into())
 }
 
 /// Puts a refusal on record; one caller's refusals only at a bounded rate, so that they cannot fill the disk.

@@ -9,6 +9,7 @@ mod caller;
 mod credential;
 mod member;
 pub mod refusals;
+mod refused;
 pub mod superadmins;
 
 pub use caller::{Admin, Application, Caller};
@@ -72,7 +73,11 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
             Err(error) => return error.into_response(),
         }
     }
+    let call = refused::Call::of(&request);
     let mut response = next.run(request).await;
+    if let Some(call) = call {
+        response = call.answered(&app, response).await;
+    }
     // For the metrics, which are counted further out.
     if let Some(kind) = caller {
         response.extensions_mut().insert(kind);

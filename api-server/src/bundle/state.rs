@@ -147,7 +147,7 @@ async fn admit(
     let refusal = if request.is_for_all() && !rights.any() {
         values::no_right_here()
     } else if request.configurations && !rights.configurations() {
-        ApiError::Forbidden(
+        ApiError::Denied(
             "no rule lets you read the configurations here; an admin can grant one with `configurations`".into(),
         )
     } else {

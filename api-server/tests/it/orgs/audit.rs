@@ -427,3 +427,87 @@ async fn a_refused_read_of_a_value_is_found_by_its_outcome() {
         (&json!(Outcome::Denied.as_str()), &json!("secret.read"))
     );
 }
+
+#[tokio::test]
+async fn a_call_that_a_role_refuses_is_on_record_with_who_tried_what() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    let ada = server.member("default", "ada@example.com", "developer").await;
+    let bob = server.member("default", "bob@example.com", "member").await;
+    let account = server.account("ci", &[]).await;
+    let refused = async |actor: &str| {
+        let query = format!("{}?actor_id={actor}", log());
+        let reply = server.admin("GET", &query).status(200).await;
+        let page: AuditPage = serde_json::from_value(reply.body).unwrap();
+        let denied = page.entries.into_iter().filter(|entry| entry.outcome == "denied");
+        denied.collect::<Vec<AuditEntry>>()
+    };
+    let member = format!("{O}/members/{}", bob.id);
+    for (method, path, action) in [
+        ("DELETE", member.as_str(), "member.delete"),
+        ("GET", &log(), "org.read"),
+        ("DELETE", &format!("{O}/projects/shop"), "project.delete"),
+        ("DELETE", O, "org.delete"),
+    ] {
+        server
+            .call(method, path)
+            .bearer(&ada.token)
+            .problem(403, "forbidden")
+            .await;
+        let newest = refused(&ada.id).await.remove(0);
+        assert_eq!(newest.action, action);
+        assert_eq!(
+            (newest.actor_name.as_str(), newest.ip.as_deref()),
+            ("ada@example.com", Some("127.0.0.1"))
+        );
+        assert_eq!(
+            newest.resource_id.map(|id| id.to_string()),
+            path.contains("members").then(|| bob.id.clone())
+        );
+        assert_eq!(newest.project.as_deref(), path.contains("projects").then_some("shop"));
+    }
+    let path = format!("{O}/service-accounts");
+    server
+        .call("GET", &path)
+        .key(&account.key)
+        .problem(403, "forbidden")
+        .await;
+    assert_eq!(refused(&account.id).await[0].action, "service_account.list");
+
+    // What belongs to no organization is in the log of the instance.
+    server.call("GET", I).bearer(&bob.token).problem(403, "forbidden").await;
+    let reply = server
+        .admin("GET", &format!("{I}?actor_id={}&action=org.read", bob.id))
+        .status(200)
+        .await;
+    assert_eq!(reply.body["entries"][0]["outcome"], "denied");
+    assert!(refused(&bob.id).await.is_empty());
+
+    // A refused value is one entry, not two.
+    server.put("shop", "local", "db", "v").await;
+    let path = format!("{O}/projects/shop/envs/local/secrets/db");
+    server
+        .call("GET", &path)
+        .bearer(&bob.token)
+        .problem(403, "forbidden")
+        .await;
+    let found = refused(&bob.id).await;
+    assert_eq!((found.len(), found[0].action.as_str()), (1, "secret.read"));
+    assert!(server.store.verify_audit().await.unwrap().is_intact());
+}
+
+#[tokio::test]
+async fn somebody_who_is_refused_again_and_again_cannot_fill_the_log() {
+    let server = Server::start().await;
+    let ada = server.member("default", "ada@example.com", "developer").await;
+    let before = server.audit().await[0].seq;
+    for _ in 0..50 {
+        server
+            .call("GET", &log())
+            .bearer(&ada.token)
+            .problem(403, "forbidden")
+            .await;
+    }
+    let entries = server.audit().await[0].seq - before;
+    assert!((1..50).contains(&entries), "{entries}");
+}
