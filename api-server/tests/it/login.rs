@@ -295,6 +295,14 @@ async fn a_code_is_good_for_its_own_address_only() {
     site.mail.next().await;
     site.verify(FAR, "eve@example.com", &code).status(401).await;
     site.verify(FAR, "ada@example.com", &code).status(200).await;
+
+    // Nor does it help to move its row.
+    let code = site.code(HERE, "bob@example.com").await;
+    site.login(HERE, "eve@example.com").status(200).await;
+    site.mail.next().await;
+    let moved = "UPDATE login_codes SET address = (SELECT address FROM login_codes ORDER BY id DESC LIMIT 1)";
+    assert!(site.sql(moved) >= 2);
+    site.verify(FAR, "eve@example.com", &code).status(401).await;
 }
 
 #[tokio::test]
