@@ -77,6 +77,14 @@ impl Store {
             .await
     }
 
+    /// Removes sessions and keys that have ended, at most `limit` of each; answers how many.
+    pub async fn purge_credentials(&self, limit: u32) -> Result<u64> {
+        let clock = self.engine.credential_clock();
+        self.engine
+            .write(move |tx| sqlite::clock::purge(tx, clock, limit))
+            .await
+    }
+
     pub async fn end_session(&self, id: SessionId, by: By) -> Result<()> {
         self.engine
             .write(move |tx| sqlite::people::end_session(tx, id, &by))

@@ -29,6 +29,7 @@ mod statements;
 mod store_accounts;
 mod store_audit;
 mod store_bundle;
+mod store_clock;
 mod store_crash;
 mod store_figures;
 mod store_files;

@@ -3,6 +3,7 @@
 pub(super) mod accounts;
 pub(super) mod acl;
 pub(super) mod bundle;
+pub(super) mod clock;
 pub(super) mod configurations;
 mod damage;
 pub(super) mod environments;
@@ -28,7 +29,6 @@ mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -41,6 +41,7 @@ use super::{OpenError, Options, Result, Sizes, State, Stats, StoreError, Topic, 
 use crate::audit::{AuditKey, Head};
 use crate::crypto::{Keyring, Pepper};
 use crate::ids::AccountId;
+use clock::Clock;
 use heads::Heads;
 use health::Health;
 use queue::Queue;
@@ -58,8 +59,7 @@ pub(super) struct Engine {
     heads: Arc<Heads>,
     /// What the database keeps for the server: its name, the pepper, the audit key.
     server: open::ServerKeys,
-    /// The latest instant that a credential was judged at, so that a clock set back revives none.
-    latest: AtomicI64,
+    clock: Arc<Clock>,
     /// The writer is the last one.
     threads: Mutex<Vec<JoinHandle<()>>>,
     readers: usize,
@@ -90,6 +90,12 @@ impl Engine {
             };
             threads.push(spawn(&opened.path, format!("store-read-{n}"), run, on_panic.clone())?);
         }
+        let clock = Clock::open(&opened.writer).map_err(|source| OpenError::Engine {
+            path: opened.path.clone(),
+            what: "cannot read the clock that credentials end by",
+            source: Box::new(source),
+        })?;
+        let clock = Arc::new(clock);
         let writing = writer::Writer {
             connection: opened.writer,
             lock: opened.lock,
@@ -98,6 +104,7 @@ impl Engine {
             health: Arc::clone(&health),
             hub: Arc::clone(&hub),
             uses: Arc::clone(&uses),
+            clock: Arc::clone(&clock),
             heads: Arc::clone(&heads),
             meters: options.meters.clone(),
         };
@@ -116,7 +123,7 @@ impl Engine {
             uses,
             heads,
             server: opened.server,
-            latest: AtomicI64::new(i64::MIN),
+            clock,
             threads: Mutex::new(threads),
             readers,
             path: opened.path,
@@ -225,11 +232,9 @@ impl Engine {
         self.uses.note(account, Time::now());
     }
 
-    /// Now, or the latest instant that this answered before, if the clock was set back since.
+    /// What credentials are judged by: never earlier than it was before, see [`clock`].
     pub(super) fn credential_clock(&self) -> Time {
-        let now = Time::now();
-        let latest = self.latest.fetch_max(now.microseconds(), Ordering::Relaxed);
-        Time::from_microseconds(latest.max(now.microseconds())).unwrap_or(now)
+        self.clock.now()
     }
 }
 

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0005_audit_reads.sql"),
     include_str!("../../../migrations/0006_limits.sql"),
     include_str!("../../../migrations/0007_credentials.sql"),
+    include_str!("../../../migrations/0008_clock.sql"),
 ];
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;

@@ -321,7 +321,7 @@ fn a_clock_that_is_set_back_revives_no_credential() {
     let (engine, _folder) = engine();
     let now = engine.credential_clock();
     let ahead = now.plus_seconds(3600);
-    engine.latest.store(ahead.microseconds(), Ordering::Relaxed);
+    engine.clock.set(ahead);
     assert_eq!(engine.credential_clock(), ahead);
     assert!(Time::now() < ahead);
 }

@@ -43,14 +43,14 @@ impl Uses {
         self.with(|inner| inner.written + self.interval)
     }
 
-    /// What is to be written now; all of it where `last`.
-    pub(super) fn take(&self, last: bool) -> HashMap<AccountId, Time> {
+    /// What is to be written now; `None` where it is not time yet. It always is where this is the `last` time.
+    pub(super) fn take(&self, last: bool) -> Option<HashMap<AccountId, Time>> {
         self.with(|inner| {
             if !last && inner.written.elapsed() < self.interval {
-                return HashMap::new();
+                return None;
             }
             inner.written = Instant::now();
-            std::mem::take(&mut inner.noted)
+            Some(std::mem::take(&mut inner.noted))
         })
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::super::watch::Hub;
 use super::super::{Meters, Result, StoreError, Topic};
+use super::clock::{self, Clock, Step};
 use super::heads::Heads;
 use super::health::Health;
 use super::queue::{Next, Queue};
@@ -116,6 +117,7 @@ pub(super) struct Writer {
     pub(super) health: Arc<Health>,
     pub(super) hub: Arc<Hub>,
     pub(super) uses: Arc<Uses>,
+    pub(super) clock: Arc<Clock>,
     pub(super) heads: Arc<Heads>,
     pub(super) meters: Meters,
 }
@@ -158,11 +160,13 @@ impl Writer {
 
     fn batch(&self, first: Option<Box<dyn WriteJob>>, last: bool) {
         let uses = self.uses.take(last);
-        if first.is_none() && uses.is_empty() {
+        let step = self.clock.step(uses.is_some());
+        let uses = uses.unwrap_or_default();
+        if first.is_none() && uses.is_empty() && step.is_none() {
             return;
         }
         let mut batch = Batch::default();
-        let result = match self.begin() {
+        let result = match self.begin().and_then(|()| self.write_clock(step, &mut batch)) {
             Ok(()) => self
                 .gather(first, &mut batch)
                 .and_then(|()| self.write_uses(&uses, &mut batch))
@@ -183,6 +187,9 @@ impl Writer {
         if result.is_ok() {
             self.hub.publish(&batch.topics);
             self.heads.note(&batch.heads);
+            if let Some(step) = step {
+                self.clock.done(step);
+            }
             self.tend_log();
         }
     }
@@ -247,6 +254,13 @@ impl Writer {
                 Ok(execute(&self.connection, "RELEASE job")?)
             }
         }
+    }
+
+    /// Before the jobs, so that what they make is judged by the clock as it is from here on.
+    fn write_clock(&self, step: Option<Step>, batch: &mut Batch) -> Result<()> {
+        let Some(step) = step else { return Ok(()) };
+        batch.changed = true;
+        clock::write(&self.connection, step)
     }
 
     fn write_uses(&self, uses: &HashMap<AccountId, Time>, batch: &mut Batch) -> Result<()> {
