@@ -14,7 +14,7 @@ use crate::audit::{Entry, Kind, Metadata, Outcome, Verb};
 use crate::auth::Member;
 use crate::auth::acl::EnvironmentRights;
 use crate::error::ApiError;
-use crate::store::{BundleQuery, EnvironmentRef, Snapshot};
+use crate::store::{BundleQuery, EnvironmentRef, Object, Snapshot, StoreError};
 use crate::{configurations, values};
 
 /// What a caller may see of an environment at one instant.
@@ -54,6 +54,10 @@ impl State {
         let snapshot = tokio::time::timeout(POLL_SLACK, reading)
             .await
             .map_err(|_| ApiError::Timeout)??;
+        // The name may have gone over to another organization since the caller was found to belong to the one that had it.
+        if snapshot.location.organization != member.organization.id {
+            return Err(StoreError::NotFound(Object::Organization).into());
+        }
         let rights = member
             .rights_by(&snapshot.rules)
             .within(values::place(&snapshot.location));

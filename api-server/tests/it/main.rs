@@ -13,6 +13,7 @@ mod consumer;
 mod contract;
 mod credentials;
 mod errors;
+mod isolation;
 mod limits;
 mod login;
 mod mail;

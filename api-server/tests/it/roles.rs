@@ -434,6 +434,17 @@ fn call(server: &Server, method: &str, path: &str, target: &Target, credential: 
     }
 }
 
+/// What was run since statements were last taken, but for what the store does behind an answer.
+fn looked_up(server: &Server) -> Vec<String> {
+    let mut run = server.statements.take();
+    run.retain(|sql| {
+        ["SELECT", "INSERT", "UPDATE", "DELETE"]
+            .iter()
+            .any(|verb| sql.starts_with(verb))
+    });
+    run
+}
+
 fn rows() -> impl Iterator<Item = (&'static str, &'static str, Vec<char>)> {
     let rows = TABLE.into_iter().chain(INSTANCE);
     rows.map(|(method, path, cells)| (method, path, cells.chars().filter(|c| *c != ' ').collect()))
@@ -495,7 +506,9 @@ async fn every_caller_gets_at_every_operation_what_the_table_says() {
             let target = world.target(method, template, who).await;
             let credential = target.credential.as_ref().unwrap_or(credential);
             let path = path_of(template, &target);
+            world.server.statements.take();
             let reply = call(&world.server, method, &path, &target, credential).send().await;
+            let run = looked_up(&world.server);
             let is_expected = match cell {
                 '2' => (200..300).contains(&reply.status),
                 '3' => reply.status == 403 && reply.body["code"] == "forbidden",
@@ -515,7 +528,7 @@ async fn every_caller_gets_at_every_operation_what_the_table_says() {
                 assert_eq!(still, 200, "{method} {path} as {who:?}");
             }
             if cell == '4' {
-                same_as_absent(&world, (method, &path), &target, credential, &reply).await;
+                same_as_absent(&world, (method, &path), &target, credential, (&reply, run)).await;
             }
         }
     }
@@ -528,10 +541,12 @@ async fn same_as_absent(
     (method, path): (&str, &str),
     target: &Target,
     credential: &Credential,
-    reply: &Reply,
+    (reply, run): (&Reply, Vec<String>),
 ) {
     let organization = path.split('/').nth(3).unwrap();
     let absent = path.replacen(organization, &format!("no-{}", Uuid::now_v7()), 1);
+    world.server.statements.take();
     let absent = call(&world.server, method, &absent, target, credential).send().await;
     assert_eq!((absent.status, &absent.text), (404, &reply.text), "{method} {path}");
+    assert_eq!(looked_up(&world.server), run, "{method} {path}");
 }

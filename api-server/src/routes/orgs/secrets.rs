@@ -20,7 +20,7 @@ use crate::body::{Body, Fields, Path, Query, ReadFields, VALUE_BODY_LIMIT};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
-use crate::store::{EnvironmentRef, Location};
+use crate::store::{EnvironmentRef, Location, Object, ProjectRef, StoreError};
 use crate::values::{self, Absent, NewValue, Set};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -62,7 +62,13 @@ pub(super) async fn located(
     path: InEnvironment,
 ) -> Result<(Member, EnvironmentRef, Location), ApiError> {
     let (member, environment) = environment(app, caller, path).await?;
-    let (location, _) = app.store().environment(environment.clone()).await?;
+    let (location, _) = app.store().environment(environment).await?;
+    // The name may have gone over to another organization since the caller was found to belong to the one that had it.
+    if location.organization != member.organization.id {
+        return Err(StoreError::NotFound(Object::Organization).into());
+    }
+    // From here on by id: what was allowed here is done here, whatever is renamed meanwhile.
+    let environment = ProjectRef::Id(location.project).environment(&location.environment_slug);
     Ok((member, environment, location))
 }
 

@@ -91,9 +91,13 @@ pub(super) fn in_organization(
 }
 
 pub(in super::super) fn by_email(conn: &Connection, organization: &str, email: &Email) -> Result<OrganizationMember> {
+    // One statement, so that an address which somebody elsewhere has costs what one that nobody has does.
     let organization = organizations::find(conn, organization)?;
-    let user = people::by_email(conn, email)?.ok_or(StoreError::NotFound(Object::Member))?;
-    in_organization(conn, organization.id, user.id)
+    let mut statement = conn.prepare_cached(&format!("{SELECT} AND u.email = ?2"))?;
+    let found = statement
+        .query_row((organization.id, email.as_str()), from_row)
+        .optional()?;
+    found.ok_or(StoreError::NotFound(Object::Member))
 }
 
 pub(in super::super) fn add(
@@ -104,7 +108,7 @@ pub(in super::super) fn add(
     (grantor, by): (Grantor, &By),
 ) -> Result<OrganizationMember> {
     let organization = organizations::find(tx.conn, organization)?.id;
-    within_reach(tx, organization, grantor, role)?;
+    within_reach(tx, organization, grantor, role.max(Role::Admin))?;
     let user = people::ensure(tx, email)?;
     if in_organization(tx.conn, organization, user.id).is_ok() {
         return Err(StoreError::Conflict(Object::Member));
@@ -132,7 +136,7 @@ pub(in super::super) fn change_role(
     (grantor, by): (Grantor, &By),
 ) -> Result<OrganizationMember> {
     let before = find(tx.conn, organization, user)?;
-    within_reach(tx, before.organization, grantor, before.role.max(role))?;
+    within_reach(tx, before.organization, grantor, Role::Owner)?;
     if before.role == role {
         return Ok(before);
     }
@@ -152,7 +156,7 @@ pub(in super::super) fn remove(
     (grantor, by): (Grantor, &By),
 ) -> Result<()> {
     let member = find(tx.conn, organization, user)?;
-    within_reach(tx, member.organization, grantor, member.role)?;
+    within_reach(tx, member.organization, grantor, member.role.max(Role::Admin))?;
     keep_an_owner(tx, &member)?;
     tx.conn
         .prepare_cached("DELETE FROM members WHERE organization_id = ?1 AND user_id = ?2")?
@@ -161,7 +165,8 @@ pub(in super::super) fn remove(
     record(tx, &member, Verb::Delete, by)
 }
 
-/// Whether the grantor may deal in `role`: by the role that it has in this very transaction.
+/// Whether the grantor has at least this role, in this very transaction: whoever was demoted while the call was under
+/// way has it no more.
 fn within_reach(tx: &Tx<'_>, organization: OrganizationId, grantor: Grantor, role: Role) -> Result<()> {
     let Grantor::Member(user) = grantor else { return Ok(()) };
     match in_organization(tx.conn, organization, user) {
