@@ -142,6 +142,11 @@ impl ApiError {
         Self::NotFound(Cow::Borrowed(what))
     }
 
+    /// 404 for a path that leads nowhere.
+    pub fn no_such_path() -> Self {
+        Self::not_found("this server has no such path")
+    }
+
     /// The status, stable code, title and text for the caller of each error.
     #[allow(clippy::too_many_lines, reason = "a table, one row an error")]
     fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod configurations;
 pub mod crypto;
+mod docs;
 pub mod error;
 pub mod health;
 pub mod ids;

@@ -10,16 +10,16 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
-use sealpod_core::wire::problem::CONTENT_TYPE;
 use serde::Serialize;
 use utoipa::IntoResponses;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::RefOr;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::bundle::Known;
 use crate::crypto::Pepper;
 use crate::error::ApiError;
+use crate::routes::openapi;
 use crate::store::{Configuration, Environment, Expect, Project};
 
 /// Makes tags.
@@ -163,14 +163,7 @@ pub struct Stale;
 
 impl IntoResponses for Stale {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name("Problem")))
-            .build();
-        let response = ResponseBuilder::new()
-            .description("`If-Match` names no state that the object has now; nothing was changed")
-            .content(CONTENT_TYPE, content)
-            .build();
-        BTreeMap::from([("412".to_owned(), RefOr::T(response))])
+        openapi::shared(&["412"])
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::process::Failure;
+use crate::process::{self, Failure};
 use crate::workspace::Workspace;
 
 /// A file below the root of the checkout, and what it has to contain.
@@ -16,7 +16,7 @@ struct Generated {
 
 /// Writes every generated file; with `check`, fails when one on disk differs.
 pub fn run(workspace: &Workspace, check: bool) -> Result<()> {
-    let files = all()?;
+    let files = all(workspace)?;
     if check {
         return require_current(&workspace.root, &files);
     }
@@ -51,8 +51,8 @@ fn require_current(root: &Path, files: &[Generated]) -> Result<()> {
     )
 }
 
-fn all() -> Result<Vec<Generated>> {
-    let mut files = Vec::new();
+fn all(workspace: &Workspace) -> Result<Vec<Generated>> {
+    let mut files = vec![openapi(workspace)?];
     for definition in sealpod_crds::all() {
         let name = format!("{}.yaml", definition.spec.names.plural);
         let yaml = sealpod_crds::yaml(&definition);
@@ -66,6 +66,18 @@ fn all() -> Result<Vec<Generated>> {
         });
     }
     Ok(files)
+}
+
+/// The description of the REST planes, as the api-server of this checkout prints it.
+///
+/// Asked of the program rather than linked: xtask would take a minute longer to build for everything else it does.
+fn openapi(workspace: &Workspace) -> Result<Generated> {
+    let mut command = workspace.cargo();
+    command.args(["run", "--quiet", "--package", "sealpod-api-server", "--", "openapi"]);
+    Ok(Generated {
+        path: Path::new("docs/openapi.json").into(),
+        content: process::capture(&mut command).context("the api-server does not print its description")?,
+    })
 }
 
 const HEADER: &str = "# Written by `cargo xtask generate` from the types in crds/src. Do not edit.\n";

@@ -39,6 +39,8 @@ pub struct Parts {
     pub login: Login,
     /// Name of the organization in which the management plane works.
     pub default_organization: String,
+    /// Whether the page and the document of the API are served.
+    pub docs: bool,
     pub readiness: Readiness,
     pub metrics: Metrics,
     /// Cancelled when the server begins to stop.
@@ -82,6 +84,10 @@ impl App {
         &self.0.login
     }
 
+    pub fn serves_docs(&self) -> bool {
+        self.0.docs
+    }
+
     pub fn readiness(&self) -> &Readiness {
         &self.0.readiness
     }
@@ -108,7 +114,7 @@ impl App {
 pub fn router(app: App) -> Router {
     let (router, _) = routes::router().split_for_parts();
     router
-        .fallback(|| std::future::ready(ApiError::not_found("this server has no such path")))
+        .fallback(|| std::future::ready(ApiError::no_such_path()))
         .method_not_allowed_fallback(|| std::future::ready(ApiError::MethodNotAllowed))
         .layer(from_fn_with_state(app.clone(), auth::check))
         .layer(from_fn(layers::time_limit))

@@ -61,6 +61,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         tls,
         default_organization,
         limits,
+        docs,
     } = config;
     // Every task ends with `stop`; the set owns them, so none outlives this function.
     let (stop, readiness, mut tasks) = (shutdown.child_token(), Readiness::new(), JoinSet::new());
@@ -96,6 +97,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         limits: Limits::new(limits),
         login: Login::new(signup, outbox),
         default_organization,
+        docs,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         shutdown: stop.clone(),

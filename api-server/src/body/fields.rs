@@ -6,18 +6,12 @@ use std::str::FromStr;
 
 use sealpod_core::names::{self, NameError};
 use sealpod_core::redacted::Encoding;
-use sealpod_core::wire::{Edit, Labels};
+use sealpod_core::wire::{Edit, Labels, MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS};
 use sealpod_core::{SecretText, SecretValue, Time};
 
 use super::json::Json;
 use crate::error::FieldErrors;
 
-/// Most labels of one object, and their longest keys and values in characters.
-pub const MAX_LABELS: usize = 64;
-const MAX_LABEL_KEY: usize = 200;
-const MAX_LABEL_VALUE: usize = 1_000;
-/// Longest life of a key after the one that replaces it was made: 30 days.
-pub const MAX_OVERLAP_SECONDS: u64 = 30 * 24 * 3_600;
 /// Longest name of an unknown field that an answer repeats.
 const MAX_ECHOED_NAME: usize = 64;
 

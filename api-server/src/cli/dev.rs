@@ -47,6 +47,10 @@ pub struct DevArgs {
         default_value = "127.0.0.1:7101"
     )]
     metrics_listen: String,
+
+    /// `off`: do not serve `/docs` and `/openapi.json`
+    #[arg(long, env = "SEALPOD_DOCS", value_name = "on|off", default_value = "on")]
+    docs: String,
 }
 
 pub fn dev(args: &DevArgs, log: &LogArgs) -> Outcome {
@@ -117,6 +121,7 @@ fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeAr
         // Whoever tries out their own scripts is not to be held up.
         rate_per_key: "0".to_owned(),
         trusted_proxies: None,
+        docs: args.docs.clone(),
     }
 }
 

@@ -17,8 +17,7 @@ pub fn generate_key() -> Outcome {
 }
 
 pub fn openapi() -> Outcome {
-    let json = routes::document().to_pretty_json()?;
-    print(format_args!("{json}"))
+    print(format_args!("{:#}", routes::document()))
 }
 
 pub fn migrate(args: StoreArgs) -> Outcome {

@@ -109,6 +109,10 @@ pub struct ServeArgs {
     /// Proxies whose `X-Forwarded-For` counts: addresses and networks, separated by commas
     #[arg(long, env = "SEALPOD_TRUSTED_PROXIES", value_name = "NETWORKS")]
     pub trusted_proxies: Option<String>,
+
+    /// `on`: serve `/docs` and `/openapi.json` to anyone
+    #[arg(long, env = "SEALPOD_DOCS", value_name = "on|off", default_value = "off")]
+    pub docs: String,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -150,6 +154,8 @@ pub struct Config {
     pub tls: Option<tls::Reloading>,
     pub default_organization: String,
     pub limits: limits::Settings,
+    /// Whether the page and the document of the API are served.
+    pub docs: bool,
 }
 
 pub struct StoreConfig {
@@ -202,6 +208,7 @@ impl Config {
             default_org,
             rate_per_key,
             trusted_proxies,
+            docs,
         } = args;
         let store = StoreConfig::check(store, environment, faults);
         let listen = address("SEALPOD_LISTEN", &listen, faults);
@@ -214,6 +221,7 @@ impl Config {
         let tls = tls_files(given(tls_cert), given(tls_key), faults);
         faults.check("SEALPOD_DEFAULT_ORG", names::check_label(&default_org));
         let limits = limits(&rate_per_key, given(trusted_proxies).as_deref(), faults);
+        let docs = faults.check("SEALPOD_DOCS", switch(&docs));
         let (admin_keys, admin_key_file) = admin?;
         Some(Self {
             listen: listen?,
@@ -227,6 +235,7 @@ impl Config {
             tls: tls?,
             default_organization: default_org,
             limits: limits?,
+            docs: docs?,
         })
     }
 }
@@ -270,6 +279,14 @@ impl StoreConfig {
 /// A setting that was given: an empty one is none, as charts and shells write it.
 fn given(setting: Option<String>) -> Option<String> {
     setting.filter(|text| !text.is_empty())
+}
+
+fn switch(setting: &str) -> Result<bool, &'static str> {
+    match setting {
+        "on" => Ok(true),
+        "off" | "" => Ok(false),
+        _ => Err("must be `on` or `off`"),
+    }
 }
 
 fn text(content: &[u8]) -> Result<Zeroizing<String>, &'static str> {

@@ -28,6 +28,7 @@ fn the_two_keys_are_all_that_must_be_given() {
     assert_eq!(config.listen, "127.0.0.1:7100".parse().unwrap());
     assert_eq!(config.metrics_listen, "127.0.0.1:7101".parse().unwrap());
     assert_eq!(config.default_organization, "default");
+    assert!(!config.docs, "what serves people who are not known has to be asked for");
     assert!(config.admin_keys.accept(ADMIN) && config.tls.is_none() && config.admin_key_file.is_none());
 }
 

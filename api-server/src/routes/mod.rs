@@ -6,7 +6,7 @@ mod consumer;
 mod labels;
 mod links;
 mod management;
-mod openapi;
+pub mod openapi;
 mod orgs;
 
 use utoipa::OpenApi;
@@ -15,12 +15,13 @@ use utoipa_axum::router::OpenApiRouter;
 pub use openapi::Problems;
 
 use crate::app::App;
-use crate::health;
+use crate::{docs, health};
 
 /// Every route of the main listener, with its description.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .merge(health::router())
+        .merge(docs::router())
         .merge(management::router())
         .merge(consumer::router())
         .merge(auth::router())
@@ -28,7 +29,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(audit::router())
 }
 
-/// The OpenAPI document of [`router`].
-pub fn document() -> utoipa::openapi::OpenApi {
-    router().into_openapi()
+/// The OpenAPI document of [`router`], as JSON.
+pub fn document() -> serde_json::Value {
+    openapi::complete(&router().into_openapi())
 }

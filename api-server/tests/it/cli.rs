@@ -137,6 +137,26 @@ fn the_openapi_document_is_printed() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_not_asked_to_serves_no_description() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(dev(dir.path()).args(["--docs", "off"]));
+    for path in [
+        "openapi.json",
+        "docs",
+        "docs/start.js",
+        "docs/swagger-ui.js",
+        "docs/swagger-ui.css",
+    ] {
+        let response = reqwest::get(format!("http://{}/{path}", server.address)).await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+    }
+    let output = run(&["dev", "--docs", "perhaps", "--data-dir", dir.path().to_str().unwrap()]);
+    assert!(text(&output.stderr).contains("SEALPOD_DOCS: must be `on` or `off`"));
+}
+
+#[tokio::test]
 async fn dev_serves_with_its_own_keys_and_stops_on_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&mut dev(dir.path()));

@@ -96,6 +96,7 @@ impl Server {
             limits: Limits::new(limits),
             login: login(&metrics, &stop),
             default_organization: "default".to_owned(),
+            docs: true,
             readiness: Readiness::new(),
             metrics,
             shutdown: stop.clone(),

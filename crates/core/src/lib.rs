@@ -7,7 +7,7 @@ pub mod injection;
 pub mod kubernetes;
 pub mod names;
 #[cfg(feature = "openapi")]
-mod openapi;
+pub mod openapi;
 pub mod paths;
 pub mod pattern;
 pub mod redacted;

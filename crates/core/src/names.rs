@@ -13,6 +13,11 @@ pub const MAX_SECRET_NAME: usize = 200;
 pub const MAX_DESCRIPTION: usize = 1_000;
 /// Longest configuration key, in characters.
 pub const MAX_CONFIGURATION_KEY: usize = 500;
+/// Longest name of a service account, in characters: `k8s/<cluster>/<namespace>/<binding>` of the operator takes up to
+/// 305.
+pub const MAX_ACCOUNT_NAME: usize = 400;
+/// Longest DNS label.
+pub const MAX_LABEL: usize = 63;
 
 /// What is wrong with a name. The text is for the person who sent it and never repeats what they sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +115,7 @@ pub fn check_label(text: &str) -> Result<(), NameError> {
     let bytes = text.as_bytes();
     let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
-    if bytes.len() <= 63 && bytes.iter().all(inner) && edge(bytes.first()) && edge(bytes.last()) {
+    if bytes.len() <= MAX_LABEL && bytes.iter().all(inner) && edge(bytes.first()) && edge(bytes.last()) {
         Ok(())
     } else {
         Err(NameError::NotALabel)

@@ -6,15 +6,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use sealpod_core::Slug;
 use sealpod_core::names::{MAX_APPLICATION_NAME, MAX_DESCRIPTION};
-use sealpod_core::wire::Labels;
 use sealpod_core::wire::management as wire;
+use sealpod_core::wire::{Labels, MAX_OVERLAP_SECONDS};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::list::{self, Labelled, List, Piece};
 use crate::app::App;
 use crate::auth::Admin;
-use crate::body::fields::{MAX_OVERLAP_SECONDS, free_text, labels, parsed, text_within, whole};
+use crate::body::fields::{free_text, labels, parsed, text_within, whole};
 use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::crypto::{ApiKey, ApiKeyKind, NewKey};
 use crate::error::ApiError;

@@ -46,7 +46,7 @@ fn version(version: &VersionInfo) -> wire::SecretVersion {
 
 /// List the versions of a secret in an environment, never their values
 #[utoipa::path(
-    get, path = "/api/management/applications/{slug}/secrets/{name}/versions/{environmentSlug}", tag = "secrets",
+    get, path = "/api/management/applications/{slug}/secrets/{name}/versions/{environmentSlug}", tag = "versions",
     security(("admin_key" = [])),
     params(
         ("slug" = String, Path), ("name" = String, Path), ("environmentSlug" = String, Path),
@@ -108,7 +108,7 @@ impl List for Versions {
 /// Enable or disable a version, or change when it may be read
 #[utoipa::path(
     patch, path = "/api/management/applications/{slug}/secrets/{name}/versions/{environmentSlug}/{version}",
-    tag = "secrets", security(("admin_key" = [])),
+    tag = "versions", security(("admin_key" = [])),
     params(
         ("slug" = String, Path), ("name" = String, Path), ("environmentSlug" = String, Path),
         ("version" = u64, Path, description = "Number of the version"),

@@ -5,9 +5,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use sealpod_core::Time;
-use sealpod_core::wire::Labels;
+use sealpod_core::names::MAX_ACCOUNT_NAME;
 use sealpod_core::wire::org as wire;
 use sealpod_core::wire::people::Role;
+use sealpod_core::wire::{Labels, MAX_OVERLAP_SECONDS};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::Piece;
 use crate::app::App;
 use crate::auth::Caller;
-use crate::body::fields::{MAX_OVERLAP_SECONDS, free_text, labels, not_empty, time, whole};
+use crate::body::fields::{free_text, labels, not_empty, time, whole};
 use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery};
 use crate::crypto::{ApiKey, ApiKeyKind, NewKey};
 use crate::error::ApiError;
@@ -23,9 +24,6 @@ use crate::ids::AccountId;
 use crate::routes::Problems;
 use crate::routes::links::created;
 use crate::store::{Account, NewAccount, Page};
-
-/// Longest name, in characters: `k8s/<cluster>/<namespace>/<binding>` of the operator takes up to 305.
-const MAX_ACCOUNT_NAME: usize = 400;
 
 /// How long an account that an operator made is left unused before it counts as left behind: seven days.
 const ORPHAN_AFTER_SECONDS: i64 = 7 * 24 * 60 * 60;

@@ -31,7 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
         ("version" = Option<Vec<String>>, Query, description = "`<key>:<n>`: this version instead of the active one; repeated"),
         ("configurations" = Option<bool>, Query, description = "Configurations too"),
         ("values" = Option<bool>, Query, description = "`false`: names and versions only"),
-        ("wait" = Option<u64>, Query, description = "Seconds to wait for a change, 0–120"),
+        ("wait" = Option<u64>, Query, maximum = 120, description = "Seconds to wait for a change, 0–120"),
         ("If-None-Match" = Option<String>, Header, description = "`ETag` of the state that the caller has"),
     ),
     responses((status = 200, body = wire::Bundle), (status = 304, description = "Nothing changed"), Problems),

@@ -60,7 +60,7 @@ fn place<'a>(project: &'a Project, environment: &'a str) -> Place<'a> {
 
 /// List the environments of a project that the caller's rules or scope name
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/projects/{project}/envs", tag = "projects",
+    get, path = "/api/orgs/{org}/projects/{project}/envs", tag = "project environments",
     security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path)),
     responses((status = 200, description = "By name", body = [wire::Environment]), Problems),
@@ -84,7 +84,7 @@ async fn list(
 
 /// Create an environment
 #[utoipa::path(
-    post, path = "/api/orgs/{org}/projects/{project}/envs", tag = "projects", security(("admin_key" = []), ("session" = [])),
+    post, path = "/api/orgs/{org}/projects/{project}/envs", tag = "project environments", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("project" = String, Path)), request_body = wire::CreateEnvironment,
     responses((status = 201, body = wire::Environment), Problems),
 )]
@@ -114,7 +114,7 @@ async fn create(
 
 /// Get an environment
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}", tag = "projects",
+    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}", tag = "project environments",
     security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path)),
     responses((status = 200, body = wire::Environment), Problems),
@@ -138,7 +138,7 @@ async fn get(
 
 /// Delete an environment with its values and configurations; its name can be used again
 #[utoipa::path(
-    delete, path = "/api/orgs/{org}/projects/{project}/envs/{env}", tag = "projects",
+    delete, path = "/api/orgs/{org}/projects/{project}/envs/{env}", tag = "project environments",
     security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path)),
     responses((status = 204), Problems),

@@ -58,6 +58,7 @@ async fn environment(
 #[into_params(parameter_in = Query)]
 struct Piece {
     /// 1–1000; all without it
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// Begin behind this name
     after: Option<String>,

@@ -46,7 +46,7 @@ fn quotas(quotas: Quotas) -> Json<wire::Quotas> {
 
 /// Get the quotas of an organization, and what is used of them
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/quotas", tag = "organizations", security(("admin_key" = []), ("session" = [])),
+    get, path = "/api/orgs/{org}/quotas", tag = "quotas", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path)), responses((status = 200, body = wire::Quotas), Problems),
 )]
 async fn get(
@@ -62,7 +62,7 @@ async fn get(
 
 /// Change the quotas of an organization: superadmins only. A limit below what is used takes nothing away
 #[utoipa::path(
-    put, path = "/api/orgs/{org}/quotas", tag = "organizations", security(("admin_key" = []), ("session" = [])),
+    put, path = "/api/orgs/{org}/quotas", tag = "quotas", security(("admin_key" = []), ("session" = [])),
     params(("org" = String, Path)), request_body = wire::SetQuotas,
     responses((status = 200, body = wire::Quotas), Problems),
 )]

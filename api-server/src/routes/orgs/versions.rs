@@ -63,7 +63,7 @@ type InSecret = (String, String, String, String);
 
 /// List the versions of a secret, never their values
 #[utoipa::path(
-    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/versions", tag = "environment secrets",
+    get, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/versions", tag = "secret versions",
     security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
     responses((status = 200, description = "Newest first", body = [wire::SecretVersion]), Problems),
@@ -83,7 +83,7 @@ async fn list(
 /// Enable or disable a version, or change when it may be read
 #[utoipa::path(
     patch, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/versions/{n}",
-    tag = "environment secrets", security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
+    tag = "secret versions", security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(
         ("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path),
         ("n" = u64, Path, description = "Number of the version"),
@@ -113,7 +113,7 @@ async fn update(
 
 /// Set the value of an earlier version again: a new version, enabled and without a window
 #[utoipa::path(
-    post, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/rollback", tag = "environment secrets",
+    post, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/rollback", tag = "secret versions",
     security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
     params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
     request_body = wire::Rollback,

@@ -210,11 +210,15 @@ impl<'de> Deserialize<'de> for Pattern {
 }
 
 #[cfg(feature = "openapi")]
-crate::openapi::text_schema!(
+crate::openapi::schema!(
     Pattern,
-    "`*` any run, `?` one character, `{a,b}` alternatives, `\\` escapes; the whole text must match",
-    None,
-    "db-*"
+    crate::openapi::bounded(
+        "`*` any run, `?` one character, `{a,b}` up to 8 alternatives, `\\` escapes; the whole text must match",
+        "db-*",
+        1,
+        MAX_CHARACTERS,
+        r"^([^\\{]|\\[\s\S]|\{(?!,*\})([^\\{},]|\\[\s\S])*(,([^\\{},]|\\[\s\S])*){0,7}\})+$"
+    )
 );
 
 #[cfg(test)]

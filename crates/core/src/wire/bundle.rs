@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+#[cfg(feature = "openapi")]
+use crate::openapi as schemas;
 use crate::redacted::{Encoding, SecretText};
 use crate::{Pattern, Time};
 
@@ -21,16 +23,20 @@ pub const MAX_SELECTORS: usize = 500;
 #[serde(deny_unknown_fields, default)]
 pub struct BundleRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<schemas::NamedKey>, max_items = 500))]
     pub key: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 500))]
     pub pattern: Vec<Pattern>,
     /// Pinned versions, `<key>:<n>`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 500))]
     pub version: Vec<PinnedVersion>,
     pub configurations: bool,
     /// `false`: names and versions only.
     pub values: bool,
     /// Seconds to wait for a change from the state that `If-None-Match` names; 0–120.
+    #[cfg_attr(feature = "openapi", schema(maximum = 120))]
     pub wait: u64,
 }
 
@@ -101,7 +107,16 @@ impl<'de> Deserialize<'de> for PinnedVersion {
 }
 
 #[cfg(feature = "openapi")]
-crate::openapi::text_schema!(PinnedVersion, "`<key>:<version>`", None, "db-password:3");
+crate::openapi::schema!(
+    PinnedVersion,
+    schemas::bounded(
+        "`<key>:<version>`",
+        "db-password:3",
+        3,
+        221,
+        r"^[\s\S]{1,200}:0*[1-9][0-9]{0,17}$"
+    )
+);
 
 /// The answer. A named key that is absent or has no active version is in `missing`, one that the ACL refuses in
 /// `denied` (which wins, so that names do not leak); neither fails the rest.

@@ -6,6 +6,8 @@ use crate::redacted::SecretText;
 use crate::{Email, Time};
 
 #[cfg(feature = "openapi")]
+use crate::openapi as schemas;
+#[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
 /// `POST /api/auth/login`
@@ -13,7 +15,7 @@ use utoipa::ToSchema;
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RequestCode {
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "email"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::EmailAddress))]
     pub email: Email,
 }
 
@@ -29,11 +31,11 @@ pub struct CodeRequested {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VerifyCode {
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "email"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::EmailAddress))]
     pub email: Email,
     /// The six digits of the mail; white space in it is ignored.
     #[serde(serialize_with = "SecretText::serialize_exposed")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::LoginCode))]
     pub code: SecretText,
 }
 
@@ -42,7 +44,7 @@ pub struct VerifyCode {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct SessionBegun {
     #[serde(serialize_with = "SecretText::serialize_exposed")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::SessionKey))]
     pub token: SecretText,
     pub expires_at: Time,
 }

@@ -8,6 +8,8 @@ use crate::Time;
 use crate::redacted::{Encoding, SecretText};
 
 #[cfg(feature = "openapi")]
+use crate::openapi as schemas;
+#[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
 /// Declares a body that callers send: unknown fields are refused.
@@ -36,12 +38,16 @@ request! {
     /// `POST /api/management/applications`
     CreateApplication {
         /// Free text, 1–200 characters; the slug is made from it unless given.
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ApplicationName))]
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
         description: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Slug>))]
         slug: Option<String>,
         #[serde(default, skip_serializing_if = "Labels::is_empty")]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels, required = false))]
         labels: Labels,
     }
 }
@@ -50,10 +56,13 @@ request! {
     /// `PUT /api/management/applications/{slug}`: the slug never changes; an absent description becomes null, absent
     /// labels stay as they are.
     UpdateApplication {
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ApplicationName))]
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
         description: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Labels>))]
         labels: Option<Labels>,
     }
 }
@@ -65,6 +74,7 @@ answer! {
         slug: String,
         description: Option<String>,
         #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels))]
         labels: Labels,
         created_at: Time,
         updated_at: Time,
@@ -78,10 +88,11 @@ answer! {
         slug: String,
         description: Option<String>,
         #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels))]
         labels: Labels,
         /// `grm_…`; shown this once.
         #[serde(serialize_with = "SecretText::serialize_exposed")]
-        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ApplicationKey))]
         plain_api_key: SecretText,
         created_at: Time,
     }
@@ -92,6 +103,7 @@ request! {
     RotateApplicationKey {
         /// How long earlier keys live on, in seconds.
         #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(maximum = 2_592_000, default = 0))]
         overlap_seconds: u64,
     }
 }
@@ -99,7 +111,7 @@ request! {
 answer! {
     RotatedApplicationKey {
         #[serde(serialize_with = "SecretText::serialize_exposed")]
-        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ApplicationKey))]
         plain_api_key: SecretText,
     }
 }
@@ -108,10 +120,13 @@ request! {
     /// `POST /api/management/applications/{slug}/environments`
     CreateEnvironment {
         /// Free text, 1–100 characters.
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::EnvironmentName))]
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::EnvironmentSlug>))]
         slug: Option<String>,
         #[serde(default, skip_serializing_if = "Labels::is_empty")]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels, required = false))]
         labels: Labels,
     }
 }
@@ -120,8 +135,10 @@ request! {
     /// `PUT /api/management/applications/{slug}/environments/{environmentSlug}`: the slug never changes; absent labels
     /// stay as they are.
     UpdateEnvironment {
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::EnvironmentName))]
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Labels>))]
         labels: Option<Labels>,
     }
 }
@@ -132,6 +149,7 @@ answer! {
         slug: String,
         name: String,
         #[serde(default)]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels))]
         labels: Labels,
         created_at: Time,
     }
@@ -141,8 +159,10 @@ request! {
     /// `POST /api/management/applications/{slug}/secrets`
     CreateSecret {
         /// Free text, 1–200 characters, stored as given.
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::SecretName))]
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
         description: Option<String>,
     }
 }
@@ -181,13 +201,15 @@ answer! {
 request! {
     /// An item of `POST …/secrets/{name}/values`; each appends a version.
     SetValue {
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Reference))]
         environment_slug: String,
         #[serde(serialize_with = "SecretText::serialize_exposed")]
-        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::SecretValueText))]
         value: SecretText,
         #[serde(default)]
         encoding: Encoding,
         #[serde(default = "yes")]
+        #[cfg_attr(feature = "openapi", schema(default = true))]
         is_enabled: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires_at: Option<Time>,
@@ -215,6 +237,7 @@ request! {
     /// `PATCH …/secrets/{name}/versions/{environmentSlug}/{version}`: what is left out stays as it is.
     UpdateVersion {
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = bool, required = false))]
         is_enabled: Option<bool>,
         /// Null: for ever.
         #[serde(default, skip_serializing_if = "Edit::is_keep")]
@@ -230,12 +253,16 @@ request! {
 request! {
     /// `POST /api/management/applications/{slug}/configurations`
     CreateConfiguration {
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Reference))]
         environment_slug: String,
         /// Not empty, at most 500 characters.
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ConfigurationKey))]
         key: String,
         /// Not empty.
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ConfigurationValue))]
         value: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
         description: Option<String>,
     }
 }
@@ -243,8 +270,10 @@ request! {
 request! {
     /// `PUT …/configurations/{environmentSlug}/{key}`; an absent description keeps the old one.
     UpdateConfiguration {
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::ConfigurationValue))]
         value: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
         description: Option<String>,
     }
 }

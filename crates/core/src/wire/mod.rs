@@ -17,5 +17,12 @@ use std::collections::BTreeMap;
 
 pub use edit::Edit;
 
+/// Most labels of one object, and their longest keys and values in characters.
+pub const MAX_LABELS: usize = 64;
+pub const MAX_LABEL_KEY: usize = 200;
+pub const MAX_LABEL_VALUE: usize = 1_000;
+/// Longest life of a key after the one that replaces it was made, in seconds: 30 days.
+pub const MAX_OVERLAP_SECONDS: u64 = 30 * 24 * 3_600;
+
 /// Labels of applications, environments and service accounts.
 pub type Labels = BTreeMap<String, String>;

@@ -8,6 +8,8 @@ use crate::redacted::{Encoding, SecretText};
 use crate::{Email, Pattern, Time};
 
 #[cfg(feature = "openapi")]
+use crate::openapi as schemas;
+#[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
 /// `PUT …/secrets/{key}`
@@ -16,9 +18,10 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct PutSecret {
     #[serde(serialize_with = "SecretText::serialize_exposed")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::SecretValueText))]
     pub value: SecretText,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
     pub description: Option<String>,
     #[serde(default)]
     pub encoding: Encoding,
@@ -92,7 +95,7 @@ pub struct CreateAclRule {
     pub subject_id: Option<Uuid>,
     /// Instead of `subject_id`, for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = "email"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::EmailAddress>))]
     pub email: Option<Email>,
     pub project_pattern: Pattern,
     pub env_pattern: Pattern,
@@ -100,6 +103,7 @@ pub struct CreateAclRule {
     pub key_pattern: Pattern,
     /// Whether the rule also lets its subject read configurations.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(default = false))]
     pub configurations: bool,
     pub permission: Permission,
 }
@@ -126,13 +130,16 @@ pub struct AclRule {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateServiceAccount {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::AccountName))]
     pub name: String,
     /// Slug of the one project that the account may reach; absent: the whole organization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Reference>))]
     pub project: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels, required = false))]
     pub labels: Labels,
 }
 
@@ -144,12 +151,13 @@ pub struct CreatedServiceAccount {
     pub project: Option<String>,
     /// `cr_sa_…`; shown this once.
     #[serde(serialize_with = "SecretText::serialize_exposed")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ServiceAccountKey))]
     pub api_key: SecretText,
     /// The first 12 characters of the key.
     pub key_prefix: String,
     pub expires_at: Option<Time>,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels))]
     pub labels: Labels,
     pub created_at: Time,
 }
@@ -164,6 +172,7 @@ pub struct ServiceAccount {
     pub key_prefix: String,
     pub expires_at: Option<Time>,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Labels))]
     pub labels: Labels,
     pub created_at: Time,
     pub last_used_at: Option<Time>,
@@ -176,6 +185,7 @@ pub struct ServiceAccount {
 pub struct RotateServiceAccount {
     /// How long the key in use lives on, in seconds.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 2_592_000, default = 0))]
     pub overlap_seconds: u64,
 }
 
@@ -183,7 +193,7 @@ pub struct RotateServiceAccount {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct RotatedServiceAccountKey {
     #[serde(serialize_with = "SecretText::serialize_exposed")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ServiceAccountKey))]
     pub api_key: SecretText,
     pub key_prefix: String,
     pub old_key_expires_at: Option<Time>,
@@ -195,11 +205,14 @@ pub struct RotatedServiceAccountKey {
 #[serde(deny_unknown_fields)]
 pub struct CreateProject {
     /// A DNS label that is its own slug.
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ProjectName))]
     pub name: String,
     /// Free text; the name where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::ApplicationName>))]
     pub display_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
     pub description: Option<String>,
 }
 
@@ -210,12 +223,14 @@ pub struct CreateProject {
 pub struct UpdateProject {
     /// Another slug: the path changes, and rules match the new name from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ProjectName, required = false))]
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ApplicationName, required = false))]
     pub display_name: Option<String>,
     /// Null takes it away.
     #[serde(default, skip_serializing_if = "Edit::is_keep")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Description>))]
     pub description: Edit<Option<String>>,
 }
 
@@ -239,6 +254,7 @@ pub struct Project {
 #[serde(deny_unknown_fields)]
 pub struct CreateEnvironment {
     /// A DNS label that is its own slug.
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ProjectName))]
     pub name: String,
 }
 
@@ -275,6 +291,7 @@ pub struct SecretVersion {
 #[serde(deny_unknown_fields)]
 pub struct UpdateSecretVersion {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = bool, required = false))]
     pub is_enabled: Option<bool>,
     /// Null: for ever.
     #[serde(default, skip_serializing_if = "Edit::is_keep")]
@@ -292,5 +309,6 @@ pub struct UpdateSecretVersion {
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The version whose value becomes the newest one.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub version: u64,
 }

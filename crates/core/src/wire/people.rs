@@ -6,6 +6,8 @@ use uuid::Uuid;
 use crate::{Email, Time};
 
 #[cfg(feature = "openapi")]
+use crate::openapi as schemas;
+#[cfg(feature = "openapi")]
 use utoipa::ToSchema;
 
 /// What a member may do in an organization; each role may all that the ones before it may.
@@ -52,6 +54,7 @@ pub struct Profile {
 #[serde(deny_unknown_fields)]
 pub struct CreateOrganization {
     /// 1–63 characters of a–z, 0–9 and hyphens inside.
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::OrganizationName))]
     pub name: String,
 }
 
@@ -61,6 +64,7 @@ pub struct CreateOrganization {
 #[serde(deny_unknown_fields)]
 pub struct RenameOrganization {
     /// 1–63 characters of a–z, 0–9 and hyphens inside.
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::OrganizationName))]
     pub name: String,
 }
 
@@ -80,7 +84,7 @@ pub struct Organization {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InviteMember {
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = "email"))]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::EmailAddress))]
     pub email: Email,
     pub role: Role,
 }
