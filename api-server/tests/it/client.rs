@@ -1,11 +1,14 @@
 //! The client that operator and sidecar use, against the real server: both must mean the same by every call.
 
-use sealpod_client::{Client, Credential, Fetched};
-use sealpod_core::wire::Labels;
+use sealpod_client::{AuditFilter, Client, Code, Credential, Fetched, Page};
 use sealpod_core::wire::bundle::BundleRequest;
 use sealpod_core::wire::management as m;
 use sealpod_core::wire::org as o;
+use sealpod_core::wire::people as p;
+use sealpod_core::wire::quotas::SetQuotas;
+use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{Encoding, Pattern, SecretText};
+use serde_json::json;
 
 use crate::support::{ADMIN, Server};
 
@@ -119,6 +122,17 @@ async fn every_call_within_an_application_is_understood() {
     );
     assert_eq!(plane.secrets("shop").await.unwrap().len(), 1);
     assert_eq!(plane.versions("shop", "db/password", "local").await.unwrap().len(), 1);
+    let off = m::UpdateVersion {
+        is_enabled: Some(false),
+        expires_at: Edit::Keep,
+        not_before: Edit::To(None),
+    };
+    let version = plane
+        .update_version("shop", "db/password", "local", 1, &off)
+        .await
+        .unwrap();
+    assert!(!version.is_enabled);
+    assert_eq!(plane.environment("shop", "local").await.unwrap().slug, "local");
     plane.delete_secret("shop", "db/password").await.unwrap();
 
     let entry = m::CreateConfiguration {
@@ -137,6 +151,10 @@ async fn every_call_within_an_application_is_understood() {
         .await
         .unwrap();
     assert_eq!(plane.configurations("shop").await.unwrap()[0].value, "off");
+    assert_eq!(
+        plane.configuration("shop", "local", "Feature:A/b").await.unwrap().value,
+        "off"
+    );
     plane
         .delete_configuration("shop", "local", "Feature:A/b")
         .await
@@ -160,6 +178,8 @@ async fn every_call_of_the_organization_plane_is_understood() {
     let account = org.create_service_account(&create).await.unwrap();
     assert_eq!(org.service_accounts(Some(name)).await.unwrap()[0].id, account.id);
     assert_eq!(org.service_accounts(None).await.unwrap().len(), 1);
+    assert_eq!(org.service_account(account.id).await.unwrap().name, name);
+    assert!(org.orphans().await.unwrap().is_empty(), "it is new");
     let rule = o::CreateAclRule {
         subject_type: o::SubjectType::ServiceAccount,
         subject_id: Some(account.id),
@@ -173,6 +193,7 @@ async fn every_call_of_the_organization_plane_is_understood() {
     let granted = org.grant(&rule).await.unwrap();
     assert_eq!(org.grant(&rule).await.unwrap().id, granted.id);
     assert_eq!(org.acl_rules().await.unwrap().len(), 1);
+    assert_eq!(org.acl_rule(granted.id).await.unwrap(), granted);
     let put = o::PutSecret {
         value: SecretText::new("AP8="),
         description: None,
@@ -227,4 +248,221 @@ async fn every_call_of_the_organization_plane_is_understood() {
         .unwrap();
     org.revoke_acl_rule(granted.id).await.unwrap();
     org.revoke_service_account(account.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_writer_hears_of_it_and_changes_nothing() {
+    let server = Server::start().await;
+    let app = server.application("shop").await;
+    let entry = json!({"environmentSlug": "local", "key": "c", "value": "on"});
+    app.admin("POST", "/configurations").json(entry).status(201).await;
+    let client = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let plane = client.management();
+    let read = plane.tagged_application("shop").await.unwrap();
+    assert_eq!(plane.tagged_application("shop").await.unwrap(), read);
+    let update = m::UpdateApplication {
+        name: "Mine".to_owned(),
+        description: None,
+        labels: None,
+    };
+    let careful = client.if_match(&read.tag);
+    careful.management().update_application("shop", &update).await.unwrap();
+    let stale = careful
+        .management()
+        .update_application("shop", &update)
+        .await
+        .unwrap_err();
+    assert_eq!(stale.kind(), Some(Code::PreconditionFailed));
+    assert_ne!(plane.tagged_application("shop").await.unwrap().tag, read.tag);
+
+    let environment = plane.tagged_environment("shop", "local").await.unwrap();
+    let renamed = m::UpdateEnvironment {
+        name: "Live".to_owned(),
+        labels: None,
+    };
+    let careful = client.if_match(&environment.tag);
+    careful
+        .management()
+        .update_environment("shop", "local", &renamed)
+        .await
+        .unwrap();
+    let tag = plane.tagged_configuration("shop", "local", "c").await.unwrap().tag;
+    let update = m::UpdateConfiguration {
+        value: "off".to_owned(),
+        description: None,
+    };
+    plane.update_configuration("shop", "local", "c", &update).await.unwrap();
+    let careful = client.if_match(&tag);
+    let stale = careful
+        .management()
+        .update_configuration("shop", "local", "c", &update)
+        .await
+        .unwrap_err();
+    assert_eq!(stale.kind(), Some(Code::PreconditionFailed));
+}
+
+#[tokio::test]
+async fn every_call_about_people_and_organizations_is_understood() {
+    let server = Server::start().await;
+    let admin = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let made = admin
+        .create_organization(&p::CreateOrganization {
+            name: "acme".to_owned(),
+        })
+        .await
+        .unwrap();
+    assert_eq!(admin.organizations().await.unwrap().len(), 2);
+    let org = admin.org("acme");
+    assert_eq!(org.get().await.unwrap().id, made.id);
+    assert_eq!(org.quotas().await.unwrap().projects.used, 0);
+    let limits = SetQuotas {
+        projects: Some(5),
+        ..SetQuotas::default()
+    };
+    assert_eq!(org.set_quotas(&limits).await.unwrap().projects.limit, 5);
+
+    let ann = server.user("ann@example.com").await;
+    let member = org
+        .invite(&p::InviteMember {
+            email: "ann@example.com".parse().unwrap(),
+            role: p::Role::Owner,
+        })
+        .await
+        .unwrap();
+    let session = client(&server, Credential::Session(SecretText::new(ann.token)));
+    let me = session.me().await.unwrap();
+    assert_eq!((me.id, me.email.as_str()), (member.user_id, "ann@example.com"));
+    assert_eq!(session.organizations().await.unwrap()[0].role, Some(p::Role::Owner));
+    let org = session.org("acme");
+    assert_eq!(org.member(me.id).await.unwrap(), member);
+    let alone = org.remove_member(me.id).await.unwrap_err();
+    assert_eq!(alone.kind(), Some(Code::LastOwner));
+    let ben = p::InviteMember {
+        email: "ben@example.com".parse().unwrap(),
+        role: p::Role::Member,
+    };
+    let ben = org.invite(&ben).await.unwrap();
+    let changed = org
+        .change_role(ben.user_id, &p::ChangeRole { role: p::Role::Admin })
+        .await
+        .unwrap();
+    assert_eq!(changed.role, p::Role::Admin);
+    org.remove_member(ben.user_id).await.unwrap();
+    assert_eq!(org.members().await.unwrap().len(), 1);
+
+    let page = org
+        .audit_log(&AuditFilter {
+            limit: Some(2),
+            ..AuditFilter::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.entries.len(), page.entries[0].action.as_str()),
+        (2, "member.delete")
+    );
+    let filter = AuditFilter {
+        action: Some("member.create".to_owned()),
+        actor_id: Some(me.id),
+        since: Some(made.created_at),
+        ..AuditFilter::default()
+    };
+    assert_eq!(org.audit_log(&filter).await.unwrap().entries.len(), 1);
+    let refused = session.audit_log(&AuditFilter::default()).await.unwrap_err();
+    assert_eq!(refused.kind(), Some(Code::Forbidden));
+    assert!(
+        !admin
+            .audit_log(&AuditFilter::default())
+            .await
+            .unwrap()
+            .entries
+            .is_empty()
+    );
+
+    let renamed = org
+        .rename(&p::RenameOrganization {
+            name: "acme-two".to_owned(),
+        })
+        .await
+        .unwrap();
+    assert_eq!(renamed.id, made.id);
+    assert!(org.get().await.unwrap_err().is_not_found());
+    session.org("acme-two").delete().await.unwrap();
+    let protected = admin.org("default").delete().await.unwrap_err();
+    assert_eq!(protected.kind(), Some(Code::DefaultOrg));
+    session.logout().await.unwrap();
+    assert_eq!(session.me().await.unwrap_err().kind(), Some(Code::Unauthorized));
+}
+
+#[tokio::test]
+async fn every_call_about_projects_and_their_secrets_is_understood() {
+    let server = Server::start().await;
+    let admin = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let org = admin.org("default");
+    let create = o::CreateProject {
+        name: "shop".to_owned(),
+        display_name: None,
+        description: Some("sells".to_owned()),
+    };
+    let made = org.create_project(&create).await.unwrap();
+    assert_eq!(
+        org.create_project(&create).await.unwrap_err().kind(),
+        Some(Code::Conflict)
+    );
+    let update = o::UpdateProject {
+        description: Edit::To(None),
+        ..o::UpdateProject::default()
+    };
+    assert_eq!(org.update_project("shop", &update).await.unwrap().description, None);
+    assert_eq!(org.project("shop").await.unwrap().id, made.id);
+    assert_eq!(org.projects().await.unwrap().len(), 1);
+    org.create_environment(
+        "shop",
+        &o::CreateEnvironment {
+            name: "test".to_owned(),
+        },
+    )
+    .await
+    .unwrap();
+    assert_eq!(org.environments("shop").await.unwrap().len(), 4);
+    assert_eq!(org.environment("shop", "test").await.unwrap().name, "test");
+    org.delete_environment("shop", "test").await.unwrap();
+
+    for (key, value) in [("a", "1"), ("b", "1"), ("b", "2")] {
+        let put = o::PutSecret {
+            value: SecretText::new(value),
+            description: None,
+            encoding: Encoding::Utf8,
+            expires_at: None,
+            not_before: None,
+        };
+        org.put_secret("shop", "dev", key, &put).await.unwrap();
+    }
+    let all = org.secrets("shop", "dev", Page::default()).await.unwrap();
+    let page = Page {
+        limit: Some(1),
+        after: Some("a"),
+    };
+    assert_eq!(org.secrets("shop", "dev", page).await.unwrap(), all[1..]);
+    assert_eq!(org.secret_versions("shop", "dev", "b").await.unwrap().len(), 2);
+    let off = o::UpdateSecretVersion {
+        is_enabled: Some(false),
+        ..o::UpdateSecretVersion::default()
+    };
+    assert!(
+        !org.update_secret_version("shop", "dev", "b", 2, &off)
+            .await
+            .unwrap()
+            .is_enabled
+    );
+    assert_eq!(org.secret("shop", "dev", "b").await.unwrap().value.expose(), "1");
+    let back = org
+        .rollback_secret("shop", "dev", "b", o::Rollback { version: 2 })
+        .await
+        .unwrap();
+    assert_eq!(back.version, 3);
+    assert_eq!(org.secret("shop", "dev", "b").await.unwrap().value.expose(), "2");
+    org.delete_secret("shop", "dev", "b").await.unwrap();
+    assert!(org.secret("shop", "dev", "b").await.unwrap_err().is_not_found());
+    org.delete_project("shop").await.unwrap();
 }

@@ -12,6 +12,7 @@ mod client;
 mod consumer;
 mod contract;
 mod credentials;
+mod cross_plane;
 mod docs;
 mod errors;
 mod isolation;

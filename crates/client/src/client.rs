@@ -8,9 +8,10 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AG
 use reqwest::{Certificate, Url};
 use sealpod_core::SecretText;
 use sealpod_core::wire::headers;
+use uuid::Uuid;
 
 use crate::path::escape;
-use crate::{Management, Org};
+use crate::{Management, Org, Tag};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -29,6 +30,8 @@ pub enum Credential {
     Admin(SecretText),
     /// A `cr_sa_…` key: the organization plane within its rules.
     ServiceAccount(SecretText),
+    /// A `cr_session_…` token: the organization plane as somebody who signed in.
+    Session(SecretText),
 }
 
 /// Why a client could not be made.
@@ -78,7 +81,8 @@ impl Builder {
         self
     }
 
-    /// From the first byte sent to the last received; a bundle's deadline is its `wait` and 10 s instead.
+    /// Of one call with all that it is tried again, from the first byte sent to the last received. A bundle's deadline
+    /// is its `wait` and 10 s instead.
     #[must_use]
     pub fn request_deadline(mut self, deadline: Duration) -> Self {
         self.request_deadline = deadline;
@@ -103,6 +107,7 @@ impl Builder {
             default.insert(USER_AGENT, agent);
         }
         let mut http = reqwest::Client::builder()
+            // `HTTPS_PROXY` is for the way out; the api-server is inside, and its credentials are nobody else's.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -137,6 +142,8 @@ impl Builder {
                 max_answer_bytes: self.max_answer_bytes,
             }),
             on_behalf: None,
+            idempotency_key: None,
+            if_match: None,
         })
     }
 }
@@ -146,6 +153,8 @@ impl Builder {
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
     pub(crate) on_behalf: Option<HeaderValue>,
+    pub(crate) idempotency_key: Option<HeaderValue>,
+    pub(crate) if_match: Option<Tag>,
 }
 
 pub(crate) struct Inner {
@@ -179,8 +188,30 @@ impl Client {
     pub fn on_behalf(&self, kind: &str, namespace: &str, name: &str) -> Self {
         let text = format!("{}/{}/{}", escape(kind), escape(namespace), escape(name));
         Self {
-            inner: Arc::clone(&self.inner),
             on_behalf: Some(HeaderValue::from_str(&text).expect("escaped text is a header value")),
+            ..self.clone()
+        }
+    }
+
+    /// The same client for one POST, which the server does once however often it arrives, and which is therefore tried
+    /// again as reads are. Another POST needs another key. What makes a key or account is done once, too, but its
+    /// answer cannot be given again: a second arrival is a conflict with [`Code::AlreadyCreated`](crate::Code).
+    #[must_use]
+    pub fn idempotent(&self, key: Uuid) -> Self {
+        let key = HeaderValue::from_str(&key.to_string()).expect("a UUID is a header value");
+        Self {
+            idempotency_key: Some(key),
+            ..self.clone()
+        }
+    }
+
+    /// The same client for one PUT of the management plane, which changes an object only in the state of this tag and
+    /// else is a conflict with [`Code::PreconditionFailed`](crate::Code): somebody was faster, and nothing is lost.
+    #[must_use]
+    pub fn if_match(&self, tag: &Tag) -> Self {
+        Self {
+            if_match: Some(tag.clone()),
+            ..self.clone()
         }
     }
 
@@ -189,7 +220,7 @@ impl Client {
         Management(self)
     }
 
-    /// One organization: service accounts, ACL, secrets, bundles.
+    /// One organization: its people, projects, secrets, rules, accounts and log.
     pub fn org<'a>(&'a self, name: &'a str) -> Org<'a> {
         Org { client: self, name }
     }
@@ -221,7 +252,9 @@ fn base_url(text: &str) -> Result<String, BuildError> {
 
 fn credential_header(credential: &Credential) -> Result<(HeaderName, HeaderValue), BuildError> {
     let (name, text) = match credential {
-        Credential::Admin(key) => (AUTHORIZATION, SecretText::new(format!("Bearer {}", usable(key)?))),
+        Credential::Admin(key) | Credential::Session(key) => {
+            (AUTHORIZATION, SecretText::new(format!("Bearer {}", usable(key)?)))
+        }
         Credential::ServiceAccount(key) => (HeaderName::from_static(headers::API_KEY), SecretText::new(usable(key)?)),
     };
     let mut value = HeaderValue::from_str(text.expose()).map_err(|_| BuildError::Credential)?;
@@ -263,7 +296,7 @@ mod tests {
     #[test]
     fn nothing_shows_the_credential() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        for credential in [Credential::Admin, Credential::ServiceAccount] {
+        for credential in [Credential::Admin, Credential::ServiceAccount, Credential::Session] {
             let builder = Client::builder("http://host").credential(credential(SecretText::new("canary\n")));
             let shown = format!("{builder:?}");
             let client = builder.build().unwrap();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sealpod_core::wire::problem::Problem;
 
+use crate::Code;
+
 /// Longest text of an answer that is shown, in characters.
 const MAX_SHOWN: usize = 300;
 
@@ -76,6 +78,16 @@ impl Error {
             Self::Unavailable { code, .. } => code.as_deref(),
             other => other.problem().map(|problem| problem.code.as_str()),
         }
+    }
+
+    /// As [`Error::code`], to decide by.
+    pub fn kind(&self) -> Option<Code> {
+        self.code().map(Code::of)
+    }
+
+    /// Whether a read that failed so is worth another try within the same call.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. })
     }
 
     pub fn problem(&self) -> Option<&Problem> {

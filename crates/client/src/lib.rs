@@ -8,23 +8,28 @@
 //! let application = client.management().application("shop").await?;
 //! ```
 //!
+//! Reads are tried again while a failure may pass; a change is tried once, unless it is made
+//! [idempotent](Client::idempotent). Every call has one deadline over all of that. Redirects are not followed, and
+//! proxies of the environment are not used.
+//!
 //! The process must have installed a rustls provider first. Nothing here shows a credential or a value: not in
 //! `Debug`, not in an error.
 #![forbid(unsafe_code)]
 
 pub mod backoff;
-mod bundle;
 mod client;
+mod code;
 mod error;
 mod management;
 mod org;
 mod path;
 mod transport;
 
-pub use bundle::Fetched;
 pub use client::{BuildError, Builder, Client, Credential};
+pub use code::Code;
 pub use error::Error;
 pub use management::Management;
-pub use org::Org;
+pub use org::{AuditFilter, Fetched, Org, Page};
+pub use transport::{Tag, Tagged};
 
 pub type Result<T> = std::result::Result<T, Error>;

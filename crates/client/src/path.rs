@@ -42,6 +42,17 @@ pub(crate) fn append(query: &mut String, name: &str, value: &str) {
     query.push_str(&escape(value));
 }
 
+/// The query of those parameters that have a value.
+pub(crate) fn query<'a>(parameters: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let mut query = String::new();
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            append(&mut query, name, value);
+        }
+    }
+    query
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +69,12 @@ mod tests {
             assert!(matches!(path(["a", name]), Err(Error::Unaddressable { .. })));
         }
         assert_eq!(path(["...", ".a"]).unwrap(), "/.../.a");
+    }
+
+    #[test]
+    fn a_parameter_without_a_value_is_left_out() {
+        assert_eq!(query([("a", None), ("b", Some("x y")), ("c", Some(""))]), "?b=x%20y&c=");
+        assert_eq!(query([("a", None)]), "");
     }
 
     proptest! {

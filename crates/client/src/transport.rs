@@ -3,13 +3,15 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use sealpod_core::wire::headers;
-use sealpod_core::wire::problem::Problem;
+use sealpod_core::wire::problem::{self, Problem};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::backoff::Backoff;
@@ -19,7 +21,7 @@ use crate::{Client, Error, Result};
 /// Longest wait that a server may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
-/// How often a read is tried, and the ceilings of the delays between.
+/// How often a call is tried that may arrive twice, and the ceilings of the delays between.
 const ATTEMPTS: u32 = 3;
 const RETRY_BASE: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(2);
@@ -32,42 +34,58 @@ pub(crate) struct Call<'a> {
     target: String,
     if_none_match: Option<&'a str>,
     deadline: Duration,
+    /// Whether it may arrive twice.
+    repeats: bool,
 }
 
 /// An answer that is no error.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    is_json: bool,
+    tag: Option<Tag>,
     pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+/// The name of one state of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag(HeaderValue);
+
+/// An object and the tag of the state that it was read in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged<T> {
+    pub value: T,
+    pub tag: Tag,
 }
 
 impl Client {
     pub(crate) fn call(&self, method: Method, target: String) -> Call<'_> {
+        let repeats = method == Method::GET || (method == Method::POST && self.idempotency_key.is_some());
         Call {
             client: self,
             method,
             target,
             if_none_match: None,
             deadline: self.inner.request_deadline,
+            repeats,
         }
     }
 
-    /// A read: tried again, a few times, while the failure is a passing one.
     pub(crate) async fn get<T: DeserializeOwned>(&self, target: String) -> Result<T> {
-        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
-        loop {
-            let error = match self.call(Method::GET, target.clone()).send().await {
-                Ok(answer) => return answer.json(),
-                Err(error) => error,
-            };
-            let delay = error.retry_after().unwrap_or_default().max(backoff.next_delay());
-            if !error.is_transient() || backoff.failures() >= ATTEMPTS || delay > RETRY_CAP {
-                return Err(error);
-            }
-            tokio::time::sleep(delay).await;
-        }
+        self.call(Method::GET, target).send().await?.json()
     }
 
-    /// A change with a body. Tried once: only the caller knows whether a second time is the same as the first.
+    pub(crate) async fn get_tagged<T: DeserializeOwned>(&self, target: String) -> Result<Tagged<T>> {
+        let answer = self.call(Method::GET, target).send().await?;
+        Ok(Tagged {
+            value: answer.json()?,
+            tag: answer.tag.ok_or_else(|| Error::BadAnswer {
+                status: answer.status.as_u16(),
+                reason: "it has no `ETag`, without which nobody can tell its states apart".to_owned(),
+            })?,
+        })
+    }
+
+    /// A change with a body.
     pub(crate) async fn send<B: Serialize + ?Sized, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -103,37 +121,79 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Never tried again here: the caller has a way of its own.
+    pub(crate) fn once(mut self) -> Self {
+        self.repeats = false;
+        self
+    }
+
     pub(crate) async fn send(self) -> Result<Answer> {
-        self.send_bytes(None).await
+        self.perform(None).await
     }
 
     pub(crate) async fn send_json<B: Serialize + ?Sized>(self, body: &B) -> Result<Answer> {
         let body = serde_json::to_vec(body).expect("bodies are plain data with text keys");
-        self.send_bytes(Some(body)).await
+        // A value may be in it: wiped once the last try has let go of it.
+        self.perform(Some(Bytes::from_owner(Zeroizing::new(body)))).await
     }
 
-    async fn send_bytes(self, body: Option<Vec<u8>>) -> Result<Answer> {
-        let deadline = self.deadline;
+    /// Tries until there is an answer, another try would not help, or the deadline would pass before it.
+    async fn perform(self, body: Option<Bytes>) -> Result<Answer> {
+        let until = Instant::now() + self.deadline;
+        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let error = match self.attempt(body.clone(), left).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            // Behind what the server asked for, so that those whom it sent away together do not return together.
+            let delay = error.retry_after().unwrap_or_default() + backoff.next_delay();
+            let late = Instant::now() + delay >= until;
+            if !self.repeats || !error.is_passing() || backoff.failures() >= ATTEMPTS || late {
+                return Err(error);
+            }
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    async fn attempt(&self, body: Option<Bytes>, left: Duration) -> Result<Answer> {
         let inner = &self.client.inner;
         let url = format!("{}{}", inner.base, self.target);
-        let mut request = inner.http.request(self.method, url).timeout(deadline);
+        let mut request = inner.http.request(self.method.clone(), url).timeout(left);
         if let Some(etag) = self.if_none_match {
             request = request.header(IF_NONE_MATCH, format!("\"{etag}\""));
         }
+        if let Some(Tag(tag)) = &self.client.if_match
+            && self.method == Method::PUT
+        {
+            request = request.header(IF_MATCH, tag);
+        }
         if let Some(value) = &self.client.on_behalf {
             request = request.header(HeaderName::from_static(headers::ON_BEHALF), value);
+        }
+        if let Some(key) = &self.client.idempotency_key
+            && self.method == Method::POST
+        {
+            request = request.header(HeaderName::from_static(headers::IDEMPOTENCY_KEY), key);
         }
         if let Some(body) = body {
             let json = HeaderValue::from_static("application/json");
             request = request.header(CONTENT_TYPE, json).body(body);
         }
-        let response = request.send().await.map_err(|error| failed(&error, deadline))?;
-        receive(response, inner.max_answer_bytes, deadline).await
+        let response = request.send().await.map_err(|error| failed(&error, self.deadline))?;
+        receive(response, inner.max_answer_bytes, self.deadline).await
     }
 }
 
 impl Answer {
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        if !self.is_json {
+            return Err(Error::BadAnswer {
+                status: self.status.as_u16(),
+                reason: "it is not JSON by its `Content-Type`".to_owned(),
+            });
+        }
         // serde's message may quote the text, which may be a value; its position may not.
         serde_json::from_slice(&self.body).map_err(|error| Error::BadAnswer {
             status: self.status.as_u16(),
@@ -148,7 +208,12 @@ async fn receive(mut response: Response, limit: usize, deadline: Duration) -> Re
     let limit = if good { limit } else { limit.min(MAX_PROBLEM_BYTES) };
     let headers = std::mem::take(response.headers_mut());
     match read(&mut response, limit, deadline).await {
-        Ok(body) if good => Ok(Answer { status, body }),
+        Ok(body) if good => Ok(Answer {
+            status,
+            tag: headers.get(ETAG).cloned().map(Tag),
+            is_json: is_of_type(&headers, "application/json"),
+            body,
+        }),
         Ok(body) => Err(refused(status, &headers, &body)),
         Err(error) if good => Err(error),
         // The status is worth more than the reason why its explanation could not be read.
@@ -186,7 +251,9 @@ fn room(needed: usize, limit: usize) -> usize {
 
 /// The error that an answer of status 3xx, 4xx or 5xx is.
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let problem = serde_json::from_slice::<Problem>(body).ok();
+    let problem = Some(body)
+        .filter(|_| is_of_type(headers, problem::CONTENT_TYPE))
+        .and_then(|body| serde_json::from_slice::<Problem>(body).ok());
     let passing =
         status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
     if passing {
@@ -217,6 +284,13 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Error::Conflict(problem),
         _ => Error::Rejected(problem),
     }
+}
+
+/// Whether the body is said to be of this media type, whatever its parameters.
+fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let said = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let said = said.and_then(|text| text.split(';').next()).unwrap_or_default();
+    said.trim().eq_ignore_ascii_case(media_type)
 }
 
 /// Seconds, or an HTTP date; at most [`MAX_RETRY_AFTER`].
@@ -291,7 +365,12 @@ mod tests {
     fn only_a_problem_document_makes_a_404_authoritative() {
         let problem =
             br#"{"type":"about:blank","title":"","status":404,"detail":"no such application","code":"not_found"}"#;
-        let headers = HeaderMap::new();
+        let mut headers = HeaderMap::new();
+        assert!(!refused(StatusCode::NOT_FOUND, &headers, problem).is_not_found());
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json; charset=utf-8"),
+        );
         assert!(refused(StatusCode::NOT_FOUND, &headers, problem).is_not_found());
         for body in [&b"<html>"[..], b"", b"{}", br#"{"kind":"Status","code":404}"#] {
             let error = refused(StatusCode::NOT_FOUND, &headers, body);

@@ -1,10 +1,13 @@
 //! How failures are told apart, and which calls are tried again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sealpod_client::Error;
-use sealpod_core::wire::management::CreateApplication;
+use sealpod_client::{Code, Error};
+use sealpod_core::wire::management::{CreateApplication, CreateEnvironment, UpdateEnvironment};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -109,6 +112,198 @@ async fn reads_give_up_after_a_few_tries_and_at_once_where_the_server_asks_for_l
     client.management().applications(None).await.unwrap_err();
     assert_eq!(server.received_requests().await.unwrap().len(), 1);
     assert!(before.elapsed() < Duration::from_secs(5));
+}
+
+/// Answers with these bytes, again and again, and then with an end.
+async fn raw(head: &'static str, chunk: &'static str, chunks: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..chunks {
+                if stream.write_all(chunk.as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn the_server_says_when_to_try_again() {
+    let server = MockServer::start().await;
+    Mock::given(method("GET"))
+        .respond_with(problem(429, "rate_limited").insert_header("retry-after", "1"))
+        .up_to_n_times(1)
+        .mount(&server)
+        .await;
+    Mock::given(method("GET"))
+        .respond_with(ok(&json!([])))
+        .mount(&server)
+        .await;
+    let client = admin(&server.uri()).build().unwrap();
+    let before = Instant::now();
+    client.management().applications(None).await.unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_deadline_is_one_for_all_tries() {
+    // It would be tried again behind the deadline, so it is not.
+    let server = answering(problem(503, "unavailable").insert_header("retry-after", "1")).await;
+    let hurried = |url: &str, deadline| admin(url).request_deadline(deadline).build().unwrap();
+    let client = hurried(&server.uri(), Duration::from_millis(900));
+    let error = client.management().applications(None).await.unwrap_err();
+    assert_eq!(error.kind(), Some(Code::Unavailable));
+    assert_eq!(server.received_requests().await.unwrap().len(), 1);
+
+    // What the first try took is not there for the second one.
+    let server = MockServer::start().await;
+    let slow = problem(503, "unavailable").set_delay(Duration::from_millis(300));
+    Mock::given(method("GET"))
+        .respond_with(slow)
+        .up_to_n_times(1)
+        .mount(&server)
+        .await;
+    let never = ok(&json!([])).set_delay(Duration::from_mins(1));
+    Mock::given(method("GET")).respond_with(never).mount(&server).await;
+    let (client, before) = (hurried(&server.uri(), Duration::from_millis(800)), Instant::now());
+    let error = client.management().applications(None).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Timeout { deadline } if deadline == Duration::from_millis(800)),
+        "{error:?}"
+    );
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_change_is_tried_again_only_under_a_key_that_makes_it_one() {
+    let server = MockServer::start().await;
+    let environment = json!({
+        "id": uuid::Uuid::nil(), "slug": "prod", "name": "Prod", "createdAt": "2026-01-01T00:00:00Z",
+    });
+    Mock::given(method("POST"))
+        .respond_with(problem(503, "unavailable"))
+        .up_to_n_times(2)
+        .mount(&server)
+        .await;
+    Mock::given(method("POST"))
+        .respond_with(ResponseTemplate::new(201).set_body_json(&environment))
+        .mount(&server)
+        .await;
+    Mock::given(method("PUT"))
+        .respond_with(problem(503, "unavailable"))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let key = uuid::Uuid::from_u128(7);
+    let client = admin(&server.uri()).build().unwrap().idempotent(key);
+    let create = CreateEnvironment {
+        name: "Prod".to_owned(),
+        slug: None,
+        labels: std::collections::BTreeMap::new(),
+    };
+    client.management().create_environment("shop", &create).await.unwrap();
+    let requests = server.received_requests().await.unwrap();
+    assert_eq!(requests.len(), 3);
+    for request in &requests {
+        assert_eq!(request.headers["idempotency-key"], key.to_string());
+        assert_eq!(request.body, requests[0].body);
+    }
+    let update = UpdateEnvironment {
+        name: "Live".to_owned(),
+        labels: None,
+    };
+    client
+        .management()
+        .update_environment("shop", "prod", &update)
+        .await
+        .unwrap_err();
+    let requests = server.received_requests().await.unwrap();
+    assert!(!requests[3].headers.contains_key("idempotency-key"), "it is for POST");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_no_answer() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
+    let (url, asked) = raw(head, "[", 1).await;
+    let client = admin(&url).build().unwrap();
+    let error = client.management().applications(None).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unreachable { .. }) && error.is_transient(),
+        "{error:?}"
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_not_read_to_its_end() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let (url, asked) = raw(head, "a\r\n[[[[[[[[[[\r\n", usize::MAX).await;
+    let client = admin(&url).max_answer_bytes(100_000).build().unwrap();
+    let error = client.management().applications(None).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { limit: 100_000 }), "{error:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn only_what_says_that_it_is_json_is_read_as_json() {
+    let page = |status, kind: &str| ResponseTemplate::new(status).set_body_raw("[]", kind);
+    for (answer, good) in [
+        (page(200, "application/json"), true),
+        (page(200, "Application/JSON; charset=utf-8"), true),
+        (page(200, "text/html"), false),
+        (page(200, "application/jsonp"), false),
+        (ResponseTemplate::new(200), false),
+    ] {
+        let server = answering(answer).await;
+        let client = admin(&server.uri()).build().unwrap();
+        let list = client.management().applications(None).await;
+        assert_eq!(list.is_ok(), good, "{list:?}");
+        assert!(
+            matches!(list, Ok(_) | Err(Error::BadAnswer { status: 200, .. })),
+            "{list:?}"
+        );
+    }
+    // A page of a proxy that happens to look like ours.
+    let text = json!({"status": 404, "code": "not_found", "detail": "no such route"}).to_string();
+    let server = answering(ResponseTemplate::new(404).set_body_raw(text, "application/json")).await;
+    let client = admin(&server.uri()).build().unwrap();
+    let error = client.management().application("shop").await.unwrap_err();
+    assert!(matches!(error, Error::BadAnswer { status: 404, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn proxies_of_the_environment_are_not_used() {
+    const NAME: &str = "failures::proxies_of_the_environment_are_not_used";
+    if std::env::var_os("ALL_PROXY").is_none() {
+        // A process of its own, because an environment is one for all tests.
+        let nowhere = "http://127.0.0.1:1";
+        let run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME])
+            .envs(["HTTP_PROXY", "http_proxy", "ALL_PROXY"].map(|name| (name, nowhere)))
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&run.stdout);
+        assert!(run.status.success() && shown.contains("1 passed"), "{shown}");
+        return;
+    }
+    let server = answering(ok(&json!([]))).await;
+    admin(&server.uri())
+        .build()
+        .unwrap()
+        .management()
+        .applications(None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

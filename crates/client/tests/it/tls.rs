@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
+use axum::http::Version;
 use axum::routing::get;
+use axum::{Json, Router};
 use axum_server::tls_rustls::RustlsConfig;
 use sealpod_client::{BuildError, Error};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,18 @@ fn serve(name: &str) -> (String, String) {
     let config = sealpod_runtime::tls::server_config(cert.as_bytes(), key.as_bytes()).unwrap();
     let listener = sealpod_runtime::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let router = Router::new().route("/api/management/applications", get(|| async { "[]" }));
+    let applications = |request: Request| async move {
+        let version = if request.version() == Version::HTTP_2 {
+            "h2"
+        } else {
+            "other"
+        };
+        Json(serde_json::json!([{
+            "id": uuid::Uuid::nil(), "name": version, "slug": version, "description": null,
+            "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z",
+        }]))
+    };
+    let router = Router::new().route("/api/management/applications", get(applications));
     tokio::spawn(sealpod_runtime::serve::run(
         listener,
         Some(RustlsConfig::from_config(std::sync::Arc::new(config))),
@@ -33,7 +46,11 @@ async fn the_given_ca_is_trusted_and_no_other() {
     let (url, ca) = serve("localhost");
     let (_, other) = serve("localhost");
     let client = admin(&url).ca(ca.clone()).build().unwrap();
-    client.management().applications(None).await.unwrap();
+    let list = client.management().applications(None).await.unwrap();
+    assert_eq!(
+        list[0].name, "h2",
+        "one connection for all calls, where the server has it"
+    );
 
     // While a CA is being replaced, the file holds both.
     let client = admin(&url).ca(format!("{other}{ca}")).build().unwrap();

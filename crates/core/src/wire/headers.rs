@@ -4,6 +4,8 @@
 pub const API_KEY: &str = "x-api-key";
 /// `<kind>/<namespace>/<name>` of the object for which the operator calls; believed only with the admin key.
 pub const ON_BEHALF: &str = "x-sealpod-on-behalf";
+/// Of a POST: the server does it once, however often it arrives.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const REQUEST_ID: &str = "x-request-id";
 
 pub const APPLICATION_KEY_PREFIX: &str = "grm_";

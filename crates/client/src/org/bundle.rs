@@ -5,8 +5,9 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 
+use super::Org;
 use crate::path::append;
-use crate::{Error, Org, Result};
+use crate::{Error, Result};
 
 /// A longer query goes into the body of a POST instead.
 const MAX_QUERY_BYTES: usize = 4 * 1024;
@@ -37,10 +38,14 @@ impl Org<'_> {
         let deadline = Duration::from_secs(request.wait) + GRACE;
         let answer = if query.len() > MAX_QUERY_BYTES {
             let call = self.client.call(Method::POST, target);
-            call.if_none_match(etag).deadline(deadline).send_json(request).await?
+            call.once()
+                .if_none_match(etag)
+                .deadline(deadline)
+                .send_json(request)
+                .await?
         } else {
             let call = self.client.call(Method::GET, target + &query);
-            call.if_none_match(etag).deadline(deadline).send().await?
+            call.once().if_none_match(etag).deadline(deadline).send().await?
         };
         if answer.status == StatusCode::NOT_MODIFIED {
             return match etag {

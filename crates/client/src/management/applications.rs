@@ -1,0 +1,44 @@
+//! Applications, which the organization plane calls projects.
+
+use reqwest::Method;
+use sealpod_core::wire::management::{
+    Application, CreateApplication, CreatedApplication, RotateApplicationKey, RotatedApplicationKey, UpdateApplication,
+};
+
+use super::{Management, at, labelled};
+use crate::{Result, Tagged};
+
+impl Management<'_> {
+    /// Every application, or those that carry a label with this value.
+    pub async fn applications(&self, label: Option<(&str, &str)>) -> Result<Vec<Application>> {
+        let target = labelled(at(&["applications"])?, label);
+        self.0.get(target).await
+    }
+
+    pub async fn application(&self, slug: &str) -> Result<Application> {
+        self.0.get(at(&["applications", slug])?).await
+    }
+
+    /// With the tag of its state, for [`Client::if_match`](crate::Client::if_match).
+    pub async fn tagged_application(&self, slug: &str) -> Result<Tagged<Application>> {
+        self.0.get_tagged(at(&["applications", slug])?).await
+    }
+
+    pub async fn create_application(&self, body: &CreateApplication) -> Result<CreatedApplication> {
+        self.0.send(Method::POST, at(&["applications"])?, body).await
+    }
+
+    pub async fn update_application(&self, slug: &str, body: &UpdateApplication) -> Result<Application> {
+        self.0.send(Method::PUT, at(&["applications", slug])?, body).await
+    }
+
+    pub async fn delete_application(&self, slug: &str) -> Result<()> {
+        self.0.delete(at(&["applications", slug])?).await
+    }
+
+    pub async fn rotate_application_key(&self, slug: &str, overlap_seconds: u64) -> Result<RotatedApplicationKey> {
+        let target = at(&["applications", slug, "rotate-key"])?;
+        let body = RotateApplicationKey { overlap_seconds };
+        self.0.send(Method::POST, target, &body).await
+    }
+}
