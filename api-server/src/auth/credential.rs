@@ -160,4 +160,35 @@ mod tests {
             3
         );
     }
+
+    proptest::proptest! {
+        /// Whatever bytes a header has: never a panic, and never more credentials than headers.
+        #[test]
+        fn any_header_is_read(
+            lines in proptest::collection::vec((proptest::bool::ANY, proptest::collection::vec(1u8.., 0..40)), 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (is_key, bytes) in &lines {
+                let name = if *is_key { API_KEY.parse().unwrap() } else { header::AUTHORIZATION };
+                if let Ok(value) = HeaderValue::from_bytes(bytes) {
+                    headers.append(name, value);
+                }
+            }
+            let found = presented(&headers);
+            proptest::prop_assert!(found.len() <= headers.len());
+            for credential in found {
+                // What is no key by its form is never looked up.
+                let _ = ApiKey::parse(credential.text()).is_some() || SessionToken::parse(credential.text()).is_some();
+            }
+        }
+
+        #[test]
+        fn only_the_exact_form_of_a_key_is_one(text in "(cr_sa_|grm_|CR_SA_)?[0-9a-fA-Fg]{38,42}( |\n)?") {
+            let body = text.strip_prefix("cr_sa_").or_else(|| text.strip_prefix("grm_"));
+            let exact = body.is_some_and(|hex| {
+                hex.len() == 40 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            });
+            proptest::prop_assert_eq!(ApiKey::parse(&text).is_some(), exact);
+        }
+    }
 }

@@ -151,6 +151,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::TestCaseError;
 
     fn fault(text: &str) -> JsonError {
         match Json::parse(text.as_bytes()) {
@@ -193,5 +195,84 @@ mod tests {
         );
         assert_eq!(fault(&"[".repeat(1_000_000)), JsonError::TooMuch);
         assert_eq!(fault(&format!("[{}0]", "0,".repeat(MAX_VALUES))), JsonError::TooMuch);
+    }
+
+    /// As the other reader has it, which keeps the last of equal names.
+    fn plain(json: &Json) -> serde_json::Value {
+        use serde_json::Value;
+        match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Whole(value) => Value::from(*value),
+            Json::OtherNumber => Value::from("another number"),
+            Json::Text(text) => Value::from(text.as_str()),
+            Json::Array(items) => items.iter().map(plain).collect(),
+            Json::Object(fields) => fields
+                .iter()
+                .map(|(name, value)| (name.clone(), plain(value)))
+                .collect(),
+        }
+    }
+
+    fn masked(value: serde_json::Value) -> serde_json::Value {
+        use serde_json::Value;
+        match value {
+            Value::Number(number) if !number.is_u64() => Value::from("another number"),
+            Value::Array(items) => items.into_iter().map(masked).collect(),
+            Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, masked(value))).collect(),
+            other => other,
+        }
+    }
+
+    fn any_document() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            "\\PC{0,8}|[\u{0}-\u{1f}\"\\\\]{0,4}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(6, 64, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map("\\PC{0,4}", inner, 0..6)
+                    .prop_map(|fields| fields.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    /// The same verdict and the same content as the library's own reader.
+    fn agrees(bytes: &[u8]) -> Result<(), TestCaseError> {
+        match (Json::parse(bytes), serde_json::from_slice::<serde_json::Value>(bytes)) {
+            (Ok(ours), Ok(theirs)) => prop_assert_eq!(plain(&ours), masked(theirs)),
+            (Ok(_), Err(error)) => return Err(TestCaseError::fail(format!("taken, though {error}"))),
+            (Err(JsonError::TooMuch), _) | (Err(_), Err(_)) => {}
+            (Err(error), Ok(_)) => return Err(TestCaseError::fail(format!("refused: {error}"))),
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_is_read_as_any_reader_reads_it(document in any_document()) {
+            agrees(&serde_json::to_vec(&document).unwrap())?;
+        }
+
+        #[test]
+        fn what_is_almost_json_gets_the_same_verdict(document in any_document(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = serde_json::to_vec(&document).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            agrees(&bytes)?;
+            bytes.truncate(at);
+            agrees(&bytes)?;
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[\\[\\]{}:,\"0-9eE+. a-u-]{0,60}") {
+            agrees(&bytes)?;
+            agrees(text.as_bytes())?;
+        }
     }
 }

@@ -134,8 +134,14 @@ impl<S: Send + Sync, T: ReadQuery> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::try_from_uri(&parts.uri)
+            .ok()
+            .filter(|_| is_encoded_text(parts.uri.query().unwrap_or_default()))
             .map(|axum::extract::Query(pairs)| pairs)
-            .map_err(|_| ApiError::Malformed("the query is not `name=value` pairs joined by `&`".into()))?;
+            .ok_or_else(|| {
+                ApiError::Malformed(
+                    "the query is not `name=value` pairs joined by `&`, percent-encoded from UTF-8".into(),
+                )
+            })?;
         let mut query = QueryFields {
             pairs,
             errors: FieldErrors::default(),
@@ -149,9 +155,33 @@ impl<S: Send + Sync, T: ReadQuery> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// Whether every `%` begins an encoded byte and the bytes are UTF-8; the reader of pairs would put up with less, and
+/// look for a name that nobody wrote.
+fn is_encoded_text(query: &str) -> bool {
+    let mut bytes = Vec::with_capacity(query.len());
+    let mut rest = query.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let Some((pair, tail)) = rest.split_at_checked(2) else {
+            return false;
+        };
+        let Ok(decoded) = data_encoding::HEXLOWER_PERMISSIVE.decode(pair) else {
+            return false;
+        };
+        bytes.extend(decoded);
+        rest = tail;
+    }
+    std::str::from_utf8(&bytes).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[derive(Debug)]
     struct Sample(Vec<String>, bool, Option<u64>);
@@ -193,6 +223,26 @@ mod tests {
         }
         for bad in ["/?wait=-1", "/?wait=%2B1", "/?wait=", "/?wait=1&wait=2"] {
             assert!(read(bad).await.is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Whatever bytes stand for a text, the text is what is read; and bytes that are none are refused.
+        #[test]
+        fn any_text_arrives_as_it_was_sent(text in "\\PC{0,20}|[ -~]{0,20}") {
+            let encoded: String = text.bytes().fold(String::new(), |all, byte| all + &format!("%{byte:02X}"));
+            prop_assert!(is_encoded_text(&encoded));
+            let uri = format!("/?key={encoded}").parse().unwrap();
+            let axum::extract::Query(pairs) = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri).unwrap();
+            prop_assert_eq!(&pairs[0].1, &text);
+        }
+
+        #[test]
+        fn any_bytes_are_text_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..12), raw in "[%0-9a-fg&=+]{0,12}") {
+            let encoded: String = bytes.iter().fold(String::new(), |all, byte| all + &format!("%{byte:02x}"));
+            prop_assert_eq!(is_encoded_text(&encoded), std::str::from_utf8(&bytes).is_ok());
+            // Never a panic, whatever stands behind a `%`.
+            is_encoded_text(&raw);
         }
     }
 }

@@ -176,6 +176,7 @@ pub fn variable_name(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_slug_keeps_letters_digits_and_single_hyphens() {
@@ -245,5 +246,36 @@ mod tests {
         assert_eq!(variable_name("db.pass-word"), "DB_PASS_WORD");
         assert_eq!(variable_name("9lives"), "_9LIVES");
         assert_eq!(variable_name("é"), "_");
+    }
+
+    proptest! {
+        /// Whatever the text, a slug is one, is its own slug, and is safe in paths and patterns.
+        #[test]
+        fn the_slug_of_any_text_is_a_slug(text in "\\PC{0,60}|[ -~\t]{0,60}") {
+            let made = slug(&text);
+            prop_assert_eq!(slug(&made), made.clone());
+            prop_assert!(made.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+            prop_assert!(!made.starts_with('-') && !made.ends_with('-') && !made.contains("--"));
+            prop_assert_eq!(made.parse::<Slug>().is_ok(), !made.is_empty());
+            prop_assert_eq!(text.parse::<Slug>().is_ok(), !text.is_empty() && made == text);
+        }
+
+        /// Names that are taken are what their rule says, word by word.
+        #[test]
+        fn names_are_taken_by_their_rules(text in "[a-z0-9-]{0,70}|[A-Za-z0-9._-]{0,210}|\\PC{0,10}|[ -~\u{0}]{0,10}") {
+            let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            let label = (1..=63).contains(&text.chars().count())
+                && text.chars().all(inner)
+                && !text.starts_with('-')
+                && !text.ends_with('-');
+            prop_assert_eq!(check_label(&text).is_ok(), label);
+            if check_secret_key(&text).is_ok() {
+                prop_assert!(!text.starts_with('.') && !text.contains('/') && !text.contains("\0") && text.len() <= 200);
+                prop_assert!(variable_name(&text).bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_'));
+            }
+            prop_assert_eq!(within(&text, 10).is_ok(), text.chars().count() <= 10);
+            let free = !text.trim().is_empty() && text.chars().count() <= 10 && !text.chars().any(char::is_control);
+            prop_assert_eq!(check_free_text(&text, 10).is_ok(), free);
+        }
     }
 }

@@ -95,6 +95,8 @@ impl Program {
     pub(super) fn matches(&self, text: &str) -> bool {
         let mut now = self.start;
         for c in text.chars() {
+            #[cfg(test)]
+            tests::step();
             let readers = match self.chars.binary_search_by_key(&c, |(c, _)| *c) {
                 Ok(at) => self.chars[at].1,
                 Err(_) => self.wild,
@@ -122,6 +124,8 @@ impl Program {
             *live |= carry;
             let runs = self.runs.0[word];
             while ((*live & runs) << 1) & !*live != 0 {
+                #[cfg(test)]
+                tests::step();
                 *live |= (*live & runs) << 1;
             }
             carry = (*live & runs) >> 63;
@@ -133,11 +137,32 @@ impl Program {
             for target in targets {
                 let mut at = *target;
                 while !set.has(at) {
+                    #[cfg(test)]
+                    tests::step();
                     set.insert(at);
                     at += usize::from(self.runs.has(at));
                 }
             }
         }
         set
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::Cell;
+
+    thread_local!(static STEPS: Cell<u64> = const { Cell::new(0) });
+
+    /// Counts what the matcher does: a character of the text, or a step that becomes live without one.
+    pub(super) fn step() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    /// What `work` counted.
+    pub(crate) fn steps_of(work: impl FnOnce()) -> u64 {
+        let before = STEPS.get();
+        work();
+        STEPS.get() - before
     }
 }
