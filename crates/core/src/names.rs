@@ -270,7 +270,7 @@ mod tests {
                 && !text.ends_with('-');
             prop_assert_eq!(check_label(&text).is_ok(), label);
             if check_secret_key(&text).is_ok() {
-                prop_assert!(!text.starts_with('.') && !text.contains('/') && !text.contains("\0") && text.len() <= 200);
+                prop_assert!(!text.starts_with('.') && !text.contains('/') && !text.contains('\0') && text.len() <= 200);
                 prop_assert!(variable_name(&text).bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_'));
             }
             prop_assert_eq!(within(&text, 10).is_ok(), text.chars().count() <= 10);
