@@ -28,6 +28,7 @@ mod query_plans;
 mod quotas;
 mod roles;
 mod secrecy;
+mod seeds_org;
 mod service;
 mod statements;
 mod store_accounts;

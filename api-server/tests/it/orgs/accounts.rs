@@ -198,3 +198,77 @@ async fn orphans_are_accounts_that_an_operator_made_and_nobody_used_for_a_week()
     assert_eq!(orphans("?limit=1").await.0, ["left-behind"]);
     assert_eq!(orphans("?limit=1&after=left-behind").await.0, ["never-used"]);
 }
+
+#[tokio::test]
+async fn the_scope_of_an_account_is_the_project_itself_and_not_its_name() {
+    let server = Server::start().await;
+    let projects = format!("{O}/projects");
+    let create = |name: &str| server.admin("POST", &projects).json(json!({"name": name}));
+    create("shop").status(201).await;
+    server.put("shop", "prod", "db", "ours").await;
+    let body = json!({"name": "ci", "project": "shop"});
+    let made = server
+        .admin("POST", &format!("{O}/service-accounts"))
+        .json(body)
+        .status(201)
+        .await;
+    server.grant(&made.text_at("id"), ["*", "*", "*", "write"]).await;
+    let key = made.text_at("api_key");
+    let read = |project: &str| {
+        server
+            .call("GET", &format!("{projects}/{project}/envs/prod/secrets/db"))
+            .key(&key)
+    };
+    let scope = async || {
+        server
+            .admin("GET", made.header("location"))
+            .status(200)
+            .await
+            .text_at("project")
+    };
+    read("shop").status(200).await;
+
+    let rename = server
+        .admin("PATCH", &format!("{projects}/shop"))
+        .json(json!({"name": "store"}));
+    rename.status(200).await;
+    assert_eq!(read("store").status(200).await.text_at("value"), "ours");
+    assert_eq!(scope().await, "store");
+
+    // Another project takes the name: it is not the one that the account was made for.
+    create("shop").status(201).await;
+    server.put("shop", "prod", "db", "theirs").await;
+    read("shop").problem(403, "forbidden").await;
+
+    server.admin("DELETE", &format!("{projects}/store")).status(204).await;
+    read("store").problem(404, "not_found").await;
+    create("store").status(201).await;
+    server.put("store", "prod", "db", "theirs").await;
+    read("store").problem(403, "forbidden").await;
+    let seen = server.call("GET", &projects).key(&key).status(200).await;
+    assert!(seen.list().is_empty(), "the key lives, and reaches nothing");
+}
+
+#[tokio::test]
+async fn a_rotated_account_has_two_keys_until_the_overlap_ends() {
+    let server = Server::start().await;
+    let account = server.account("ci", &[]).await;
+    let rotate = |body: serde_json::Value| {
+        let path = format!("{O}/service-accounts/{}/rotate", account.id);
+        server.admin("POST", &path).json(body).status(200)
+    };
+    let works = async |key: &str| server.call("GET", O).key(key).send().await.status;
+    let second = rotate(json!({"overlap_seconds": 3_600})).await;
+    assert!(second.text_at("old_key_expires_at") > time(3_500_000));
+    let second = second.text_at("api_key");
+    assert_eq!((works(&account.key).await, works(&second).await), (200, 200));
+    // Somebody who rotated and died before storing the key rotates again; the key in use is not killed by that.
+    let third = rotate(json!({"overlap_seconds": 3_600})).await.text_at("api_key");
+    assert_eq!((works(&account.key).await, works(&third).await), (200, 200));
+    let last = rotate(json!({})).await;
+    assert!(last.body["old_key_expires_at"].is_null());
+    for dead in [&account.key, &second, &third] {
+        assert_eq!(works(dead).await, 401);
+    }
+    assert_eq!(works(&last.text_at("api_key")).await, 200);
+}
