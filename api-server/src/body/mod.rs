@@ -4,6 +4,7 @@ pub mod fields;
 mod json;
 mod query;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -103,6 +104,25 @@ async fn receive(body: axum::body::Body, limit: usize, time: Duration) -> Result
             ApiError::Malformed("the body ended before its announced length".into())
         }
     })
+}
+
+/// Extracts the body of a call whose caller is judged first: whoever may not make it gets to hear that, and nothing
+/// about the body.
+pub struct Unread<T>(Result<T, ApiError>);
+
+impl<T> Unread<T> {
+    /// The body. Stands behind the line that says who may call.
+    pub fn read(self) -> Result<T, ApiError> {
+        self.0
+    }
+}
+
+impl<T: ReadBody> FromRequest<App> for Unread<T> {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Infallible> {
+        Ok(Self(Body::from_request(request, app).await.map(|Body(body)| body)))
+    }
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {

@@ -17,7 +17,7 @@ use super::Piece;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::fields::{free_text, labels, not_empty, time, whole};
-use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery};
+use crate::body::{Fields, Path, Query, QueryFields, ReadFields, ReadQuery, Unread};
 use crate::crypto::{ApiKey, ApiKeyKind, NewKey};
 use crate::error::ApiError;
 use crate::ids::AccountId;
@@ -150,12 +150,13 @@ async fn create(
     State(app): State<App>,
     Path(organization): Path<String>,
     Query(()): Query<()>,
-    Body(body): Body<wire::CreateServiceAccount>,
+    body: Unread<wire::CreateServiceAccount>,
 ) -> Result<Response, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let organization = &member.organization;
     let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
+    let body = body.read()?;
     let new = NewAccount {
         organization: organization.name.clone(),
         name: body.name,
@@ -232,13 +233,14 @@ async fn rotate(
     State(app): State<App>,
     Path((organization, id)): Path<(String, Uuid)>,
     Query(()): Query<()>,
-    Body(body): Body<wire::RotateServiceAccount>,
+    body: Unread<wire::RotateServiceAccount>,
 ) -> Result<Json<wire::RotatedServiceAccountKey>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let organization = &member.organization;
     let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
     let new = NewKey::of(app.store().pepper(), &key);
+    let body = body.read()?;
     let rotated = app
         .store()
         .rotate_account(

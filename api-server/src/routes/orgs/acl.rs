@@ -15,7 +15,7 @@ use super::limit;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::fields::{boolean, one_of, parsed, uuid};
-use crate::body::{Body, Fields, Path, Query, QueryFields, ReadFields, ReadQuery};
+use crate::body::{Fields, Path, Query, QueryFields, ReadFields, ReadQuery, Unread};
 use crate::error::ApiError;
 use crate::ids::{AccountId, RuleId, UserId};
 use crate::routes::Problems;
@@ -159,11 +159,12 @@ async fn upsert(
     State(app): State<App>,
     Path(organization): Path<String>,
     Query(()): Query<()>,
-    Body(body): Body<wire::CreateAclRule>,
+    body: Unread<wire::CreateAclRule>,
 ) -> Result<Response, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let organization = &member.organization;
+    let body = body.read()?;
     let subject = match (body.subject_type, body.subject_id, body.email) {
         (SubjectType::User, Some(id), _) => Subject::User(UserId(id)),
         (SubjectType::ServiceAccount, Some(id), _) => Subject::ServiceAccount(AccountId(id)),

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::{InEnvironment, environment};
 use crate::app::{App, POLL_SLACK};
 use crate::auth::Caller;
-use crate::body::{Body, Path, Query};
+use crate::body::{Path, Query, Unread};
 use crate::bundle::{Answer, Known, Request, answer};
 use crate::error::ApiError;
 use crate::routes::Problems;
@@ -43,7 +43,7 @@ async fn get(
     headers: HeaderMap,
     Query(request): Query<Request>,
 ) -> Result<Response, ApiError> {
-    respond(&app, caller, path, &headers, &request).await
+    respond(&app, caller, path, &headers, Ok(request)).await
 }
 
 /// The same read with the question in a body, for questions that are too long for a query
@@ -63,9 +63,9 @@ async fn post(
     Path(path): Path<InEnvironment>,
     headers: HeaderMap,
     Query(()): Query<()>,
-    Body(request): Body<Request>,
+    request: Unread<Request>,
 ) -> Result<Response, ApiError> {
-    respond(&app, caller, path, &headers, &request).await
+    respond(&app, caller, path, &headers, request.read()).await
 }
 
 async fn respond(
@@ -73,11 +73,12 @@ async fn respond(
     caller: Caller,
     path: InEnvironment,
     headers: &HeaderMap,
-    request: &Request,
+    request: Result<Request, ApiError>,
 ) -> Result<Response, ApiError> {
     let (member, environment) = environment(app, &caller, path).await?;
+    let request = request?;
     let known = Known::of(headers);
-    let answering = answer(app, member, environment, request, &known);
+    let answering = answer(app, member, environment, &request, &known);
     let answered = tokio::time::timeout(request.wait + POLL_SLACK, answering).await;
     match answered.map_err(|_| ApiError::Timeout)?? {
         Answer::Changed(bundle) => Ok(([tag(&bundle.etag)?], Json(bundle)).into_response()),

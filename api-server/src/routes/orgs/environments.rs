@@ -16,7 +16,7 @@ use super::{InEnvironment, label};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::acl::Place;
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::created;
@@ -93,10 +93,11 @@ async fn create(
     State(app): State<App>,
     Path((organization, project)): Path<(String, String)>,
     Query(()): Query<()>,
-    Body(body): Body<CreateEnvironment>,
+    body: Unread<CreateEnvironment>,
 ) -> Result<Response, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
+    let body = body.read()?;
     let new = NewEnvironment {
         display_name: body.name.to_string(),
         slug: body.name,

@@ -13,7 +13,7 @@ use super::Piece;
 use crate::app::App;
 use crate::auth::{Caller, Member};
 use crate::body::fields::{one_of, parsed};
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::ids::UserId;
 use crate::routes::Problems;
@@ -94,11 +94,12 @@ async fn invite(
     State(app): State<App>,
     Path(organization): Path<String>,
     Query(()): Query<()>,
-    Body(body): Body<wire::InviteMember>,
+    body: Unread<wire::InviteMember>,
 ) -> Result<Response, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let grantor = (caller.grantor()?, member.by());
+    let body = body.read()?;
     let made = app
         .store()
         .add_member(&organization, body.email, body.role, grantor)
@@ -133,11 +134,12 @@ async fn change_role(
     State(app): State<App>,
     Path((organization, user)): Path<(String, Uuid)>,
     Query(()): Query<()>,
-    Body(body): Body<wire::ChangeRole>,
+    body: Unread<wire::ChangeRole>,
 ) -> Result<Json<wire::Member>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Owner)?;
     let grantor = (caller.grantor()?, member.by());
+    let body = body.read()?;
     let changed = app
         .store()
         .change_role(&organization, UserId(user), body.role, grantor)

@@ -13,7 +13,7 @@ use super::Piece;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::fields::string;
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::created;
@@ -94,10 +94,11 @@ async fn create(
     caller: Caller,
     State(app): State<App>,
     Query(()): Query<()>,
-    Body(body): Body<wire::CreateOrganization>,
+    body: Unread<wire::CreateOrganization>,
 ) -> Result<Response, ApiError> {
     caller.person()?;
     let owner = caller.session().map(|session| session.user.id);
+    let body = body.read()?;
     let made = app.store().create_organization(&body.name, owner, caller.by()).await?;
     let path = format!("/api/orgs/{}", made.name);
     created(&path, organization(made, owner.map(|_| Role::Owner)))
@@ -131,10 +132,11 @@ async fn rename(
     State(app): State<App>,
     Path(name): Path<String>,
     Query(()): Query<()>,
-    Body(body): Body<wire::RenameOrganization>,
+    body: Unread<wire::RenameOrganization>,
 ) -> Result<Json<wire::Organization>, ApiError> {
     let member = caller.within(&app, &name).await?;
     member.require(Role::Owner)?;
+    let body = body.read()?;
     not_the_default(&app, &name)?;
     let renamed = app.store().rename_organization(&name, &body.name, member.by()).await?;
     Ok(Json(organization(renamed, member.role())))

@@ -16,7 +16,7 @@ use super::label;
 use crate::app::App;
 use crate::auth::{Caller, Member};
 use crate::body::fields::{free_text, text_within};
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::created;
@@ -149,7 +149,7 @@ async fn create(
     State(app): State<App>,
     Path(organization): Path<String>,
     Query(()): Query<()>,
-    Body(body): Body<CreateProject>,
+    body: Unread<CreateProject>,
 ) -> Result<Response, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
@@ -160,6 +160,7 @@ async fn create(
             labels: Labels::new(),
         })
     };
+    let body = body.read()?;
     let new = NewProject {
         organization: member.organization.name.clone(),
         display_name: body.display_name.unwrap_or_else(|| body.name.to_string()),
@@ -188,11 +189,12 @@ async fn update(
     State(app): State<App>,
     Path((organization, name)): Path<(String, String)>,
     Query(()): Query<()>,
-    Body(edit): Body<ProjectEdit>,
+    edit: Unread<ProjectEdit>,
 ) -> Result<Json<wire::Project>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let target = ProjectRef::slug(&member.organization.name, name);
+    let edit = edit.read()?;
     Ok(Json(project(
         app.store().edit_project(target, edit, member.by()).await?,
     )))

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::fields::whole;
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::store::{QuotaUpdate, Quotas, Usage};
@@ -71,10 +71,11 @@ async fn put(
     State(app): State<App>,
     Path(organization): Path<String>,
     Query(()): Query<()>,
-    Body(body): Body<wire::SetQuotas>,
+    body: Unread<wire::SetQuotas>,
 ) -> Result<Json<wire::Quotas>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.caller().superadmin()?;
+    let body = body.read()?;
     let update = QuotaUpdate {
         projects: body.projects,
         secrets: body.secrets,

@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::audit::{Entry, Kind, Metadata, Verb};
 use crate::auth::{Caller, Member};
 use crate::body::fields::text_within;
-use crate::body::{Body, Fields, Path, Query, ReadFields, VALUE_BODY_LIMIT};
+use crate::body::{Fields, Path, Query, ReadFields, Unread, VALUE_BODY_LIMIT};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
@@ -161,10 +161,11 @@ async fn put(
     State(app): State<App>,
     Path((org, project, env, key)): Path<(String, String, String, String)>,
     Query(()): Query<()>,
-    Body(body): Body<PutSecret>,
+    body: Unread<PutSecret>,
 ) -> Result<Response, ApiError> {
     let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
     values::require(&app, &member, &location, (Permission::Write, Verb::Set), &key).await?;
+    let body = body.read()?;
     let value = NewValue {
         environment: environment.environment,
         ..body.value

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::audit::Verb;
 use crate::auth::Caller;
 use crate::body::fields::{boolean, whole_from};
-use crate::body::{Body, Fields, Path, Query, ReadFields};
+use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::store::{VersionEdit, VersionInfo};
@@ -95,10 +95,11 @@ async fn update(
     State(app): State<App>,
     Path((org, project, env, key, number)): Path<(String, String, String, String, u64)>,
     Query(()): Query<()>,
-    Body(body): Body<wire::UpdateSecretVersion>,
+    body: Unread<wire::UpdateSecretVersion>,
 ) -> Result<Json<wire::SecretVersion>, ApiError> {
     let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
     values::require(&app, &member, &location, (Permission::Write, Verb::Update), &key).await?;
+    let body = body.read()?;
     let edit = VersionEdit {
         is_enabled: body.is_enabled,
         not_before: body.not_before,
@@ -124,10 +125,11 @@ async fn roll_back(
     State(app): State<App>,
     Path((org, project, env, key)): Path<InSecret>,
     Query(()): Query<()>,
-    Body(body): Body<wire::Rollback>,
+    body: Unread<wire::Rollback>,
 ) -> Result<Json<wire::SecretVersion>, ApiError> {
     let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
     values::require(&app, &member, &location, (Permission::Write, Verb::Set), &key).await?;
+    let body = body.read()?;
     let appended = values::roll_back(&app, environment, &key, body.version, member.by()).await?;
     Ok(Json(version(appended)))
 }
