@@ -12,6 +12,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
+use uuid::Uuid;
 
 use crate::limits::Exceeded;
 use crate::store::{Object, Quota, Refusal, StoreError};
@@ -76,6 +77,14 @@ pub enum ApiError {
         code: &'static str,
         detail: &'static str,
     },
+    /// 409: the request was done before, and its answer is not kept.
+    AlreadyCreated {
+        id: Option<Uuid>,
+    },
+    /// 409: the same request is being done by another execution.
+    Repeated,
+    /// 410: what moved since a cursor is not known any more.
+    CursorGone(&'static str),
     /// 412: the object is in another state than the caller read.
     Stale(Cow<'static, str>),
     PayloadTooLarge {
@@ -193,6 +202,21 @@ impl ApiError {
             ),
             Self::Conflict(detail) => (S::CONFLICT, codes::CONFLICT, "Conflict", detail.clone()),
             Self::Refused { code, detail } => (S::CONFLICT, code, "Conflict", fixed(detail)),
+            Self::AlreadyCreated { .. } => (
+                S::CONFLICT,
+                codes::ALREADY_CREATED,
+                "Done before",
+                fixed(
+                    "this request was done when it was first sent under its Idempotency-Key, and the answer is not kept, as one that shows a key never is; `id` names what it made. A key that was lost is replaced by rotating it",
+                ),
+            ),
+            Self::Repeated => (
+                S::CONFLICT,
+                codes::IDEMPOTENCY_IN_PROGRESS,
+                "In progress",
+                fixed("the same request is being done; try again after `Retry-After` seconds for its answer"),
+            ),
+            Self::CursorGone(detail) => (S::GONE, codes::CURSOR_GONE, "The cursor is gone", fixed(detail)),
             Self::Stale(detail) => (
                 S::PRECONDITION_FAILED,
                 codes::PRECONDITION_FAILED,
@@ -283,7 +307,7 @@ impl ApiError {
     /// Seconds for `Retry-After`, where another try soon may do.
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::Timeout | Self::Stopping | Self::NotReady | Self::Unavailable { .. } => {
+            Self::Repeated | Self::Timeout | Self::Stopping | Self::NotReady | Self::Unavailable { .. } => {
                 Some(HeaderValue::from_static("1"))
             }
             Self::RateLimited { seconds } => Some(HeaderValue::from(*seconds)),
@@ -306,6 +330,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::NotFound(object) => Self::NotFound(format!("this {object} does not exist").into()),
             StoreError::Conflict(object) => Self::Conflict(taken(object).into()),
+            StoreError::Repeated => Self::Repeated,
             StoreError::Stale(object) => Self::Stale(
                 format!("this {object} was changed since you read it, nothing was written; read it again and send its new `ETag`").into(),
             ),
@@ -374,6 +399,10 @@ impl IntoResponse for ApiError {
         let (status, code, title, detail) = self.parts();
         let retry_after = self.retry_after();
         let unrecorded = matches!(self, Self::Forbidden(_));
+        let id = match &self {
+            Self::AlreadyCreated { id } => *id,
+            _ => None,
+        };
         let (errors, cause) = match self {
             Self::Invalid(FieldErrors(errors)) => (errors, None),
             Self::Unavailable { cause, .. } | Self::DiskFull { cause } | Self::Internal { cause } => {
@@ -388,6 +417,7 @@ impl IntoResponse for ApiError {
             detail: detail.into_owned(),
             code: code.to_owned(),
             errors,
+            id,
         };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();

@@ -21,6 +21,8 @@ use crate::error::{ApiError, Cause};
 
 /// Time limit of every request but the long poll.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// How the routes of long polls end.
+const POLLS: [&str; 2] = ["/bundle", "/api/management/changes"];
 /// What a long poll may take beside the time it was asked to wait.
 pub const POLL_SLACK: Duration = Duration::from_secs(10);
 /// Longest user agent that an audit entry keeps, in bytes.
@@ -97,12 +99,12 @@ pub async fn short_uri(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Ends a request that takes too long. The bundle has a limit of its own inside this one, which knows its `wait`.
+/// Ends a request that takes too long. Long polls have a limit of their own inside this one, which knows their `wait`.
 pub async fn time_limit(request: Request, next: Next) -> Response {
     let polls = request
         .extensions()
         .get::<MatchedPath>()
-        .is_some_and(|route| route.as_str().ends_with("/bundle"));
+        .is_some_and(|route| POLLS.iter().any(|end| route.as_str().ends_with(end)));
     let limit = if polls {
         Duration::from_secs(MAX_WAIT) + 2 * POLL_SLACK
     } else {

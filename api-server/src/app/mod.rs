@@ -23,6 +23,7 @@ use crate::auth::refusals::Refusals;
 use crate::auth::superadmins::Superadmins;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
+use crate::idempotency::{self, Turns};
 use crate::limits::Limits;
 use crate::login::Login;
 use crate::store::{ProjectRef, Store};
@@ -116,6 +117,7 @@ pub fn router(app: App) -> Router {
     router
         .fallback(|| std::future::ready(ApiError::no_such_path()))
         .method_not_allowed_fallback(|| std::future::ready(ApiError::MethodNotAllowed))
+        .layer(from_fn_with_state((app.clone(), Turns::default()), idempotency::layer))
         .layer(from_fn_with_state(app.clone(), auth::check))
         .layer(from_fn(layers::time_limit))
         .layer(from_fn(layers::short_uri))

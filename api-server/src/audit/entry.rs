@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::idempotency::Claim;
 use crate::ids::OrganizationId;
 
 /// Longest text that a caller's own words may take in an entry (user agent, request id), in bytes.
@@ -123,6 +124,8 @@ pub struct By {
     pub source: Source,
     /// `<kind>/<namespace>/<name>` of the Kubernetes object that the operator acted for.
     pub on_behalf: Option<String>,
+    /// The request is to be done once: noted in the transaction of its change.
+    pub once: Option<Claim>,
 }
 
 impl By {
@@ -136,6 +139,7 @@ impl By {
             },
             source: Source::default(),
             on_behalf: None,
+            once: None,
         }
     }
 }
@@ -265,6 +269,11 @@ impl Entry {
             environment: None,
             metadata: Metadata::default(),
         }
+    }
+
+    /// Whether it tells of a change, and not of a look or a refusal.
+    pub fn is_change(&self) -> bool {
+        self.outcome == Outcome::Success && !matches!(self.verb, Verb::Read | Verb::List)
     }
 
     #[must_use]

@@ -13,6 +13,7 @@ use super::member::{Member, Standing};
 use crate::app::App;
 use crate::audit::{Actor, ActorKind, By, Source};
 use crate::error::ApiError;
+use crate::idempotency::Claim;
 use crate::limits::{CredentialId, Limits};
 use crate::store::{AccountKey, ApplicationKey, Grantor, Organization, Page, Project, Session, StoreError};
 
@@ -23,13 +24,33 @@ const ADMIN_NAME: &str = "admin-key";
 #[derive(Debug, Clone)]
 pub struct Admin {
     by: By,
+    presented: Presented,
 }
 
 impl Admin {
-    pub(super) fn new(source: Source, on_behalf: Option<String>) -> Self {
+    pub(super) fn new(presented: Presented, source: Source, on_behalf: Option<String>) -> Self {
         Self {
             by: admin(source, on_behalf),
+            presented,
         }
+    }
+
+    /// The count that this caller's key has.
+    pub fn credential(&self, limits: &Limits) -> CredentialId {
+        limits.credential(self.presented.text())
+    }
+
+    /// 401 if the key is not valid any more.
+    pub async fn still(&self, app: &App) -> Result<(), ApiError> {
+        match self.presented.resolve(app).await? {
+            Some(Principal::AdminKey) => Ok(()),
+            _ => Err(ApiError::Unauthorized),
+        }
+    }
+
+    /// What this caller changes is to be done once.
+    pub fn claim(&mut self, claim: Claim) {
+        self.by.once = Some(claim);
     }
 
     /// Who is named in the audit entry.
@@ -47,6 +68,7 @@ fn admin(source: Source, on_behalf: Option<String>) -> By {
         },
         source,
         on_behalf,
+        once: None,
     }
 }
 
@@ -67,6 +89,7 @@ impl Application {
             },
             source,
             on_behalf: None,
+            once: None,
         };
         Self {
             project: Arc::new(key.project),
@@ -113,6 +136,7 @@ impl Caller {
             },
             source,
             on_behalf: None,
+            once: None,
         };
         Self {
             who: Who::of_session(app, session),
@@ -130,6 +154,7 @@ impl Caller {
             },
             source,
             on_behalf: None,
+            once: None,
         };
         Self {
             who: Who::Account(Arc::new(key)),
@@ -140,6 +165,11 @@ impl Caller {
 
     pub fn by(&self) -> By {
         self.by.clone()
+    }
+
+    /// What this caller changes is to be done once.
+    pub fn claim(&mut self, claim: Claim) {
+        self.by.once = Some(claim);
     }
 
     /// The session of somebody who signed in.

@@ -109,7 +109,9 @@ async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<ActorKi
             let on_behalf = on_behalf(request)?;
             match plane {
                 Plane::Management => {
-                    request.extensions_mut().insert(Admin::new(source, on_behalf));
+                    request
+                        .extensions_mut()
+                        .insert(Admin::new(presented, source, on_behalf));
                     return Ok(kind);
                 }
                 Plane::Organization | Plane::Consumer => Caller::admin_key(presented, source, on_behalf),

@@ -93,7 +93,7 @@ impl<T: ReadBody> FromRequest<App> for Body<T> {
 }
 
 /// All of a body, within its limits of size and time.
-async fn receive(body: axum::body::Body, limit: usize, time: Duration) -> Result<Bytes, ApiError> {
+pub async fn receive(body: axum::body::Body, limit: usize, time: Duration) -> Result<Bytes, ApiError> {
     let received = tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await;
     // Anything but the limits means that the caller went away in the middle.
     received.map_err(|_| ApiError::SlowBody)?.map_err(|error| {

@@ -46,6 +46,14 @@ impl Aad {
         aad
     }
 
+    /// Of an answer that is kept for an `Idempotency-Key`, by its scope.
+    pub fn answer(scope: &[u8; 32]) -> Self {
+        let mut aad = Self(Vec::new());
+        aad.push(b"sealpod/answer/1");
+        aad.push(scope);
+        aad
+    }
+
     fn of_ids(format: &str, ids: [Uuid; 5]) -> Self {
         let mut aad = Self(Vec::with_capacity(4 + format.len() + ids.len() * 20));
         aad.push(format.as_bytes());

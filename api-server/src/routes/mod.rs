@@ -12,10 +12,10 @@ mod orgs;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use openapi::Problems;
+pub use openapi::{Problems, shared};
 
 use crate::app::App;
-use crate::{docs, health};
+use crate::{docs, health, idempotency};
 
 /// Every route of the main listener, with its description.
 pub fn router() -> OpenApiRouter<App> {
@@ -31,5 +31,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// The OpenAPI document of [`router`], as JSON.
 pub fn document() -> serde_json::Value {
-    openapi::complete(&router().into_openapi())
+    let mut document = router().into_openapi();
+    idempotency::describe(&mut document);
+    openapi::complete(&document)
 }

@@ -35,6 +35,7 @@ pub use problems::{Problems, shared};
         (name = "environments", description = "Management plane: environments"),
         (name = "secrets", description = "Management plane: secrets and their values"),
         (name = "versions", description = "Management plane: versions of a secret in one environment"),
+        (name = "changes", description = "Management plane: what moved, to wait for"),
         (name = "configurations", description = "Management plane: configurations"),
         (name = "consumer", description = "Consumer plane: what an application reads with its own key"),
         (name = "sign-in", description = "Organization plane: sessions of people, and the codes that begin them"),

@@ -74,6 +74,9 @@ pub enum StoreError {
     /// It is not in the state that the change demands.
     #[error("the {0} is not what it was when the caller read it")]
     Stale(Object),
+    /// Another execution of the same request has made the change.
+    #[error("the request was done by another execution")]
+    Repeated,
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Reads go on, and writes will succeed again once there is room.

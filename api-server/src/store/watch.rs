@@ -22,6 +22,8 @@ pub enum Topic {
     Project(ProjectId),
     /// Values and configurations of the environment, or the environment itself.
     Environment(EnvironmentId),
+    /// Anything in the organization, at any depth.
+    Changes(OrganizationId),
     /// The rights or keys of a service account or user.
     Subject(Uuid),
 }

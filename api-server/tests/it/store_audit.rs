@@ -29,6 +29,7 @@ async fn every_change_leaves_an_entry_that_says_who_did_what() {
             request_id: Some("r-1".into()),
         },
         on_behalf: Some("Application/team/shop".into()),
+        once: None,
     };
     let slot = fixture.slot(&prod, "db").await;
     let version = fixture.version(&slot, "canary");

@@ -40,7 +40,7 @@ codes! {
     Forbidden = "forbidden",
     NotFound = "not_found",
     MethodNotAllowed = "method_not_allowed",
-    /// 409: a live object has that name, or an `Idempotency-Key` came with another body.
+    /// 409: a live object has that name.
     Conflict = "conflict",
     /// 409: the organization of the management plane stays as it is.
     DefaultOrg = "default_org",
@@ -49,6 +49,10 @@ codes! {
     Managed = "managed",
     /// 409: an idempotent call had made it already, and its key cannot be shown again.
     AlreadyCreated = "already_created",
+    /// 409: another request was sent under this `Idempotency-Key`.
+    IdempotencyMismatch = "idempotency_mismatch",
+    /// 409: the first try is not done yet; see `Retry-After`.
+    IdempotencyInProgress = "idempotency_in_progress",
     QuotaExceeded = "quota_exceeded",
     /// 410: list everything, and follow the changes from there.
     CursorGone = "cursor_gone",

@@ -157,6 +157,7 @@ mod tests {
             detail: format!("bad\nlevel=error {}", "x".repeat(1_000)),
             code: format!("no\nlevel=error {}", "x".repeat(1_000)),
             errors: std::collections::BTreeMap::new(),
+            id: None,
         };
         let variants = [
             Error::Unauthorized,

@@ -130,6 +130,7 @@ mod tests {
             detail: detail.to_owned(),
             code: "validation_failed".to_owned(),
             errors: std::collections::BTreeMap::new(),
+            id: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The management plane, `/api/management`: applications of the default organization, for the operator and admins.
 
 mod applications;
+mod changes;
 mod configurations;
 mod environments;
 mod list;
@@ -15,6 +16,7 @@ use crate::app::App;
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(applications::router())
+        .merge(changes::router())
         .merge(environments::router())
         .merge(secrets::router())
         .merge(values::router())

@@ -43,7 +43,7 @@ fn word(field: &str) -> Option<Value> {
             "2035-01-31T12:00:00Z".into()
         }
         "updatedOn" | "environment_note" | "note" => Value::Null,
-        "name" | "slug" | "project" | "resource_name" => "payments-api".into(),
+        "name" | "slug" | "project" | "application" | "resource_name" => "payments-api".into(),
         "display_name" => "Payments API".into(),
         "key" => "db-password".into(),
         "value" => "correct horse battery staple".into(),

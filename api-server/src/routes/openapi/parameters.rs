@@ -9,6 +9,8 @@ use crate::audit::{Kind, Verb};
 const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
 /// A place in an audit log: a number of 63 bits in base64url.
 const AUDIT_CURSOR: &str = "^[A-Za-f][A-Za-z0-9_-]{9}[AEIMQUYcgkosw048]$";
+/// 32 bytes in base64url.
+const CHANGES_CURSOR: &str = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
 /// `key=value`; the key is not empty.
 const LABEL: &str = r"^[^=]+=[\s\S]*$";
 
@@ -58,6 +60,7 @@ pub fn complete(path: &str, parameter: &mut Value) {
         "after" if is_whole => json!({"minimum": 1, "maximum": i64::MAX}),
         "after" if is_audit => json!({"pattern": AUDIT_CURSOR}),
         "after" if path.starts_with("/api/management/") => json!({"minLength": 1, "maxLength": 200}),
+        "since" if path.ends_with("/changes") => json!({"pattern": CHANGES_CURSOR}),
         "environment" => json!({"minLength": 1}),
         "If-Match" => json!({"pattern": TAGS}),
         "label" => json!({"items": {"type": "string", "pattern": LABEL}}),

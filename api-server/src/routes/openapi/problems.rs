@@ -20,7 +20,7 @@ struct Shared {
     detail: &'static str,
 }
 
-const SHARED: [Shared; 12] = [
+const SHARED: [Shared; 13] = [
     Shared {
         status: "400",
         name: "Invalid",
@@ -63,9 +63,20 @@ const SHARED: [Shared; 12] = [
             codes::LAST_OWNER,
             codes::MANAGED,
             codes::QUOTA_EXCEEDED,
+            codes::IDEMPOTENCY_MISMATCH,
+            codes::IDEMPOTENCY_IN_PROGRESS,
+            codes::ALREADY_CREATED,
         ],
         title: "Conflict",
         detail: "an application or project has this slug; choose another name, or send a `slug` of its own",
+    },
+    Shared {
+        status: "410",
+        name: "CursorGone",
+        description: "What moved since the cursor is not known any more; take a new cursor, then list",
+        codes: &[codes::CURSOR_GONE],
+        title: "The cursor is gone",
+        detail: "what moved since this cursor is not known any more; list what you watch again and begin without `since`",
     },
     Shared {
         status: "412",

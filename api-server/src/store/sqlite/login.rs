@@ -133,6 +133,7 @@ fn by(kind: ActorKind, id: Option<Uuid>, name: &str, source: Source) -> By {
         actor,
         source,
         on_behalf: None,
+        once: None,
     }
 }
 

@@ -3,12 +3,14 @@
 pub(super) mod accounts;
 pub(super) mod acl;
 pub(super) mod bundle;
+pub(super) mod changes;
 pub(super) mod clock;
 pub(super) mod configurations;
 mod damage;
 pub(super) mod environments;
 mod heads;
 pub(super) mod health;
+pub(super) mod idempotency;
 pub(super) mod keys;
 pub(super) mod log;
 pub(super) mod login;

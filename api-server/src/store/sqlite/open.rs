@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0003_login.sql"),
     include_str!("../../../migrations/0005_audit_reads.sql"),
     include_str!("../../../migrations/0006_limits.sql"),
+    include_str!("../../../migrations/0007_changes.sql"),
     include_str!("../../../migrations/0007_credentials.sql"),
     include_str!("../../../migrations/0008_clock.sql"),
 ];

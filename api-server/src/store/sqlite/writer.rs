@@ -24,7 +24,7 @@ use super::health::Health;
 use super::queue::{Next, Queue};
 use super::row::run as execute;
 use super::uses::{self, Uses};
-use super::{log, open};
+use super::{idempotency, log, open};
 use crate::audit::{AuditKey, By, Chain, Entry, Head};
 use crate::ids::AccountId;
 
@@ -43,8 +43,16 @@ pub(crate) struct Tx<'a> {
 }
 
 impl Tx<'_> {
-    /// Appends to a chain, in this transaction.
+    /// Appends to a chain, in this transaction; with a change, notes that its request was done.
     pub(crate) fn audit(&self, chain: Chain, entry: Entry, by: &By) -> Result<()> {
+        if entry.is_change() {
+            if let Some(claim) = &by.once {
+                idempotency::claim(self, claim, entry.resource_id)?;
+            }
+            if let Chain::Organization(id) = chain {
+                self.publish(Topic::Changes(id));
+            }
+        }
         let head = self.append(chain, entry, by)?;
         self.heads.borrow_mut().push(head);
         Ok(())

@@ -1,6 +1,8 @@
 mod applications;
+mod changes;
 mod configurations;
 mod environments;
+mod idempotency;
 mod lists;
 mod preconditions;
 mod secrets;

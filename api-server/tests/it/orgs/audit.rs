@@ -31,6 +31,7 @@ fn by(user: Option<Uuid>) -> By {
             request_id: Some("r-1".into()),
         },
         on_behalf: None,
+        once: None,
     }
 }
 

@@ -4,8 +4,10 @@
 pub const API_KEY: &str = "x-api-key";
 /// `<kind>/<namespace>/<name>` of the object for which the operator calls; believed only with the admin key.
 pub const ON_BEHALF: &str = "x-sealpod-on-behalf";
-/// Of a POST: the server does it once, however often it arrives.
+/// On a POST: sent again under the same key within a day, it is done once and answered with the first answer.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// `true` on an answer that was given before.
+pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 pub const REQUEST_ID: &str = "x-request-id";
 
 pub const APPLICATION_KEY_PREFIX: &str = "grm_";

@@ -330,6 +330,55 @@ answer! {
     }
 }
 
+answer! {
+    /// `GET /api/management/changes`
+    Changes {
+        /// The `since` of the next call.
+        cursor: String,
+        /// What moved since, each object once, in the order in which they last moved. They say what to look at again, not
+        /// what to find there.
+        changes: Vec<Change>,
+    }
+}
+
+answer! {
+    Change {
+        kind: ChangeKind,
+        /// Of the application, environment, secret, configuration, rule or service account; for a version, of its
+        /// secret.
+        id: Uuid,
+        /// It was deleted, with all that is in it, or revoked.
+        deleted: bool,
+        /// Slug of an application or environment, name of a secret or account, key of a configuration.
+        name: Option<String>,
+        /// Slug of the application that it is in, or is.
+        application: Option<String>,
+        /// Slug of the environment that it is in, or is.
+        environment: Option<String>,
+        /// The user or service account that a rule is for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        subject_id: Option<Uuid>,
+    }
+}
+
+/// What kind of object moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum ChangeKind {
+    Application,
+    Environment,
+    /// A secret in all environments.
+    Secret,
+    /// A secret in one environment: a version was set, changed or deleted there, or its time came or went.
+    Version,
+    Configuration,
+    /// A rule. The rules of a deleted account or member go with it.
+    Grant,
+    /// A service account.
+    Account,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

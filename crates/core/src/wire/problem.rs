@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -21,6 +22,9 @@ pub struct Problem {
     /// What is wrong with each field, for `validation_failed`; an item of an array is named `[2].expiresAt`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<String, Vec<String>>,
+    /// What the request made when it was sent the first time, for `already_created`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
 }
 
 fn about_blank() -> String {
@@ -43,6 +47,14 @@ pub mod codes {
     pub const MANAGED: &str = "managed";
     /// The organization holds as much as its quotas allow.
     pub const QUOTA_EXCEEDED: &str = "quota_exceeded";
+    /// 409: another request was sent under this `Idempotency-Key`.
+    pub const IDEMPOTENCY_MISMATCH: &str = "idempotency_mismatch";
+    /// 409: the first request under this `Idempotency-Key` is not done yet; see `Retry-After`.
+    pub const IDEMPOTENCY_IN_PROGRESS: &str = "idempotency_in_progress";
+    /// 409: the request was done before, and its answer is not kept; `id` names what it made.
+    pub const ALREADY_CREATED: &str = "already_created";
+    /// 410: the changes since the cursor are not known any more; list again.
+    pub const CURSOR_GONE: &str = "cursor_gone";
     pub const PRECONDITION_FAILED: &str = "precondition_failed";
     pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
     pub const URI_TOO_LONG: &str = "uri_too_long";

@@ -1,0 +1,41 @@
+//! Requests that are done once.
+
+use uuid::Uuid;
+
+use super::{Result, Store, sqlite};
+use crate::crypto::Sealed;
+use crate::idempotency::Claim;
+
+/// What is left of a request that was done within the last day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub fingerprint: [u8; 32],
+    /// The id of what it made.
+    pub resource: Option<Uuid>,
+    /// Its answer, if that was kept.
+    pub sealed: Option<Sealed>,
+}
+
+impl Store {
+    /// What was done in this scope, if anything was. The note of it is written with the change: a change whose `By` has
+    /// a claim is `Repeated` where another execution has claimed the scope.
+    pub async fn done_before(&self, scope: [u8; 32]) -> Result<Option<Done>> {
+        self.engine
+            .read(move |view| sqlite::idempotency::find(view, &scope))
+            .await
+    }
+
+    /// Keeps the answer of this very execution; one that changed nothing is noted by it.
+    pub async fn keep_answer(&self, claim: Claim, sealed: Sealed) -> Result<()> {
+        self.engine
+            .write(move |tx| sqlite::idempotency::keep(tx, &claim, &sealed))
+            .await
+    }
+
+    /// Forgets up to `limit` requests that are more than a day old; answers how many there were.
+    pub async fn forget_done(&self, limit: u32) -> Result<usize> {
+        self.engine
+            .write(move |tx| sqlite::idempotency::forget(tx, limit))
+            .await
+    }
+}
