@@ -213,6 +213,7 @@ fn event(n: u64, people: &[Uuid], secrets: &[(Uuid, String)]) -> (Entry, By) {
             request_id: Some(format!("0198c5a1-7e2f-7000-8000-{n:012x}")),
         },
         on_behalf: None,
+        once: None,
     };
     (entry, by)
 }

@@ -57,7 +57,7 @@ pub async fn answer(app: &App, admin: &Admin, since: Option<Cursor>, wait: Durat
         if !changes.is_empty() || Instant::now() >= deadline {
             return Ok(told(&place, upto, changes));
         }
-        let until = next_edge.map(instant).unwrap_or(deadline).min(deadline);
+        let until = next_edge.map_or(deadline, instant).min(deadline);
         tokio::select! {
             () = watcher.changed() => {}
             () = admin_keys.changed() => admin.still(app).await?,

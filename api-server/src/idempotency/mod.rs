@@ -68,11 +68,11 @@ const MAX_KEY: usize = 255;
 /// The layer behind the check of credentials.
 pub async fn layer(State((app, turns)): State<(App, Turns)>, request: Request, next: Next) -> Response {
     match ask(&app, request).await {
-        Ok(Asked::Plain(request)) => next.run(request).await,
-        Ok(Asked::Once(once)) => {
+        Ok((request, None)) => next.run(request).await,
+        Ok((request, Some(once))) => {
             let turn = turns.take(once.claim.scope).await;
             let work = async move {
-                let answer = once.answer(&app, next).await;
+                let answer = once.answer(&app, request, next).await;
                 drop(turn);
                 answer
             };
@@ -116,22 +116,16 @@ pub fn describe(document: &mut OpenApi) {
     }
 }
 
-enum Asked {
-    /// The header is absent, or means nothing here.
-    Plain(Request),
-    Once(Box<Once>),
-}
-
-/// A request with its body read, and what it claims.
+/// A request that is to be done once.
 struct Once {
-    request: Request,
     claim: Claim,
     is_kept: bool,
 }
 
-async fn ask(app: &App, request: Request) -> Result<Asked, ApiError> {
+/// `None` where the header is absent, or means nothing; else the request's body is read.
+async fn ask(app: &App, request: Request) -> Result<(Request, Option<Once>), ApiError> {
     if request.method() != Method::POST || !request.headers().contains_key(IDEMPOTENCY_KEY) {
-        return Ok(Asked::Plain(request));
+        return Ok((request, None));
     }
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let Some((is_kept, caller)) = route
@@ -139,14 +133,14 @@ async fn ask(app: &App, request: Request) -> Result<Asked, ApiError> {
         .map(|route| KEPT.contains(&route))
         .zip(identity(&request))
     else {
-        return Ok(Asked::Plain(request));
+        return Ok((request, None));
     };
     let key = key(request.headers())?;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let announced = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > VALUE_BODY_LIMIT) {
         // No call takes so much; its own answer names its own limit.
-        return Ok(Asked::Plain(request));
+        return Ok((request, None));
     }
     let (parts, body) = request.into_parts();
     let body = receive(body, VALUE_BODY_LIMIT, app.limits().body_time()).await?;
@@ -160,11 +154,8 @@ async fn ask(app: &App, request: Request) -> Result<Asked, ApiError> {
         ),
         attempt: Uuid::now_v7(),
     };
-    Ok(Asked::Once(Box::new(Once {
-        request: Request::from_parts(parts, Body::from(body)),
-        claim,
-        is_kept,
-    })))
+    let request = Request::from_parts(parts, Body::from(body));
+    Ok((request, Some(Once { claim, is_kept })))
 }
 
 /// Who calls; nobody where no credential is asked for.
@@ -193,12 +184,8 @@ fn key(headers: &HeaderMap) -> Result<String, ApiError> {
 
 impl Once {
     /// The first answer, or this one as the first.
-    async fn answer(self, app: &App, next: Next) -> Response {
-        let Self {
-            mut request,
-            claim,
-            is_kept,
-        } = self;
+    async fn answer(self, app: &App, mut request: Request, next: Next) -> Response {
+        let Self { claim, is_kept } = self;
         match earlier(app, &claim).await {
             Ok(None) => {}
             Ok(Some(answer)) => return answer,
