@@ -193,6 +193,9 @@ async fn every_call_of_the_organization_plane_is_understood() {
     let granted = org.grant(&rule).await.unwrap();
     assert_eq!(org.grant(&rule).await.unwrap().id, granted.id);
     assert_eq!(org.acl_rules().await.unwrap().len(), 1);
+    let of = |kind, id| org.acl_rules_of(kind, id);
+    assert_eq!(of(o::SubjectType::ServiceAccount, account.id).await.unwrap().len(), 1);
+    assert!(of(o::SubjectType::User, account.id).await.unwrap().is_empty());
     assert_eq!(org.acl_rule(granted.id).await.unwrap(), granted);
     let put = o::PutSecret {
         value: SecretText::new("AP8="),
