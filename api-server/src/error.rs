@@ -349,6 +349,10 @@ impl From<StoreError> for ApiError {
                 code: codes::MANAGED,
                 detail: "an operator owns this project: rename its Application object, or release it there first",
             },
+            StoreError::Refused(Refusal::NameTaken(object)) => Self::Conflict(taken_again(object).into()),
+            StoreError::Refused(Refusal::ParentDeleted(object)) => {
+                Self::Conflict(format!("the {object} that it was in is deleted; restore that first").into())
+            }
             StoreError::Refused(Refusal::EmptyWindow) => Self::invalid("expires_at", "must be after `not_before`"),
             StoreError::Refused(Refusal::OverQuota(quota, limit)) => Self::OverQuota(quota, limit),
             StoreError::DiskFull => Self::DiskFull { cause },
@@ -391,6 +395,25 @@ fn taken(object: Object) -> &'static str {
         Object::Member => "this user is a member already; change the role with PATCH",
         Object::Session => "this session exists already; sign in again",
         Object::AclRule | Object::Subject => "this rule exists already; read the list of rules",
+        Object::TrashItem => "this is in the trash already; read its list",
+    }
+}
+
+/// What to do about a name that was given anew before its former bearer came back.
+fn taken_again(object: Object) -> &'static str {
+    match object {
+        Object::Version => "this key has been set in this environment since; delete it there first, then restore",
+        Object::Project => "another project has its name by now; rename or delete that one first, then restore",
+        Object::Environment => "another environment of the project has its name by now; delete that one first",
+        Object::Secret => "another secret of the project has its name by now; delete that one everywhere first",
+        Object::Configuration => "another configuration here has its key by now; delete that one first",
+        Object::Organization
+        | Object::ServiceAccount
+        | Object::AclRule
+        | Object::Subject
+        | Object::Member
+        | Object::Session
+        | Object::TrashItem => "its name is taken by now; free it first, then restore",
     }
 }
 

@@ -55,4 +55,6 @@ ids! {
     /// A person who may sign in.
     UserId
     SessionId
+    /// One deletion that can be undone.
+    TrashId
 }

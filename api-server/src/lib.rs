@@ -23,6 +23,7 @@ pub mod ids;
 pub mod limits;
 pub mod login;
 pub mod mail;
+pub mod maintenance;
 pub mod preconditions;
 pub mod routes;
 pub mod store;

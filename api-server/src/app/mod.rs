@@ -26,6 +26,7 @@ use crate::error::ApiError;
 use crate::idempotency::{self, Turns};
 use crate::limits::Limits;
 use crate::login::Login;
+use crate::maintenance::TrashDays;
 use crate::store::{ProjectRef, Store};
 use crate::{auth, routes};
 
@@ -42,6 +43,8 @@ pub struct Parts {
     pub default_organization: String,
     /// Whether the page and the document of the API are served.
     pub docs: bool,
+    /// How long what was deleted can be restored.
+    pub trash: TrashDays,
     pub readiness: Readiness,
     pub metrics: Metrics,
     /// Cancelled when the server begins to stop.
@@ -103,6 +106,10 @@ impl App {
 
     pub fn default_organization(&self) -> &str {
         &self.0.default_organization
+    }
+
+    pub fn trash_days(&self) -> TrashDays {
+        self.0.trash
     }
 
     /// An application of the management plane.

@@ -18,6 +18,7 @@ use crate::config::{Config, StoreConfig};
 use crate::limits::Limits;
 use crate::login::Login;
 use crate::mail::{Outbox, Pace, Transport};
+use crate::maintenance;
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -62,6 +63,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         default_organization,
         limits,
         docs,
+        trash,
     } = config;
     // Every task ends with `stop`; the set owns them, so none outlives this function.
     let (stop, readiness, mut tasks) = (shutdown.child_token(), Readiness::new(), JoinSet::new());
@@ -98,6 +100,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         login: Login::new(signup, outbox),
         default_organization,
         docs,
+        trash,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         shutdown: stop.clone(),
@@ -119,6 +122,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     tasks.spawn(heads::log(store.clone(), heads::INTERVAL, stop.clone()));
     tasks.spawn(vitals::check(store.clone(), readiness.clone(), stop.clone()));
     tasks.spawn(vitals::watch(store.clone(), readiness.clone(), metrics, stop.clone()));
+    tasks.spawn(maintenance::run(store.clone(), trash, stop.clone()));
     readiness.clear("store");
     tracing::info!(%address, tls = certificate.is_some(), "serving");
     ready(address);

@@ -204,6 +204,12 @@ pub struct Metadata {
     /// The name that was given up for another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_name: Option<String>,
+    /// First and last of the versions that were restored or purged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<[u64; 2]>,
+    /// Deleted for good, not to the trash.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub purged: bool,
     /// The version whose value a rollback set again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_version: Option<u64>,

@@ -122,6 +122,7 @@ fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeAr
         rate_per_key: "0".to_owned(),
         trusted_proxies: None,
         docs: args.docs.clone(),
+        trash_days: "30".to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Faults;
 
 /// Every variable that some setting reads.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 21] = [
     "SEALPOD_LISTEN",
     "SEALPOD_METRICS_LISTEN",
     "SEALPOD_DATABASE_URL",
@@ -24,6 +24,7 @@ const KNOWN: [&str; 20] = [
     "SEALPOD_RATE_PER_KEY",
     "SEALPOD_TRUSTED_PROXIES",
     "SEALPOD_DOCS",
+    "SEALPOD_TRASH_DAYS",
     "SEALPOD_DATA_DIR",
     "SEALPOD_LOG",
     "SEALPOD_LOG_FORMAT",

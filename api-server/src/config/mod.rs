@@ -23,6 +23,7 @@ use crate::crypto::Keyring;
 use crate::limits;
 use crate::login::Signup;
 use crate::mail::Transport;
+use crate::maintenance::TrashDays;
 use crate::store;
 
 /// What is never a flag: an argument can be read by everybody on the machine.
@@ -113,6 +114,9 @@ pub struct ServeArgs {
     /// `on`: serve `/docs` and `/openapi.json` to anyone
     #[arg(long, env = "SEALPOD_DOCS", value_name = "on|off", default_value = "off")]
     pub docs: String,
+    /// Days for which what was deleted can be restored, 1 to 3650; then it is purged
+    #[arg(long, env = "SEALPOD_TRASH_DAYS", value_name = "DAYS", default_value = "30")]
+    pub trash_days: String,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -156,6 +160,7 @@ pub struct Config {
     pub limits: limits::Settings,
     /// Whether the page and the document of the API are served.
     pub docs: bool,
+    pub trash: TrashDays,
 }
 
 pub struct StoreConfig {
@@ -209,6 +214,7 @@ impl Config {
             rate_per_key,
             trusted_proxies,
             docs,
+            trash_days,
         } = args;
         let store = StoreConfig::check(store, environment, faults);
         let listen = address("SEALPOD_LISTEN", &listen, faults);
@@ -222,6 +228,7 @@ impl Config {
         faults.check("SEALPOD_DEFAULT_ORG", names::check_label(&default_org));
         let limits = limits(&rate_per_key, given(trusted_proxies).as_deref(), faults);
         let docs = faults.check("SEALPOD_DOCS", switch(&docs));
+        let trash = faults.check("SEALPOD_TRASH_DAYS", trash_days.parse());
         let (admin_keys, admin_key_file) = admin?;
         Some(Self {
             listen: listen?,
@@ -236,6 +243,7 @@ impl Config {
             default_organization: default_org,
             limits: limits?,
             docs: docs?,
+            trash: trash?,
         })
     }
 }

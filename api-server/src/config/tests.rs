@@ -116,6 +116,8 @@ fn one_start_names_every_fault_and_quotes_no_key() {
             "many",
             "--trusted-proxies",
             "10.0.0.0/8,canary",
+            "--trash-days",
+            "0",
         ],
         &[
             ("SEALPOD_MASTER_KEY", "canary"),
@@ -132,6 +134,7 @@ fn one_start_names_every_fault_and_quotes_no_key() {
         "SEALPOD_DEFAULT_ORG",
         "SEALPOD_RATE_PER_KEY",
         "SEALPOD_TRUSTED_PROXIES",
+        "SEALPOD_TRASH_DAYS",
         "SEALPOD_MASTER_KEY",
         "SEALPOD_ADMIN_API_KEY",
         "SEALPOD_TYPO",

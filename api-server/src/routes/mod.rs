@@ -8,6 +8,7 @@ mod links;
 mod management;
 pub mod openapi;
 mod orgs;
+mod purge;
 
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;

@@ -46,6 +46,7 @@ pub use problems::{Problems, shared};
         (name = "project environments", description = "Organization plane: environments of a project"),
         (name = "environment secrets", description = "Organization plane: the secrets of one environment"),
         (name = "secret versions", description = "Organization plane: versions of a secret in one environment"),
+        (name = "trash", description = "Organization plane: what was deleted, and its way back"),
         (name = "bundle", description = "Organization plane: what a sidecar reads and waits on"),
         (name = "service accounts", description = "Organization plane: service accounts and their keys"),
         (name = "acl", description = "Organization plane: rules"),

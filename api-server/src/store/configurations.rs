@@ -4,7 +4,7 @@ use sealpod_core::Time;
 
 use super::{By, EnvironmentRef, Expect, Location, ProjectRef, Result, Store, sqlite};
 use crate::crypto::{Aad, Sealed};
-use crate::ids::{ConfigurationId, RevisionId};
+use crate::ids::{ConfigurationId, RevisionId, TrashId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
@@ -120,7 +120,7 @@ impl Store {
             .await
     }
 
-    pub async fn delete_configuration(&self, environment: EnvironmentRef, key: &str, by: By) -> Result<()> {
+    pub async fn delete_configuration(&self, environment: EnvironmentRef, key: &str, by: By) -> Result<TrashId> {
         let key = key.to_owned();
         self.engine
             .write(move |tx| sqlite::configurations::delete(tx, &environment, &key, &by))

@@ -4,7 +4,7 @@ use sealpod_core::wire::Labels;
 use sealpod_core::{Slug, Time};
 
 use super::{By, EnvironmentRef, Expect, Location, Page, ProjectRef, Result, Store, sqlite};
-use crate::ids::EnvironmentId;
+use crate::ids::{EnvironmentId, TrashId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Hides it with its values and configurations, and frees its slug.
-    pub async fn delete_environment(&self, environment: EnvironmentRef, by: By) -> Result<()> {
+    pub async fn delete_environment(&self, environment: EnvironmentRef, by: By) -> Result<TrashId> {
         self.engine
             .write(move |tx| sqlite::environments::delete(tx, &environment, &by))
             .await

@@ -22,6 +22,8 @@ pub enum Object {
     Subject,
     Member,
     Session,
+    /// A deletion that can be undone.
+    TrashItem,
 }
 
 impl fmt::Display for Object {
@@ -38,6 +40,7 @@ impl fmt::Display for Object {
             Self::Subject => "subject of the rule",
             Self::Member => "member",
             Self::Session => "session",
+            Self::TrashItem => "item of the trash",
         })
     }
 }
@@ -57,6 +60,12 @@ pub enum Refusal {
     /// The organization holds as much of this as it may, which is the number.
     #[error("the organization may hold {1} {0}")]
     OverQuota(Quota, u64),
+    /// A live object has the name of what is to be restored.
+    #[error("there is another {0} of this name by now")]
+    NameTaken(Object),
+    /// What is to be restored was in something that is itself deleted.
+    #[error("the {0} that it was in is deleted")]
+    ParentDeleted(Object),
 }
 
 /// Why a use case did not happen. Nothing of it was stored.

@@ -5,7 +5,7 @@ use sealpod_core::{Slug, Time};
 
 use super::{By, Expect, NewEnvironment, Page, ProjectRef, Result, Rotated, Store, sqlite};
 use crate::crypto::NewKey;
-use crate::ids::{OrganizationId, ProjectId};
+use crate::ids::{OrganizationId, ProjectId, TrashId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Hides it with all that it contains, kills its keys, and frees its slug.
-    pub async fn delete_project(&self, project: ProjectRef, by: By) -> Result<()> {
+    pub async fn delete_project(&self, project: ProjectRef, by: By) -> Result<TrashId> {
         self.engine
             .write(move |tx| sqlite::projects::delete(tx, &project, &by))
             .await

@@ -3,7 +3,7 @@
 use sealpod_core::Time;
 
 use super::{By, EnvironmentRef, Location, Page, ProjectRef, Result, Store, sqlite};
-use crate::ids::SecretId;
+use crate::ids::{SecretId, TrashId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secret {
@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// Deletes it in every environment. A secret made later under the name is a new one, whose versions start at 1.
-    pub async fn delete_secret(&self, project: ProjectRef, name: &str, by: By) -> Result<()> {
+    pub async fn delete_secret(&self, project: ProjectRef, name: &str, by: By) -> Result<TrashId> {
         let name = name.to_owned();
         self.engine
             .write(move |tx| sqlite::secrets::delete(tx, &project, &name, &by))
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Deletes it in this environment only: its versions there are hidden, and numbering goes on behind them.
-    pub async fn hide_secret(&self, environment: EnvironmentRef, name: &str, by: By) -> Result<()> {
+    pub async fn hide_secret(&self, environment: EnvironmentRef, name: &str, by: By) -> Result<TrashId> {
         let name = name.to_owned();
         self.engine
             .write(move |tx| sqlite::secrets::hide(tx, &environment, &name, &by))

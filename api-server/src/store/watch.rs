@@ -26,6 +26,8 @@ pub enum Topic {
     Changes(OrganizationId),
     /// The rights or keys of a service account or user.
     Subject(Uuid),
+    /// Something that is to be purged now.
+    Trash,
 }
 
 type Waiters = HashMap<u64, Arc<Notify>>;

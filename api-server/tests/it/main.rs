@@ -41,6 +41,7 @@ mod store_files;
 mod store_resources;
 mod store_sealing;
 mod store_support;
+mod store_trash;
 mod store_values;
 mod store_watch;
 mod support;

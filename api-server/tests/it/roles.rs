@@ -18,7 +18,7 @@ use crate::support::{ADMIN, Call, Reply, SUPERADMIN, Server};
 /// account is also tried with a write rule for everything and the scope of the project `h`ere or of an`o`ther one.
 /// Strangers are an owner (`u`) and an account with an admin rule (`a`) of another organization.
 #[rustfmt::skip]
-const TABLE: [(&str, &str, &str); 43] = [
+const TABLE: [(&str, &str, &str); 47] = [
     //                                  superadmin: key user     owner  admin  developer  member  account  stranger nobody
     //                                                                           - r w a  - r w a  - r w a h o  u a
     // The session itself: for everybody who has one.
@@ -66,6 +66,11 @@ const TABLE: [(&str, &str, &str); 43] = [
                                                                       "22  2 2  3322  3333  332223  44  1"),
     ("GET",    "/api/orgs/{org}/projects/{project}/envs/{env}/bundle", "22  2 2  3222  3222  322223  44  1"),
     ("POST",   "/api/orgs/{org}/projects/{project}/envs/{env}/bundle", "22  2 2  3222  3222  322223  44  1"),
+    // The trash, tried with a deleted secret: whoever may write it restores it, admins purge.
+    ("GET",    "/api/orgs/{org}/trash",                               "22  2 2  2222  3333  333333  44  1"),
+    ("GET",    "/api/orgs/{org}/trash/{id}",                          "22  2 2  3322  3333  333333  44  1"),
+    ("POST",   "/api/orgs/{org}/trash/{id}/restore",                  "22  2 2  3322  3333  333333  44  1"),
+    ("DELETE", "/api/orgs/{org}/trash/{id}",                          "22  2 2  3333  3333  333333  44  1"),
     // Rules and service accounts: the role decides, and a rule of the level `admin` does not replace it.
     ("GET",    "/api/orgs/{org}/acl",                                 "22  2 2  3333  3333  333333  44  1"),
     ("POST",   "/api/orgs/{org}/acl",                                 "22  2 2  3333  3333  333333  44  1"),
@@ -373,6 +378,14 @@ impl World {
                 let key = self.fresh("key");
                 self.secret(ORG, &key).await;
                 Target::named("{key}", key)
+            }
+            (_, "/trash/{id}" | "/trash/{id}/restore") => {
+                let key = self.fresh("key");
+                self.secret(ORG, &key).await;
+                let path = format!("/api/orgs/{ORG}/projects/shop/envs/prod/secrets/{key}");
+                self.server.admin("DELETE", &path).status(204).await;
+                let trash = self.server.admin("GET", &format!("/api/orgs/{ORG}/trash?limit=1"));
+                Target::named("{id}", trash.status(200).await.body[0]["id"].as_str().unwrap())
             }
             ("PATCH", _) if last == "{n}" => Target::body(json!({"is_enabled": true})),
             ("POST", _) if last == "rollback" => Target::body(json!({"version": 1})),

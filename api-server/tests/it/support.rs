@@ -13,6 +13,7 @@ use sealpod_api_server::auth::admin_key::AdminKeys;
 use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
 use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
 use sealpod_api_server::login::{Login, Signup};
+use sealpod_api_server::maintenance::TrashDays;
 use sealpod_api_server::store::{NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
@@ -97,6 +98,7 @@ impl Server {
             login: login(&metrics, &stop),
             default_organization: "default".to_owned(),
             docs: true,
+            trash: TrashDays::default(),
             readiness: Readiness::new(),
             metrics,
             shutdown: stop.clone(),

@@ -21,6 +21,7 @@ use crate::error::ApiError;
 use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
 use crate::routes::links::{created_as, labels_query};
+use crate::routes::purge::Deletion;
 use crate::store::{NewEnvironment, NewProject, Page, Project, ProjectUpdate};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -249,16 +250,16 @@ async fn update(
 /// Delete an application with all that is in it; its slug can be used again
 #[utoipa::path(
     delete, path = "/api/management/applications/{slug}", tag = "applications", security(("admin_key" = [])),
-    params(("slug" = String, Path)), responses((status = 204), Problems),
+    params(("slug" = String, Path), Deletion), responses((status = 204), Problems),
 )]
 async fn delete(
     admin: Admin,
     State(app): State<App>,
     Path(slug): Path<String>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
-    app.store().delete_project(app.application(&slug), admin.by()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let id = app.store().delete_project(app.application(&slug), admin.by()).await?;
+    deletion.finish(&app, id, admin.by()).await
 }
 
 /// Make a new key; earlier ones die at once, or after `overlapSeconds`

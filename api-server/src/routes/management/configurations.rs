@@ -21,6 +21,7 @@ use crate::error::ApiError;
 use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created_as};
+use crate::routes::purge::Deletion;
 use crate::store::{Configuration, ConfigurationPage};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -250,16 +251,16 @@ async fn update(
 #[utoipa::path(
     delete, path = "/api/management/applications/{slug}/configurations/{environmentSlug}/{key}",
     tag = "configurations", security(("admin_key" = [])),
-    params(("slug" = String, Path), ("environmentSlug" = String, Path), ("key" = String, Path)),
+    params(("slug" = String, Path), ("environmentSlug" = String, Path), ("key" = String, Path), Deletion),
     responses((status = 204), Problems),
 )]
 async fn delete(
     admin: Admin,
     State(app): State<App>,
     Path((slug, environment, key)): Path<(String, String, String)>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let environment = app.application(&slug).environment(environment);
-    app.store().delete_configuration(environment, &key, admin.by()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let id = app.store().delete_configuration(environment, &key, admin.by()).await?;
+    deletion.finish(&app, id, admin.by()).await
 }

@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created_as, labels_query};
+use crate::routes::purge::Deletion;
 use crate::store::{Environment, EnvironmentUpdate, NewEnvironment, Page};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -216,16 +217,16 @@ async fn update(
 /// Delete an environment with its values and configurations
 #[utoipa::path(
     delete, path = "/api/management/applications/{slug}/environments/{environmentSlug}", tag = "environments",
-    security(("admin_key" = [])), params(("slug" = String, Path), ("environmentSlug" = String, Path)),
+    security(("admin_key" = [])), params(("slug" = String, Path), ("environmentSlug" = String, Path), Deletion),
     responses((status = 204), Problems),
 )]
 async fn delete(
     admin: Admin,
     State(app): State<App>,
     Path((slug, name)): Path<(String, String)>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let target = app.application(&slug).environment(name);
-    app.store().delete_environment(target, admin.by()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let id = app.store().delete_environment(target, admin.by()).await?;
+    deletion.finish(&app, id, admin.by()).await
 }

@@ -17,6 +17,7 @@ use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
+use crate::routes::purge::Deletion;
 use crate::store::{NewSecret, Page, SecretDetail};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -157,17 +158,18 @@ async fn get(
 /// Delete a secret in every environment; one made later under the name is a new one
 #[utoipa::path(
     delete, path = "/api/management/applications/{slug}/secrets/{name}", tag = "secrets",
-    security(("admin_key" = [])), params(("slug" = String, Path), ("name" = String, Path)),
+    security(("admin_key" = [])), params(("slug" = String, Path), ("name" = String, Path), Deletion),
     responses((status = 204), Problems),
 )]
 async fn delete(
     admin: Admin,
     State(app): State<App>,
     Path((slug, name)): Path<(String, String)>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
-    app.store()
+    let id = app
+        .store()
         .delete_secret(app.application(&slug), &name, admin.by())
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    deletion.finish(&app, id, admin.by()).await
 }

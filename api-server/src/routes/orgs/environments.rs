@@ -20,6 +20,7 @@ use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::created;
+use crate::routes::purge::Deletion;
 use crate::store::{Environment, NewEnvironment, Page, Project, ProjectRef};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -141,18 +142,18 @@ async fn get(
 #[utoipa::path(
     delete, path = "/api/orgs/{org}/projects/{project}/envs/{env}", tag = "project environments",
     security(("admin_key" = []), ("session" = [])),
-    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path)),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), Deletion),
     responses((status = 204), Problems),
 )]
 async fn delete(
     caller: Caller,
     State(app): State<App>,
     Path((organization, project, name)): Path<InEnvironment>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let target = ProjectRef::slug(&member.organization.name, project).environment(name);
-    app.store().delete_environment(target, member.by()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let id = app.store().delete_environment(target, member.by()).await?;
+    deletion.finish(&app, id, member.by()).await
 }

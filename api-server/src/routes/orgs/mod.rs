@@ -11,6 +11,7 @@ mod organizations;
 mod projects;
 mod quotas;
 mod secrets;
+mod trash;
 mod versions;
 
 use sealpod_core::Slug;
@@ -33,6 +34,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(environments::router())
         .merge(secrets::router())
         .merge(versions::router())
+        .merge(trash::router())
         .merge(bundle::router())
         .merge(accounts::router())
         .merge(acl::router())

@@ -20,6 +20,7 @@ use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::created;
+use crate::routes::purge::Deletion;
 use crate::store::{NewEnvironment, NewProject, Page, Project, ProjectEdit, ProjectRef};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -203,18 +204,17 @@ async fn update(
 /// Delete a project with all that is in it; its name can be used again
 #[utoipa::path(
     delete, path = "/api/orgs/{org}/projects/{project}", tag = "projects", security(("admin_key" = []), ("session" = [])),
-    params(("org" = String, Path), ("project" = String, Path)), responses((status = 204), Problems),
+    params(("org" = String, Path), ("project" = String, Path), Deletion), responses((status = 204), Problems),
 )]
 async fn delete(
     caller: Caller,
     State(app): State<App>,
     Path((organization, name)): Path<(String, String)>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
-    app.store()
-        .delete_project(ProjectRef::slug(&member.organization.name, name), member.by())
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+    let target = ProjectRef::slug(&member.organization.name, name);
+    let id = app.store().delete_project(target, member.by()).await?;
+    deletion.finish(&app, id, member.by()).await
 }

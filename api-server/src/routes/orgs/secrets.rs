@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::names::MAX_DESCRIPTION;
 use sealpod_core::wire::org::{self as wire, Permission};
+use sealpod_core::wire::people::Role;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -20,6 +21,7 @@ use crate::body::{Fields, Path, Query, ReadFields, Unread, VALUE_BODY_LIMIT};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
+use crate::routes::purge::Deletion;
 use crate::store::{EnvironmentRef, Location, Object, ProjectRef, StoreError};
 use crate::values::{self, Absent, NewValue, Set};
 
@@ -206,17 +208,20 @@ async fn put(
 #[utoipa::path(
     delete, path = "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}", tag = "environment secrets",
     security(("admin_key" = []), ("session" = []), ("service_account_key" = [])),
-    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path)),
+    params(("org" = String, Path), ("project" = String, Path), ("env" = String, Path), ("key" = String, Path), Deletion),
     responses((status = 204), Problems),
 )]
 async fn delete(
     caller: Caller,
     State(app): State<App>,
     Path((org, project, env, key)): Path<(String, String, String, String)>,
-    Query(()): Query<()>,
+    Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
+    if deletion.purge {
+        member.require(Role::Admin)?;
+    }
     values::require(&app, &member, &location, (Permission::Write, Verb::Delete), &key).await?;
-    app.store().hide_secret(environment, &key, member.by()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let id = app.store().hide_secret(environment, &key, member.by()).await?;
+    deletion.finish(&app, id, member.by()).await
 }

@@ -8,9 +8,10 @@ use super::super::{
 use super::environments;
 use super::reader::View;
 use super::row::{At, integer, number, time};
+use super::trash::{self, Deleted, What};
 use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
-use crate::ids::ConfigurationId;
+use crate::ids::{ConfigurationId, TrashId};
 
 const COLUMNS: &str = "c.id, c.revision_id, c.revision, c.key, c.sealed, c.description, c.created_at, c.updated_at";
 
@@ -201,12 +202,17 @@ fn stored(tx: &Tx<'_>, slot: &ConfigurationSlot, by: &By) -> Result<Configuratio
     Ok(now)
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, key: &str, by: &By) -> Result<()> {
+pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, key: &str, by: &By) -> Result<TrashId> {
     let before = find(tx.conn, environment, key)?;
     tx.conn
         .prepare_cached("UPDATE configurations SET deleted_at = ?2 WHERE id = ?1")?
         .execute((before.id, At(tx.now)))?;
-    record(tx, Verb::Delete, &before, by)
+    record(tx, Verb::Delete, &before, by)?;
+    trash::put(
+        tx,
+        &Deleted::at(&before.location, What::Configuration(before.id), key),
+        by,
+    )
 }
 
 fn record(tx: &Tx<'_>, verb: Verb, configuration: &Configuration, by: &By) -> Result<()> {

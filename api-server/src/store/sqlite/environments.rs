@@ -7,9 +7,10 @@ use super::super::{
 };
 use super::projects::{self, LABELS_MATCH, changed};
 use super::row::{At, LabelsText, labels, labels_text, time};
+use super::trash::{self, Deleted, What};
 use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
-use crate::ids::{EnvironmentId, ProjectId};
+use crate::ids::{EnvironmentId, ProjectId, TrashId};
 
 const COLUMNS: &str = "e.id, e.slug, e.display_name, e.labels, e.created_at, e.updated_at";
 
@@ -174,12 +175,17 @@ pub(in super::super) fn update(
     by_id(tx.conn, before.id)
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, by: &By) -> Result<()> {
+pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, by: &By) -> Result<TrashId> {
     let location = locate(tx.conn, environment)?;
     tx.conn
         .prepare_cached("UPDATE environments SET deleted_at = ?2 WHERE id = ?1")?
         .execute((location.environment, At(tx.now)))?;
-    record(tx, &location, Entry::new(Kind::Env, Verb::Delete), by)
+    record(tx, &location, Entry::new(Kind::Env, Verb::Delete), by)?;
+    trash::put(
+        tx,
+        &Deleted::at(&location, What::Environment, &location.environment_slug),
+        by,
+    )
 }
 
 fn record(tx: &Tx<'_>, location: &Location, entry: Entry, by: &By) -> Result<()> {

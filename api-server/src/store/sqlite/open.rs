@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_initial.sql"),
     include_str!("../../../migrations/0002_people.sql"),
     include_str!("../../../migrations/0003_login.sql"),
+    include_str!("../../../migrations/0004_trash.sql"),
     include_str!("../../../migrations/0005_audit_reads.sql"),
     include_str!("../../../migrations/0006_limits.sql"),
     include_str!("../../../migrations/0007_changes.sql"),

@@ -9,11 +9,12 @@ use super::super::{
 };
 use super::keys::{self, Owner};
 use super::row::{At, LabelsText, labels, labels_text, time};
+use super::trash::{self, Deleted, What};
 use super::writer::Tx;
 use super::{environments, organizations};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::crypto::NewKey;
-use crate::ids::{OrganizationId, ProjectId};
+use crate::ids::{OrganizationId, ProjectId, TrashId};
 
 const COLUMNS: &str =
     "p.id, p.organization_id, p.slug, p.display_name, p.description, p.labels, p.created_at, p.updated_at";
@@ -200,7 +201,7 @@ fn change(tx: &Tx<'_>, before: &Project, after: &Project, by: &By) -> Result<Pro
     find(tx.conn, &ProjectRef::Id(before.id))
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, by: &By) -> Result<()> {
+pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, by: &By) -> Result<TrashId> {
     let project = find(tx.conn, project)?;
     tx.conn
         .prepare_cached("UPDATE projects SET deleted_at = ?2 WHERE id = ?1")?
@@ -208,7 +209,14 @@ pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, by: &By) -> Re
     keys::remove_all(tx, Owner::Project(project.id))?;
     record(tx, &project, Entry::new(Kind::Project, Verb::Delete), by)?;
     tx.publish(Topic::Project(project.id));
-    Ok(())
+    let deleted = Deleted {
+        organization: project.organization,
+        project: project.id,
+        environment: None,
+        what: What::Project,
+        name: &project.slug,
+    };
+    trash::put(tx, &deleted, by)
 }
 
 pub(in super::super) fn rotate_key(

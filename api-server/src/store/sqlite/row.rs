@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::crypto::{KeyDigest, Sealed};
 use crate::ids::{
     AccountId, ConfigurationId, EnvironmentId, KeyId, OrganizationId, ProjectId, RevisionId, RuleId, SecretId,
-    SessionId, UserId, VersionId,
+    SessionId, TrashId, UserId, VersionId,
 };
 
 macro_rules! ids {
@@ -29,7 +29,7 @@ macro_rules! ids {
 }
 
 ids! { OrganizationId ProjectId EnvironmentId SecretId VersionId ConfigurationId RevisionId AccountId RuleId KeyId
-UserId SessionId }
+UserId SessionId TrashId }
 
 /// An id whose kind another column tells.
 #[derive(Clone, Copy)]

@@ -6,12 +6,13 @@ use super::super::{
     SecretDetail, StoreError, Topic,
 };
 use super::reader::View;
-use super::row::{At, Id, number, time};
+use super::row::{At, Id, integer, number, time};
+use super::trash::{self, Deleted, What};
 use super::values::{ACTIVE, VISIBLE};
 use super::writer::Tx;
 use super::{environments, projects};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
-use crate::ids::{ProjectId, SecretId};
+use crate::ids::{EnvironmentId, ProjectId, SecretId, TrashId};
 
 const COLUMNS: &str = "s.id, s.name, s.description, s.created_at, s.updated_at";
 
@@ -151,7 +152,7 @@ pub(super) fn touch(tx: &Tx<'_>, id: SecretId, at: Time, description: Option<&st
     Ok(())
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, name: &str, by: &By) -> Result<()> {
+pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, name: &str, by: &By) -> Result<TrashId> {
     let project = projects::find(tx.conn, project)?;
     let secret = by_name(tx.conn, project.id, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
     tx.conn
@@ -160,39 +161,46 @@ pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, name: &str, by
     record(tx, &project, Verb::Delete, secret.id, name, by)?;
     // It is gone from every environment.
     tx.publish(Topic::Project(project.id));
-    Ok(())
+    let deleted = Deleted {
+        organization: project.organization,
+        project: project.id,
+        environment: None,
+        what: What::Secret(secret.id),
+        name,
+    };
+    trash::put(tx, &deleted, by)
 }
 
-pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &str, by: &By) -> Result<()> {
+pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &str, by: &By) -> Result<TrashId> {
     let location = environments::locate(tx.conn, environment)?;
     let secret = by_name(tx.conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
-    let mut visible = tx.conn.prepare_cached(&format!(
-        "SELECT min(v.number), max(v.number) FROM versions v
-         WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND {VISIBLE}"
-    ))?;
-    let range = visible.query_row((secret.id, location.environment), |row| {
-        Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?))
-    })?;
-    let (from, to) = range.ok_or(StoreError::NotFound(Object::Secret))?;
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO hidden_versions (id, secret_id, environment_id, from_number, to_number, deleted_at,
-                 deleted_by_type, deleted_by_id, deleted_by_name)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute((
+    let ranges = visible_ranges(tx.conn, secret.id, location.environment)?;
+    let (Some([from, _]), Some([_, to])) = (ranges.first(), ranges.last()) else {
+        return Err(StoreError::NotFound(Object::Secret));
+    };
+    let what = What::Versions(secret.id, [*from, *to]);
+    let id = trash::put(tx, &Deleted::at(&location, what, name), by)?;
+    let mut insert = tx.conn.prepare_cached(
+        "INSERT INTO hidden_versions (id, secret_id, environment_id, from_number, to_number, trash_id, deleted_at,
+             deleted_by_type, deleted_by_id, deleted_by_name)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    for [from, to] in &ranges {
+        insert.execute(rusqlite::params![
             Id(uuid::Uuid::now_v7()),
             secret.id,
             location.environment,
-            from,
-            to,
+            integer(*from),
+            integer(*to),
+            id,
             At(tx.now),
             by.actor.kind.as_str(),
             by.actor.id.map(Id),
-            &by.actor.name,
-        ))?;
+            by.actor.name,
+        ])?;
+    }
     let metadata = Metadata {
-        version: u64::try_from(to).ok(),
+        version: Some(*to),
         ..Metadata::default()
     };
     let entry = Entry::new(Kind::Secret, Verb::Delete)
@@ -201,7 +209,25 @@ pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &s
         .metadata(metadata);
     tx.audit(Chain::Organization(location.organization), entry, by)?;
     tx.publish(Topic::Environment(location.environment));
-    Ok(())
+    Ok(id)
+}
+
+/// The versions that no deletion hides, as first and last numbers. Between two such ranges there is what an earlier
+/// deletion hides: one that holds both could not be undone without it.
+fn visible_ranges(conn: &Connection, secret: SecretId, environment: EnvironmentId) -> Result<Vec<[u64; 2]>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT v.number FROM versions v WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND {VISIBLE} ORDER BY v.number"
+    ))?;
+    let numbers = statement.query_map((secret, environment), |row| number(row, 0))?;
+    let mut ranges: Vec<[u64; 2]> = Vec::new();
+    for number in numbers {
+        let number = number?;
+        match ranges.last_mut() {
+            Some([_, to]) if *to + 1 == number => *to = number,
+            _ => ranges.push([number, number]),
+        }
+    }
+    Ok(ranges)
 }
 
 fn record(tx: &Tx<'_>, project: &Project, verb: Verb, id: SecretId, name: &str, by: &By) -> Result<()> {

@@ -128,7 +128,7 @@ fn is_visible(conn: &Connection, secret: SecretId, environment: EnvironmentId, n
     Ok(statement.exists((secret, environment, integer(number)))?)
 }
 
-fn has_visible(conn: &Connection, secret: SecretId, environment: EnvironmentId) -> Result<bool> {
+pub(super) fn has_visible(conn: &Connection, secret: SecretId, environment: EnvironmentId) -> Result<bool> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT 1 FROM versions v WHERE v.secret_id = ?1 AND v.environment_id = ?2 AND {VISIBLE}"
     ))?;

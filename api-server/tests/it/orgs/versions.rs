@@ -321,3 +321,16 @@ async fn a_secret_that_32_callers_make_at_once_has_versions_1_to_32() {
         .collect();
     assert_eq!(listed, (1..=32).rev().collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_rollback_seals_anew_for_its_own_place() {
+    let server = with_values(&["one", "two"]).await;
+    roll_back(&server, "db", json!({"version": 1})).status(200).await;
+    let file = rusqlite::Connection::open(server.dir().join("sealpod.db")).unwrap();
+    let swap = "UPDATE versions SET sealed = (SELECT sealed FROM versions WHERE number = 1) WHERE number = 3";
+    assert_eq!(file.execute(swap, []).unwrap(), 1);
+    server
+        .admin("GET", &format!("{SECRETS}/db"))
+        .problem(500, "internal")
+        .await;
+}
