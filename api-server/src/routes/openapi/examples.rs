@@ -31,6 +31,7 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
             "if this address may sign in here, a code is on its way to it; it is valid for 10 minutes".into()
         }
         // Absent: the rule's subject is named by its id.
+        ("Restored", "note") => "its application key did not come back; make another with rotate-key".into(),
         ("CreateAclRule", "email") => Value::Null,
         _ => return None,
     })

@@ -118,7 +118,7 @@ async fn writable(app: &App, member: &Member, id: TrashId, verb: Verb) -> Result
     let item = app.store().trashed(member.organization.id, id).await?;
     if !may(&member.rights(), &item) {
         deny(app, member, &item, verb).await?;
-        return Err(ApiError::Forbidden(member.why_not(Permission::Write).into()));
+        return Err(ApiError::Denied(member.why_not(Permission::Write).into()));
     }
     Ok(item)
 }
