@@ -56,6 +56,7 @@ pub const KEPT: &[&str] = &[
     "/api/orgs/{org}/projects",
     "/api/orgs/{org}/projects/{project}/envs",
     "/api/orgs/{org}/projects/{project}/envs/{env}/secrets/{key}/rollback",
+    "/api/orgs/{org}/trash/{id}/restore",
 ];
 /// POSTs that change nothing that could be done twice; the header means nothing to them.
 pub const READS: &[&str] = &[

@@ -35,7 +35,19 @@ async fn a_secret_is_a_slot_until_it_has_values() {
 async fn a_secret_may_have_any_name_that_is_not_blank() {
     let server = Server::start().await;
     let app = server.application("shop").await;
-    for name in ["db/password", "Ünï code %41?#", "a b", "..."] {
+    let (longest, in_bytes) = ("𝕊".repeat(200), "é/".repeat(100));
+    for name in [
+        "db/password",
+        "Ünï code %41?#",
+        "a b",
+        "...",
+        "🔑👩‍💻",
+        // Marks of direction are text like any other.
+        "\u{200f}مفتاح\u{200e}",
+        "e\u{301}",
+        &longest,
+        &in_bytes,
+    ] {
         let made = app.secret(name).await;
         assert_eq!(
             server
@@ -50,6 +62,10 @@ async fn a_secret_may_have_any_name_that_is_not_blank() {
     create("").invalid("name").await; // 59
     create("   ").invalid("name").await;
     create(&"a".repeat(201)).invalid("name").await;
+    create(&"𝕊".repeat(201)).invalid("name").await;
+    // One letter and its mark are another name than the letter with it.
+    create("\u{e9}").status(201).await;
+    create("a\u{85}b").invalid("name").await;
     create("a\u{0}b").invalid("name").await;
 }
 
@@ -114,6 +130,16 @@ async fn values_follow_their_rules() {
     let (sooner, later) = (time(1_000), time(2_000));
     let reversed = json!({"environmentSlug": "local", "value": "v", "expiresAt": sooner, "notBefore": later});
     set(reversed).invalid("[0].expiresAt").await; // 62
+    let equal = json!({"environmentSlug": "local", "value": "v", "expiresAt": later, "notBefore": later});
+    set(equal).invalid("[0].expiresAt").await;
+    for bad in ["2026-01-01T00:00:00", "2026-01-01", "10000-01-01T00:00:00Z", "0000-12-31T00:00:00Z"] {
+        let expires = json!({"environmentSlug": "local", "value": "v", "expiresAt": bad});
+        set(expires).invalid("[0].expiresAt").await;
+        let begins = json!({"environmentSlug": "local", "value": "v", "notBefore": bad});
+        set(begins).invalid("[0].notBefore").await;
+    }
+    let offset = json!({"environmentSlug": "local", "value": "v", "expiresAt": "9999-12-31T23:59:59.9999999+00:00"});
+    set(offset).status(200).await;
     let window = json!({"environmentSlug": "local", "value": "v", "expiresAt": later, "notBefore": sooner});
     set(window).status(200).await;
     set(json!({"environmentSlug": "local", "value": "v", "encoding": "hex"}))
