@@ -132,7 +132,12 @@ async fn values_follow_their_rules() {
     set(reversed).invalid("[0].expiresAt").await; // 62
     let equal = json!({"environmentSlug": "local", "value": "v", "expiresAt": later, "notBefore": later});
     set(equal).invalid("[0].expiresAt").await;
-    for bad in ["2026-01-01T00:00:00", "2026-01-01", "10000-01-01T00:00:00Z", "0000-12-31T00:00:00Z"] {
+    for bad in [
+        "2026-01-01T00:00:00",
+        "2026-01-01",
+        "10000-01-01T00:00:00Z",
+        "0000-12-31T00:00:00Z",
+    ] {
         let expires = json!({"environmentSlug": "local", "value": "v", "expiresAt": bad});
         set(expires).invalid("[0].expiresAt").await;
         let begins = json!({"environmentSlug": "local", "value": "v", "notBefore": bad});
