@@ -1,5 +1,5 @@
-//! What the server does on its own: it purges what has been in the trash for long enough, and gives the disk back what
-//! that left empty.
+//! What the server does on its own: it purges what has been in the trash for long enough, forgets requests that were done
+//! more than a day ago, and gives the disk back what that left empty.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +13,8 @@ use crate::store::{Purged, Store, StoreError, Topic};
 
 /// How often the trash is looked through.
 const INTERVAL: Duration = Duration::from_hours(1);
+/// Requests that one transaction forgets.
+const FORGOTTEN_AT_ONCE: u32 = 200;
 
 /// For how many days what was deleted can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,9 @@ pub async fn run(store: Store, trash: TrashDays, stop: CancellationToken) {
 
 /// A fault ends this round, and the next one tries again: nothing depends on when it succeeds.
 async fn tend(store: &Store, trash: TrashDays) {
+    if let Err(error) = forget_done(store).await {
+        tracing::warn!(%error, "old answers could not be forgotten; it is tried again within an hour");
+    }
     match purge(store, trash.cutoff(Time::now())).await {
         Ok((Purged { rows: 0, .. }, 0)) => {}
         Ok((purged, pages)) => tracing::info!(
@@ -99,6 +104,12 @@ async fn tend(store: &Store, trash: TrashDays) {
         ),
         Err(error) => tracing::warn!(%error, "the trash could not be purged; it is tried again within an hour"),
     }
+}
+
+/// What new requests have not taken along already, in pieces that hold up nobody's change.
+async fn forget_done(store: &Store) -> Result<(), StoreError> {
+    while store.forget_done(FORGOTTEN_AT_ONCE).await? == FORGOTTEN_AT_ONCE as usize {}
+    Ok(())
 }
 
 async fn purge(store: &Store, cutoff: Time) -> Result<(Purged, u64), StoreError> {
