@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use rusqlite::Connection;
-use sealpod_api_server::audit::{By, Chain};
+use sealpod_api_server::audit::Chain;
 use sealpod_api_server::ids::TrashId;
+use sealpod_api_server::maintenance::{self, TrashDays};
 use sealpod_api_server::store::{Object, Options, Refusal, Store, StoreError, TrashPage};
-use sealpod_core::Time;
 use sealpod_core::wire::trash::TrashKind;
+use tokio_util::sync::CancellationToken;
 
 use crate::store_support::{Fixture, ORGANIZATION, by, keyring};
 
@@ -66,7 +69,7 @@ async fn a_purge_that_was_cut_off_is_taken_up_again_and_shows_nothing_meanwhile(
         while count(&fixture, "SELECT count(*) FROM versions") == 16 {
             tokio::select! {
                 _ = &mut purge => {}
-                () = tokio::time::sleep(std::time::Duration::from_micros(200)) => {}
+                () = tokio::time::sleep(Duration::from_micros(200)) => {}
             }
         }
     }
@@ -78,9 +81,23 @@ async fn a_purge_that_was_cut_off_is_taken_up_again_and_shows_nothing_meanwhile(
     fixture.store.close().await;
     let store = Store::open(&Options::new(fixture.path()), &keyring()).unwrap();
     let fixture = Fixture { store, ..fixture };
-    // Long before anything is due by its age.
-    let cutoff = Time::now().plus_seconds(-1_000);
-    fixture.store.purge_due(cutoff, By::system("trash")).await.unwrap();
+    // The server's own task does, long before anything is due by its age.
+    let ending = CancellationToken::new();
+    let task = maintenance::run(fixture.store.clone(), TrashDays::default(), ending.clone());
+    let task = tokio::spawn(task);
+    while count(&fixture, "SELECT count(*) FROM trash") > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // It goes on waiting for more, and hears of it.
+    let again = fixture.project("again").await;
+    let id = fixture.store.delete_project(again, by()).await.unwrap();
+    let purge = fixture.store.purge(id, by());
+    drop(tokio::time::timeout(Duration::ZERO, purge).await);
+    while count(&fixture, "SELECT count(*) FROM projects") > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    ending.cancel();
+    task.await.unwrap();
     for table in ["projects", "environments", "secrets", "versions", "trash"] {
         assert_eq!(count(&fixture, &format!("SELECT count(*) FROM {table}")), 0, "{table}");
     }
@@ -92,7 +109,7 @@ async fn a_purge_that_was_cut_off_is_taken_up_again_and_shows_nothing_meanwhile(
     let purges = entries.iter().filter(|entry| entry.metadata.contains("purged"));
     assert_eq!(
         purges.count(),
-        1,
+        2,
         "one purge is one entry, however often it was taken up"
     );
 }
