@@ -189,15 +189,16 @@ impl Writer {
             self.health.note(error);
             self.health.note_commit(Some(error));
         }
+        // Before anybody hears of a new credential, which is to be judged by the clock as it is now.
+        if let (Ok(()), Some(step)) = (&result, step) {
+            self.clock.done(step);
+        }
         for job in batch.jobs {
             job.answer(&result);
         }
         if result.is_ok() {
             self.hub.publish(&batch.topics);
             self.heads.note(&batch.heads);
-            if let Some(step) = step {
-                self.clock.done(step);
-            }
             self.tend_log();
         }
     }
