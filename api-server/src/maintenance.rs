@@ -1,5 +1,5 @@
-//! What the server does on its own: it purges what has been in the trash for long enough, forgets requests that were done
-//! more than a day ago, and gives the disk back what that left empty.
+//! What the server does on its own: it removes sessions and keys that have ended, purges what has been in the trash for
+//! long enough, forgets requests that were done more than a day ago, and gives the disk back what that left empty.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +15,8 @@ use crate::store::{Purged, Store, StoreError, Topic};
 const INTERVAL: Duration = Duration::from_hours(1);
 /// Requests that one transaction forgets.
 const FORGOTTEN_AT_ONCE: u32 = 200;
+/// How many sessions and keys are removed at a time: others write in between.
+const CREDENTIALS_AT_A_TIME: u32 = 500;
 
 /// For how many days what was deleted can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,13 @@ async fn tend(store: &Store, trash: TrashDays) {
     if let Err(error) = forget_done(store).await {
         tracing::warn!(%error, "old answers could not be forgotten; it is tried again within an hour");
     }
+    match purge_credentials(store).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed sessions and keys that had ended"),
+        Err(error) => {
+            tracing::warn!(%error, "ended sessions and keys could not be removed; it is tried again within an hour");
+        }
+    }
     match purge(store, trash.cutoff(Time::now())).await {
         Ok((Purged { rows: 0, .. }, 0)) => {}
         Ok((purged, pages)) => tracing::info!(
@@ -110,6 +119,17 @@ async fn tend(store: &Store, trash: TrashDays) {
 async fn forget_done(store: &Store) -> Result<(), StoreError> {
     while store.forget_done(FORGOTTEN_AT_ONCE).await? == FORGOTTEN_AT_ONCE as usize {}
     Ok(())
+}
+
+/// All that have ended; answers how many.
+async fn purge_credentials(store: &Store) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    loop {
+        match store.purge_credentials(CREDENTIALS_AT_A_TIME).await? {
+            0 => return Ok(removed),
+            some => removed += some,
+        }
+    }
 }
 
 async fn purge(store: &Store, cutoff: Time) -> Result<(Purged, u64), StoreError> {

@@ -2,9 +2,11 @@
 //! told that it was further ahead before.
 
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind, NewKey, SessionToken};
+use sealpod_api_server::maintenance;
 use sealpod_api_server::store::{KeyHolder, NewAccount, NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_core::wire::Labels;
+use tokio_util::sync::CancellationToken;
 
 use crate::store_support::{Fixture, ORGANIZATION, by, keyring};
 
@@ -174,4 +176,35 @@ async fn sessions_and_keys_that_have_ended_are_removed_some_at_a_time() {
             .unwrap()
     };
     assert_eq!((count("sessions"), count("api_keys")), (1, 1));
+}
+
+#[tokio::test]
+async fn the_server_removes_sessions_that_have_ended_on_its_own() {
+    let fixture = Fixture::new().await;
+    for _ in 0..3 {
+        session(&fixture.store, -1).await;
+    }
+    let living = session(&fixture.store, HOUR).await;
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(maintenance::run(
+        fixture.store.clone(),
+        maintenance::TrashDays::default(),
+        stop.clone(),
+    ));
+    let connection = rusqlite::Connection::open(fixture.path()).unwrap();
+    let count = || -> i64 {
+        connection
+            .query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))
+            .unwrap()
+    };
+    for _ in 0..1_000 {
+        if count() == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(count(), 1);
+    assert!(knows_session(&fixture.store, &living).await);
+    stop.cancel();
+    task.await.unwrap();
 }
