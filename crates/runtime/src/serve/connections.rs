@@ -40,7 +40,7 @@ pub struct Strangers {
     pub per_source: usize,
     /// How long one may stay.
     pub time: Duration,
-    /// Peers that speak for many others, such as proxies, and so are no strangers.
+    /// Peers that speak for many others, such as proxies, and so are no strangers: a first request is all.
     pub exempt: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
@@ -106,6 +106,7 @@ pub(super) struct Ticket {
     shared: Arc<Shared>,
     id: u64,
     source: IpAddr,
+    exempt: bool,
     pub(super) since: Instant,
     pub(super) leave: CancellationToken,
     state: AtomicU8,
@@ -168,6 +169,7 @@ impl Connections {
             shared: Arc::clone(&self.0),
             id,
             source,
+            exempt: strangers.is_none(),
             since,
             leave,
             state: AtomicU8::new(SILENT),
@@ -215,7 +217,7 @@ impl Connection {
 
     /// A request came.
     pub(super) fn requested(&self) {
-        if self.0.shared.limits.strangers.is_none() {
+        if self.0.exempt {
             self.known();
             return;
         }
@@ -312,6 +314,9 @@ mod tests {
         let other = all.begin(ip("192.0.2.2")).unwrap();
         // A proxy speaks for many.
         let proxied: Vec<_> = (0..10).map(|_| all.begin(ip("10.0.0.1")).unwrap()).collect();
+        assert_eq!(proxied[0].ticket().awaited().0, Awaited::Request);
+        proxied[0].requested();
+        assert_eq!(proxied[0].ticket().awaited().0, Awaited::Nothing);
         assert_eq!(all.0.open().total, 10 + 2 + 1 + 10);
         drop((kept, other, proxied));
         assert_eq!(
