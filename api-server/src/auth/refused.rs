@@ -5,6 +5,7 @@
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use sealpod_core::names;
 use uuid::Uuid;
 
@@ -87,7 +88,9 @@ impl Names {
     fn of(template: &str, path: &str) -> Self {
         let mut names = Self::default();
         for (parameter, value) in template.split('/').zip(path.split('/')) {
-            let name = || names::check_label(value).is_ok().then(|| value.to_owned());
+            // As the router reads it: no other spelling keeps a refusal out of its organization's chain.
+            let value = percent_decode_str(value).decode_utf8().unwrap_or_default();
+            let name = || names::check_label(&value).is_ok().then(|| value.to_string());
             match parameter {
                 "{org}" => names.organization = name(),
                 "{project}" => names.project = name(),
@@ -184,5 +187,7 @@ mod tests {
         assert_eq!(names, want);
         let names = Names::of("/api/orgs/{org}/projects/{project}", "/api/orgs/acme/projects/A%0Ab");
         assert_eq!((names.organization.as_deref(), names.project), (Some("acme"), None));
+        let names = Names::of("/api/orgs/{org}/members", "/api/orgs/%61c%6De/members");
+        assert_eq!(names.organization.as_deref(), Some("acme"));
     }
 }
