@@ -136,13 +136,7 @@ pub(super) fn delete_of_subject(tx: &Tx<'_>, organization: OrganizationId, subje
 pub(in super::super) fn upsert(tx: &Tx<'_>, organization: &str, new: &NewRule, by: &By) -> Result<(AclRule, bool)> {
     let organization = organizations::find(tx.conn, organization)?.id;
     check_subject(tx.conn, organization, new.subject)?;
-    let same = |rule: &AclRule| {
-        rule.project_pattern.as_str() == new.project_pattern.as_str()
-            && rule.env_pattern.as_str() == new.env_pattern.as_str()
-            && rule.key_pattern.as_str() == new.key_pattern.as_str()
-    };
-    let before = of_subject(tx.conn, organization, new.subject)?.into_iter().find(same);
-    let (id, verb) = match before {
+    let (id, verb) = match same(tx.conn, organization, new)? {
         Some(rule) if rule.permission == new.permission && rule.configurations == new.configurations => {
             return Ok((rule, false));
         }
@@ -159,6 +153,27 @@ pub(in super::super) fn upsert(tx: &Tx<'_>, organization: &str, new: &NewRule, b
     let rule = by_id(tx.conn, organization, id)?;
     record(tx, &rule, verb, by)?;
     Ok((rule, verb == Verb::Grant))
+}
+
+/// The rule of this subject with these patterns. Found by index: a subject may have any number of others, and everybody
+/// waits for the writer.
+fn same(conn: &Connection, organization: OrganizationId, new: &NewRule) -> Result<Option<AclRule>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "{SELECT} AND r.subject_id = ?1 AND r.organization_id = ?2 AND r.subject_type = ?3
+            AND r.project_pattern = ?4 AND r.env_pattern = ?5 AND r.key_pattern = ?6"
+    ))?;
+    let found = statement.query_row(
+        (
+            Id(new.subject.id()),
+            organization,
+            subject_word(new.subject),
+            new.project_pattern.as_str(),
+            new.env_pattern.as_str(),
+            new.key_pattern.as_str(),
+        ),
+        from_row,
+    );
+    Ok(found.optional()?)
 }
 
 fn insert(tx: &Tx<'_>, organization: OrganizationId, new: &NewRule) -> Result<RuleId> {
