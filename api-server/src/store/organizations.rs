@@ -2,7 +2,7 @@
 
 use sealpod_core::Time;
 
-use super::{By, Page, Result, Store, sqlite};
+use super::{By, Grantor, Page, Result, Store, sqlite};
 use crate::ids::{OrganizationId, UserId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,18 +44,24 @@ impl Store {
             .await
     }
 
-    pub async fn rename_organization(&self, name: &str, new_name: &str, by: By) -> Result<Organization> {
-        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+    /// `Conflict(Organization)` where a live one has the name; `Refused(AboveOwnRole)` unless the grantor owns it.
+    pub async fn rename_organization(
+        &self,
+        id: OrganizationId,
+        new_name: &str,
+        (grantor, by): (Grantor, By),
+    ) -> Result<Organization> {
+        let new_name = new_name.to_owned();
         self.engine
-            .write(move |tx| sqlite::organizations::rename(tx, &name, &new_name, &by))
+            .write(move |tx| sqlite::organizations::rename(tx, id, &new_name, (grantor, &by)))
             .await
     }
 
-    /// With everything in it: nothing below it is found any more, and its keys are dead.
-    pub async fn delete_organization(&self, name: &str, by: By) -> Result<()> {
-        let name = name.to_owned();
+    /// With everything in it: nothing below it is found any more, and its keys are dead. `Refused(AboveOwnRole)` unless
+    /// the grantor owns it.
+    pub async fn delete_organization(&self, id: OrganizationId, (grantor, by): (Grantor, By)) -> Result<()> {
         self.engine
-            .write(move |tx| sqlite::organizations::delete(tx, &name, &by))
+            .write(move |tx| sqlite::organizations::delete(tx, id, (grantor, &by)))
             .await
     }
 }

@@ -138,7 +138,11 @@ async fn rename(
     member.require(Role::Owner)?;
     let body = body.read()?;
     not_the_default(&app, &name)?;
-    let renamed = app.store().rename_organization(&name, &body.name, member.by()).await?;
+    let grantor = (caller.grantor()?, member.by());
+    let renamed = app
+        .store()
+        .rename_organization(member.organization.id, &body.name, grantor)
+        .await?;
     Ok(Json(organization(renamed, member.role())))
 }
 
@@ -156,6 +160,7 @@ async fn delete(
     let member = caller.within(&app, &name).await?;
     member.require(Role::Owner)?;
     not_the_default(&app, &name)?;
-    app.store().delete_organization(&name, member.by()).await?;
+    let grantor = (caller.grantor()?, member.by());
+    app.store().delete_organization(member.organization.id, grantor).await?;
     Ok(StatusCode::NO_CONTENT)
 }

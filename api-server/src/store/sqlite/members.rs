@@ -167,7 +167,7 @@ pub(in super::super) fn remove(
 
 /// Whether the grantor has at least this role, in this very transaction: whoever was demoted while the call was under
 /// way has it no more.
-fn within_reach(tx: &Tx<'_>, organization: OrganizationId, grantor: Grantor, role: Role) -> Result<()> {
+pub(super) fn within_reach(tx: &Tx<'_>, organization: OrganizationId, grantor: Grantor, role: Role) -> Result<()> {
     let Grantor::Member(user) = grantor else { return Ok(()) };
     match in_organization(tx.conn, organization, user) {
         Ok(own) if own.role >= role => Ok(()),

@@ -1,7 +1,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::people::Role;
 
-use super::super::{Object, Organization, Page, Result, StoreError, Topic};
+use super::super::{Grantor, Object, Organization, Page, Result, StoreError, Topic};
 use super::members;
 use super::row::{At, time};
 use super::writer::Tx;
@@ -78,9 +78,16 @@ fn insert(tx: &Tx<'_>, name: &str, by: &By) -> Result<Organization> {
     Ok(organization)
 }
 
-pub(in super::super) fn rename(tx: &Tx<'_>, name: &str, new_name: &str, by: &By) -> Result<Organization> {
-    let organization = find(tx.conn, name)?;
-    if name == new_name {
+/// By id: the name may have gone over to another organization since the call was let in.
+pub(in super::super) fn rename(
+    tx: &Tx<'_>,
+    id: OrganizationId,
+    new_name: &str,
+    (grantor, by): (Grantor, &By),
+) -> Result<Organization> {
+    let organization = by_id(tx.conn, id)?;
+    members::within_reach(tx, id, grantor, Role::Owner)?;
+    if organization.name == new_name {
         return Ok(organization);
     }
     if is_taken(tx, new_name)? {
@@ -101,8 +108,9 @@ pub(in super::super) fn rename(tx: &Tx<'_>, name: &str, new_name: &str, by: &By)
     by_id(tx.conn, organization.id)
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, name: &str, by: &By) -> Result<()> {
-    let organization = find(tx.conn, name)?;
+pub(in super::super) fn delete(tx: &Tx<'_>, id: OrganizationId, (grantor, by): (Grantor, &By)) -> Result<()> {
+    let organization = by_id(tx.conn, id)?;
+    members::within_reach(tx, id, grantor, Role::Owner)?;
     tx.conn
         .prepare_cached("UPDATE organizations SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1")?
         .execute((organization.id, At(tx.now)))?;
