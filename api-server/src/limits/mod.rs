@@ -26,6 +26,10 @@ const KEY_BURST: u32 = 10_000;
 /// Requests without a valid credential that one source may make at once, and in each second.
 const FAILURE_BURST: u32 = 100;
 const FAILURES_PER_SECOND: u32 = 2;
+/// Calls that ask for a login code or show one, likewise: each costs the writer a transaction before it is refused by
+/// the counts that are kept there. A count of its own, so that failing keys keep nobody beside them from signing in.
+const LOGIN_BURST: u32 = 100;
+const LOGINS_PER_SECOND: u32 = 2;
 /// Long polls that one key may have open at a time.
 const MAX_POLLS: u32 = 2_000;
 /// Connections of one source on which nobody has shown a valid credential, and how long each may stay.
@@ -43,6 +47,8 @@ pub struct Settings {
     pub per_key: Option<Rate>,
     /// How often one source may fail to show a valid credential.
     pub failures: Rate,
+    /// How often one source may ask for a login code, or show one.
+    pub logins: Rate,
     /// How many polls one key may have open.
     pub polls: u32,
     /// How long a body may take to arrive.
@@ -60,6 +66,7 @@ impl Settings {
             trusted_proxies,
             per_key: NonZeroU32::new(rate_per_key).map(|per_second| rate(per_second, fixed(KEY_BURST))),
             failures: rate(fixed(FAILURES_PER_SECOND), fixed(FAILURE_BURST)),
+            logins: rate(fixed(LOGINS_PER_SECOND), fixed(LOGIN_BURST)),
             polls: MAX_POLLS,
             body_time: BODY_TIME,
             strangers_per_source: STRANGERS_PER_SOURCE,
@@ -77,6 +84,7 @@ pub struct Limits {
     proxies: Networks,
     per_key: Option<Buckets>,
     failures: Buckets,
+    logins: Buckets,
     polls: polls::OpenPolls,
     body_time: Duration,
     strangers_per_source: usize,
@@ -90,6 +98,7 @@ impl Limits {
             trusted_proxies,
             per_key,
             failures,
+            logins,
             polls,
             body_time,
             strangers_per_source,
@@ -98,6 +107,7 @@ impl Limits {
             proxies: trusted_proxies,
             per_key: per_key.map(Buckets::new),
             failures: Buckets::new(failures),
+            logins: Buckets::new(logins),
             polls: polls::OpenPolls::new(polls),
             body_time,
             strangers_per_source,
@@ -139,9 +149,17 @@ impl Limits {
 
     /// Counts a request without a valid credential. Requests whose source nobody knows share one count.
     pub fn failed(&self, source: Option<IpAddr>) -> Result<(), Exceeded> {
+        self.of_source(&self.failures, source)
+    }
+
+    /// Counts a call that asks for a login code or shows one, right or wrong.
+    pub fn login(&self, source: Option<IpAddr>) -> Result<(), Exceeded> {
+        self.of_source(&self.logins, source)
+    }
+
+    fn of_source(&self, buckets: &Buckets, source: Option<IpAddr>) -> Result<(), Exceeded> {
         let network = source.map(sources::network);
-        self.failures
-            .take(self.hasher.hash_one(network), self.started.elapsed())
+        buckets.take(self.hasher.hash_one(network), self.started.elapsed())
     }
 
     /// Counts an open poll until the permit is dropped.

@@ -60,6 +60,7 @@ fn strangers(app: &App, email: &Email) -> bool {
 /// Makes a code for the address, for a mail to carry.
 pub async fn request(app: &App, email: Email, source: Source) -> Result<(), ApiError> {
     let outbox = app.login().outbox()?;
+    app.limits().login(source.ip)?;
     let code = Code::generate();
     let pepper = app.store().pepper();
     let request = CodeRequest {
@@ -91,6 +92,7 @@ pub async fn verify(
     source: Source,
 ) -> Result<(SessionToken, Session), ApiError> {
     app.login().outbox()?;
+    app.limits().login(source.ip)?;
     let pepper = app.store().pepper();
     let token = SessionToken::generate();
     let attempt = Attempt {
@@ -114,10 +116,12 @@ pub async fn verify(
 
 fn keys(pepper: &Pepper, email: &Email, source: &Source) -> LoginKeys {
     let network = Network::of(source.ip);
+    let site = network.site();
     let (email, network) = (email.as_str().as_bytes(), network.as_bytes());
     LoginKeys {
         address: pepper.mac("login/address/1", &[email]),
         network: pepper.mac("login/network/1", &[network]),
+        site: pepper.mac("login/site/1", &[site.as_bytes()]),
         pair: pepper.mac("login/pair/1", &[email, network]),
     }
 }

@@ -24,6 +24,15 @@ impl Network {
         Self(bytes)
     }
 
+    /// All that one customer of a provider may have: a /48 of IPv6, with its 65,536 networks; of IPv4 the network itself.
+    #[must_use]
+    pub fn site(mut self) -> Self {
+        if self.0[0] == 6 {
+            self.0[7..].fill(0);
+        }
+        self
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -44,6 +53,14 @@ mod tests {
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:203.0.113.9"), of("203.0.113.7"));
+    }
+
+    #[test]
+    fn a_site_holds_all_networks_of_one_customer() {
+        assert_eq!(of("2001:db8:1:2::1").site(), of("2001:db8:1:ffff::1").site());
+        assert_ne!(of("2001:db8:1:2::1").site(), of("2001:db8:2:2::1").site());
+        assert_eq!(of("203.0.113.7").site(), of("203.0.113.7"));
+        assert_ne!(of("203.0.113.7").site(), of("203.0.114.7").site());
     }
 
     #[test]

@@ -6,14 +6,16 @@
 //! | bound | logins, in 15 minutes | failed verifications, in an hour |
 //! |---|---|---|
 //! | (address, network) | 5 | 10 |
-//! | address | 30 | |
-//! | network | 300 | 300 |
+//! | address | 30 | 100 |
+//! | site | 300 | 300 |
 //! | everybody | 3,000 | 2,000 |
 //!
-//! The last two bound what a spray over many addresses can write to disk, send or guess. So that nobody far away can
-//! use the far bounds to keep somebody out, an address that has signed in from a network within [`FAMILIAR_SECONDS`]
-//! is let past the bounds of its address and of everybody, in that network. For the same reason the codes of such a
-//! network are the last to make room for new ones.
+//! That of the address bounds how often all networks together may guess at one person's codes, and kill them by it. The
+//! last two bound what a spray over many addresses can write to disk, send or guess; a site is all that one customer of a
+//! provider has, so that nobody gets around them with the many networks of one line of IPv6. So that nobody else can use
+//! these bounds to keep somebody out, an address that has signed in from a network within [`FAMILIAR_SECONDS`] answers in
+//! that network for itself alone: to the first bound. For the same reason the codes of such a network are the last to
+//! make room for new ones.
 
 use sealpod_core::{Email, Time};
 
@@ -29,11 +31,12 @@ pub const MAX_MISSES: u32 = 5;
 /// For how long a network stays familiar after a login: as long as a session can have lasted, twice.
 pub const FAMILIAR_SECONDS: i64 = 60 * 24 * 3_600;
 
-/// What an address, a network, and the two together are counted under: keyed hashes.
+/// What an address, its network and site, and the address in that network are counted under: keyed hashes.
 #[derive(Debug, Clone, Copy)]
 pub struct LoginKeys {
     pub address: [u8; 32],
     pub network: [u8; 32],
+    pub site: [u8; 32],
     pub pair: [u8; 32],
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::mail_server::{MailServer, Security};
-use crate::support::{Call, Reply, SUPERADMIN, Server, limits};
+use crate::support::{Call, Reply, SUPERADMIN, Server, limits, rate};
 
 const LOGIN: &str = "/api/auth/login";
 const VERIFY: &str = "/api/auth/verify";
@@ -465,6 +465,42 @@ async fn of_parallel_logins_no_more_get_a_code_than_may() {
 }
 
 #[tokio::test]
+async fn a_source_that_keeps_asking_is_refused_before_the_database_hears_of_it() {
+    let mut limits = limits();
+    limits.logins = rate(1, 5);
+    limits.failures = rate(1, 1);
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let key = generate_master_key().expose().to_owned();
+    let server = Server::build(
+        dir,
+        &key,
+        |_| {},
+        limits,
+        |metrics, _| {
+            let (outbox, _) = Outbox::new(Transport::Log, PACE, metrics.clone());
+            Login::new(Signup::Open, Some(outbox))
+        },
+    )
+    .await;
+    // Keys that fail beside it take nothing from it.
+    server.call_from(HERE, "GET", "/api/orgs").key("x").status(401).await;
+    server.call_from(HERE, "GET", "/api/orgs").key("x").status(429).await;
+    let body = json!({"email": "ada@example.com", "code": "no"});
+    let verify = |ip| server.call_from(ip, "POST", VERIFY).json(body.clone());
+    for _ in 0..5 {
+        verify(HERE).status(401).await;
+    }
+    server.statements.take();
+    verify(HERE).problem(429, "rate_limited").await;
+    let login = server
+        .call_from(HERE, "POST", LOGIN)
+        .json(json!({"email": "bob@example.com"}));
+    login.problem(429, "rate_limited").await;
+    assert_eq!(server.statements.take(), [""; 0]);
+    verify(FAR).status(401).await;
+}
+
+#[tokio::test]
 async fn a_forged_forwarding_header_moves_nobody_to_another_network() {
     let site = Site::start(Signup::Open).await;
     for n in 0..6 {
@@ -629,6 +665,29 @@ async fn the_ceiling_of_everybody_does_not_lock_out_who_signs_in_as_ever() {
     site.login(FAR, "ada@example.com").status(429).await;
     site.verify(FAR, "ada@example.com", "no").status(429).await;
     site.sign_in(HERE, "ada@example.com").await;
+    // Nor has she made room for others by that.
+    site.verify(FAR, "eve@example.com", "no").status(429).await;
+}
+
+#[tokio::test]
+async fn all_networks_together_get_a_hundred_guesses_and_then_kill_no_code_of_who_signs_in_as_ever() {
+    let site = Site::start(Signup::Open).await;
+    site.sign_in(HERE, "ada@example.com").await;
+    let far = |network: u8| format!("127.0.{network}.1");
+    for network in 2..12 {
+        for _ in 0..10 {
+            site.verify(&far(network), "ada@example.com", "no").status(401).await;
+        }
+    }
+    let code = site.code(HERE, "ada@example.com").await;
+    for network in 12..18 {
+        site.verify(&far(network), "ada@example.com", &other(&code))
+            .status(429)
+            .await;
+        // Others are not touched by what was refused.
+        site.verify(&far(network), "bob@example.com", "no").status(401).await;
+    }
+    site.verify(HERE, "ada@example.com", &code).status(200).await;
 }
 
 #[tokio::test]

@@ -255,6 +255,7 @@ impl Drop for Server {
 pub fn limits() -> Settings {
     let mut limits = Settings::new(Networks::default(), 0);
     limits.failures = rate(1, 1_000_000);
+    limits.logins = rate(1, 1_000_000);
     limits.strangers_per_source = 10_000;
     limits
 }

@@ -30,13 +30,14 @@ const QUARTER: i64 = 15 * 60;
 const HOUR: i64 = 3_600;
 const LOGINS_OF_PAIR: Bound = bound(1, 5, QUARTER);
 const LOGINS_OF_ADDRESS: Bound = bound(2, 30, QUARTER);
-const LOGINS_OF_NETWORK: Bound = bound(3, 300, QUARTER);
+const LOGINS_OF_SITE: Bound = bound(3, 300, QUARTER);
 const LOGINS: Bound = bound(4, 3_000, QUARTER);
 const FAILURES_OF_PAIR: Bound = bound(5, 10, HOUR);
-const FAILURES_OF_NETWORK: Bound = bound(6, 300, HOUR);
+const FAILURES_OF_SITE: Bound = bound(6, 300, HOUR);
 const FAILURES: Bound = bound(7, 2_000, HOUR);
 /// No bound: that a pair has signed in.
 const FAMILIAR: Bound = bound(8, 1, FAMILIAR_SECONDS);
+const FAILURES_OF_ADDRESS: Bound = bound(9, 100, HOUR);
 
 const fn bound(kind: i64, limit: i64, window_seconds: i64) -> Bound {
     Bound {
@@ -54,7 +55,7 @@ type Room = std::result::Result<(), Full>;
 pub(in super::super) fn request(tx: &Tx<'_>, clock: Time, request: &CodeRequest) -> Result<Requested> {
     purge(tx, clock)?;
     let familiar = is_familiar(tx, clock, &request.keys)?;
-    if let Err(Full(seconds)) = count_login(tx, clock, &request.keys, familiar)? {
+    if let Err(Full(seconds)) = admit(tx, clock, logins(&request.keys), familiar)? {
         return Ok(Requested::Limited { seconds });
     }
     let known = people::by_email(tx.conn, &request.email)?.is_some();
@@ -81,7 +82,7 @@ pub(in super::super) fn verify(tx: &Tx<'_>, clock: Time, attempt: Attempt) -> Re
     purge(tx, clock)?;
     let familiar = is_familiar(tx, clock, &attempt.keys)?;
     // A failure until it has proved to be none.
-    if let Err(Full(seconds)) = count_failure(tx, clock, &attempt.keys, familiar)? {
+    if let Err(Full(seconds)) = admit(tx, clock, failures(&attempt.keys), familiar)? {
         return Ok(Verified::Limited { seconds });
     }
     let user = people::by_email(tx.conn, &attempt.email)?;
@@ -218,53 +219,46 @@ fn surplus(mut live: Vec<Live>) -> Vec<Live> {
     ranked.into_iter().map(|(_, _, _, code)| code).collect()
 }
 
-fn count_login(tx: &Tx<'_>, clock: Time, keys: &LoginKeys, familiar: bool) -> Result<Room> {
-    let bounds = [
+/// What is counted of one call: under the pair first, and then under what is wider.
+type Counted<'a> = [(&'static Bound, &'a [u8; 32]); 4];
+
+fn logins(keys: &LoginKeys) -> Counted<'_> {
+    [
         (&LOGINS_OF_PAIR, &keys.pair),
-        (&LOGINS_OF_NETWORK, &keys.network),
+        (&LOGINS_OF_ADDRESS, &keys.address),
+        (&LOGINS_OF_SITE, &keys.site),
         (&LOGINS, &EVERYBODY),
-    ];
-    if let Err(full) = admit(tx, clock, bounds, familiar)? {
-        return Ok(Err(full));
-    }
-    let room = count(tx.conn, clock, &LOGINS_OF_ADDRESS, &keys.address)?;
-    Ok(if familiar { Ok(()) } else { room })
+    ]
 }
 
-fn count_failure(tx: &Tx<'_>, clock: Time, keys: &LoginKeys, familiar: bool) -> Result<Room> {
-    admit(tx, clock, failures(keys), familiar)
-}
-
-fn failures(keys: &LoginKeys) -> [(&'static Bound, &[u8; 32]); 3] {
+fn failures(keys: &LoginKeys) -> Counted<'_> {
     [
         (&FAILURES_OF_PAIR, &keys.pair),
-        (&FAILURES_OF_NETWORK, &keys.network),
+        (&FAILURES_OF_ADDRESS, &keys.address),
+        (&FAILURES_OF_SITE, &keys.site),
         (&FAILURES, &EVERYBODY),
     ]
 }
 
-/// Counts one of a pair, of its network and of everybody. What is refused adds no row, so the table is as bounded as
-/// the count of everybody is; and it takes nothing from the others of its network, or from everybody else.
-fn admit(
-    tx: &Tx<'_>,
-    clock: Time,
-    [pair, network, everybody]: [(&Bound, &[u8; 32]); 3],
-    familiar: bool,
-) -> Result<Room> {
-    let mut room = look(tx.conn, clock, everybody.0, everybody.1)?;
-    if familiar {
-        room = Ok(());
+/// Counts a call. What is refused adds no row, so the table is as bounded as the count of everybody is; and it takes
+/// nothing from others. A familiar pair is not refused for what others did; it is counted all the same.
+fn admit(tx: &Tx<'_>, clock: Time, [pair, wider @ ..]: Counted<'_>, familiar: bool) -> Result<Room> {
+    if !familiar {
+        for (bound, key) in wider {
+            if let Err(full) = look(tx.conn, clock, bound, key)? {
+                return Ok(Err(full));
+            }
+        }
     }
+    let room = count(tx.conn, clock, pair.0, pair.1)?;
     if room.is_ok() {
-        room = look(tx.conn, clock, network.0, network.1)?;
-    }
-    if room.is_ok() {
-        room = count(tx.conn, clock, pair.0, pair.1)?;
-    }
-    if room.is_ok() {
-        for (bound, key) in [network, everybody] {
+        for (bound, key) in wider {
             // There was room, or there need not be.
-            count(tx.conn, clock, bound, key)?.ok();
+            let boundless = Bound {
+                limit: i64::MAX,
+                ..*bound
+            };
+            count(tx.conn, clock, &boundless, key)?.ok();
         }
     }
     Ok(room)
