@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 
 use super::seed::Seed;
+
+const CALLERS: usize = 8;
 
 /// One kind of request; `path` and `body` make the n-th one.
 #[derive(Clone)]
@@ -15,9 +18,26 @@ pub struct Case {
     pub path: Arc<dyn Fn(usize) -> String + Send + Sync>,
     pub body: Option<Arc<dyn Fn(usize) -> String + Send + Sync>>,
     pub token: Option<String>,
-    /// Whether the bar holds for it.
-    pub judged: bool,
+    /// `X-API-Key`
+    pub key: Option<String>,
+    /// Connections that ask at a time, beside one alone.
+    pub callers: usize,
+    /// What its figures must not be above.
+    pub bar: Option<Bar>,
 }
+
+/// The longest time within which so many of a hundred answers may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    pub percent: usize,
+    pub most: Duration,
+}
+
+/// What is read from indexes, whatever else the database holds.
+const QUICK: Bar = Bar {
+    percent: 99,
+    most: Duration::from_millis(20),
+};
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,14 +46,16 @@ impl fmt::Debug for Case {
 }
 
 impl Case {
-    fn get(seed: &Seed, name: &str, path: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+    pub fn get(seed: &Seed, name: &str, path: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
         Self {
             name: format!("org/{name}"),
             method: "GET",
             path: Arc::new(path),
             body: None,
             token: Some(seed.facts.token.clone()),
-            judged: true,
+            key: None,
+            callers: CALLERS,
+            bar: Some(QUICK),
         }
     }
 }
@@ -146,7 +168,7 @@ fn values(seed: &Seed) -> Vec<Case> {
     );
     let count = facts.secrets;
     let case = |name, path: String| Case {
-        judged: false,
+        bar: None,
         ..Case::get(seed, name, move |n| format!("{path}{:05}", n as u64 * 7_919 % count))
     };
     let write = Case {

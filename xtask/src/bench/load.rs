@@ -69,6 +69,9 @@ async fn ask(client: &Client, url: &str, case: &Case, n: usize) -> Result<Durati
     if let Some(token) = &case.token {
         request = request.bearer_auth(token);
     }
+    if let Some(key) = &case.key {
+        request = request.header("x-api-key", key);
+    }
     if let Some(body) = &case.body {
         request = request.header("content-type", "application/json").body(body(n));
     }

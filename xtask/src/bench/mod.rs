@@ -5,12 +5,12 @@ mod cases;
 mod disk;
 mod load;
 mod machine;
+mod planes;
 mod report;
 mod seed;
 mod server;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -18,14 +18,11 @@ use clap::Args;
 use crate::process::Failure;
 use crate::progress::Progress;
 use crate::workspace::{Workspace, require_free_disk};
+use cases::Case;
 use report::Line;
 use seed::Seed;
 use server::Server;
 
-/// What the slowest of a hundred answers may take.
-const BAR: Duration = Duration::from_millis(20);
-/// Connections that ask at a time.
-const CONCURRENCY: [usize; 2] = [1, 8];
 const WARM_UP: usize = 50;
 
 #[derive(Debug, Args)]
@@ -64,12 +61,17 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
         Server::start(&programs.server, &seed, &runtime)
     })?;
     let mut lines = Vec::new();
-    for case in cases::all(&seed) {
-        if !case.name.contains(&options.filter) {
-            continue;
-        }
+    let wanted = |case: &Case| case.name.contains(&options.filter);
+    let mut cases: Vec<Case> = cases::all(&seed).into_iter().filter(wanted).collect();
+    if planes::NAMES.iter().any(|name| name.contains(&options.filter)) {
+        let made = progress.step("Making applications", |step| {
+            runtime.block_on(planes::all(&server, &seed, step))
+        })?;
+        cases.extend(made.into_iter().filter(wanted));
+    }
+    for case in cases {
         let line = progress.step(&case.name, |_| {
-            let measured = CONCURRENCY.map(|callers| {
+            let measured = [1, case.callers].map(|callers| {
                 runtime.block_on(async {
                     load::run(&server.url, &case, callers, WARM_UP).await?;
                     load::run(&server.url, &case, callers, options.requests).await
@@ -78,7 +80,8 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
             let [alone, together] = measured;
             Ok(Line {
                 name: case.name.clone(),
-                judged: case.judged,
+                callers: case.callers,
+                bar: case.bar,
                 alone: alone?,
                 together: together?,
             })

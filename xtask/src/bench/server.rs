@@ -16,6 +16,7 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     pub url: String,
+    pub admin_key: String,
     child: Child,
 }
 
@@ -25,12 +26,13 @@ impl Server {
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut admin_key = [0; 24];
         getrandom::fill(&mut admin_key)?;
+        let admin_key = data_encoding::HEXLOWER.encode(&admin_key);
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
         command.env_clear().envs([
             ("SEALPOD_DATABASE_URL", format!("sqlite:{}", seed.database.display())),
             ("SEALPOD_MASTER_KEY_FILE", seed.master_key.display().to_string()),
-            ("SEALPOD_ADMIN_API_KEY", data_encoding::HEXLOWER.encode(&admin_key)),
+            ("SEALPOD_ADMIN_API_KEY", admin_key.clone()),
             // The bench is one caller that asks as fast as it can, which nobody else may.
             ("SEALPOD_RATE_PER_KEY", "0".to_owned()),
         ]);
@@ -40,6 +42,7 @@ impl Server {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let mut server = Self {
             url: String::new(),
+            admin_key,
             child,
         };
         let began = Instant::now();
