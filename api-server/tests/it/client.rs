@@ -9,6 +9,7 @@ use sealpod_core::wire::quotas::SetQuotas;
 use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{Encoding, Pattern, SecretText};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::{ADMIN, Server};
 
@@ -254,6 +255,53 @@ async fn every_call_of_the_organization_plane_is_understood() {
 }
 
 #[tokio::test]
+async fn what_arrives_twice_is_done_once() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    let client = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let prod = m::CreateEnvironment {
+        name: "Prod".to_owned(),
+        slug: None,
+        labels: Labels::new(),
+    };
+    let once = client.idempotent(Uuid::from_u128(7));
+    let made = once.management().create_environment("shop", &prod).await.unwrap();
+    assert_eq!(once.management().create_environment("shop", &prod).await.unwrap(), made);
+    let again = client.management().create_environment("shop", &prod).await.unwrap_err();
+    assert_eq!(again.kind(), Some(Code::Conflict));
+    let other = m::CreateEnvironment {
+        name: "Other".to_owned(),
+        ..prod
+    };
+    let mixed_up = once.management().create_environment("shop", &other).await.unwrap_err();
+    assert_eq!(mixed_up.kind(), Some(Code::IdempotencyMismatch));
+    // What shows a key shows it once, and says what it made.
+    let create = m::CreateApplication {
+        name: "Two".to_owned(),
+        description: None,
+        slug: None,
+        labels: Labels::new(),
+    };
+    let once = client.idempotent(Uuid::from_u128(8));
+    once.management().create_application(&create).await.unwrap();
+    let again = once.management().create_application(&create).await.unwrap_err();
+    assert_eq!(again.kind(), Some(Code::AlreadyCreated));
+}
+
+#[tokio::test]
+async fn changes_are_followed_by_a_cursor() {
+    let server = Server::start().await;
+    let client = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let plane = client.management();
+    let begun = plane.changes(None, 0).await.unwrap();
+    assert!(begun.changes.is_empty());
+    let (waited, _) = tokio::join!(plane.changes(Some(&begun.cursor), 30), server.application("shop"));
+    assert_eq!(waited.unwrap().changes[0].name.as_deref(), Some("shop"));
+    let known = plane.changes(Some(&begun.cursor), 0).await.unwrap();
+    assert!(plane.changes(Some(&known.cursor), 0).await.unwrap().changes.is_empty());
+}
+
+#[tokio::test]
 async fn a_stale_writer_hears_of_it_and_changes_nothing() {
     let server = Server::start().await;
     let app = server.application("shop").await;
@@ -467,5 +515,15 @@ async fn every_call_about_projects_and_their_secrets_is_understood() {
     assert_eq!(org.secret("shop", "dev", "b").await.unwrap().value.expose(), "2");
     org.delete_secret("shop", "dev", "b").await.unwrap();
     assert!(org.secret("shop", "dev", "b").await.unwrap_err().is_not_found());
+    let item = org.trash().await.unwrap().remove(0);
+    assert_eq!(
+        (item.name.as_str(), org.trashed(item.id).await.unwrap()),
+        ("b", item.clone())
+    );
+    org.restore(item.id).await.unwrap();
+    assert_eq!(org.secret("shop", "dev", "b").await.unwrap().value.expose(), "2");
+    org.delete_secret("shop", "dev", "b").await.unwrap();
+    org.purge(org.trash().await.unwrap()[0].id).await.unwrap();
+    assert!(org.trashed(item.id).await.unwrap_err().is_not_found());
     org.delete_project("shop").await.unwrap();
 }

@@ -35,7 +35,7 @@ pub enum Error {
     /// Any other 4xx: the request is wrong and will be wrong again.
     #[error("the server rejects the request: {}", said(.0))]
     Rejected(Box<Problem>),
-    /// 408, 429 or 5xx: the server cannot do it now.
+    /// 408, 429, 5xx, or the first try of an idempotent call is not done yet: the server cannot do it now.
     #[error("the server is not able to answer now (status {status})")]
     Unavailable {
         status: u16,

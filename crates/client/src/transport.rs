@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use sealpod_core::wire::headers;
-use sealpod_core::wire::problem::{self, Problem};
+use sealpod_core::wire::problem::{self, Problem, codes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -18,6 +18,8 @@ use crate::backoff::Backoff;
 use crate::error::printable;
 use crate::{Client, Error, Result};
 
+/// What a long poll may take beyond its `wait`.
+pub(crate) const POLL_GRACE: Duration = Duration::from_secs(10);
 /// Longest wait that a server may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 const MAX_PROBLEM_BYTES: usize = 64 * 1024;
@@ -254,8 +256,13 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
     let problem = Some(body)
         .filter(|_| is_of_type(headers, problem::CONTENT_TYPE))
         .and_then(|body| serde_json::from_slice::<Problem>(body).ok());
-    let passing =
-        status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    // The first try of an idempotent call is still at work: its answer is worth waiting for.
+    let in_progress = problem
+        .as_ref()
+        .is_some_and(|problem| problem.code == codes::IDEMPOTENCY_IN_PROGRESS);
+    let passing = in_progress
+        || status.is_server_error()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
     if passing {
         return Error::Unavailable {
             status: status.as_u16(),

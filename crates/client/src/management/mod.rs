@@ -1,6 +1,7 @@
 //! The management plane: `/api/management`.
 
 mod applications;
+mod changes;
 mod configurations;
 mod environments;
 mod secrets;

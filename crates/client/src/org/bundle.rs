@@ -7,12 +7,11 @@ use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 
 use super::Org;
 use crate::path::append;
+use crate::transport::POLL_GRACE;
 use crate::{Error, Result};
 
 /// A longer query goes into the body of a POST instead.
 const MAX_QUERY_BYTES: usize = 4 * 1024;
-/// What a call may take beyond its `wait`.
-const GRACE: Duration = Duration::from_secs(10);
 const MAX_ETAG_BYTES: usize = 256;
 
 /// Answer to a bundle call.
@@ -35,7 +34,7 @@ impl Org<'_> {
     ) -> Result<Fetched> {
         let target = self.at(&["projects", project, "envs", env, "bundle"])?;
         let query = query(request);
-        let deadline = Duration::from_secs(request.wait) + GRACE;
+        let deadline = Duration::from_secs(request.wait) + POLL_GRACE;
         let answer = if query.len() > MAX_QUERY_BYTES {
             let call = self.client.call(Method::POST, target);
             call.once()

@@ -11,6 +11,7 @@ mod organizations;
 mod projects;
 mod quotas;
 mod secrets;
+mod trash;
 
 pub use audit::AuditFilter;
 pub use bundle::Fetched;

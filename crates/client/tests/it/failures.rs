@@ -190,11 +190,13 @@ async fn a_change_is_tried_again_only_under_a_key_that_makes_it_one() {
     let environment = json!({
         "id": uuid::Uuid::nil(), "slug": "prod", "name": "Prod", "createdAt": "2026-01-01T00:00:00Z",
     });
-    Mock::given(method("POST"))
-        .respond_with(problem(503, "unavailable"))
-        .up_to_n_times(2)
-        .mount(&server)
-        .await;
+    for (status, code) in [(503, "unavailable"), (409, "idempotency_in_progress")] {
+        Mock::given(method("POST"))
+            .respond_with(problem(status, code))
+            .up_to_n_times(1)
+            .mount(&server)
+            .await;
+    }
     Mock::given(method("POST"))
         .respond_with(ResponseTemplate::new(201).set_body_json(&environment))
         .mount(&server)
