@@ -70,7 +70,8 @@ FROM configurations c JOIN environments e ON e.id = c.environment_id JOIN projec
 WHERE c.deleted_at IS NOT NULL;
 
 -- A row that goes for good is looked for in every table that may refer to it, the deleted rows of it too: without these
--- indexes each such look would read the whole table.
+-- indexes each such look would read the whole table. So is a new row of a table that has a trigger, because the engine
+-- plans its insert as if it could repair a broken reference.
 CREATE INDEX projects_organization ON projects (organization_id);
 CREATE INDEX environments_project ON environments (project_id);
 CREATE INDEX secrets_project ON secrets (project_id);

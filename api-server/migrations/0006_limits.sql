@@ -145,13 +145,3 @@ BEGIN
     SELECT raise(ABORT, 'over quota: value_bytes ' || NEW.max_value_bytes)
     WHERE NEW.value_bytes > OLD.value_bytes AND NEW.value_bytes > NEW.max_value_bytes;
 END;
-
--- With a trigger on it, an insert into a table is planned as if it could repair a broken reference to the new row, and
--- looks for one in every table that may hold it.
-CREATE INDEX IF NOT EXISTS projects_organization ON projects (organization_id);
-CREATE INDEX IF NOT EXISTS environments_project ON environments (project_id);
-CREATE INDEX IF NOT EXISTS secrets_project ON secrets (project_id);
-CREATE INDEX IF NOT EXISTS service_accounts_organization ON service_accounts (organization_id);
-CREATE INDEX IF NOT EXISTS service_accounts_project ON service_accounts (project_id) WHERE project_id IS NOT NULL;
-DROP INDEX acl_rules_organization;
-CREATE INDEX acl_rules_organization ON acl_rules (organization_id);

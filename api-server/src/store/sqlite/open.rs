@@ -367,6 +367,78 @@ mod tests {
         assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
     }
 
+    /// What the first schema could hold: one of each thing, live, deleted, and in something deleted. `#12'` is an id.
+    const OF_THE_FIRST_SCHEMA: &str = "
+        INSERT INTO organizations VALUES (#01', 'default', 1, 1, NULL);
+        INSERT INTO organizations VALUES (#02', 'gone', 1, 1, 5);
+        INSERT INTO projects SELECT n, #01', 'shop', 'Shop', NULL, '{}', 1, 1, d
+            FROM (SELECT #11' AS n, NULL AS d UNION ALL SELECT #12', 5);
+        INSERT INTO projects VALUES (#13', #02', 'shop', 'Shop', NULL, '{}', 1, 1, NULL);
+        INSERT INTO environments SELECT n, p, 'prod', 'Prod', '{}', 1, 1, d
+            FROM (SELECT #21' AS n, #11' AS p, NULL AS d UNION ALL SELECT #22', #11', 5 UNION ALL SELECT #23', #12', NULL);
+        INSERT INTO secrets SELECT n, p, 'db', NULL, 1, 1, d
+            FROM (SELECT #31' AS n, #11' AS p, NULL AS d UNION ALL SELECT #32', #11', 5 UNION ALL SELECT #33', #12', NULL);
+        INSERT INTO versions SELECT n, s, e, v, 1, NULL, NULL, 1, 'user', NULL,
+                'olga', zeroblob(100)
+            FROM (SELECT #41' AS n, #31' AS s, #21' AS e, 1 AS v UNION ALL SELECT #42', #31', #21', 2
+                UNION ALL SELECT #43', #32', #21', 1 UNION ALL SELECT #44', #33', #23', 1);
+        INSERT INTO hidden_versions VALUES
+            (#51', #31', #21', 1, 1, 5, 'user', NULL, 'olga');
+        INSERT INTO configurations SELECT n, #21', 'LOG', NULL, 1, zeroblob(16), 1, 1, d,
+                zeroblob(10)
+            FROM (SELECT #61' AS n, NULL AS d UNION ALL SELECT #62', 5);
+        INSERT INTO service_accounts VALUES
+            (#71', #01', #12', 'ci', '{}', NULL, NULL, 1, 1, NULL);
+        INSERT INTO acl_rules VALUES (#81', #01', 'service_account', #71',
+            '*', '*', '*', 0, 'read', 1, 1, 5);
+        INSERT INTO audit_entries SELECT zeroblob(16), seq, zeroblob(16), at, 'org.create', 'system', NULL, 'system', 'org', NULL,
+                NULL, NULL, NULL, 'success', NULL, NULL, NULL, '{}', zeroblob(32)
+            FROM (SELECT 1 AS seq, 10 AS at UNION ALL SELECT 2, 9 UNION ALL SELECT 3, 11);";
+
+    #[test]
+    fn a_database_of_the_first_schema_keeps_all_it_has() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.pragma_update(None, "foreign_keys", true).unwrap();
+        Migrations::new(vec![M::up(MIGRATIONS[0])])
+            .to_latest(&mut connection)
+            .unwrap();
+        let ids = |sql: &str| sql.replace('#', &format!("x'{}", "0".repeat(30)));
+        connection.execute_batch(&ids(OF_THE_FIRST_SCHEMA)).unwrap();
+        migrate(&mut connection, Path::new("memory")).unwrap();
+
+        let mut trash = connection
+            .prepare("SELECT kind || ' ' || hex(substr(id, 16)) FROM trash ORDER BY id")
+            .unwrap();
+        let trash: Vec<String> = trash
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert_eq!(
+            trash,
+            [
+                "project 12",
+                "environment 22",
+                "secret 32",
+                "secret_versions 51",
+                "configuration 62"
+            ]
+        );
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("SELECT count(*) FROM hidden_versions WHERE trash_id = id"), 1);
+        assert_eq!(number("SELECT count(*) FROM versions"), 4);
+        assert_eq!(number("SELECT projects FROM quotas ORDER BY organization_id"), 1);
+        assert_eq!(number("SELECT secrets FROM quotas ORDER BY organization_id"), 1);
+        assert_eq!(number("SELECT value_bytes FROM quotas ORDER BY organization_id"), 420);
+        assert_eq!(number("SELECT sum(seq) FROM audit_clock_steps"), 2);
+        assert_eq!(number("SELECT count(*) FROM pragma_foreign_key_check"), 0);
+        // What the purge of one of them takes off the figures of its organization.
+        connection
+            .execute(&ids("DELETE FROM versions WHERE secret_id = #33'"), [])
+            .unwrap();
+        assert_eq!(number("SELECT value_bytes FROM quotas ORDER BY organization_id"), 320);
+    }
+
     #[test]
     fn the_migrations_are_valid() {
         let sql = "PRAGMA user_version";
