@@ -28,7 +28,7 @@ pub async fn answer(app: &App, admin: &Admin, since: Option<Cursor>, wait: Durat
         let now = app.store().position(organization).await?;
         return Ok(told(&place, now, vec![]));
     };
-    let after = place.position(since).ok_or(ApiError::CursorGone(
+    let mut after = place.position(since).ok_or(ApiError::CursorGone(
         "this cursor is of another database, as after a restored backup; list what you watch again and begin without `since`",
     ))?;
     let deadline = Instant::now() + wait;
@@ -46,6 +46,7 @@ pub async fn answer(app: &App, admin: &Admin, since: Option<Cursor>, wait: Durat
             entries,
             edges,
             upto,
+            more,
             next_edge,
         } = app.store().changes(query).await?
         else {
@@ -54,8 +55,13 @@ pub async fn answer(app: &App, admin: &Admin, since: Option<Cursor>, wait: Durat
             ));
         };
         let changes = coalesced(entries, edges);
-        if !changes.is_empty() || Instant::now() >= deadline {
+        if !changes.is_empty() || (!more && Instant::now() >= deadline) {
             return Ok(told(&place, upto, changes));
+        }
+        // None of this is told, so nobody need look at it again; what is told may stand behind it.
+        after = upto;
+        if more {
+            continue;
         }
         let until = next_edge.map_or(deadline, instant).min(deadline);
         tokio::select! {

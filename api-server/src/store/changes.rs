@@ -56,6 +56,8 @@ pub enum ChangesPage {
         edges: Vec<Edge>,
         /// How far these reach.
         upto: Position,
+        /// Whether the log goes on behind that.
+        more: bool,
         /// When the clock alone changes something next. Nothing need come of it.
         next_edge: Option<Time>,
     },

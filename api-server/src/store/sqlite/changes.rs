@@ -7,7 +7,7 @@ use super::super::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position, Resul
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, optional_time};
 use super::values::VISIBLE;
-use crate::audit::{Chain, Metadata};
+use crate::audit::{Chain, Kind, Metadata};
 use crate::ids::OrganizationId;
 
 pub(in super::super) fn position(view: &View<'_>, organization: OrganizationId) -> Result<Position> {
@@ -47,6 +47,7 @@ pub(in super::super) fn page(view: &View<'_>, query: &ChangesQuery) -> Result<Ch
             seq: upto,
             at: view.now,
         },
+        more: upto < last,
         next_edge: next_edge(view)?,
     })
 }
@@ -69,28 +70,34 @@ fn entries(view: &View<'_>, query: &ChangesQuery, last: u64) -> Result<(Vec<Chan
         view.go_on()?;
         count += 1;
         seq = number(row, 0)?;
-        entries.push(entry(row)?);
+        entries.extend(entry(row)?);
     }
     // Behind the last change there are only reads.
     Ok((entries, if count < query.limit { last } else { seq }))
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<ChangeEntry> {
+/// `None` for what goes for good: it was told when it was deleted, and there may be later versions of the same secret by
+/// now. Only accounts go without having been deleted before.
+fn entry(row: &Row<'_>) -> rusqlite::Result<Option<ChangeEntry>> {
     let action: String = row.get(1)?;
     let (kind, verb) = action.split_once('.').unwrap_or((&action, ""));
     let foreign = |error| rusqlite::Error::from(FromSqlError::other(error));
     let metadata: String = row.get(6)?;
     let metadata: Metadata =
         serde_json::from_str(&metadata).map_err(|error| rusqlite::Error::from(FromSqlError::other(error)))?;
-    Ok(ChangeEntry {
-        kind: kind.parse().map_err(foreign)?,
+    let kind = kind.parse().map_err(foreign)?;
+    if metadata.purged && kind != Kind::ServiceAccount {
+        return Ok(None);
+    }
+    Ok(Some(ChangeEntry {
+        kind,
         verb: verb.parse().map_err(foreign)?,
         resource: optional_id(row, 2)?,
         name: row.get(3)?,
         project: row.get(4)?,
         environment: row.get(5)?,
         subject: metadata.rule.map(|rule| rule.subject_id),
-    })
+    }))
 }
 
 /// What began or ended between two looks at the clock, also where it was set back between them; `None` where that is more

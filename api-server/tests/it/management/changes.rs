@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sealpod_api_server::audit::{By, Chain, Entry, Kind, Verb};
 use sealpod_api_server::store::{ChangesPage, ChangesQuery};
 use sealpod_core::Time;
 use serde_json::{Value, json};
@@ -283,6 +284,52 @@ async fn an_answer_tells_so_much_and_the_next_one_goes_on() {
         after = upto;
     }
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
+}
+
+#[tokio::test]
+async fn what_goes_for_good_is_not_told_as_what_is_there_again() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    server.put("shop", "local", "db", "v").await;
+    let key = format!("{O}/projects/shop/envs/local/secrets/db");
+    let mut cursor = now(&server).await;
+    server.admin("DELETE", &key).status(204).await;
+    assert_eq!(since(&server, &mut cursor).await, ["version db shop local deleted"]);
+    server.put("shop", "local", "db", "w").await;
+    assert_eq!(since(&server, &mut cursor).await, ["version db shop local"]);
+    let trash = server.admin("GET", &format!("{O}/trash")).status(200).await;
+    let id = trash.list()[0]["id"].as_str().unwrap().to_owned();
+    server.admin("DELETE", &format!("{O}/trash/{id}")).status(204).await;
+    assert!(since(&server, &mut cursor).await.is_empty());
+    server.admin("GET", &key).status(200).await;
+    // What goes at once is told all the same.
+    server.admin("DELETE", &format!("{key}?purge=true")).status(204).await;
+    assert_eq!(since(&server, &mut cursor).await, ["version db shop local deleted"]);
+}
+
+#[tokio::test]
+async fn a_change_behind_very_many_that_are_not_told_is_told_at_once() {
+    let server = Server::start().await;
+    let organization = server.store.organization("default").await.unwrap().id;
+    let cursor = now(&server).await;
+    let mut entries = tokio::task::JoinSet::new();
+    for _ in 0..2_001 {
+        let store = server.store.clone();
+        let entry = Entry::new(Kind::Member, Verb::Update);
+        entries.spawn(async move {
+            store
+                .record(Chain::Organization(organization), entry, By::system("test"))
+                .await
+        });
+    }
+    assert!(entries.join_all().await.iter().all(Result::is_ok));
+    server.application("shop").await;
+    for wait in [0, 30] {
+        let mut cursor = format!("{cursor}&wait={wait}");
+        let asked = tokio::time::timeout(Duration::from_secs(10), since(&server, &mut cursor));
+        let told = asked.await.expect("nobody waits for what is there");
+        assert!(told.contains(&"application shop shop -".to_owned()), "{told:?}");
+    }
 }
 
 #[tokio::test]
