@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{By, Creator, Result, Store, sqlite};
+use crate::audit::Kind;
 use crate::ids::{EnvironmentId, OrganizationId, ProjectId, TrashId};
 
 /// One deletion that can be undone.
@@ -29,6 +30,18 @@ pub struct Trashed {
     pub versions: Option<[u64; 2]>,
     pub deleted_at: Time,
     pub deleted_by: Creator,
+}
+
+impl Trashed {
+    /// What entries of the log about it are about.
+    pub fn audit_kind(&self) -> Kind {
+        match self.kind {
+            TrashKind::Project => Kind::Project,
+            TrashKind::Environment => Kind::Env,
+            TrashKind::Secret | TrashKind::SecretVersions => Kind::Secret,
+            TrashKind::Configuration => Kind::Config,
+        }
+    }
 }
 
 /// A piece of the trash, which is listed newest first.

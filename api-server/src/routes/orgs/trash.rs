@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::audit::{Chain, Entry, Kind, Outcome, Verb};
+use crate::audit::{Chain, Entry, Outcome, Verb};
 use crate::auth::acl::{Place, Rights};
 use crate::auth::{Caller, Member};
 use crate::body::{Path, Query, QueryFields, ReadQuery};
@@ -197,7 +197,7 @@ async fn deny(app: &App, member: &Member, item: &Trashed, verb: Verb) -> Result<
         return Ok(());
     }
     let environment = item.environment.as_ref().map(|(_, slug)| slug.as_str());
-    let entry = Entry::new(Kind::Secret, verb)
+    let entry = Entry::new(item.audit_kind(), verb)
         .resource(item.object, &item.name)
         .at(&item.project_slug, environment)
         .outcome(Outcome::Denied);

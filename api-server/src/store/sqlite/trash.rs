@@ -7,7 +7,7 @@ use super::super::{Creator, Location, Object, Result, StoreError, Topic, TrashPa
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, time};
 use super::writer::Tx;
-use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
+use crate::audit::{By, Chain, Entry, Metadata, Verb};
 use crate::ids::{ConfigurationId, EnvironmentId, OrganizationId, ProjectId, SecretId, TrashId};
 
 struct KindWord(TrashKind);
@@ -260,19 +260,13 @@ fn revive(tx: &Tx<'_>, item: &Trashed) -> Result<()> {
 
 /// An entry about what is, or was, in the trash.
 pub(super) fn record(tx: &Tx<'_>, item: &Trashed, (verb, purged): (Verb, bool), by: &By) -> Result<()> {
-    let kind = match item.kind {
-        TrashKind::Project => Kind::Project,
-        TrashKind::Environment => Kind::Env,
-        TrashKind::Secret | TrashKind::SecretVersions => Kind::Secret,
-        TrashKind::Configuration => Kind::Config,
-    };
     let metadata = Metadata {
         range: item.versions,
         purged,
         ..Metadata::default()
     };
     let environment = item.environment.as_ref().map(|(_, slug)| slug.as_str());
-    let entry = Entry::new(kind, verb)
+    let entry = Entry::new(item.audit_kind(), verb)
         .resource(item.object, &item.name)
         .at(&item.project_slug, environment)
         .metadata(metadata);
