@@ -40,7 +40,7 @@ pub struct Sizes {
     pub database: u64,
     /// What is committed and not in the database's own file yet, and room for more of it.
     pub wal: u64,
-    /// Of the file system that the database is on, and what is left of it.
+    /// Of the file system that the database is on, without what it holds back for root; and what is left of it.
     pub volume: u64,
     pub available: u64,
 }

@@ -139,7 +139,10 @@ pub(super) fn sizes(path: &Path) -> std::io::Result<Sizes> {
         database: length(path)?,
         // There is none between the first start and the first write.
         wal: length(&beside(path, "-wal")).unwrap_or(0),
-        volume: volume.f_blocks.saturating_mul(volume.f_frsize),
+        // What the file system holds back is neither taken nor ours to take.
+        volume: (volume.f_blocks.saturating_sub(volume.f_bfree))
+            .saturating_add(volume.f_bavail)
+            .saturating_mul(volume.f_frsize),
         available: volume.f_bavail.saturating_mul(volume.f_frsize),
     })
 }
