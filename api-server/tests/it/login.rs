@@ -496,7 +496,9 @@ async fn a_source_that_keeps_asking_is_refused_before_the_database_hears_of_it()
         .call_from(HERE, "POST", LOGIN)
         .json(json!({"email": "bob@example.com"}));
     login.problem(429, "rate_limited").await;
-    assert_eq!(server.statements.take(), [""; 0]);
+    // The log may be looked after at any time.
+    let ran = server.statements.take();
+    assert!(!ran.iter().any(|sql| sql.contains("login_")), "{ran:?}");
     verify(FAR).status(401).await;
 }
 
