@@ -10,7 +10,7 @@ use crate::cluster::{Claim, Cluster};
 use crate::process::Failure;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
-use crate::{bench, demo, generate, images, test};
+use crate::{api, bench, demo, generate, images, test};
 
 /// Tasks of the Sealpod repository.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Call a server by its own description, as every kind of caller, and use its page in a browser
+    Api,
     /// Formatting, clippy, generated files, unit and integration tests, then the end-to-end tests on the local cluster
     Test {
         /// Stop before the cluster
@@ -93,6 +95,7 @@ impl Cli {
                 Ok(())
             }
             Task::Generate { check } => generate::run(&workspace, check),
+            Task::Api => api::run(&workspace, &mut Progress::plain()),
             Task::Test { fast } => test::run(&workspace, fast),
         }
     }

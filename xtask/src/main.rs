@@ -1,6 +1,7 @@
 //! Tasks of the repository: `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
 mod cli;
 mod cluster;

@@ -1,4 +1,4 @@
-//! Programs of the system that the local cluster needs: finds what is missing, says why it is needed, installs it.
+//! Programs of the system that the local cluster and some tests need: finds what is missing, says why it is needed, installs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +46,21 @@ const CLUSTER_TOOLS: [Tool; 13] = [
     tool("setsid", "util-linux", "lets the cluster outlive the terminal"),
 ];
 
+const BROWSER: &str = "chromium-headless-shell";
+/// Not a program, but what Debian keeps apart from Python.
+const VENV: &str = "python3's venv";
+
+/// What the tests of the API's description call.
+const API_TOOLS: [Tool; 3] = [
+    tool("python3", "python3", "runs Schemathesis"),
+    tool(
+        VENV,
+        "python3-venv",
+        "keeps Schemathesis apart from the system's Python",
+    ),
+    tool(BROWSER, BROWSER, "opens the page /docs"),
+];
+
 /// Folders beside `PATH` where Debian and others put these programs.
 const EXTRA_FOLDERS: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/cni", "/opt/cni/bin"];
 
@@ -79,23 +94,56 @@ pub fn find_go() -> Result<PathBuf> {
 /// Installs what the cluster needs and the system lacks.
 pub fn ensure_cluster_tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
     let missing = missing(&CLUSTER_TOOLS, |program| find(program).is_some());
+    if !missing.is_empty() {
+        require_root("starting the cluster, and installing what it needs,")?;
+    }
+    install(&missing, workspace, progress)
+}
+
+/// Installs what the tests of the API's description need and the system lacks.
+pub fn ensure_api_tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+    let missing = missing(&API_TOOLS, |program| match program {
+        BROWSER => find_browser().is_ok(),
+        VENV => find("python3")
+            .is_some_and(|python| process::succeeds(Command::new(python).args(["-c", "import ensurepip, venv"]))),
+        other => find(other).is_some(),
+    });
+    install(&missing, workspace, progress)
+}
+
+/// A browser that takes Chromium's options.
+pub fn find_browser() -> Result<PathBuf> {
+    let browsers = [BROWSER, "chromium", "chromium-browser", "google-chrome"];
+    browsers.into_iter().find_map(find).ok_or_else(|| {
+        Failure::new("there is no Chromium on this machine")
+            .advice("install one, for example Debian's chromium-headless-shell")
+            .into()
+    })
+}
+
+fn install(missing: &[&Tool], workspace: &Workspace, progress: &mut Progress) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages = packages(&missing);
+    let packages = packages(missing);
     let Some(apt_get) = find("apt-get") else {
-        return Err(Failure::new(format!(
-            "programs that the cluster needs are missing: {}",
-            reasons(&missing).join("; ")
-        ))
-        .advice("this system has no apt-get: install them with its own package manager")
-        .into());
+        return Err(
+            Failure::new(format!("programs are missing: {}", reasons(missing).join("; ")))
+                .advice("this system has no apt-get: install them with its own package manager")
+                .into(),
+        );
     };
-    require_root(&format!("installing {} and the cluster itself", packages.join(", ")))?;
-    for reason in reasons(&missing) {
+    if !rustix::process::geteuid().is_root() {
+        return Err(
+            Failure::new(format!("programs are missing: {}", reasons(missing).join("; ")))
+                .advice(format!("install them as root: apt-get install {}", packages.join(" ")))
+                .into(),
+        );
+    }
+    for reason in reasons(missing) {
         progress.say(&format!("missing: {reason}"));
     }
-    let log = workspace.target.join("cluster/apt.log");
+    let log = workspace.target.join("apt.log");
     progress.step(&format!("Installing {} from Debian", packages.join(", ")), |step| {
         if !packages.iter().all(|package| is_known(package)) {
             step.note("reading the package lists");

@@ -8,9 +8,9 @@ use crate::cluster::Cluster;
 use crate::process::{self, Failure};
 use crate::progress::{Progress, in_ci, seconds, table};
 use crate::workspace::Workspace;
-use crate::{generate, images};
+use crate::{api, generate, images};
 
-/// Runs all suites; `fast` stops before the cluster.
+/// Runs all suites; `fast` stops before those that need programs from elsewhere.
 pub fn run(workspace: &Workspace, fast: bool) -> Result<()> {
     let mut progress = Progress::plain();
     let begun = Instant::now();
@@ -37,6 +37,7 @@ fn suites(workspace: &Workspace, fast: bool, progress: &mut Progress) -> Result<
     if fast {
         return Ok(());
     }
+    api::run(workspace, progress)?;
     on_the_cluster(workspace, progress)
 }
 

@@ -119,8 +119,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Json::OtherNumber)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::OtherNumber)
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(whole(value).map_or(Json::OtherNumber, Json::Whole))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {
@@ -148,6 +148,18 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
+/// `3.0` and `3e0` are whole numbers too, and some languages write them so; those behind 2⁵³ are not exact.
+fn whole(value: f64) -> Option<u64> {
+    const INEXACT: f64 = 9_007_199_254_740_992.0;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is whole and in range"
+    )]
+    let number = value as u64;
+    ((0.0..INEXACT).contains(&value) && value.fract() == 0.0).then_some(number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +175,9 @@ mod tests {
 
     #[test]
     fn a_document_is_read_as_it_came() {
-        let Ok(Json::Object(fields)) = Json::parse(br#" {"a": [1, -1, 1.5, null, true, "x\n"], "a": {}} "#) else {
+        let Ok(Json::Object(fields)) =
+            Json::parse(br#" {"a": [1, -1, 1.5, null, true, "x\n", 3.0, 3e0, 1e300, -0.5], "a": {}} "#)
+        else {
             panic!("not an object")
         };
         assert_eq!(fields.len(), 2, "doubles are kept for the reader to refuse");
@@ -173,6 +187,8 @@ mod tests {
         assert!(matches!(items[0], Json::Whole(1)));
         assert!(matches!(items[1], Json::OtherNumber));
         assert!(matches!(items[2], Json::OtherNumber));
+        assert!(items[6..8].iter().all(|three| matches!(three, Json::Whole(3))));
+        assert!(items[8..].iter().all(|other| matches!(other, Json::OtherNumber)));
         assert!(matches!(&items[5], Json::Text(text) if **text == "x\n"));
     }
 
@@ -217,7 +233,10 @@ mod tests {
     fn masked(value: serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match value {
-            Value::Number(number) if !number.is_u64() => Value::from("another number"),
+            Value::Number(number) if !number.is_u64() => {
+                let number = number.as_f64().and_then(whole);
+                number.map_or_else(|| Value::from("another number"), Value::from)
+            }
             Value::Array(items) => items.into_iter().map(masked).collect(),
             Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, masked(value))).collect(),
             other => other,

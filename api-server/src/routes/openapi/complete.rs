@@ -62,11 +62,15 @@ fn operation(path: &str, method: &str, operation: &mut Value) {
         .replace([' ', '-'], "_");
     let handler = operation["operationId"].as_str().unwrap_or_default();
     operation["operationId"] = format!("{tag}_{handler}").into();
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
         match parameter["in"].as_str() {
             Some("path") => parameters::in_path(path, method, parameter),
             _ => parameters::complete(path, parameter),
         }
+    }
+    if let Some(body) = operation.get_mut("requestBody") {
+        optional_body(body);
     }
     let takes = |name: &str| {
         let mut parameters = operation["parameters"].as_array().into_iter().flatten();
@@ -74,7 +78,11 @@ fn operation(path: &str, method: &str, operation: &mut Value) {
     };
     let has_tag = takes("If-None-Match") || takes("If-Match");
     let has_pages = path.starts_with("/api/management/") && takes("limit");
-    let (has_names, has_body) = (path.contains('{'), operation["requestBody"].is_object());
+    // The consumer plane names the environment in its query.
+    let (has_names, has_body) = (
+        path.contains('{') || takes("environment"),
+        operation["requestBody"].is_object(),
+    );
     if let Some(responses) = operation["responses"].as_object_mut() {
         responses.retain(|status, response| {
             response.get("$ref").is_none() || problems::applies(status, method, has_names, has_body)
@@ -83,6 +91,24 @@ fn operation(path: &str, method: &str, operation: &mut Value) {
             self::response(status, response, has_tag, has_pages);
         }
     }
+}
+
+/// A body that may be left out is not one that may be null.
+fn optional_body(body: &mut Value) {
+    let Some(schema) = body.pointer_mut("/content/application~1json/schema") else {
+        return;
+    };
+    if let Some(given) = without_null(schema) {
+        *schema = given;
+        body["required"] = false.into();
+    }
+}
+
+/// The schema of what is not null, where null is one of two choices.
+pub fn without_null(schema: &Value) -> Option<Value> {
+    let choices = schema["oneOf"].as_array()?;
+    let given: Vec<_> = choices.iter().filter(|choice| choice["type"] != "null").collect();
+    (given.len() == 1 && choices.len() == 2).then(|| given[0].clone())
 }
 
 fn response(status: &str, response: &mut Value, has_tag: bool, has_pages: bool) {

@@ -85,8 +85,11 @@ pub fn add(schemas: &Value, paths: &mut Value) {
         .flatten()
         .flat_map(|(_, item)| item.as_object_mut().into_iter().flatten());
     for (_, operation) in operations {
-        content(schemas, &mut operation["requestBody"]);
-        for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if let Some(body) = operation.get_mut("requestBody") {
+            content(schemas, body);
+        }
+        let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+        for (_, response) in responses.into_iter().flatten() {
             content(schemas, response);
         }
     }

@@ -20,7 +20,7 @@ struct Shared {
     detail: &'static str,
 }
 
-const SHARED: [Shared; 13] = [
+const SHARED: [Shared; 14] = [
     Shared {
         status: "400",
         name: "Invalid",
@@ -95,6 +95,14 @@ const SHARED: [Shared; 13] = [
         detail: "this call takes a body of at most 1048576 bytes",
     },
     Shared {
+        status: "414",
+        name: "UriTooLong",
+        description: "The path and query are too long: more than 32 KiB",
+        codes: &[codes::URI_TOO_LONG],
+        title: "The URI is too long",
+        detail: "this server takes a path and query of at most 32768 bytes",
+    },
+    Shared {
         status: "415",
         name: "UnsupportedMediaType",
         description: "The body is not JSON",
@@ -142,7 +150,7 @@ pub struct Problems;
 impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         shared(&[
-            "400", "401", "403", "404", "409", "413", "415", "429", "500", "503", "507",
+            "400", "401", "403", "404", "409", "413", "414", "415", "429", "500", "503", "507",
         ])
     }
 }

@@ -51,6 +51,21 @@ fn the_document_lists_every_route_and_reads_back() {
 }
 
 #[test]
+fn nothing_in_the_document_is_null_but_what_an_example_has() {
+    fn nulls(value: &Value, path: &str) {
+        assert!(!value.is_null(), "{path}");
+        let fields = value.as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(name, _)| !name.starts_with("example")) {
+            nulls(value, &format!("{path}/{name}"));
+        }
+        for (at, value) in value.as_array().into_iter().flatten().enumerate() {
+            nulls(value, &format!("{path}/{at}"));
+        }
+    }
+    nulls(&crate::routes::document(), "");
+}
+
+#[test]
 fn every_operation_is_described_and_has_an_id_and_tags_of_its_own() {
     let document = crate::routes::document();
     let tags: BTreeSet<_> = document["tags"]
