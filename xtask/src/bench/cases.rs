@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -24,6 +25,10 @@ pub struct Case {
     pub callers: usize,
     /// What its figures must not be above.
     pub bar: Option<Bar>,
+    /// `X-Forwarded-For` of the n-th one.
+    pub from: Option<fn(usize) -> String>,
+    /// Most requests that the server takes of it in a while.
+    pub most: Option<usize>,
 }
 
 /// The longest time within which so many of a hundred answers may come.
@@ -56,6 +61,8 @@ impl Case {
             key: None,
             callers: CALLERS,
             bar: Some(QUICK),
+            from: None,
+            most: None,
         }
     }
 }
@@ -69,7 +76,21 @@ pub fn all(seed: &Seed) -> Vec<Case> {
 }
 
 fn sessions(seed: &Seed) -> Vec<Case> {
-    vec![Case::get(seed, "me", |_| "/api/auth/me".to_owned())]
+    // The limits of logins are for each address and network, and for all of them in a quarter of an hour; so the
+    // requests are those of many people in many networks.
+    let asked = AtomicUsize::new(0);
+    let login = Case {
+        method: "POST",
+        body: Some(Arc::new(move |_| {
+            let member = asked.fetch_add(1, Ordering::Relaxed);
+            format!(r#"{{"email":"member-{member}@bench.example.com"}}"#)
+        })),
+        token: None,
+        from: Some(|n| format!("10.{}.{}.1", n / 256, n % 256)),
+        most: Some(400),
+        ..Case::get(seed, "login", |_| "/api/auth/login".to_owned())
+    };
+    vec![login, Case::get(seed, "me", |_| "/api/auth/me".to_owned())]
 }
 
 fn lists(seed: &Seed) -> Vec<Case> {

@@ -38,6 +38,7 @@ impl Measured {
 
 /// Every caller has one connection, which it keeps.
 pub async fn run(url: &str, case: &Case, callers: usize, requests: usize) -> Result<Measured> {
+    let requests = case.most.map_or(requests, |most| requests.min(most));
     let next = std::sync::Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
     let mut tasks = JoinSet::new();
@@ -71,6 +72,9 @@ async fn ask(client: &Client, url: &str, case: &Case, n: usize) -> Result<Durati
     }
     if let Some(key) = &case.key {
         request = request.header("x-api-key", key);
+    }
+    if let Some(from) = case.from {
+        request = request.header("x-forwarded-for", from(n));
     }
     if let Some(body) = &case.body {
         request = request.header("content-type", "application/json").body(body(n));
