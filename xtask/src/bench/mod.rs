@@ -57,9 +57,7 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     })?;
     let flushes = disk::flushes(&directory)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let server = progress.step("Starting the server", |_| {
-        Server::start(&programs.server, &seed, &runtime)
-    })?;
+    let server = progress.step("Starting the server", |_| Server::start(&programs.server, &seed))?;
     let mut lines = Vec::new();
     let wanted = |case: &Case| case.name.contains(&options.filter);
     let mut cases: Vec<Case> = cases::all(&seed).into_iter().filter(wanted).collect();

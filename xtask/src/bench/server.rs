@@ -5,7 +5,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::runtime::Runtime;
 
 use super::seed::Seed;
 use crate::process::Failure;
@@ -21,7 +20,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(program: &std::path::Path, seed: &Seed, runtime: &Runtime) -> Result<Self> {
+    pub fn start(program: &std::path::Path, seed: &Seed) -> Result<Self> {
         let log = seed.database.with_file_name("server.log");
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut admin_key = [0; 24];
@@ -60,7 +59,7 @@ impl Server {
             if ended || began.elapsed() > START_WITHIN {
                 return Err(Failure::new("the server does not serve").log(&log).into());
             }
-            runtime.block_on(tokio::time::sleep(Duration::from_millis(20)));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -17,11 +17,13 @@ use super::{COLUMNS, from_row};
 use crate::audit::{Chain, StoredEntry};
 
 /// How often one page looks into an index, at most. A few milliseconds.
-const MAX_STEPS: usize = 512;
+const MAX_STEPS: usize = 256;
 /// As many numbers that are read in a row cost about as much as one step.
 const ROWS_PER_STEP: usize = 16;
 /// Fewest numbers that are read in a row.
 const MIN_ROWS: usize = 8;
+/// Most numbers of a list that are read ahead, where another list is walked against it.
+const MAX_AHEAD: usize = 64;
 
 /// What one page has cost so far.
 #[derive(Debug, Default)]
@@ -45,9 +47,49 @@ struct Both(List, Option<List>);
 /// What is still to be looked at of them.
 #[derive(Debug)]
 struct Stream {
-    lists: Both,
+    list: Ahead,
+    other: Option<Ahead>,
     /// The highest number that was not looked at.
     next: Option<u64>,
+}
+
+/// A list, and the numbers of it that were read before they were asked for: the more at once, the more of the last ones
+/// were of use.
+#[derive(Debug)]
+struct Ahead {
+    list: List,
+    /// The highest one last.
+    numbers: Vec<u64>,
+    size: usize,
+    used: usize,
+}
+
+impl Ahead {
+    fn of(list: &List) -> Self {
+        Self {
+            list: list.clone(),
+            numbers: Vec::new(),
+            size: 1,
+            used: 0,
+        }
+    }
+
+    /// The highest number of the list that is in `span`; one call's `span.to` is never above that of the call before.
+    fn highest(&mut self, search: &mut Search<'_>, span: Span) -> Result<Option<u64>> {
+        while self.numbers.pop_if(|seq| *seq > span.to).is_some() {}
+        if self.numbers.is_empty() {
+            self.size = if self.used * 2 >= self.size {
+                (self.size * 2).min(MAX_AHEAD)
+            } else {
+                1
+            };
+            self.used = 0;
+            self.numbers = search.numbers(&self.list, span, self.size)?;
+            self.numbers.reverse();
+        }
+        self.used += 1;
+        Ok(self.numbers.last().copied())
+    }
 }
 
 /// 1. The lists that the filters name.
@@ -189,8 +231,9 @@ impl Search<'_> {
         }
         let mut streams: Vec<Stream> = lists
             .iter()
-            .map(|lists| Stream {
-                lists: lists.clone(),
+            .map(|Both(list, other)| Stream {
+                list: Ahead::of(list),
+                other: other.as_ref().map(Ahead::of),
                 next: Some(span.to),
             })
             .collect();
@@ -222,9 +265,8 @@ impl Search<'_> {
     fn step(&mut self, stream: &mut Stream, from: u64, rows: usize, found: &mut Vec<u64>) -> Result<()> {
         let Some(to) = stream.next else { return Ok(()) };
         let below = |seq: u64| (seq > from).then(|| seq - 1);
-        let Both(list, other) = &stream.lists;
-        let Some(other) = other else {
-            let numbers = self.numbers(list, Span { from, to }, rows)?;
+        let Some(other) = &mut stream.other else {
+            let numbers = self.numbers(&stream.list.list, Span { from, to }, rows)?;
             stream.next = numbers
                 .last()
                 .filter(|_| numbers.len() == rows)
@@ -233,12 +275,9 @@ impl Search<'_> {
             return Ok(());
         };
         // What stands in one list can be passed over as far as the next one that stands in the other.
-        let highest = |search: &mut Self, list, to| -> Result<Option<u64>> {
-            Ok(search.numbers(list, Span { from, to }, 1)?.pop())
-        };
-        let mine = highest(self, list, to)?;
+        let mine = stream.list.highest(self, Span { from, to })?;
         let theirs = match mine {
-            Some(mine) => highest(self, other, mine)?,
+            Some(to) => other.highest(self, Span { from, to })?,
             None => None,
         };
         stream.next = theirs;
