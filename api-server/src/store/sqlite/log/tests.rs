@@ -137,7 +137,7 @@ proptest! {
 #[test]
 fn a_page_does_so_much_and_no_more_and_says_that_it_is_not_the_last() {
     // The actor and the resource are in every other entry each, never together, but for the first of all.
-    let events: Vec<Event> = (0..4_000)
+    let events: Vec<Event> = (0..9_000)
         .map(|n| Event {
             action: 0,
             actor: Some(u8::from(n > 0 && n % 2 == 0)),
@@ -154,7 +154,7 @@ fn a_page_does_so_much_and_no_more_and_says_that_it_is_not_the_last() {
     };
     let (found, pages) = walk(&conn, query.clone());
     assert!(found.is_empty());
-    assert!((5..20).contains(&pages), "{pages}");
+    assert!((3..20).contains(&pages), "{pages}");
     // What is there is found behind pages with nothing in them.
     let query = AuditQuery {
         actor_id: Some(id(0)),
@@ -162,8 +162,8 @@ fn a_page_does_so_much_and_no_more_and_says_that_it_is_not_the_last() {
         ..query
     };
     let (found, pages) = walk(&conn, query);
-    assert_eq!(found, entries[3_999..]);
-    assert!(pages > 5, "{pages}");
+    assert_eq!(found, entries[8_999..]);
+    assert!(pages > 2, "{pages}");
 }
 
 #[test]
