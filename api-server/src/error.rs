@@ -15,7 +15,7 @@ use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
 use uuid::Uuid;
 
 use crate::limits::Exceeded;
-use crate::store::{Object, Quota, Refusal, StoreError};
+use crate::store::{Crowd, Object, Quota, Refusal, StoreError};
 
 /// What is wrong with each field of a request, by the name under which the caller knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,6 +98,8 @@ pub enum ApiError {
     },
     /// 409: the organization holds as much of this as it may.
     OverQuota(Quota, u64),
+    /// 409: more than anybody needs, and than the server wants to read at each request.
+    TooMany(Crowd),
     /// The caller, or its address, has used up its share.
     RateLimited {
         seconds: u64,
@@ -247,6 +249,12 @@ impl ApiError {
                 "The URI is too long",
                 Cow::Owned(format!("this server takes a path and query of at most {limit} bytes")),
             ),
+            Self::TooMany(crowd) => (
+                S::CONFLICT,
+                codes::QUOTA_EXCEEDED,
+                "Quota exceeded",
+                too_many(*crowd).into(),
+            ),
             Self::OverQuota(quota, limit) => (
                 S::CONFLICT,
                 codes::QUOTA_EXCEEDED,
@@ -354,6 +362,7 @@ impl From<StoreError> for ApiError {
                 Self::Conflict(format!("the {object} that it was in is deleted; restore that first").into())
             }
             StoreError::Refused(Refusal::EmptyWindow) => Self::invalid("expires_at", "must be after `not_before`"),
+            StoreError::Refused(Refusal::TooMany(crowd)) => Self::TooMany(crowd),
             StoreError::Refused(Refusal::OverQuota(quota, limit)) => Self::OverQuota(quota, limit),
             StoreError::DiskFull => Self::DiskFull { cause },
             StoreError::Busy => Self::Unavailable {
@@ -367,6 +376,14 @@ impl From<StoreError> for ApiError {
             StoreError::Internal(_) => Self::Internal { cause },
         }
     }
+}
+
+fn too_many(crowd: Crowd) -> String {
+    let way_out = match crowd {
+        Crowd::RulesOfASubject => "say with patterns such as `db-*` or `{dev,staging}` in one rule what many say",
+        Crowd::OrganizationsOfAnOwner => "delete one, or let somebody else make it",
+    };
+    format!("this would be more than {} {crowd}; {way_out}", crowd.limit())
 }
 
 /// Which quota stands in the way, and what to do about it.

@@ -12,6 +12,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -90,6 +91,8 @@ pub struct Limits {
     strangers_per_source: usize,
     hasher: RandomState,
     started: Instant,
+    /// Whether the log has heard of a proxy that nobody trusts: once is enough.
+    warned: AtomicBool,
 }
 
 impl Limits {
@@ -113,11 +116,21 @@ impl Limits {
             strangers_per_source,
             hasher: RandomState::new(),
             started: Instant::now(),
+            warned: AtomicBool::new(false),
         }
     }
 
     /// The address that a request came from: the peer's, or what trusted proxies say of it.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if sources::is_forwarded(headers) && !self.proxies.contains(peer) && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                %peer,
+                "a request with X-Forwarded-For came from an address that SEALPOD_TRUSTED_PROXIES does not name; if that is \
+                 a proxy of yours, name it there: until then all who come through it count as one for limits and in the \
+                 audit log"
+            );
+        }
         sources::client(&self.proxies, peer, headers)
     }
 

@@ -31,6 +31,11 @@ pub enum NotANetwork {
     HostBits(usize, String),
 }
 
+/// Whether somebody on the way says for whom it speaks.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.contains_key(FORWARDED_FOR)
+}
+
 impl Networks {
     pub fn contains(&self, address: IpAddr) -> bool {
         let bits = bits(address);

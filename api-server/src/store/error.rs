@@ -45,6 +45,31 @@ impl fmt::Display for Object {
     }
 }
 
+/// What each request of somebody reads in full, so there must not be any number of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    RulesOfASubject,
+    OrganizationsOfAnOwner,
+}
+
+impl Crowd {
+    pub fn limit(self) -> u64 {
+        match self {
+            Self::RulesOfASubject => 1_000,
+            Self::OrganizationsOfAnOwner => 100,
+        }
+    }
+}
+
+impl fmt::Display for Crowd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RulesOfASubject => "ACL rules of one user or service account",
+            Self::OrganizationsOfAnOwner => "organizations of one owner",
+        })
+    }
+}
+
 /// What a change may not do, whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -60,6 +85,8 @@ pub enum Refusal {
     /// The organization holds as much of this as it may, which is the number.
     #[error("the organization may hold {1} {0}")]
     OverQuota(Quota, u64),
+    #[error("this would be more than {limit} {0}", limit = .0.limit())]
+    TooMany(Crowd),
     /// A live object has the name of what is to be restored.
     #[error("there is another {0} of this name by now")]
     NameTaken(Object),

@@ -42,7 +42,7 @@ pub use bundle::{BundleQuery, Selection, Snapshot, SnapshotVersion};
 pub use changes::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position};
 pub use configurations::{Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations};
 pub use environments::{Environment, EnvironmentUpdate, NewEnvironment};
-pub use error::{Object, OpenError, Refusal, StoreError};
+pub use error::{Crowd, Object, OpenError, Refusal, StoreError};
 pub use expect::Expect;
 pub use idempotency::Done;
 pub use keys::{AccountKey, ApplicationKey, KeyHolder};

@@ -3,9 +3,10 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::org::{Permission, SubjectType};
 use uuid::Uuid;
 
+use super::super::error::{Crowd, Refusal};
 use super::super::{AclRule, NewRule, Object, Result, RuleQuery, StoreError, Subject, Topic};
 use super::reader::View;
-use super::row::{At, Id, PatternText, time};
+use super::row::{At, Id, PatternText, integer, time};
 use super::writer::Tx;
 use super::{accounts, members, organizations};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, RuleMetadata, Verb};
@@ -177,6 +178,18 @@ fn same(conn: &Connection, organization: OrganizationId, new: &NewRule) -> Resul
 }
 
 fn insert(tx: &Tx<'_>, organization: OrganizationId, new: &NewRule) -> Result<RuleId> {
+    let held: i64 = tx
+        .conn
+        .prepare_cached(
+            "SELECT count(*) FROM acl_rules
+             WHERE subject_id = ?1 AND organization_id = ?2 AND subject_type = ?3 AND deleted_at IS NULL",
+        )?
+        .query_row((Id(new.subject.id()), organization, subject_word(new.subject)), |row| {
+            row.get(0)
+        })?;
+    if held >= integer(Crowd::RulesOfASubject.limit()) {
+        return Err(Refusal::TooMany(Crowd::RulesOfASubject).into());
+    }
     let id = RuleId::new();
     tx.conn
         .prepare_cached(

@@ -7,7 +7,7 @@ use super::super::error::Refusal;
 use super::super::{
     Grantor, Membership, Object, Organization, OrganizationMember, Page, Result, StoreError, Subject, Topic,
 };
-use super::row::{At, time};
+use super::row::{At, number, time};
 use super::writer::Tx;
 use super::{acl, organizations, people};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
@@ -67,6 +67,15 @@ pub(in super::super) fn of_user(conn: &Connection, user: UserId, page: &Page) ->
         Ok((organizations::from_row(row)?, row.get::<_, RoleWord>(4)?.0))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// How many live organizations the user owns.
+pub(super) fn owned(conn: &Connection, user: UserId) -> Result<u64> {
+    let mut statement = conn.prepare_cached(
+        "SELECT count(*) FROM members m JOIN organizations o ON o.id = m.organization_id AND o.deleted_at IS NULL
+         WHERE m.user_id = ?1 AND m.role = 'owner'",
+    )?;
+    Ok(statement.query_row([user], |row| number(row, 0))?)
 }
 
 pub(in super::super) fn list(conn: &Connection, organization: &str, page: &Page) -> Result<Vec<OrganizationMember>> {

@@ -1,6 +1,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::people::Role;
 
+use super::super::error::{Crowd, Refusal};
 use super::super::{Grantor, Object, Organization, Page, Result, StoreError, Topic};
 use super::members;
 use super::row::{At, time};
@@ -52,6 +53,11 @@ pub(in super::super) fn ensure(tx: &Tx<'_>, name: &str, by: &By) -> Result<Organ
 pub(in super::super) fn create(tx: &Tx<'_>, name: &str, owner: Option<UserId>, by: &By) -> Result<Organization> {
     if is_taken(tx, name)? {
         return Err(StoreError::Conflict(Object::Organization));
+    }
+    if let Some(owner) = owner
+        && members::owned(tx.conn, owner)? >= Crowd::OrganizationsOfAnOwner.limit()
+    {
+        return Err(Refusal::TooMany(Crowd::OrganizationsOfAnOwner).into());
     }
     let organization = insert(tx, name, by)?;
     if let Some(owner) = owner {

@@ -1,5 +1,10 @@
 //! Sessions, organizations and members, over HTTP.
 
+use sealpod_api_server::audit::By;
+use sealpod_api_server::ids::{AccountId, UserId};
+use sealpod_api_server::store::{NewRule, Subject};
+use sealpod_core::Pattern;
+use sealpod_core::wire::org::Permission;
 use serde_json::json;
 
 use crate::support::{Call, O, SUPERADMIN, Server, User};
@@ -404,4 +409,58 @@ async fn a_rule_for_a_user_is_made_by_address_and_goes_with_the_member() {
     // Invited anew, the old rules do not come back.
     server.member("acme", "dev@example.com", "developer").await;
     assert!(by(&server, &olga, "GET", path).status(200).await.list().is_empty());
+}
+
+#[tokio::test]
+async fn nobody_collects_organizations_without_end() {
+    let server = Server::start().await;
+    let olga = server.user("olga@example.com").await;
+    let owner = UserId(olga.id.parse().unwrap());
+    let make = |n: usize| {
+        let store = server.store.clone();
+        async move {
+            let name = format!("org-{n}");
+            store
+                .create_organization(&name, Some(owner), By::system("test"))
+                .await
+                .unwrap();
+        }
+    };
+    futures::future::join_all((0..100).map(make)).await;
+    let one_more = |name: &str| by(&server, &olga, "POST", "/api/orgs").json(json!({"name": name}));
+    one_more("one-more").problem(409, "quota_exceeded").await;
+    by(&server, &olga, "DELETE", "/api/orgs/org-7").status(204).await;
+    one_more("one-more").status(201).await;
+}
+
+#[tokio::test]
+async fn nobody_has_rules_without_end() {
+    let server = Server::start().await;
+    let account = server.account("ci", &[]).await;
+    let grant = |n: usize| {
+        let new = NewRule {
+            subject: Subject::ServiceAccount(AccountId(account.id.parse().unwrap())),
+            project_pattern: format!("p{n}").parse().unwrap(),
+            env_pattern: Pattern::any(),
+            key_pattern: Pattern::any(),
+            configurations: false,
+            permission: Permission::Read,
+        };
+        let store = server.store.clone();
+        async move { store.upsert_rule("default", new, By::system("test")).await.unwrap() }
+    };
+    futures::future::join_all((0..1_000).map(grant)).await;
+    let rule = |project: &str| {
+        json!({
+            "subject_type": "service_account", "subject_id": account.id, "project_pattern": project, "env_pattern": "*",
+            "permission": "write",
+        })
+    };
+    let path = format!("{O}/acl");
+    server
+        .admin("POST", &path)
+        .json(rule("more"))
+        .problem(409, "quota_exceeded")
+        .await;
+    server.admin("POST", &path).json(rule("p7")).status(200).await;
 }
