@@ -16,8 +16,8 @@ use super::clock::{Span, Spans};
 use super::{COLUMNS, from_row};
 use crate::audit::{Chain, StoredEntry};
 
-/// How often one page looks into an index, at most. A few milliseconds.
-const MAX_STEPS: usize = 256;
+/// How often one page looks into an index, at most. One or two milliseconds.
+const MAX_STEPS: usize = 128;
 /// As many numbers that are read in a row cost about as much as one step.
 const ROWS_PER_STEP: usize = 16;
 /// Fewest numbers that are read in a row.
