@@ -17,7 +17,7 @@ use super::{COLUMNS, from_row};
 use crate::audit::{Chain, StoredEntry};
 
 /// How often one page looks into an index, at most. One or two milliseconds.
-const MAX_STEPS: usize = 128;
+const MAX_STEPS: usize = 104;
 /// As many numbers that are read in a row cost about as much as one step.
 const ROWS_PER_STEP: usize = 16;
 /// Fewest numbers that are read in a row.
