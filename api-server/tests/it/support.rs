@@ -290,7 +290,16 @@ pub struct Application<'s> {
     pub key: String,
 }
 
-impl Application<'_> {
+impl<'s> Application<'s> {
+    /// One that is there, with another key.
+    pub fn new(server: &'s Server, slug: &str, key: &str) -> Self {
+        Self {
+            server,
+            slug: slug.to_owned(),
+            key: key.to_owned(),
+        }
+    }
+
     /// A call of the management plane below this application.
     pub fn admin(&self, method: &str, path: &str) -> Call {
         self.server.admin(method, &format!("{M}/{}{path}", self.slug))

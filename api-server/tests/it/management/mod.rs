@@ -6,4 +6,5 @@ mod idempotency;
 mod lists;
 mod preconditions;
 mod secrets;
+mod seed;
 mod versions;
