@@ -527,3 +527,143 @@ async fn every_call_about_projects_and_their_secrets_is_understood() {
     assert!(org.trashed(item.id).await.unwrap_err().is_not_found());
     org.delete_project("shop").await.unwrap();
 }
+
+#[tokio::test]
+async fn every_list_of_the_management_plane_is_read_in_pages() {
+    let server = Server::start().await;
+    let shop = server.application("shop").await;
+    for name in ["Bank", "Café 1"] {
+        server.application(name).await;
+    }
+    for name in ["a/b", "é?&=#", "c"] {
+        shop.secret(name).await;
+        let body = json!({"name": name, "slug": format!("e{}", name.len()), "labels": {"t/a": "x&y z"}});
+        shop.admin("POST", "/environments").json(body).status(201).await;
+        let entry = json!({"environmentSlug": "local", "key": name, "value": "v"});
+        shop.admin("POST", "/configurations").json(entry).status(201).await;
+        let item = json!([{"environmentSlug": "local", "value": "v"}]);
+        let path = "/secrets/a%2Fb/values";
+        shop.admin("POST", path).json(item).status(200).await;
+    }
+    let client = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let plane = client.management();
+    let label = Some(("t/a", "x&y z"));
+    for limit in [1, 2, 1_000] {
+        let pages = plane.application_pages(None, limit).unwrap();
+        assert_eq!(pages.rest().await.unwrap(), plane.applications(None).await.unwrap());
+        let pages = plane.environment_pages("shop", label, limit).unwrap();
+        let all = plane.environments("shop", label).await.unwrap();
+        assert_eq!((pages.rest().await.unwrap(), all.len()), (all, 3));
+        let pages = plane.secret_pages("shop", limit).unwrap();
+        assert_eq!(pages.rest().await.unwrap(), plane.secrets("shop").await.unwrap());
+        let pages = plane.version_pages("shop", "a/b", "local", limit).unwrap();
+        let all = plane.versions("shop", "a/b", "local").await.unwrap();
+        assert_eq!((pages.rest().await.unwrap(), all.len()), (all, 3));
+        let pages = plane.configuration_pages("shop", limit).unwrap();
+        let all = plane.configurations("shop").await.unwrap();
+        assert_eq!((pages.rest().await.unwrap(), all.len()), (all, 3));
+    }
+    let mut pages = plane.application_pages(None, 0).unwrap();
+    let refused = pages.next_page().await.unwrap_err();
+    assert_eq!(refused.kind(), Some(Code::ValidationFailed));
+}
+
+#[tokio::test]
+async fn every_call_of_the_consumer_plane_is_understood() {
+    let server = Server::start().await;
+    let shop = server.application("shop").await;
+    let admin = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let plane = admin.management();
+    let secret = m::CreateSecret {
+        name: "db/password".to_owned(),
+        description: None,
+    };
+    plane.create_secret("shop", &secret).await.unwrap();
+    plane
+        .set_values("shop", "db/password", &[value("local", "one")])
+        .await
+        .unwrap();
+    let entry = m::CreateConfiguration {
+        environment_slug: "local".to_owned(),
+        key: "Feature:A/b".to_owned(),
+        value: "on".to_owned(),
+        description: None,
+    };
+    plane.create_configuration("shop", &entry).await.unwrap();
+
+    let reads = client(&server, Credential::Application(SecretText::new(shop.key.clone())));
+    let consumer = reads.consumer();
+    let read = consumer.secret("db/password", "local").await.unwrap();
+    assert_eq!((read.value.expose(), read.properties.version), ("one", 1));
+    let all = consumer.configurations("local").await.unwrap();
+    assert_eq!(all, [consumer.configuration("Feature:A/b", "local").await.unwrap()]);
+    assert_eq!((all[0].value.as_str(), all[0].label.as_str()), ("on", "local"));
+    assert!(consumer.secret("db/password", "no").await.unwrap_err().is_not_found());
+
+    // An old key lives on for its overlap, and no longer.
+    let second = plane.rotate_application_key("shop", 60).await.unwrap().plain_api_key;
+    consumer.secret("db/password", "local").await.unwrap();
+    let reads_on = client(&server, Credential::Application(second));
+    reads_on.consumer().secret("db/password", "local").await.unwrap();
+    plane.rotate_application_key("shop", 0).await.unwrap();
+    for dead in [reads, reads_on] {
+        let error = dead.consumer().secret("db/password", "local").await.unwrap_err();
+        assert_eq!(error.kind(), Some(Code::Unauthorized));
+    }
+}
+
+#[tokio::test]
+async fn a_purging_client_leaves_nothing_in_the_trash() {
+    let server = Server::start().await;
+    let app = server.application("shop").await;
+    let admin = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    for client in [admin.clone(), admin.purging()] {
+        app.secret("db").await;
+        app.set("db", "local", "v", json!({})).await;
+        server.put("shop", "local", "key", "v").await;
+        let entry = json!({"environmentSlug": "local", "key": "k", "value": "v"});
+        app.admin("POST", "/configurations").json(entry).status(201).await;
+        let body = json!({"name": "Prod"});
+        app.admin("POST", "/environments").json(body).status(201).await;
+        let (plane, org) = (client.management(), client.org("default"));
+        plane.delete_configuration("shop", "local", "k").await.unwrap();
+        plane.delete_secret("shop", "db").await.unwrap();
+        org.delete_secret("shop", "local", "key").await.unwrap();
+        plane.delete_environment("shop", "prod").await.unwrap();
+    }
+    let org = admin.org("default");
+    assert_eq!(org.trash().await.unwrap().len(), 4, "those of the first client");
+    admin.purging().org("default").delete_project("shop").await.unwrap();
+    assert!(org.trash().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_export_is_the_whole_log_entry_by_entry() {
+    let server = Server::start().await;
+    let admin = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    for name in 0..30 {
+        server.application(&format!("app {name}")).await;
+    }
+    let org = admin.org("default");
+    let filter = AuditFilter {
+        action: Some("project.create".to_owned()),
+        ..AuditFilter::default()
+    };
+    let mut export = org.audit_export(&filter).await.unwrap();
+    let mut seen = vec![];
+    while let Some(entry) = export.next_entry().await.unwrap() {
+        seen.push(entry);
+    }
+    let page = AuditFilter {
+        limit: Some(100),
+        ..filter
+    };
+    assert_eq!(seen, org.audit_log(&page).await.unwrap().entries);
+    assert_eq!(seen.len(), 30);
+    let mut instance = admin.audit_export(&AuditFilter::default()).await.unwrap();
+    assert!(instance.next_entry().await.unwrap().is_some());
+    let app = server.application("shop").await;
+    let nobody = client(&server, Credential::ServiceAccount(SecretText::new(app.key)));
+    let refused = nobody.org("default").audit_export(&AuditFilter::default()).await;
+    assert_eq!(refused.unwrap_err().kind(), Some(Code::Unauthorized));
+}

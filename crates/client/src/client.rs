@@ -11,7 +11,7 @@ use sealpod_core::wire::headers;
 use uuid::Uuid;
 
 use crate::path::escape;
-use crate::{Management, Org, Tag};
+use crate::{Consumer, Management, Org, Tag};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,6 +32,8 @@ pub enum Credential {
     ServiceAccount(SecretText),
     /// A `cr_session_…` token: the organization plane as somebody who signed in.
     Session(SecretText),
+    /// A `grm_…` key: the consumer plane as one application.
+    Application(SecretText),
 }
 
 /// Why a client could not be made.
@@ -133,7 +135,7 @@ impl Builder {
         }
         let http = http
             .build()
-            .map_err(|error| BuildError::Tls(crate::transport::innermost(&error)))?;
+            .map_err(|error| BuildError::Tls(crate::answer::innermost(&error)))?;
         Ok(Client {
             inner: Arc::new(Inner {
                 http,
@@ -144,6 +146,7 @@ impl Builder {
             on_behalf: None,
             idempotency_key: None,
             if_match: None,
+            purges: false,
         })
     }
 }
@@ -155,6 +158,7 @@ pub struct Client {
     pub(crate) on_behalf: Option<HeaderValue>,
     pub(crate) idempotency_key: Option<HeaderValue>,
     pub(crate) if_match: Option<Tag>,
+    pub(crate) purges: bool,
 }
 
 pub(crate) struct Inner {
@@ -194,7 +198,7 @@ impl Client {
     }
 
     /// The same client for one POST, which the server does once however often it arrives, and which is therefore tried
-    /// again as reads are. Another POST needs another key. What makes a key or account is done once, too, but its
+    /// again as reads are. Another POST needs another key. Signing in is never such a POST. What makes a key or account is done once, too, but its
     /// answer cannot be given again: a second arrival is a conflict with [`Code::AlreadyCreated`](crate::Code).
     #[must_use]
     pub fn idempotent(&self, key: Uuid) -> Self {
@@ -215,9 +219,24 @@ impl Client {
         }
     }
 
+    /// The same client, whose deletions of applications or projects, environments, secrets and configurations are for
+    /// good and at once, instead of to the trash. Needs the role `admin`.
+    #[must_use]
+    pub fn purging(&self) -> Self {
+        Self {
+            purges: true,
+            ..self.clone()
+        }
+    }
+
     /// Applications, environments, secrets and configurations; needs the admin key.
     pub fn management(&self) -> Management<'_> {
         Management(self)
+    }
+
+    /// What one application reads; needs its key.
+    pub fn consumer(&self) -> Consumer<'_> {
+        Consumer(self)
     }
 
     /// One organization: its people, projects, secrets, rules, accounts and log.
@@ -255,7 +274,9 @@ fn credential_header(credential: &Credential) -> Result<(HeaderName, HeaderValue
         Credential::Admin(key) | Credential::Session(key) => {
             (AUTHORIZATION, SecretText::new(format!("Bearer {}", usable(key)?)))
         }
-        Credential::ServiceAccount(key) => (HeaderName::from_static(headers::API_KEY), SecretText::new(usable(key)?)),
+        Credential::ServiceAccount(key) | Credential::Application(key) => {
+            (HeaderName::from_static(headers::API_KEY), SecretText::new(usable(key)?))
+        }
     };
     let mut value = HeaderValue::from_str(text.expose()).map_err(|_| BuildError::Credential)?;
     value.set_sensitive(true);
@@ -296,7 +317,12 @@ mod tests {
     #[test]
     fn nothing_shows_the_credential() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        for credential in [Credential::Admin, Credential::ServiceAccount, Credential::Session] {
+        for credential in [
+            Credential::Admin,
+            Credential::ServiceAccount,
+            Credential::Session,
+            Credential::Application,
+        ] {
             let builder = Client::builder("http://host").credential(credential(SecretText::new("canary\n")));
             let shown = format!("{builder:?}");
             let client = builder.build().unwrap();

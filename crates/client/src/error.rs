@@ -18,7 +18,7 @@ pub enum Error {
     Unreachable { reason: String },
     #[error("the server's certificate is not trusted: {reason}; check the CA that was given")]
     Untrusted { reason: String },
-    #[error("the server did not answer within {} s", .deadline.as_secs())]
+    #[error("the server did not answer within {} s", .deadline.as_secs_f32())]
     Timeout { deadline: Duration },
     /// 401: the credential is unknown, expired or revoked.
     #[error("the server does not accept the credential ({})", printable(&.0.code))]

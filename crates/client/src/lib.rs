@@ -16,20 +16,26 @@
 //! `Debug`, not in an error.
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod backoff;
 mod client;
 mod code;
+mod consumer;
 mod error;
+mod lines;
 mod management;
 mod org;
+mod pages;
 mod path;
 mod transport;
 
+pub use answer::{Tag, Tagged};
 pub use client::{BuildError, Builder, Client, Credential};
 pub use code::Code;
+pub use consumer::Consumer;
 pub use error::Error;
 pub use management::Management;
-pub use org::{AuditFilter, Fetched, Org, Page};
-pub use transport::{Tag, Tagged};
+pub use org::{AuditExport, AuditFilter, Fetched, Org, Page};
+pub use pages::Pages;
 
 pub type Result<T> = std::result::Result<T, Error>;

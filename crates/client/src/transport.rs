@@ -1,28 +1,23 @@
-//! One call: send, read a bounded answer, tell errors apart, retry what is safe.
+//! One call: send it, and try again what is safe.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{Method, RequestBuilder};
 use sealpod_core::wire::headers;
-use sealpod_core::wire::problem::{self, Problem, codes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::answer::{Answer, MAX_PROBLEM_BYTES, Tag, Tagged, failed, is_of_type, receive};
 use crate::backoff::Backoff;
-use crate::error::printable;
+use crate::lines::Lines;
 use crate::{Client, Error, Result};
 
 /// What a long poll may take beyond its `wait`.
 pub(crate) const POLL_GRACE: Duration = Duration::from_secs(10);
-/// Longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
-const MAX_PROBLEM_BYTES: usize = 64 * 1024;
 /// How often a call is tried that may arrive twice, and the ceilings of the delays between.
 const ATTEMPTS: u32 = 3;
 const RETRY_BASE: Duration = Duration::from_millis(200);
@@ -38,25 +33,6 @@ pub(crate) struct Call<'a> {
     deadline: Duration,
     /// Whether it may arrive twice.
     repeats: bool,
-}
-
-/// An answer that is no error.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    is_json: bool,
-    tag: Option<Tag>,
-    pub(crate) body: Zeroizing<Vec<u8>>,
-}
-
-/// The name of one state of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag(HeaderValue);
-
-/// An object and the tag of the state that it was read in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tagged<T> {
-    pub value: T,
-    pub tag: Tag,
 }
 
 impl Client {
@@ -110,6 +86,12 @@ impl Client {
     pub(crate) async fn delete(&self, target: String) -> Result<()> {
         self.call(Method::DELETE, target).send().await.map(drop)
     }
+
+    /// Deletes what goes to the trash, or for good where the client is a purging one.
+    pub(crate) async fn discard(&self, target: String) -> Result<()> {
+        let query = if self.purges { "?purge=true" } else { "" };
+        self.delete(target + query).await
+    }
 }
 
 impl<'a> Call<'a> {
@@ -123,7 +105,8 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Never tried again here: the caller has a way of its own.
+    /// Never tried again here: the caller has a way of its own, or the server does not tell a second arrival from a
+    /// second call.
     pub(crate) fn once(mut self) -> Self {
         self.repeats = false;
         self
@@ -141,28 +124,55 @@ impl<'a> Call<'a> {
 
     /// Tries until there is an answer, another try would not help, or the deadline would pass before it.
     async fn perform(self, body: Option<Bytes>) -> Result<Answer> {
-        let until = Instant::now() + self.deadline;
-        let mut backoff = Backoff::new(RETRY_BASE, RETRY_CAP);
+        let mut tries = Tries::of(&self);
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let error = match self.attempt(body.clone(), left).await {
+            match self.attempt(body.clone(), tries.left()).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            // Behind what the server asked for, so that those whom it sent away together do not return together.
-            let delay = error.retry_after().unwrap_or_default() + backoff.next_delay();
-            let late = Instant::now() + delay >= until;
-            if !self.repeats || !error.is_passing() || backoff.failures() >= ATTEMPTS || late {
-                return Err(error);
+                Err(error) => tries.another(error).await?,
             }
-            tokio::time::sleep(delay).await;
         }
     }
 
+    /// An answer of JSON lines, however many. The deadline is that of its beginning, and of each further piece.
+    pub(crate) async fn lines(self, media_type: &'static str) -> Result<Lines> {
+        let mut tries = Tries::of(&self);
+        loop {
+            match self.begin(media_type, tries.left()).await {
+                Ok(lines) => return Ok(lines),
+                Err(error) => tries.another(error).await?,
+            }
+        }
+    }
+
+    async fn begin(&self, media_type: &'static str, left: Duration) -> Result<Lines> {
+        let beginning = async {
+            let sending = self.request(None).header(ACCEPT, media_type).send();
+            let response = sending.await.map_err(|error| failed(&error, self.deadline))?;
+            if response.status().is_success() && is_of_type(response.headers(), media_type) {
+                return Ok(Lines::of(response, self.deadline));
+            }
+            let answer = receive(response, MAX_PROBLEM_BYTES, self.deadline).await?;
+            Err(Error::BadAnswer {
+                status: answer.status.as_u16(),
+                reason: format!("it is not {media_type} by its `Content-Type`"),
+            })
+        };
+        let late = Error::Timeout {
+            deadline: self.deadline,
+        };
+        tokio::time::timeout(left, beginning).await.unwrap_or(Err(late))
+    }
+
     async fn attempt(&self, body: Option<Bytes>, left: Duration) -> Result<Answer> {
+        let sending = self.request(body).timeout(left).send();
+        let response = sending.await.map_err(|error| failed(&error, self.deadline))?;
+        receive(response, self.client.inner.max_answer_bytes, self.deadline).await
+    }
+
+    fn request(&self, body: Option<Bytes>) -> RequestBuilder {
         let inner = &self.client.inner;
         let url = format!("{}{}", inner.base, self.target);
-        let mut request = inner.http.request(self.method.clone(), url).timeout(left);
+        let mut request = inner.http.request(self.method.clone(), url);
         if let Some(etag) = self.if_none_match {
             request = request.header(IF_NONE_MATCH, format!("\"{etag}\""));
         }
@@ -176,6 +186,7 @@ impl<'a> Call<'a> {
         }
         if let Some(key) = &self.client.idempotency_key
             && self.method == Method::POST
+            && self.repeats
         {
             request = request.header(HeaderName::from_static(headers::IDEMPOTENCY_KEY), key);
         }
@@ -183,205 +194,38 @@ impl<'a> Call<'a> {
             let json = HeaderValue::from_static("application/json");
             request = request.header(CONTENT_TYPE, json).body(body);
         }
-        let response = request.send().await.map_err(|error| failed(&error, self.deadline))?;
-        receive(response, inner.max_answer_bytes, self.deadline).await
+        request
     }
 }
 
-impl Answer {
-    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        if !self.is_json {
-            return Err(Error::BadAnswer {
-                status: self.status.as_u16(),
-                reason: "it is not JSON by its `Content-Type`".to_owned(),
-            });
-        }
-        // serde's message may quote the text, which may be a value; its position may not.
-        serde_json::from_slice(&self.body).map_err(|error| Error::BadAnswer {
-            status: self.status.as_u16(),
-            reason: format!("unexpected JSON at line {} column {}", error.line(), error.column()),
-        })
-    }
+/// The tries of one call.
+struct Tries {
+    until: Instant,
+    repeats: bool,
+    backoff: Backoff,
 }
 
-async fn receive(mut response: Response, limit: usize, deadline: Duration) -> Result<Answer> {
-    let status = response.status();
-    let good = status.is_success() || status == StatusCode::NOT_MODIFIED;
-    let limit = if good { limit } else { limit.min(MAX_PROBLEM_BYTES) };
-    let headers = std::mem::take(response.headers_mut());
-    match read(&mut response, limit, deadline).await {
-        Ok(body) if good => Ok(Answer {
-            status,
-            tag: headers.get(ETAG).cloned().map(Tag),
-            is_json: is_of_type(&headers, "application/json"),
-            body,
-        }),
-        Ok(body) => Err(refused(status, &headers, &body)),
-        Err(error) if good => Err(error),
-        // The status is worth more than the reason why its explanation could not be read.
-        Err(_) => Err(refused(status, &headers, &[])),
-    }
-}
-
-/// The whole body in one buffer that never moves, so that wiping it wipes the only copy of ours.
-async fn read(response: &mut Response, limit: usize, deadline: Duration) -> Result<Zeroizing<Vec<u8>>> {
-    let announced = response
-        .content_length()
-        .map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    if announced > limit {
-        return Err(Error::TooLarge { limit });
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(announced));
-    while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error, deadline))? {
-        if body.len() + chunk.len() > limit {
-            return Err(Error::TooLarge { limit });
-        }
-        if body.len() + chunk.len() > body.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(room(body.len() + chunk.len(), limit)));
-            larger.extend_from_slice(&body);
-            body = larger;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// Room for a body of unknown length. Never over the limit: wiping touches all of it, used or not.
-fn room(needed: usize, limit: usize) -> usize {
-    needed.saturating_mul(2).min(limit).max(needed)
-}
-
-/// The error that an answer of status 3xx, 4xx or 5xx is.
-fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-    let problem = Some(body)
-        .filter(|_| is_of_type(headers, problem::CONTENT_TYPE))
-        .and_then(|body| serde_json::from_slice::<Problem>(body).ok());
-    // The first try of an idempotent call is still at work: its answer is worth waiting for.
-    let in_progress = problem
-        .as_ref()
-        .is_some_and(|problem| problem.code == codes::IDEMPOTENCY_IN_PROGRESS);
-    let passing = in_progress
-        || status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    if passing {
-        return Error::Unavailable {
-            status: status.as_u16(),
-            code: problem.map(|problem| printable(&problem.code)),
-            retry_after: headers
-                .get(RETRY_AFTER)
-                .and_then(|value| retry_after(value, Timestamp::now())),
-        };
-    }
-    let Some(problem) = problem else {
-        let reason = if status.is_redirection() {
-            "it redirects, which the api-server never does"
-        } else {
-            "it has no problem document"
-        };
-        return Error::BadAnswer {
-            status: status.as_u16(),
-            reason: reason.to_owned(),
-        };
-    };
-    let problem = Box::new(problem);
-    match status {
-        StatusCode::UNAUTHORIZED => Error::Unauthorized(problem),
-        StatusCode::FORBIDDEN => Error::Forbidden(problem),
-        StatusCode::NOT_FOUND => Error::NotFound(problem),
-        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Error::Conflict(problem),
-        _ => Error::Rejected(problem),
-    }
-}
-
-/// Whether the body is said to be of this media type, whatever its parameters.
-fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
-    let said = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let said = said.and_then(|text| text.split(';').next()).unwrap_or_default();
-    said.trim().eq_ignore_ascii_case(media_type)
-}
-
-/// Seconds, or an HTTP date; at most [`MAX_RETRY_AFTER`].
-fn retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    let wait = if let Ok(seconds) = text.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let date = jiff::fmt::rfc2822::parse(text).ok()?;
-        Duration::try_from(date.timestamp().duration_since(now)).unwrap_or_default()
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
-}
-
-fn failed(error: &reqwest::Error, deadline: Duration) -> Error {
-    let reason = innermost(error);
-    if caused_by::<rustls::Error>(error) {
-        Error::Untrusted { reason }
-    } else if error.is_timeout() && !error.is_connect() {
-        Error::Timeout { deadline }
-    } else {
-        Error::Unreachable { reason }
-    }
-}
-
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        // An `io::Error` answers `source` with the source of what it wraps, and so hides it.
-        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
-            None => error.source(),
-        }
-    })
-}
-
-fn caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(<dyn StdError>::is::<T>)
-}
-
-/// The text of the first cause; the ones around it only repeat the URL and that it failed.
-pub(crate) fn innermost(error: &(dyn StdError + 'static)) -> String {
-    printable(&chain(error).last().unwrap_or(error).to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_never_over_five_minutes() {
-        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
-        for (text, want) in [
-            ("1", Some(1)),
-            ("0", Some(0)),
-            ("86400", Some(300)),
-            ("Sat, 31 Jan 2026 12:00:30 GMT", Some(30)),
-            ("Sat, 31 Jan 2026 11:00:00 GMT", Some(0)),
-            ("-1", None),
-            ("soon", None),
-        ] {
-            let got = retry_after(&HeaderValue::from_str(text).unwrap(), now);
-            assert_eq!(got, want.map(Duration::from_secs), "{text}");
+impl Tries {
+    fn of(call: &Call<'_>) -> Self {
+        Self {
+            until: Instant::now() + call.deadline,
+            repeats: call.repeats,
+            backoff: Backoff::new(RETRY_BASE, RETRY_CAP),
         }
     }
 
-    #[test]
-    fn a_body_of_unknown_length_takes_no_more_than_the_limit() {
-        assert_eq!((room(10, 100), room(60, 100), room(100, 100)), (20, 100, 100));
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 
-    #[test]
-    fn only_a_problem_document_makes_a_404_authoritative() {
-        let problem =
-            br#"{"type":"about:blank","title":"","status":404,"detail":"no such application","code":"not_found"}"#;
-        let mut headers = HeaderMap::new();
-        assert!(!refused(StatusCode::NOT_FOUND, &headers, problem).is_not_found());
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json; charset=utf-8"),
-        );
-        assert!(refused(StatusCode::NOT_FOUND, &headers, problem).is_not_found());
-        for body in [&b"<html>"[..], b"", b"{}", br#"{"kind":"Status","code":404}"#] {
-            let error = refused(StatusCode::NOT_FOUND, &headers, body);
-            assert!(matches!(error, Error::BadAnswer { status: 404, .. }), "{error:?}");
+    /// Waits for the time of another try, or gives the error back where there is to be none.
+    async fn another(&mut self, error: Error) -> Result<()> {
+        // Behind what the server asked for, so that those whom it sent away together do not return together.
+        let delay = error.retry_after().unwrap_or_default() + self.backoff.next_delay();
+        if !self.repeats || !error.is_passing() || self.backoff.failures() >= ATTEMPTS || delay >= self.left() {
+            return Err(error);
         }
+        tokio::time::sleep(delay).await;
+        Ok(())
     }
 }

@@ -6,13 +6,17 @@ use sealpod_core::wire::management::{
 };
 
 use super::{Management, at, labelled};
-use crate::{Result, Tagged};
+use crate::{Pages, Result, Tagged};
 
-impl Management<'_> {
+impl<'a> Management<'a> {
     /// Every application, or those that carry a label with this value.
     pub async fn applications(&self, label: Option<(&str, &str)>) -> Result<Vec<Application>> {
-        let target = labelled(at(&["applications"])?, label);
-        self.0.get(target).await
+        self.0.get(at(&["applications"])? + &labelled(label)).await
+    }
+
+    /// The same page by page, each of at most `limit` (1–1000).
+    pub fn application_pages(&self, label: Option<(&str, &str)>, limit: u32) -> Result<Pages<'a, Application>> {
+        Ok(Pages::of(self.0, at(&["applications"])?, labelled(label), limit))
     }
 
     pub async fn application(&self, slug: &str) -> Result<Application> {
@@ -33,7 +37,7 @@ impl Management<'_> {
     }
 
     pub async fn delete_application(&self, slug: &str) -> Result<()> {
-        self.0.delete(at(&["applications", slug])?).await
+        self.0.discard(at(&["applications", slug])?).await
     }
 
     pub async fn rotate_application_key(&self, slug: &str, overlap_seconds: u64) -> Result<RotatedApplicationKey> {

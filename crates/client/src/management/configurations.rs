@@ -4,11 +4,17 @@ use reqwest::Method;
 use sealpod_core::wire::management::{Configuration, CreateConfiguration, UpdateConfiguration};
 
 use super::{Management, at};
-use crate::{Result, Tagged};
+use crate::{Pages, Result, Tagged};
 
-impl Management<'_> {
+impl<'a> Management<'a> {
     pub async fn configurations(&self, application: &str) -> Result<Vec<Configuration>> {
         self.0.get(at(&["applications", application, "configurations"])?).await
+    }
+
+    /// The same page by page, each of at most `limit` (1–1000) and of some MiB.
+    pub fn configuration_pages(&self, application: &str, limit: u32) -> Result<Pages<'a, Configuration>> {
+        let target = at(&["applications", application, "configurations"])?;
+        Ok(Pages::of(self.0, target, String::new(), limit))
     }
 
     pub async fn configuration(&self, application: &str, environment: &str, key: &str) -> Result<Configuration> {
@@ -45,6 +51,6 @@ impl Management<'_> {
 
     pub async fn delete_configuration(&self, application: &str, environment: &str, key: &str) -> Result<()> {
         let target = at(&["applications", application, "configurations", environment, key])?;
-        self.0.delete(target).await
+        self.0.discard(target).await
     }
 }

@@ -4,13 +4,24 @@ use reqwest::Method;
 use sealpod_core::wire::management::{CreateEnvironment, Environment, UpdateEnvironment};
 
 use super::{Management, at, labelled};
-use crate::{Result, Tagged};
+use crate::{Pages, Result, Tagged};
 
-impl Management<'_> {
+impl<'a> Management<'a> {
     /// Every environment of an application, or those that carry a label with this value.
     pub async fn environments(&self, application: &str, label: Option<(&str, &str)>) -> Result<Vec<Environment>> {
-        let target = labelled(at(&["applications", application, "environments"])?, label);
-        self.0.get(target).await
+        let target = at(&["applications", application, "environments"])?;
+        self.0.get(target + &labelled(label)).await
+    }
+
+    /// The same page by page, each of at most `limit` (1–1000).
+    pub fn environment_pages(
+        &self,
+        application: &str,
+        label: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Pages<'a, Environment>> {
+        let target = at(&["applications", application, "environments"])?;
+        Ok(Pages::of(self.0, target, labelled(label), limit))
     }
 
     pub async fn environment(&self, application: &str, environment: &str) -> Result<Environment> {
@@ -41,7 +52,7 @@ impl Management<'_> {
 
     pub async fn delete_environment(&self, application: &str, environment: &str) -> Result<()> {
         self.0
-            .delete(at(&["applications", application, "environments", environment])?)
+            .discard(at(&["applications", application, "environments", environment])?)
             .await
     }
 }

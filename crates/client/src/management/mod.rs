@@ -17,7 +17,7 @@ fn at(segments: &[&str]) -> Result<String> {
     path(["api", "management"].into_iter().chain(segments.iter().copied()))
 }
 
-fn labelled(target: String, label: Option<(&str, &str)>) -> String {
+fn labelled(label: Option<(&str, &str)>) -> String {
     let label = label.map(|(key, value)| format!("{key}={value}"));
-    target + &query([("label", label.as_deref())])
+    query([("label", label.as_deref())])
 }

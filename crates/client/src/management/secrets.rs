@@ -4,11 +4,17 @@ use reqwest::Method;
 use sealpod_core::wire::management::{CreateSecret, Secret, SecretSummary, SecretVersion, SetValue, UpdateVersion};
 
 use super::{Management, at};
-use crate::Result;
+use crate::{Pages, Result};
 
-impl Management<'_> {
+impl<'a> Management<'a> {
     pub async fn secrets(&self, application: &str) -> Result<Vec<SecretSummary>> {
         self.0.get(at(&["applications", application, "secrets"])?).await
+    }
+
+    /// The same page by page, each of at most `limit` (1–1000).
+    pub fn secret_pages(&self, application: &str, limit: u32) -> Result<Pages<'a, SecretSummary>> {
+        let target = at(&["applications", application, "secrets"])?;
+        Ok(Pages::of(self.0, target, String::new(), limit))
     }
 
     pub async fn secret(&self, application: &str, name: &str) -> Result<Secret> {
@@ -22,7 +28,7 @@ impl Management<'_> {
 
     pub async fn delete_secret(&self, application: &str, name: &str) -> Result<()> {
         self.0
-            .delete(at(&["applications", application, "secrets", name])?)
+            .discard(at(&["applications", application, "secrets", name])?)
             .await
     }
 
@@ -36,6 +42,18 @@ impl Management<'_> {
     pub async fn versions(&self, application: &str, name: &str, environment: &str) -> Result<Vec<SecretVersion>> {
         let target = at(&["applications", application, "secrets", name, "versions", environment])?;
         self.0.get(target).await
+    }
+
+    /// The same page by page, each of at most `limit` (1–1000).
+    pub fn version_pages(
+        &self,
+        application: &str,
+        name: &str,
+        environment: &str,
+        limit: u32,
+    ) -> Result<Pages<'a, SecretVersion>> {
+        let target = at(&["applications", application, "secrets", name, "versions", environment])?;
+        Ok(Pages::of(self.0, target, String::new(), limit))
     }
 
     /// Switches a version on or off, or moves its window.

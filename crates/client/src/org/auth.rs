@@ -10,12 +10,14 @@ use crate::{Client, Result};
 impl Client {
     /// Has a code sent to the address; the answer is the same whether anybody has it. Needs no credential.
     pub async fn request_code(&self, body: &RequestCode) -> Result<CodeRequested> {
-        self.send(Method::POST, path(["api", "auth", "login"])?, body).await
+        let call = self.call(Method::POST, path(["api", "auth", "login"])?);
+        call.once().send_json(body).await?.json()
     }
 
     /// Exchanges the code for a session: [`crate::Credential::Session`]. Needs no credential.
     pub async fn verify_code(&self, body: &VerifyCode) -> Result<SessionBegun> {
-        self.send(Method::POST, path(["api", "auth", "verify"])?, body).await
+        let call = self.call(Method::POST, path(["api", "auth", "verify"])?);
+        call.once().send_json(body).await?.json()
     }
 
     /// Who signed in.

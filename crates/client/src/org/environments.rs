@@ -21,6 +21,6 @@ impl Org<'_> {
     }
 
     pub async fn delete_environment(&self, project: &str, env: &str) -> Result<()> {
-        self.client.delete(self.at(&["projects", project, "envs", env])?).await
+        self.client.discard(self.at(&["projects", project, "envs", env])?).await
     }
 }

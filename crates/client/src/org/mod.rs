@@ -13,7 +13,7 @@ mod quotas;
 mod secrets;
 mod trash;
 
-pub use audit::AuditFilter;
+pub use audit::{AuditExport, AuditFilter};
 pub use bundle::Fetched;
 
 use crate::path::path;

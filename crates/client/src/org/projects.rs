@@ -26,6 +26,6 @@ impl Org<'_> {
     }
 
     pub async fn delete_project(&self, project: &str) -> Result<()> {
-        self.client.delete(self.at(&["projects", project])?).await
+        self.client.discard(self.at(&["projects", project])?).await
     }
 }

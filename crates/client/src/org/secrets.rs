@@ -31,7 +31,7 @@ impl Org<'_> {
 
     /// Hides the secret in this environment.
     pub async fn delete_secret(&self, project: &str, env: &str, key: &str) -> Result<()> {
-        self.client.delete(self.secret_at(project, env, key, &[])?).await
+        self.client.discard(self.secret_at(project, env, key, &[])?).await
     }
 
     /// Newest first, without values.

@@ -1,5 +1,6 @@
 //! What goes over the wire: methods, paths, headers, bodies.
 
+use sealpod_client::{Credential, Error};
 use sealpod_core::SecretText;
 use sealpod_core::wire::management::{CreateApplication, SetValue};
 use sealpod_core::wire::org::PutSecret;
@@ -177,4 +178,123 @@ async fn one_connection_serves_many_calls() {
         client.management().applications(None).await.unwrap();
     }
     assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_application_reads_with_its_own_key() {
+    let server = MockServer::start().await;
+    Mock::given(method("GET"))
+        .and(path("/api/consumer/secrets/db%2Fpassword"))
+        .and(query_param("environment", "prod"))
+        .and(header("x-api-key", "grm_x"))
+        .respond_with(ok(&json!({
+            "name": "db/password", "value": "canary",
+            "properties": {
+                "enabled": true, "expiresOn": null, "notBefore": null, "version": 3, "encoding": "utf8",
+                "createdOn": "2026-01-01T00:00:00Z", "updatedOn": null,
+            },
+        })))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let credential = Credential::Application(SecretText::new("grm_x\n"));
+    let client = crate::builder(&server.uri()).credential(credential).build().unwrap();
+    let secret = client.consumer().secret("db/password", "prod").await.unwrap();
+    assert_eq!(secret.value.expose(), "canary");
+    assert!(!format!("{secret:?}").contains("canary"));
+    let requests = server.received_requests().await.unwrap();
+    assert!(!requests[0].headers.contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn what_is_deleted_goes_to_the_trash_unless_the_client_is_a_purging_one() {
+    let server = MockServer::start().await;
+    Mock::given(method("DELETE"))
+        .respond_with(ResponseTemplate::new(204))
+        .mount(&server)
+        .await;
+    let client = admin(&server.uri()).build().unwrap();
+    for client in [client.clone(), client.purging()] {
+        let (plane, org) = (client.management(), client.org("o"));
+        plane.delete_application("a").await.unwrap();
+        plane.delete_environment("a", "e").await.unwrap();
+        plane.delete_secret("a", "s").await.unwrap();
+        plane.delete_configuration("a", "e", "k").await.unwrap();
+        org.delete_project("p").await.unwrap();
+        org.delete_environment("p", "e").await.unwrap();
+        org.delete_secret("p", "e", "k").await.unwrap();
+    }
+    // What has no trash takes no such word.
+    let id = uuid::Uuid::nil();
+    client.purging().org("o").revoke_acl_rule(id).await.unwrap();
+    let requests = server.received_requests().await.unwrap();
+    let queries: Vec<_> = requests.iter().map(|request| request.url.query()).collect();
+    assert_eq!(queries[..7], [None; 7]);
+    assert_eq!(queries[7..14], [Some("purge=true"); 7]);
+    assert_eq!(queries[14], None);
+}
+
+#[tokio::test]
+async fn a_list_is_read_page_by_page() {
+    let server = MockServer::start().await;
+    let page = |slugs: &[&str]| {
+        let items: Vec<_> = slugs
+            .iter()
+            .map(|slug| {
+                json!({"id": ID, "name": slug, "slug": slug, "description": null,
+                    "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"})
+            })
+            .collect();
+        ok(&json!(items))
+    };
+    let list = "/api/management/applications";
+    Mock::given(path(list))
+        .and(query_param("after", "b"))
+        .respond_with(page(&["c"]))
+        .mount(&server)
+        .await;
+    Mock::given(path(list))
+        .and(query_param("limit", "2"))
+        .and(query_param("label", "team=a"))
+        .respond_with(page(&["a", "b"]).insert_header(
+            "link",
+            "</api/management/applications?label=team%3Da&limit=2&after=b>; rel=\"next\"",
+        ))
+        .mount(&server)
+        .await;
+    let client = admin(&server.uri()).build().unwrap();
+    let label = Some(("team", "a"));
+    let mut pages = client.management().application_pages(label, 2).unwrap();
+    assert_eq!(pages.next_page().await.unwrap().unwrap().len(), 2);
+    assert_eq!(pages.next_page().await.unwrap().unwrap()[0].slug, "c");
+    assert!(pages.next_page().await.unwrap().is_none());
+    let all = client.management().application_pages(label, 2).unwrap();
+    assert_eq!(all.rest().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_page_that_leads_elsewhere_or_in_a_circle_is_not_followed() {
+    let first = "/api/management/applications?limit=2";
+    for link in [
+        first,
+        "/api/management/applications",
+        "/api/management/applications/shop?limit=2",
+        "/api/orgs?limit=2",
+        "//elsewhere.example/api/management/applications?limit=2",
+        "https://elsewhere.example/api/management/applications?limit=2",
+        "@elsewhere.example/",
+        "",
+    ] {
+        let server = MockServer::start().await;
+        let page = ok(&json!([])).insert_header("link", format!("<{link}>; rel=\"next\""));
+        Mock::given(method("GET")).respond_with(page).mount(&server).await;
+        let client = admin(&server.uri()).build().unwrap();
+        let pages = client.management().application_pages(None, 2).unwrap();
+        let error = pages.rest().await.unwrap_err();
+        assert!(
+            matches!(error, Error::BadAnswer { status: 200, .. }),
+            "{link}: {error:?}"
+        );
+        assert_eq!(server.received_requests().await.unwrap().len(), 1, "{link}");
+    }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sealpod_client::{Code, Error};
+use sealpod_client::{AuditFilter, Client, Code, Error};
+use sealpod_core::SecretText;
+use sealpod_core::wire::login::VerifyCode;
 use sealpod_core::wire::management::{CreateApplication, CreateEnvironment, UpdateEnvironment};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -353,4 +355,119 @@ async fn no_error_quotes_the_answer_or_the_key() {
     let shown = format!("{error} {error:?} {client:?}");
     assert!(matches!(error, Error::BadAnswer { status: 200, .. }), "{shown}");
     assert!(!shown.contains("canary") && !shown.contains(ADMIN_KEY), "{shown}");
+}
+
+/// A line of an export.
+fn entry(seq: u64) -> String {
+    json!({
+        "id": uuid::Uuid::nil(), "seq": seq, "action": "secret.read", "actor_type": "admin_key", "actor_id": null,
+        "actor_name": "a", "resource_type": "secret", "resource_id": null, "resource_name": null, "project": null,
+        "environment": null, "outcome": "success", "ip": null, "user_agent": null, "request_id": null,
+        "metadata": {}, "created_at": "2026-01-01T00:00:00Z", "hash": "",
+    })
+    .to_string()
+}
+
+/// The numbers of all entries of an export.
+async fn export(client: &Client) -> Result<Vec<u64>, Error> {
+    let mut export = client.org("o").audit_export(&AuditFilter::default()).await?;
+    let mut seen = vec![];
+    while let Some(entry) = export.next_entry().await? {
+        seen.push(entry.seq);
+    }
+    Ok(seen)
+}
+
+#[tokio::test]
+async fn an_export_is_whole_or_an_error() {
+    let lines = ResponseTemplate::new(200);
+    let (two, kind) = (format!("{}\n{}\n", entry(2), entry(1)), "application/x-ndjson");
+    for (answer, want) in [
+        (lines.clone().set_body_raw(two.clone(), kind), Ok(vec![2, 1])),
+        (lines.clone().set_body_raw("", kind), Ok(vec![])),
+        (lines.clone().set_body_raw(two.trim_end(), kind), Err(200)),
+        (lines.clone().set_body_raw("{\"canary\": 1}\n", kind), Err(200)),
+        (lines.clone().set_body_raw(two, "application/json"), Err(200)),
+        (lines.set_body_raw("<html>", "text/html"), Err(200)),
+        (problem(403, "forbidden"), Err(403)),
+    ] {
+        let server = answering(answer).await;
+        let client = admin(&server.uri()).build().unwrap();
+        match (export(&client).await, want) {
+            (Ok(seen), Ok(want)) => assert_eq!(seen, want),
+            (Err(Error::BadAnswer { status, reason }), Err(want)) => {
+                assert!(status == want && !reason.contains("canary"), "{status}: {reason}");
+            }
+            (Err(Error::Forbidden(_)), Err(403)) => {}
+            (got, want) => panic!("{got:?} in place of {want:?}"),
+        }
+        let requests = server.received_requests().await.unwrap();
+        assert_eq!(requests[0].headers["accept"], kind);
+    }
+}
+
+#[tokio::test]
+async fn an_export_that_breaks_off_or_has_no_lines_is_an_error() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    let (url, asked) = raw(head, "", 0).await;
+    let error = export(&admin(&url).build().unwrap()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "what has begun is not begun again");
+    let (url, _) = raw(head, "a\r\n[[[[[[[[[[\r\n", usize::MAX).await;
+    let error = export(&admin(&url).build().unwrap()).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_export_is_begun_again_while_the_server_cannot_and_waited_for_no_longer_than_allowed() {
+    let server = MockServer::start().await;
+    Mock::given(method("GET"))
+        .respond_with(problem(503, "unavailable"))
+        .up_to_n_times(2)
+        .mount(&server)
+        .await;
+    let line = ResponseTemplate::new(200).set_body_raw(entry(1) + "\n", "application/x-ndjson");
+    Mock::given(method("GET")).respond_with(line).mount(&server).await;
+    let seen = export(&admin(&server.uri()).build().unwrap()).await.unwrap();
+    assert_eq!(seen, [1]);
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let silent = admin(&url)
+        .request_deadline(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    let error = export(&silent).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    // The head came, and nothing behind it.
+    tokio::spawn(async move {
+        let mut open = vec![];
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(head.as_bytes()).await;
+            open.push(stream);
+        }
+    });
+    let error = export(&silent).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    assert!(error.to_string().contains("0.1 s"), "{error}");
+}
+
+#[tokio::test]
+async fn signing_in_is_tried_once_whatever_the_client_is_told() {
+    let server = answering(problem(503, "unavailable")).await;
+    let client = crate::builder(&server.uri())
+        .build()
+        .unwrap()
+        .idempotent(uuid::Uuid::nil());
+    let verify = VerifyCode {
+        email: "a@example.com".parse().unwrap(),
+        code: SecretText::new("000000"),
+    };
+    client.verify_code(&verify).await.unwrap_err();
+    let requests = server.received_requests().await.unwrap();
+    assert_eq!(requests.len(), 1, "a code is good for one try");
+    assert!(!requests[0].headers.contains_key("idempotency-key"));
 }
