@@ -11,6 +11,7 @@ mod images;
 mod prerequisites;
 mod process;
 mod progress;
+mod python;
 mod test;
 mod workspace;
 

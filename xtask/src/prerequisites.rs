@@ -61,6 +61,13 @@ const API_TOOLS: [Tool; 3] = [
     tool(BROWSER, BROWSER, "opens the page /docs"),
 ];
 
+/// What the bench calls.
+const BENCH_TOOLS: [Tool; 3] = [
+    tool("wrk", "wrk", "makes the load of the comparison"),
+    tool("python3", "python3", "installs OpenBao"),
+    tool(VENV, "python3-venv", "keeps OpenBao apart from the system's Python"),
+];
+
 /// Folders beside `PATH` where Debian and others put these programs.
 const EXTRA_FOLDERS: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/cni", "/opt/cni/bin"];
 
@@ -102,13 +109,21 @@ pub fn ensure_cluster_tools(workspace: &Workspace, progress: &mut Progress) -> R
 
 /// Installs what the tests of the API's description need and the system lacks.
 pub fn ensure_api_tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
-    let missing = missing(&API_TOOLS, |program| match program {
+    install(&missing(&API_TOOLS, is_there), workspace, progress)
+}
+
+/// Installs what the bench needs and the system lacks.
+pub fn ensure_bench_tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+    install(&missing(&BENCH_TOOLS, is_there), workspace, progress)
+}
+
+fn is_there(program: &str) -> bool {
+    match program {
         BROWSER => find_browser().is_ok(),
         VENV => find("python3")
             .is_some_and(|python| process::succeeds(Command::new(python).args(["-c", "import ensurepip, venv"]))),
         other => find(other).is_some(),
-    });
-    install(&missing, workspace, progress)
+    }
 }
 
 /// A browser that takes Chromium's options.

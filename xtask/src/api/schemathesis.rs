@@ -8,9 +8,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::server::{Caller, Server};
-use crate::prerequisites;
 use crate::process::{self, Failure};
 use crate::progress::Progress;
+use crate::python;
 use crate::workspace::Workspace;
 
 /// Longest part of a log that a failure shows, in lines.
@@ -29,32 +29,14 @@ impl Environment {
     pub fn prepare(workspace: &Workspace, progress: &mut Progress) -> Result<Self> {
         let source = workspace.root.join("xtask/schemathesis");
         let folder = workspace.target.join("schemathesis");
-        let venv = folder.join("venv");
-        let environment = Self {
-            program: venv.join("bin/st"),
+        let requirements = source.join("requirements.txt");
+        let program = python::install("Schemathesis", "st", &requirements, &folder, progress)?;
+        Ok(Self {
+            program,
             settings: source.join("schemathesis.toml"),
             hooks: source.join("hooks.py"),
             folder,
-        };
-        let requirements = source.join("requirements.txt");
-        let wanted = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-        // Written last, so that an environment which is not whole is made anew.
-        let stamp = venv.join("installed.txt");
-        let works = || process::succeeds(Command::new(&environment.program).arg("--version"));
-        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) && works() {
-            return Ok(environment);
-        }
-        progress.step("Installing Schemathesis", |_| {
-            let python = prerequisites::find("python3").context("python3 was installed before")?;
-            let log = environment.folder.join("pip.log");
-            let mut make = Command::new(python);
-            process::run_logged(make.args(["-m", "venv", "--clear"]).arg(&venv), &log)?;
-            let mut install = Command::new(venv.join("bin/pip"));
-            install.args(["install", "--no-input", "--disable-pip-version-check", "--requirement"]);
-            process::run_logged(install.arg(&requirements), &log)?;
-            fs::write(&stamp, &wanted).with_context(|| format!("cannot write {}", stamp.display()))
-        })?;
-        Ok(environment)
+        })
     }
 }
 

@@ -1,117 +1,238 @@
-//! `cargo xtask bench`: how fast the server answers, on this machine, with as much in its database as a large
-//! organization has after years. `bench/README.md` says how to read it.
+//! `cargo xtask bench`: how fast the server answers, on this machine. `bench/README.md` says how to read it.
 
-mod cases;
+mod alone;
+mod bars;
+mod child;
+mod client;
 mod disk;
-mod load;
+mod figures;
+mod http;
 mod machine;
-mod planes;
-mod report;
-mod seed;
+mod org;
+mod peer;
 mod server;
+mod stage;
+mod wrk;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use sealpod_core::Time;
+use tokio::runtime::Runtime;
 
-use crate::process::Failure;
+use crate::prerequisites;
+use crate::process::{self, Failure};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, require_free_disk};
-use cases::Case;
-use report::Line;
-use seed::Seed;
-use server::Server;
-
-const WARM_UP: usize = 50;
+use bars::Bars;
+use client::Client;
+use disk::Flushes;
+use stage::Stage;
+use wrk::Wrk;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only the cases whose name contains this, such as `org` or `org/audit`
+    /// Only this part [default: peer and alone]
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+
+    /// Only what has this in its name, such as `alone/polls` or `org/audit`, of the parts whose names begin so
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
 
-    /// Requests of each case at each concurrency
+    /// Rounds of the comparison
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+
+    /// How long each round of wrk takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+
+    /// Of `org`: requests of each case at each concurrency
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     requests: usize,
 
-    /// Entries of the audit log
+    /// Of `org`: entries of the audit log
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     audit_rows: usize,
 
-    /// Fill a new database, also where one of an earlier run is there
+    /// Of `org`: fill a new database, also where one of an earlier run is there
     #[arg(long)]
     reseed: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The same work for us and for OpenBao
+    Peer,
+    /// What nobody else has, and what we alone promise
+    Alone,
+    /// The planes with the data of a large organization after years
+    Org,
+}
+
+impl Options {
+    fn names(&self, name: &str) -> bool {
+        name.contains(&self.filter)
+    }
+
+    /// The parts to run: what was said, or those with names that begin like the filter.
+    fn parts(&self) -> Vec<Part> {
+        let all = [
+            (Part::Peer, peer::NAMES.to_vec()),
+            (Part::Alone, alone::NAMES.to_vec()),
+            (Part::Org, org::NAMES.to_vec()),
+        ];
+        let wanted = |part: Part, names: &[&str]| match self.only {
+            Some(only) => only == part,
+            None if self.filter.is_empty() => part != Part::Org,
+            None => names
+                .iter()
+                .any(|name| name.starts_with(&self.filter) || self.filter.starts_with(name)),
+        };
+        let wanted = all.into_iter().filter(|(part, names)| wanted(*part, names));
+        wanted.map(|(part, _)| part).collect()
+    }
+}
+
+/// What all parts share.
+struct Bench<'a> {
+    options: &'a Options,
+    workspace: &'a Workspace,
+    progress: Progress,
+    runtime: Runtime,
+    directory: PathBuf,
+    /// The release build of the server.
+    server: PathBuf,
+    client: Client,
+    wrk: Wrk,
+    bars: Bars,
+    stage: Option<Stage>,
 }
 
 pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     // The HTTP client wants one, although it is not asked to encrypt anything.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let parts = options.parts();
+    if parts.is_empty() {
+        return Err(Failure::new(format!("no name begins with `{}`", options.filter))
+            .advice(format!(
+                "names are {}",
+                [&peer::NAMES[..], &alone::NAMES, &org::NAMES].concat().join(", ")
+            ))
+            .into());
+    }
     let mut progress = Progress::new();
     let directory = workspace.target.join("bench");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     require_free_disk(&directory, 4, "the bench")?;
-    let programs = build(workspace, &mut progress)?;
-    let seed = progress.step("Filling the database", |step| {
-        Seed::prepare(&programs, &directory, options, step)
-    })?;
-    let flushes = disk::flushes(&directory)?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let server = progress.step("Starting the server", |_| Server::start(&programs.server, &seed))?;
-    let mut lines = Vec::new();
-    let wanted = |case: &Case| case.name.contains(&options.filter);
-    let mut cases: Vec<Case> = cases::all(&seed).into_iter().filter(wanted).collect();
-    if planes::NAMES.iter().any(|name| name.contains(&options.filter)) {
-        let made = progress.step("Making applications", |step| {
-            runtime.block_on(planes::all(&server, &seed, step))
-        })?;
-        cases.extend(made.into_iter().filter(wanted));
+    prerequisites::ensure_bench_tools(workspace, &mut progress)?;
+    build(workspace, &mut progress)?;
+    let release = workspace.target.join("release");
+    let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
+    let mut bench = Bench {
+        options,
+        workspace,
+        progress,
+        runtime: Runtime::new()?,
+        server: release.join("sealpod-api-server"),
+        client: Client {
+            program: release.join("examples/bench_client"),
+            log: directory.join("client.log"),
+        },
+        wrk: Wrk::prepare(&directory)?,
+        bars: Bars::new(&flushes),
+        directory,
+        stage: None,
+    };
+    let mut text = format!("\n{}\n{}\n", bench.header()?, flushes.describe());
+    for part in parts {
+        text += &match part {
+            Part::Peer => peer::run(&mut bench)?,
+            Part::Alone => alone::run(&mut bench)?,
+            Part::Org => org::run(&mut bench)?,
+        };
     }
-    for case in cases {
-        let line = progress.step(&case.name, |_| {
-            let measured = [1, case.callers].map(|callers| {
-                runtime.block_on(async {
-                    load::run(&server.url, &case, callers, WARM_UP).await?;
-                    load::run(&server.url, &case, callers, options.requests).await
-                })
-            });
-            let [alone, together] = measured;
-            Ok(Line {
-                name: case.name.clone(),
-                callers: case.callers,
-                bar: case.bar,
-                alone: alone?,
-                together: together?,
-            })
-        })?;
-        lines.push(line);
-    }
-    drop(server);
-    if lines.is_empty() {
-        return Err(Failure::new(format!("no case has `{}` in its name", options.filter)).into());
-    }
-    print!("{}", report::text(&seed, &flushes, options.requests, &lines));
+    print!("{text}{}", bench.bars.text());
     Ok(())
 }
 
-/// What the bench runs.
-#[derive(Debug)]
-pub struct Programs {
-    server: PathBuf,
-    seed: PathBuf,
+impl Bench<'_> {
+    /// Day, machine and version, by which one knows what a table is of.
+    fn header(&self) -> Result<String> {
+        let version = process::capture(Command::new(&self.server).arg("--version"))?;
+        let mut git = Command::new("git");
+        git.args(["describe", "--always", "--dirty"])
+            .current_dir(&self.workspace.root);
+        let commit = process::capture(&mut git).unwrap_or_default();
+        let commit = commit.trim();
+        Ok(format!(
+            "{} · {} · {} {commit}",
+            &Time::now().to_string()[..10],
+            machine::describe(),
+            version.trim()
+        ))
+    }
+
+    /// Loads the secrets, unless another part did.
+    fn prepare_stage(&mut self) -> Result<()> {
+        if self.stage.is_none() {
+            let made = self.progress.step("Loading Sealpod", |step| {
+                let directory = self.directory.join("sealpod");
+                Stage::prepare(&self.server, &self.client, &directory, &self.runtime, step)
+            })?;
+            self.stage = Some(made);
+        }
+        Ok(())
+    }
 }
 
-fn build(workspace: &Workspace, progress: &mut Progress) -> Result<Programs> {
+fn build(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
     let log = workspace.target.join("bench").join("build.log");
     progress.step("Building the server", |step| {
         let mut command = workspace.cargo();
         command.args(["build", "--release", "--package", "sealpod-api-server"]);
-        command.args(["--bin", "sealpod-api-server", "--example", "seed_org"]);
-        crate::process::run_followed(&mut command, &log, step)
-    })?;
-    let release = workspace.target.join("release");
-    Ok(Programs {
-        server: release.join("sealpod-api-server"),
-        seed: release.join("examples").join("seed_org"),
+        command.args([
+            "--bin",
+            "sealpod-api-server",
+            "--example",
+            "seed_org",
+            "--example",
+            "bench_client",
+        ]);
+        process::run_followed(&mut command, &log, step)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parts(line: &[&str]) -> Vec<Part> {
+        Line::parse_from(std::iter::once(&"bench").chain(line)).options.parts()
+    }
+
+    #[test]
+    fn a_filter_chooses_the_parts_that_it_can_be_about() {
+        assert_eq!(parts(&[]), [Part::Peer, Part::Alone]);
+        assert_eq!(parts(&["--only", "org"]), [Part::Org]);
+        assert_eq!(parts(&["--only", "org", "--filter", "audit"]), [Part::Org]);
+        assert_eq!(parts(&["--filter", "org/audit, a busy"]), [Part::Org]);
+        assert_eq!(parts(&["--filter", "applications"]), [Part::Org]);
+        assert_eq!(parts(&["--filter", "read"]), [Part::Org]);
+        assert_eq!(parts(&["--filter", "alone/polls"]), [Part::Alone]);
+        assert_eq!(parts(&["--filter", "peer"]), [Part::Peer]);
+        assert_eq!(parts(&["--filter", "nothing"]), []);
+    }
 }

@@ -1,72 +1,120 @@
 //! The server under measurement.
 
-use std::fs::{self, File};
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::seed::Seed;
+use super::child::{self, Running};
+use super::http;
 use crate::process::Failure;
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 
+/// How it is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    pub program: PathBuf,
+    pub database: PathBuf,
+    pub master_key: PathBuf,
+    pub admin_key: String,
+    /// Files of the certificate and its key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
 /// Killed when dropped: nothing of it is kept but the database, which survives that.
 #[derive(Debug)]
 pub struct Server {
-    pub url: String,
-    pub admin_key: String,
-    child: Child,
+    pub address: SocketAddr,
+    pub metrics: SocketAddr,
+    /// From the start of the process until it said that it can do its work.
+    pub ready_after: Duration,
+    pub process: Running,
 }
 
-impl Server {
-    pub fn start(program: &std::path::Path, seed: &Seed) -> Result<Self> {
-        let log = seed.database.with_file_name("server.log");
-        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+impl Launch {
+    /// For a new database beside `master_key`, or one that is there.
+    pub fn new(program: &Path, directory: &Path) -> Result<Self> {
         let mut admin_key = [0; 24];
         getrandom::fill(&mut admin_key)?;
-        let admin_key = data_encoding::HEXLOWER.encode(&admin_key);
-        let mut command = Command::new(program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
-        command.env_clear().envs([
-            ("SEALPOD_DATABASE_URL", format!("sqlite:{}", seed.database.display())),
-            ("SEALPOD_MASTER_KEY_FILE", seed.master_key.display().to_string()),
-            ("SEALPOD_ADMIN_API_KEY", admin_key.clone()),
+        Ok(Self {
+            program: program.to_owned(),
+            database: directory.join("sealpod.db"),
+            master_key: directory.join("master.key"),
+            admin_key: data_encoding::HEXLOWER.encode(&admin_key),
+            tls: None,
+        })
+    }
+
+    pub fn start(&self) -> Result<Server> {
+        let log = self.database.with_file_name("server.log");
+        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let (address, metrics) = (http::free_address()?, http::free_address()?);
+        let mut command = child::command(&self.program);
+        command.arg("serve").env_clear().envs([
+            ("SEALPOD_LISTEN", address.to_string()),
+            ("SEALPOD_METRICS_LISTEN", metrics.to_string()),
+            ("SEALPOD_DATABASE_URL", format!("sqlite:{}", self.database.display())),
+            ("SEALPOD_MASTER_KEY_FILE", self.master_key.display().to_string()),
+            ("SEALPOD_ADMIN_API_KEY", self.admin_key.clone()),
             // The bench is one caller that asks as fast as it can, which nobody else may.
             ("SEALPOD_RATE_PER_KEY", "0".to_owned()),
             ("SEALPOD_SMTP_URL", "log".to_owned()),
             // So that logins can come from many networks.
             ("SEALPOD_TRUSTED_PROXIES", "127.0.0.0/8".to_owned()),
         ]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut server = Self {
-            url: String::new(),
-            admin_key,
-            child,
-        };
-        let began = Instant::now();
-        loop {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            if let Some((_, rest)) = text.split_once("serving address=") {
-                let address = rest.split_whitespace().next().unwrap_or_default();
-                server.url = format!("http://{address}");
-                return Ok(server);
-            }
-            let ended = server.child.try_wait()?.is_some();
-            if ended || began.elapsed() > START_WITHIN {
-                return Err(Failure::new("the server does not serve").log(&log).into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if let Some((certificate, key)) = &self.tls {
+            command.env("SEALPOD_TLS_CERT", certificate).env("SEALPOD_TLS_KEY", key);
         }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        let began = Instant::now();
+        let mut process = Running::start(&mut command)?;
+        while !matches!(http::get(metrics, "/readyz"), Ok((200, _))) {
+            if process.has_ended() || began.elapsed() > START_WITHIN {
+                return Err(Failure::new("the server does not become ready").log(&log).into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Server {
+            address,
+            metrics,
+            ready_after: began.elapsed(),
+            process,
+        })
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Server {
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Long polls that wait.
+    pub fn open_polls(&self) -> Result<usize> {
+        let (_, metrics) = http::get(self.metrics, "/metrics")?;
+        open_polls(&metrics).context("the metrics do not say how many polls wait")
+    }
+}
+
+fn open_polls(metrics: &str) -> Option<usize> {
+    let mut lines = metrics.lines().filter(|line| !line.starts_with('#'));
+    lines.find_map(|line| {
+        let (name, count) = line.split_once(' ')?;
+        name.ends_with("open_polls").then(|| count.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_polls_that_wait_are_read_from_the_metrics() {
+        let metrics = "# TYPE sealpod_open_polls gauge\nsealpod_polls 7\nsealpod_open_polls 9000\n# EOF\n";
+        assert_eq!(open_polls(metrics), Some(9_000));
+        assert_eq!(open_polls("# EOF\n"), None);
     }
 }

@@ -1,13 +1,10 @@
 //! The table.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use sealpod_core::Time;
-
-use super::cases::Bar;
-use super::load::Measured;
-use super::machine;
+use super::super::client::Times;
+use super::super::figures::milliseconds;
+use super::cases::{Bar, Percent};
 use super::seed::Seed;
 
 /// What was measured of one case.
@@ -17,8 +14,8 @@ pub struct Line {
     pub callers: usize,
     pub bar: Option<Bar>,
     /// By one caller, and by so many at a time.
-    pub alone: Measured,
-    pub together: Measured,
+    pub alone: Times,
+    pub together: Times,
 }
 
 impl Line {
@@ -26,59 +23,60 @@ impl Line {
         let Some(Bar { percent, most }) = self.bar else {
             return String::new();
         };
-        let slowest = self.alone.percentile(percent).max(self.together.percentile(percent));
+        let figure = |times: &Times| match percent {
+            Percent::P50 => ("p50", times.p50),
+            Percent::P99 => ("p99", times.p99),
+        };
+        let (name, slowest) = figure(&self.alone).max(figure(&self.together));
         let word = if slowest <= most { "PASS" } else { "MISS" };
-        format!("{word}: p{percent} ≤ {} ms", most.as_millis())
+        format!("{word}: {name} ≤ {} ms", most.as_millis())
     }
 }
 
-/// A Markdown table with what one has to know to compare it with another.
-pub fn text(seed: &Seed, flushes: &Measured, requests: usize, lines: &[Line]) -> String {
+/// A Markdown table.
+pub fn text(seed: &Seed, requests: usize, lines: &[Line]) -> String {
     let facts = &seed.facts;
     let mut text = format!(
-        "\n{} · {}\n{} audit entries, {} secrets, {} members; {requests} requests a case and concurrency; \
-         fdatasync p50 {} ms, p99 {} ms\n\n",
-        &Time::now().to_string()[..10],
-        machine::describe(),
-        facts.audit_rows,
-        facts.secrets,
-        facts.members,
-        milliseconds(flushes.percentile(50)),
-        milliseconds(flushes.percentile(99)),
+        "\n{} audit entries, {} secrets, {} members; {requests} requests a case and concurrency\n\n",
+        facts.audit_rows, facts.secrets, facts.members,
     );
     text += "| ms | p50 | p99 | max | /s | at a time | p50 | p99 | max | /s | bar |\n";
     text += "|---|---|---|---|---|---|---|---|---|---|---|\n";
     for line in lines {
         let _ = write!(text, "| {}", line.name);
-        for (callers, measured) in [(None, &line.alone), (Some(line.callers), &line.together)] {
+        for (callers, times) in [(None, &line.alone), (Some(line.callers), &line.together)] {
             if let Some(callers) = callers {
                 let _ = write!(text, " | {callers}");
             }
-            for percent in [50, 99, 100] {
-                let _ = write!(text, " | {}", milliseconds(measured.percentile(percent)));
+            for time in [times.p50, times.p99, times.max] {
+                let _ = write!(text, " | {:.2}", milliseconds(time));
             }
-            let _ = write!(text, " | {:.0}", measured.rate());
+            let _ = write!(text, " | {:.0}", times.rate());
         }
         let _ = writeln!(text, " | {} |", line.verdict());
     }
     text
 }
 
-fn milliseconds(time: Duration) -> String {
-    format!("{:.2}", time.as_secs_f64() * 1_000.0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_case_passes_only_if_it_does_at_both_concurrencies() {
         const BAR: Bar = Bar {
-            percent: 99,
+            percent: Percent::P99,
             most: Duration::from_millis(20),
         };
-        let measured = |milliseconds| Measured::of(vec![Duration::from_millis(milliseconds); 100], BAR.most);
+        let measured = |milliseconds| Times {
+            answers: 100,
+            p50: Duration::from_millis(1),
+            p99: Duration::from_millis(milliseconds),
+            max: Duration::from_millis(99),
+            took: Duration::from_secs(1),
+        };
         let verdict = |alone, together, bar| {
             let line = Line {
                 name: "org/x".to_owned(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 
+use super::super::client::Request;
 use super::seed::Seed;
 
 const CALLERS: usize = 8;
@@ -34,13 +35,19 @@ pub struct Case {
 /// The longest time within which so many of a hundred answers may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
-    pub percent: usize,
+    pub percent: Percent,
     pub most: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Percent {
+    P50,
+    P99,
 }
 
 /// What is read from indexes, whatever else the database holds.
 const QUICK: Bar = Bar {
-    percent: 99,
+    percent: Percent::P99,
     most: Duration::from_millis(20),
 };
 
@@ -63,6 +70,26 @@ impl Case {
             bar: Some(QUICK),
             from: None,
             most: None,
+        }
+    }
+
+    /// The first `count` of its requests.
+    pub fn requests(&self, count: usize) -> Vec<Request> {
+        (0..count).map(|n| self.request(n)).collect()
+    }
+
+    fn request(&self, n: usize) -> Request {
+        let bearer = self
+            .token
+            .as_ref()
+            .map(|token| ("authorization", format!("Bearer {token}")));
+        let key = self.key.as_ref().map(|key| ("x-api-key", key.clone()));
+        let from = self.from.map(|from| ("x-forwarded-for", from(n)));
+        Request {
+            method: self.method,
+            path: (self.path)(n),
+            headers: [bearer, key, from].into_iter().flatten().collect(),
+            body: self.body.as_ref().map(|body| body(n)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Options, Programs};
+use super::super::Options;
 use crate::process;
 use crate::progress::Step;
 
@@ -17,8 +17,7 @@ const MEMBERS: usize = 1_000;
 /// What is in it, and who may read it.
 #[derive(Debug)]
 pub struct Seed {
-    pub database: PathBuf,
-    pub master_key: PathBuf,
+    pub folder: PathBuf,
     pub facts: Facts,
 }
 
@@ -44,11 +43,10 @@ pub struct Facts {
 
 impl Seed {
     /// That of an earlier run, if it has as many entries, or a new one.
-    pub fn prepare(programs: &Programs, directory: &Path, options: &Options, step: &Step) -> Result<Self> {
+    pub fn prepare(server: &Path, directory: &Path, options: &Options, step: &Step) -> Result<Self> {
         let folder = directory.join("org");
         let seed = |facts| Self {
-            database: folder.join("sealpod.db"),
-            master_key: folder.join("master.key"),
+            folder: folder.clone(),
             facts,
         };
         let facts = folder.join("facts.json");
@@ -63,10 +61,10 @@ impl Seed {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         fs::create_dir_all(&folder)?;
-        let key = process::capture(Command::new(&programs.server).args(["key", "generate"]))?;
+        let key = process::capture(Command::new(server).args(["key", "generate"]))?;
         fs::write(folder.join("master.key"), key)?;
         step.follow(&format!("{} audit entries; minutes", options.audit_rows));
-        let mut command = Command::new(&programs.seed);
+        let mut command = Command::new(server.with_file_name("examples").join("seed_org"));
         command.args([folder.join("sealpod.db"), folder.join("master.key")]);
         command.args([options.audit_rows, SECRETS, MEMBERS].map(|number| number.to_string()));
         let text = process::capture(&mut command)?;

@@ -11,9 +11,9 @@ use sealpod_core::wire::org as o;
 use sealpod_core::wire::quotas::SetQuotas;
 use sealpod_core::{Encoding, SecretText};
 
-use super::cases::{Bar, Case};
+use super::super::server::Server;
+use super::cases::{Bar, Case, Percent};
 use super::seed::Seed;
-use super::server::Server;
 use crate::progress::Step;
 
 pub const NAMES: [&str; 4] = [
@@ -30,11 +30,11 @@ const AT_ONCE: usize = 64;
 const CALLERS: usize = 16;
 /// A read of a value, whose audit entry is on disk before the answer.
 const READ: Bar = Bar {
-    percent: 50,
+    percent: Percent::P50,
     most: Duration::from_millis(1),
 };
 const PAGE: Bar = Bar {
-    percent: 99,
+    percent: Percent::P99,
     most: Duration::from_millis(50),
 };
 
@@ -43,9 +43,9 @@ fn slug(n: usize) -> String {
 }
 
 /// Makes the applications that are not there yet, and asks for them.
-pub async fn all(server: &Server, seed: &Seed, step: &Step) -> Result<Vec<Case>> {
-    let client = Client::builder(&server.url)
-        .credential(Credential::Admin(SecretText::new(&server.admin_key)))
+pub async fn all(server: &Server, admin_key: &str, seed: &Seed, step: &Step) -> Result<Vec<Case>> {
+    let client = Client::builder(server.url())
+        .credential(Credential::Admin(SecretText::new(admin_key)))
         .build()?;
     let (plane, org) = (client.management(), client.org(ORGANIZATION));
     applications(plane, org, step).await?;
@@ -71,7 +71,7 @@ pub async fn all(server: &Server, seed: &Seed, step: &Step) -> Result<Vec<Case>>
             format!("/api/management/applications?limit=100&after={after}{more}")
         })
     };
-    let admin = Some(server.admin_key.clone());
+    let admin = Some(admin_key.to_owned());
     Ok(vec![
         Case {
             key: Some(consumer.expose().to_owned()),

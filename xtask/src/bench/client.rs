@@ -1,0 +1,155 @@
+//! The release build's client (`api-server/examples/bench_client`), which says what it is told to.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::child::{self, Running};
+use crate::process::Failure;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Request {
+    pub method: &'static str,
+    pub path: String,
+    pub headers: Vec<(&'static str, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// In microseconds.
+#[derive(Debug, Clone, Deserialize)]
+struct Micros {
+    answers: u32,
+    p50: u64,
+    p99: u64,
+    max: u64,
+    took: u64,
+}
+
+/// How long answers took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Times {
+    pub answers: u32,
+    pub p50: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+    /// From the first question to the last answer.
+    pub took: Duration,
+}
+
+impl From<Micros> for Times {
+    fn from(micros: Micros) -> Self {
+        let [p50, p99, max, took] = [micros.p50, micros.p99, micros.max, micros.took].map(Duration::from_micros);
+        Self {
+            answers: micros.answers,
+            p50,
+            p99,
+            max,
+            took,
+        }
+    }
+}
+
+impl Times {
+    /// Answers in a second.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.answers) / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+}
+
+/// The program, and where it leaves what it complains of.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub program: PathBuf,
+    pub log: PathBuf,
+}
+
+impl Client {
+    /// Asks for each of `requests` once, by so many callers at a time. The first ones warm up and are not measured.
+    pub fn ask(&self, address: SocketAddr, callers: usize, warm_up: usize, requests: &[Request]) -> Result<Times> {
+        let order = json!({
+            "address": address, "ask": { "callers": callers, "warm_up": warm_up, "requests": requests },
+        });
+        let mut conversation = self.begin(&order)?;
+        conversation.hear::<Micros>().map(Times::from)
+    }
+
+    /// Returns when so many connections wait for the bundle at `path` to change, by as many for each of `keys`.
+    pub fn wait(
+        &self,
+        (address, ca): (SocketAddr, Option<&Path>),
+        (keys, waiting): (&[String], usize),
+        path: &str,
+        change: &Request,
+    ) -> Result<Waiting> {
+        let order = json!({
+            "address": address, "ca": ca,
+            "wait": { "keys": keys, "waiting": waiting, "path": path, "change": change },
+        });
+        let mut conversation = self.begin(&order)?;
+        conversation.hear::<Value>()?;
+        Ok(Waiting(conversation))
+    }
+
+    fn begin(&self, order: &Value) -> Result<Conversation> {
+        let log = std::fs::File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut command = child::command(&self.program);
+        command
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        let mut running = Running::start(&mut command)?;
+        let input = running.0.stdin.take().context("its input is a pipe")?;
+        let output = running.0.stdout.take().context("its output is a pipe")?;
+        let mut conversation = Conversation {
+            input,
+            output: BufReader::new(output).lines(),
+            log: self.log.clone(),
+            _running: running,
+        };
+        conversation.say(&order.to_string())?;
+        Ok(conversation)
+    }
+}
+
+#[derive(Debug)]
+struct Conversation {
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
+    _running: Running,
+}
+
+impl Conversation {
+    fn say(&mut self, line: &str) -> Result<()> {
+        let said = writeln!(self.input, "{line}");
+        said.map_err(|_| Failure::new("the bench's client ended early").log(&self.log).into())
+    }
+
+    fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let Some(line) = self.output.next() else {
+            return Err(Failure::new("the bench's client met a fault").log(&self.log).into());
+        };
+        serde_json::from_str(&line?).context("the bench's client answers in JSON")
+    }
+}
+
+/// Connections that wait until this is dropped.
+#[derive(Debug)]
+pub struct Waiting(Conversation);
+
+impl Waiting {
+    /// How long after a change each had the new bundle. Returns when all wait again.
+    pub fn change(&mut self) -> Result<Times> {
+        self.0.say("change")?;
+        self.0.hear::<Micros>().map(Times::from)
+    }
+}
