@@ -25,6 +25,7 @@ pub mod login;
 pub mod mail;
 pub mod maintenance;
 pub mod preconditions;
+pub mod reports;
 pub mod routes;
 pub mod store;
 pub mod values;

@@ -1,5 +1,6 @@
 //! The numbers that `/metrics` shows. Labels are route templates, codes and kinds, never names.
 
+mod reports;
 mod store;
 
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::audit::ActorKind;
 use crate::error::Code;
 use crate::mail::Fate;
+use crate::reports::Reports;
 use crate::store::{Meters, Store};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,6 +58,7 @@ pub struct Metrics {
     meters: Meters,
     /// Empty until the database is open.
     store: Arc<OnceLock<Store>>,
+    reports: Arc<OnceLock<Reports>>,
 }
 
 impl Metrics {
@@ -75,6 +78,7 @@ impl Metrics {
             live_sessions: Gauge::default(),
             meters: Meters::default(),
             store: Arc::default(),
+            reports: Arc::default(),
         };
         registry.register(
             "http_requests",
@@ -115,6 +119,7 @@ impl Metrics {
             metrics.meters.group_size.clone(),
         );
         registry.register_collector(Box::new(store::Figures(Arc::clone(&metrics.store))));
+        registry.register_collector(Box::new(reports::Figures(Arc::clone(&metrics.reports))));
         metrics
     }
 
@@ -123,10 +128,11 @@ impl Metrics {
         self.meters.clone()
     }
 
-    /// Shows the store's own figures from here on.
-    pub fn show(&self, store: Store) {
-        // There is one store a process; a second one would not be the one that serves.
+    /// Shows the figures of the store and of the reports from here on.
+    pub fn show(&self, store: Store, reports: Reports) {
+        // There is one of each a process; a second one would not be the one that serves.
         self.store.set(store).ok();
+        self.reports.set(reports).ok();
     }
 
     pub fn answered(&self, method: &Method, route: &str, response: &Response, elapsed: Duration) {

@@ -27,6 +27,7 @@ use crate::idempotency::{self, Turns};
 use crate::limits::Limits;
 use crate::login::Login;
 use crate::maintenance::TrashDays;
+use crate::reports::Reports;
 use crate::store::{ProjectRef, Store};
 use crate::{auth, routes};
 
@@ -38,6 +39,7 @@ pub struct Parts {
     pub superadmins: Superadmins,
     pub refusals: Refusals,
     pub limits: Limits,
+    pub reports: Reports,
     pub login: Login,
     /// Name of the organization in which the management plane works.
     pub default_organization: String,
@@ -82,6 +84,10 @@ impl App {
 
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    pub fn reports(&self) -> &Reports {
+        &self.0.reports
     }
 
     pub fn login(&self) -> &Login {

@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::login::Login;
 use crate::mail::{Outbox, Pace, Transport};
 use crate::maintenance;
+use crate::reports::Reports;
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -82,7 +83,8 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         .map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
     let address = listener.local_addr().map_err(RunError::Listen)?;
-    metrics.show(store.clone());
+    let reports = Reports::default();
+    metrics.show(store.clone(), reports.clone());
 
     // 3. Everything else.
     Transport::announce(mail.as_ref());
@@ -97,6 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         superadmins,
         refusals: Refusals::default(),
         limits: Limits::new(limits),
+        reports,
         login: Login::new(signup, outbox),
         default_organization,
         docs,

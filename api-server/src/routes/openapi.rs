@@ -48,6 +48,7 @@ pub use problems::{Problems, shared};
         (name = "secret versions", description = "Organization plane: versions of a secret in one environment"),
         (name = "trash", description = "Organization plane: what was deleted, and its way back"),
         (name = "bundle", description = "Organization plane: what a sidecar reads and waits on"),
+        (name = "consumers", description = "Organization plane: who runs which version, as pods say of themselves"),
         (name = "service accounts", description = "Organization plane: service accounts and their keys"),
         (name = "acl", description = "Organization plane: rules"),
         (name = "audit", description = "Organization plane: the audit log of an organization, and of the instance"),

@@ -2,6 +2,7 @@
 
 use sealpod_client::{AuditFilter, Client, Code, Credential, Fetched, Page};
 use sealpod_core::wire::bundle::BundleRequest;
+use sealpod_core::wire::consumers::BundleReport;
 use sealpod_core::wire::management as m;
 use sealpod_core::wire::org as o;
 use sealpod_core::wire::people as p;
@@ -666,4 +667,53 @@ async fn an_export_is_the_whole_log_entry_by_entry() {
     let nobody = client(&server, Credential::ServiceAccount(SecretText::new(app.key)));
     let refused = nobody.org("default").audit_export(&AuditFilter::default()).await;
     assert_eq!(refused.unwrap_err().kind(), Some(Code::Unauthorized));
+}
+
+#[tokio::test]
+async fn every_call_about_who_runs_which_version_is_understood() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    server.put("shop", "local", "a", "1").await;
+    let account = server.account("web", &[["shop", "local", "*", "read"]]).await;
+    let sidecar = client(&server, Credential::ServiceAccount(SecretText::new(account.key)));
+    let sidecar = sidecar.org("default");
+    for pod in ["web-1", "web-2"] {
+        let report = BundleReport {
+            pod: pod.to_owned(),
+            namespace: "shop".to_owned(),
+            node: "node-1".to_owned(),
+            versions: [("a".to_owned(), 1)].into(),
+            agent_version: "0.1.0".to_owned(),
+        };
+        sidecar.report("shop", "local", &report).await.unwrap();
+    }
+    let admin = client(&server, Credential::Admin(SecretText::new(ADMIN)));
+    let org = admin.org("default");
+    let all = org.consumers("shop", "local", None, Page::default()).await.unwrap();
+    assert_eq!((all.len(), all[0].pod.as_str(), all[0].stale.len()), (2, "web-1", 0));
+    let page = Page {
+        limit: Some(1),
+        after: Some(&all[0].id),
+    };
+    assert_eq!(
+        org.consumers("shop", "local", all[0].actor_id, page).await.unwrap(),
+        all[1..]
+    );
+    let nobody = Some(Uuid::now_v7());
+    assert!(
+        org.consumers("shop", "local", nobody, Page::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    sidecar.withdraw_report("shop", "local", "shop", "web-2").await.unwrap();
+    assert_eq!(
+        org.consumers("shop", "local", None, Page::default()).await.unwrap(),
+        all[..1]
+    );
+    let refused = sidecar
+        .consumers("shop", "local", None, Page::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), Some(Code::Forbidden));
 }

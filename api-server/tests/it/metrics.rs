@@ -210,6 +210,8 @@ async fn what_is_done_is_counted() {
     for name in [
         "sealpod_live_sessions",
         "sealpod_open_polls",
+        "sealpod_consumer_reports",
+        "sealpod_consumer_reports_memory_bytes",
         "sealpod_store_queued_writes",
     ] {
         assert!(after[name].abs() < 0.1, "{name}");

@@ -14,6 +14,7 @@ use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
 use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
 use sealpod_api_server::login::{Login, Signup};
 use sealpod_api_server::maintenance::TrashDays;
+use sealpod_api_server::reports::Reports;
 use sealpod_api_server::store::{NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
@@ -95,6 +96,7 @@ impl Server {
             superadmins: SUPERADMIN.parse().unwrap(),
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),
             limits: Limits::new(limits),
+            reports: Reports::default(),
             login: login(&metrics, &stop),
             default_organization: "default".to_owned(),
             docs: true,

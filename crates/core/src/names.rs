@@ -16,8 +16,11 @@ pub const MAX_CONFIGURATION_KEY: usize = 500;
 /// Longest name of a service account, in characters: `k8s/<cluster>/<namespace>/<binding>` of the operator takes up to
 /// 305.
 pub const MAX_ACCOUNT_NAME: usize = 400;
-/// Longest DNS label.
+/// Longest DNS label, and longest DNS name.
 pub const MAX_LABEL: usize = 63;
+pub const MAX_DNS_NAME: usize = 253;
+/// Longest version of a program, in characters.
+pub const MAX_PROGRAM_VERSION: usize = 64;
 
 /// What is wrong with a name. The text is for the person who sent it and never repeats what they sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +39,13 @@ pub enum NameError {
     NotALabel,
     #[error("must begin with a letter, digit or `_`, and hold at most 200 letters, digits, `.`, `_` and `-`")]
     NotASecretKey,
+    #[error(
+        "must be a DNS name: at most 253 characters of a-z, 0-9, hyphens and full stops; each part begins and ends with a \
+         letter or digit, and has at most 63 characters"
+    )]
+    NotADnsName,
+    #[error("must be 1 to 64 letters, digits, `.`, `_`, `+` and `-`, and begin with a letter or digit")]
+    NotAProgramVersion,
 }
 
 /// The name of a project (application) or environment in a path: equal to its own slug and not empty.
@@ -119,6 +129,28 @@ pub fn check_label(text: &str) -> Result<(), NameError> {
         Ok(())
     } else {
         Err(NameError::NotALabel)
+    }
+}
+
+/// Labels with full stops between them: what Kubernetes calls pods and nodes.
+pub fn check_dns_name(text: &str) -> Result<(), NameError> {
+    if text.len() <= MAX_DNS_NAME && text.split('.').all(|label| check_label(label).is_ok()) {
+        Ok(())
+    } else {
+        Err(NameError::NotADnsName)
+    }
+}
+
+/// The version of a program, as it is written: `1.4.0-rc.1+build`.
+pub fn check_program_version(text: &str) -> Result<(), NameError> {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let all = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-'));
+    if first && all && text.len() <= MAX_PROGRAM_VERSION {
+        Ok(())
+    } else {
+        Err(NameError::NotAProgramVersion)
     }
 }
 
@@ -217,6 +249,45 @@ mod tests {
         }
         for bad in ["", "-", "-a", "a-", "A", "a_b", "a.b", &"a".repeat(64)] {
             assert!(check_label(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn dns_names_are_labels_between_full_stops() {
+        let long = ["a".repeat(63).as_str(); 4].join(".");
+        for good in [
+            "a",
+            "web-7d9f-x2x",
+            "ip-10-0-0-1.eu.compute.internal",
+            "0.1",
+            &long[..253],
+        ] {
+            assert!(check_dns_name(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "A",
+            "a_b",
+            "a/b",
+            "-a.b",
+            &"a".repeat(64),
+            &long,
+        ] {
+            assert!(check_dns_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn versions_of_programs_hold_nothing_that_a_terminal_or_a_query_would_mind() {
+        for good in ["1", "0.1.0", "v1.2.3-rc.1+build_7", &"1".repeat(64)] {
+            assert!(check_program_version(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", ".1", "-1", "1 2", "1\n", "é", "1/2", &"1".repeat(65)] {
+            assert!(check_program_version(bad).is_err(), "{bad:?}");
         }
     }
 

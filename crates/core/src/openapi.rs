@@ -9,10 +9,11 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::email::MAX_EMAIL;
 use crate::names::{
-    MAX_ACCOUNT_NAME, MAX_APPLICATION_NAME, MAX_CONFIGURATION_KEY, MAX_DESCRIPTION, MAX_ENVIRONMENT_NAME, MAX_LABEL,
-    MAX_SECRET_NAME,
+    MAX_ACCOUNT_NAME, MAX_APPLICATION_NAME, MAX_CONFIGURATION_KEY, MAX_DESCRIPTION, MAX_DNS_NAME, MAX_ENVIRONMENT_NAME,
+    MAX_LABEL, MAX_PROGRAM_VERSION, MAX_SECRET_NAME,
 };
 use crate::redacted::MAX_VALUE_BYTES;
+use crate::wire::consumers::MAX_REPORTED_KEYS;
 use crate::wire::{MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS};
 
 /// Text that names something: not blank and without control characters. See `names::check_free_text`.
@@ -26,6 +27,10 @@ const SLUG: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 /// A label that is its own slug.
 const SLUG_LABEL: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
+/// See `names::check_dns_name`.
+const DNS_NAME: &str = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
+/// See `names::check_program_version`.
+const PROGRAM_VERSION: &str = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$";
 /// See `names::check_secret_key`.
 const SECRET_KEY: &str = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$";
 /// Most characters of a value in base64.
@@ -113,6 +118,12 @@ described! {
         "A DNS label without double hyphens, so that it is its own slug", "payments-api", 1, MAX_LABEL, SLUG_LABEL);
     /// A key in a question for a bundle.
     NamedKey = bounded("A key that may exist", "db-password", 1, MAX_SECRET_NAME, "");
+    PodName = bounded("A DNS name", "web-7d9f8c6b5-x2x8z", 1, MAX_DNS_NAME, DNS_NAME);
+    NamespaceName = bounded("A DNS label", "shop", 1, MAX_LABEL, LABEL);
+    NodeName = bounded("A DNS name", "node-1", 1, MAX_DNS_NAME, DNS_NAME);
+    AgentVersion = bounded(
+        "Letters, digits, `.`, `_`, `+` and `-`; the first is a letter or digit", "0.1.0", 1, MAX_PROGRAM_VERSION,
+        PROGRAM_VERSION);
     /// The name of anything that exists, in a reference to it.
     Reference = text("The name of something that exists", "prod").min_length(Some(1)).build();
     SecretValueText = bounded(
@@ -155,3 +166,31 @@ impl PartialSchema for Labels {
 }
 
 impl ToSchema for Labels {}
+
+/// Numbers of versions by key, in a report.
+#[derive(Debug)]
+pub enum LoadedVersions {}
+
+impl PartialSchema for LoadedVersions {
+    fn schema() -> RefOr<Schema> {
+        let key = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX_SECRET_NAME))
+            .pattern(Some(FREE_TEXT));
+        let number = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(i64::MAX));
+        let versions = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("Numbers of versions, by key"))
+            .property_names(Some(Schema::Object(key.build())))
+            .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(number.into()))))
+            .max_properties(Some(MAX_REPORTED_KEYS))
+            .examples([serde_json::json!({"db-password": 3})]);
+        Schema::Object(versions.build()).into()
+    }
+}
+
+impl ToSchema for LoadedVersions {}

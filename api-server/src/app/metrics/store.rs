@@ -68,7 +68,7 @@ impl Collector for Figures {
     }
 }
 
-fn put(
+pub(super) fn put(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

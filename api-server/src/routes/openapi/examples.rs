@@ -30,6 +30,10 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
         ("CodeRequested", "message") => {
             "if this address may sign in here, a code is on its way to it; it is valid for 10 minutes".into()
         }
+        ("Consumer", "id") => format!("shop/web-7d9f8c6b5-x2x8z/{ID}").into(),
+        ("Consumer", "actor_type") => "service_account".into(),
+        ("Consumer", "actor_name") => "web".into(),
+        ("Consumer", "stale") => json!(["db-password"]),
         // Absent: the rule's subject is named by its id.
         ("Restored", "note") => "its application key did not come back; make another with rotate-key".into(),
         ("CreateAclRule", "email") => Value::Null,

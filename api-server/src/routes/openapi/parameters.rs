@@ -12,6 +12,8 @@ const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
 const AUDIT_CURSOR: &str = "^[A-Za-f][A-Za-z0-9_-]{9}[AEIMQUYcgkosw048]$";
 /// 32 bytes in base64url.
 const CHANGES_CURSOR: &str = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$";
+/// A namespace, a pod and the id of a caller.
+const POSITION: &str = "^[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}/[0-9a-fA-F-]{36}$";
 /// `key=value`; the key is not empty.
 const LABEL: &str = r"^[^=]+=[\s\S]*$";
 
@@ -72,6 +74,7 @@ pub fn complete(path: &str, parameter: &mut Value) {
         "wait" => json!({"minimum": 0, "maximum": 120}),
         "after" if is_whole => json!({"minimum": 1, "maximum": u64::MAX}),
         "after" if is_audit => json!({"pattern": AUDIT_CURSOR}),
+        "after" if path.ends_with("/consumers") => json!({"pattern": POSITION}),
         "after" if path.starts_with("/api/management/") => reference("schemas", "SecretName"),
         "since" if path.ends_with("/changes") => json!({"pattern": CHANGES_CURSOR}),
         "environment" => json!({"minLength": 1}),

@@ -5,6 +5,7 @@ mod accounts;
 mod acl;
 mod audit;
 mod bundle;
+mod consumers;
 mod environments;
 mod members;
 mod organizations;
@@ -36,6 +37,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(versions::router())
         .merge(trash::router())
         .merge(bundle::router())
+        .merge(consumers::router())
         .merge(accounts::router())
         .merge(acl::router())
         .merge(audit::router())

@@ -25,7 +25,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 /// The highest number that a version can have.
-const MAX_VERSION: u64 = i64::MAX.unsigned_abs();
+pub(super) const MAX_VERSION: u64 = i64::MAX.unsigned_abs();
 
 impl ReadFields for wire::UpdateSecretVersion {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {

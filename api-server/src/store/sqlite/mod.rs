@@ -6,6 +6,7 @@ pub(super) mod bundle;
 pub(super) mod changes;
 pub(super) mod clock;
 pub(super) mod configurations;
+pub(super) mod consumers;
 mod damage;
 pub(super) mod environments;
 mod heads;

@@ -2,6 +2,7 @@ mod accounts;
 mod acl;
 mod audit;
 mod bundle;
+mod consumers;
 mod environments;
 mod model;
 mod people;

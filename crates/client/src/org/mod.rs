@@ -5,6 +5,7 @@ mod acl;
 mod audit;
 mod auth;
 mod bundle;
+mod consumers;
 mod environments;
 mod members;
 mod organizations;

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod bundle;
+pub mod consumers;
 mod edit;
 pub mod headers;
 pub mod login;
