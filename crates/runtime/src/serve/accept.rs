@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::connections::{Connection, Connections};
+use super::door::Arrived;
 use super::pending::Pending;
 use super::stream::Guarded;
 
@@ -17,13 +18,13 @@ use super::stream::Guarded;
 #[derive(Debug, Clone)]
 pub(super) struct Gate(pub(super) Connections);
 
-impl<S> Accept<TcpStream, S> for Gate {
+impl<S> Accept<Arrived, S> for Gate {
     type Stream = Guarded<TcpStream>;
     type Service = Announced<S>;
     type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
 
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(self.admit(stream, service))
+    fn accept(&self, arrived: Arrived, service: S) -> Self::Future {
+        ready(self.admit(arrived.stream, service))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::handshake;
 use crate::process;
 
 /// Descriptors that are kept for files, and at least half of those that there are.
@@ -26,6 +27,8 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
 pub struct Limits {
     /// Most connections at a time; more are closed as they come.
     pub connections: usize,
+    /// Most TLS handshakes under way at a time; who comes behind them is not accepted before one is done.
+    pub handshakes: usize,
     /// What is asked of connections that have shown no valid credential; none: a first request is all.
     pub strangers: Option<Strangers>,
     /// How long a connection may take to its first request, TLS included, and another to take 64 KiB of its answer.
@@ -51,6 +54,7 @@ impl Default for Limits {
         let connections = files - RESERVED_FILES.min(files / 2);
         Self {
             connections: usize::try_from(connections.min(MAX_CONNECTIONS)).unwrap_or(usize::MAX),
+            handshakes: handshake::places(),
             strangers: None,
             patience: Duration::from_secs(30),
         }
@@ -61,6 +65,7 @@ impl fmt::Debug for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limits")
             .field("connections", &self.connections)
+            .field("handshakes", &self.handshakes)
             .field(
                 "strangers",
                 &self.strangers.as_ref().map(|strangers| strangers.per_source),
@@ -279,6 +284,7 @@ mod tests {
                 exempt: Arc::new(|peer| peer == ip("10.0.0.1")),
             }),
             patience: Duration::from_mins(1),
+            ..Limits::default()
         })
     }
 

@@ -3,6 +3,8 @@
 
 mod accept;
 mod connections;
+mod door;
+mod handshake;
 mod pending;
 mod stream;
 
@@ -19,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use accept::Gate;
 use connections::Connections;
+use door::{Door, Peer};
+use handshake::Handshakes;
 
 /// How long a client may take to send its headers, and how long a kept connection may rest between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +31,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD: u32 = 64 * 1024;
 /// Most requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 200;
+/// What a peer may send on one HTTP/2 connection, and on one request of it, before anybody has asked for it: it is held in
+/// memory, whoever the peer is. And what is held of an answer that its peer does not take.
+const UNREAD: u32 = 256 * 1024;
+const UNREAD_OF_ONE: u32 = 64 * 1024;
+const UNSENT_OF_ONE: usize = 64 * 1024;
+/// Connections that wait to be accepted. The system bounds it by its own setting, 4,096 on Linux.
+const QUEUE: i32 = 4096;
 
 pub use connections::{Connection, Limits, Strangers};
 
@@ -35,6 +46,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
     listener.set_nonblocking(true)?;
+    // The library asks for 128; behind these the system drops who comes, and they try again after a second, then three.
+    rustix::net::listen(&listener, QUEUE)?;
     Ok(listener)
 }
 
@@ -62,12 +75,13 @@ pub async fn run_within(
     let handle = Handle::new();
     let router = router.layer(from_fn(pending::mark));
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = prepare(axum_server::from_tcp(listener)?, &handle).acceptor(Gate(Connections::new(limits)));
+    let door = Door::new(listener, tls.is_some().then_some(limits.handshakes))?;
+    let server = prepare(Server::from_listener(door), &handle).acceptor(Gate(Connections::new(limits)));
     let serving = async {
         match tls {
             Some(config) => {
                 server
-                    .map(|plain| RustlsAcceptor::new(config).acceptor(plain))
+                    .map(|plain| Handshakes::new(RustlsAcceptor::new(config).acceptor(plain)))
                     .serve(service)
                     .await
             }
@@ -82,7 +96,7 @@ pub async fn run_within(
     serving.await
 }
 
-fn prepare(mut server: Server<SocketAddr>, handle: &Handle<SocketAddr>) -> Server<SocketAddr> {
+fn prepare(mut server: Server<Peer>, handle: &Handle<Peer>) -> Server<Peer> {
     let builder = server.http_builder();
     builder
         .http1()
@@ -96,6 +110,9 @@ fn prepare(mut server: Server<SocketAddr>, handle: &Handle<SocketAddr>) -> Serve
         .keep_alive_interval(HEADER_TIMEOUT)
         .keep_alive_timeout(HEADER_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_connection_window_size(UNREAD)
+        .initial_stream_window_size(UNREAD_OF_ONE)
+        .max_send_buf_size(UNSENT_OF_ONE)
         .max_header_list_size(MAX_HEAD)
         // Streams that a peer opens only to reset them, and those that its faults make us reset: then the connection ends.
         .max_pending_accept_reset_streams(20)
