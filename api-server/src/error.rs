@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::problem::{CONTENT_TYPE, Problem, codes};
 use uuid::Uuid;
 
-use crate::limits::Exceeded;
+use crate::limits::{Exceeded, Overloaded};
 use crate::store::{Crowd, Quota, Refusal, StoreError};
 use texts::{over, taken, taken_again, too_many};
 
@@ -108,6 +108,10 @@ pub enum ApiError {
         seconds: u64,
     },
     Timeout,
+    /// 503: more is asked of the server than it takes on at a time.
+    Overloaded {
+        seconds: u64,
+    },
     /// 503 for logins on a server that has no way to send codes.
     MailDisabled,
     /// The server stops; another try finds its successor.
@@ -282,6 +286,14 @@ impl ApiError {
                 "Time limit exceeded",
                 fixed("the request took longer than its time limit; try again"),
             ),
+            Self::Overloaded { .. } => (
+                S::SERVICE_UNAVAILABLE,
+                codes::OVERLOADED,
+                "Too much to do",
+                fixed(
+                    "the server has as much to do as it can, and did nothing of this; try again after `Retry-After` seconds",
+                ),
+            ),
             Self::Stopping => (
                 S::SERVICE_UNAVAILABLE,
                 codes::UNAVAILABLE,
@@ -321,7 +333,7 @@ impl ApiError {
             Self::Repeated | Self::Timeout | Self::Stopping | Self::NotReady | Self::Unavailable { .. } => {
                 Some(HeaderValue::from_static("1"))
             }
-            Self::RateLimited { seconds } => Some(HeaderValue::from(*seconds)),
+            Self::RateLimited { seconds } | Self::Overloaded { seconds } => Some(HeaderValue::from(*seconds)),
             _ => None,
         }
     }
@@ -331,6 +343,14 @@ impl From<Exceeded> for ApiError {
     fn from(exceeded: Exceeded) -> Self {
         Self::RateLimited {
             seconds: exceeded.retry_after,
+        }
+    }
+}
+
+impl From<Overloaded> for ApiError {
+    fn from(overloaded: Overloaded) -> Self {
+        Self::Overloaded {
+            seconds: overloaded.retry_after,
         }
     }
 }

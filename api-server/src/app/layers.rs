@@ -115,6 +115,18 @@ pub async fn time_limit(request: Request, next: Next) -> Response {
         .unwrap_or_else(|_| ApiError::Timeout.into_response())
 }
 
+/// Refuses what comes beyond the server's bound of work, before it costs anything. What needs no credential, such as
+/// probes, is no work.
+pub async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+    if Plane::of(request.uri().path()).is_none() {
+        return next.run(request).await;
+    }
+    match app.limits().begin() {
+        Ok(place) => place.work(next.run(request)).await,
+        Err(overloaded) => ApiError::from(overloaded).into_response(),
+    }
+}
+
 /// The answer of a request whose handler panicked. The panic's own text goes to standard error by the panic hook.
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
 pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {

@@ -132,6 +132,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(|| std::future::ready(ApiError::MethodNotAllowed))
         .layer(from_fn_with_state((app.clone(), Turns::default()), idempotency::layer))
         .layer(from_fn_with_state(app.clone(), auth::check))
+        .layer(from_fn_with_state(app.clone(), layers::bounded))
         .layer(from_fn(layers::time_limit))
         .layer(from_fn(layers::short_uri))
         .layer(CatchPanicLayer::custom(layers::panicked))

@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 pub use fields::Fields;
@@ -19,6 +20,7 @@ pub use query::{Query, QueryFields, ReadQuery};
 
 use crate::app::App;
 use crate::error::{ApiError, FieldErrors};
+use crate::limits::{hold, resting};
 
 /// Largest body of an ordinary call, and of those that carry values.
 pub const BODY_LIMIT: usize = 1024 * 1024;
@@ -94,16 +96,31 @@ impl<T: ReadBody> FromRequest<App> for Body<T> {
 
 /// All of a body, within its limits of size and time.
 pub async fn receive(body: axum::body::Body, limit: usize, time: Duration) -> Result<Bytes, ApiError> {
-    let received = tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await;
-    // Anything but the limits means that the caller went away in the middle.
-    received.map_err(|_| ApiError::SlowBody)?.map_err(|error| {
-        let error: axum::BoxError = error.into_inner();
-        if error.is::<http_body_util::LengthLimitError>() {
-            ApiError::PayloadTooLarge { limit }
-        } else {
-            ApiError::Malformed("the body ended before its announced length".into())
+    let received = resting(tokio::time::timeout(time, collect(body, limit))).await;
+    received.map_err(|_| ApiError::SlowBody)?
+}
+
+/// Counts what has come while it comes: what a caller announces and never sends takes no memory, and no room from others.
+async fn collect(body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
+    let mut body = Limited::new(body, limit);
+    let (mut all, mut first) = (Vec::new(), Bytes::new());
+    while let Some(frame) = body.frame().await {
+        // Anything but the limit means that the caller went away in the middle.
+        let frame = frame.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => ApiError::PayloadTooLarge { limit },
+            None => ApiError::Malformed("the body ended before its announced length".into()),
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        hold(first.len() + all.len() + data.len())?;
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
         }
-    })
+        // Most bodies are in one piece, and copied nowhere.
+        all.extend_from_slice(&std::mem::take(&mut first));
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.into() })
 }
 
 /// Extracts the body of a call whose caller is judged first: whoever may not make it gets to hear that, and nothing

@@ -11,6 +11,7 @@ use super::{Known, Request};
 use crate::app::App;
 use crate::auth::Member;
 use crate::error::ApiError;
+use crate::limits::resting;
 use crate::store::{EnvironmentRef, Topic, Watcher};
 
 /// What a bundle request gets.
@@ -107,12 +108,15 @@ impl Waiting {
             .min()
             .unwrap_or(deadline)
             .min(deadline);
-        tokio::select! {
-            () = self.watcher.changed() => Ok(()),
-            () = self.admin_keys.changed() => Ok(()),
-            () = tokio::time::sleep_until(until) => Ok(()),
-            () = app.shutdown().cancelled() => Err(ApiError::Stopping),
-        }
+        let change = async {
+            tokio::select! {
+                () = self.watcher.changed() => Ok(()),
+                () = self.admin_keys.changed() => Ok(()),
+                () = tokio::time::sleep_until(until) => Ok(()),
+                () = app.shutdown().cancelled() => Err(ApiError::Stopping),
+            }
+        };
+        resting(change).await
     }
 }
 

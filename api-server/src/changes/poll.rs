@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::audit::{Kind, Verb};
 use crate::auth::Admin;
 use crate::error::ApiError;
+use crate::limits::resting;
 use crate::store::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position, Topic};
 
 /// Entries of the log that one answer reads; the next one reads on, at once.
@@ -64,11 +65,16 @@ pub async fn answer(app: &App, admin: &Admin, since: Option<Cursor>, wait: Durat
             continue;
         }
         let until = next_edge.map_or(deadline, instant).min(deadline);
-        tokio::select! {
-            () = watcher.changed() => {}
-            () = admin_keys.changed() => admin.still(app).await?,
-            () = tokio::time::sleep_until(until) => {}
-            () = app.shutdown().cancelled() => return Err(ApiError::Stopping),
+        let change = async {
+            tokio::select! {
+                () = watcher.changed() => Ok(false),
+                () = admin_keys.changed() => Ok(true),
+                () = tokio::time::sleep_until(until) => Ok(false),
+                () = app.shutdown().cancelled() => Err(ApiError::Stopping),
+            }
+        };
+        if resting(change).await? {
+            admin.still(app).await?;
         }
     }
 }

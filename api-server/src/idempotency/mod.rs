@@ -32,6 +32,7 @@ use crate::app::App;
 use crate::auth::{Admin, Caller, Plane};
 use crate::body::{VALUE_BODY_LIMIT, receive};
 use crate::error::{ApiError, Code};
+use crate::limits::carried;
 
 /// One request that is to be done once: what its change leaves behind in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub async fn layer(State((app, turns)): State<(App, Turns)>, request: Request, n
                 answer
             };
             // Not this request's own future, which is dropped when its caller hangs up. It ends with the store's answer.
-            match tokio::spawn(work.in_current_span()).await {
+            match tokio::spawn(carried(work.in_current_span())).await {
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),

@@ -1,11 +1,12 @@
-//! How much one caller may take: requests a key, failures a source, open polls a key; and which address a request
-//! came from, behind proxies. Why it is the way it is: `docs/adr/0008-rate-limits.md`.
+//! How much one caller may take: requests a key, failures a source, open polls a key; which address a request came from,
+//! behind proxies; and how much all of them together. Why it is the way it is: `docs/adr/0008-rate-limits.md`.
 //!
 //! Nothing here waits or allocates for each request, and nothing grows with what strangers send: see [`Buckets`].
 
 mod buckets;
 mod polls;
 mod sources;
+mod work;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -21,6 +22,7 @@ use sealpod_runtime::serve;
 pub use buckets::{Buckets, Exceeded, Rate};
 pub use polls::PollPermit;
 pub use sources::{Networks, NotANetwork};
+pub use work::{Bounds, Overloaded, Place, carried, hold, resting};
 
 /// Requests that one key may make at once, beyond those of `SEALPOD_RATE_PER_KEY` in each second.
 const KEY_BURST: u32 = 10_000;
@@ -38,6 +40,14 @@ const STRANGERS_PER_SOURCE: usize = 64;
 const STRANGER_TIME: Duration = Duration::from_mins(2);
 /// Longest time that a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(20);
+/// What the server takes on at a time, whoever asks. At 5,000 requests a second the last one of so many is answered after
+/// 200 ms, and on a fifth of a core after some seconds; more of them would only wait longer, each for some 16 KiB. Bodies
+/// are in memory up to four times (as they came, as JSON, as bytes, sealed), of 256 MiB that a container has.
+const WORK: Bounds = Bounds {
+    requests: 1_024,
+    woken: 256,
+    bodies: 32 * 1024 * 1024,
+};
 
 /// What a server limits, and how far.
 #[derive(Debug, Clone)]
@@ -56,6 +66,10 @@ pub struct Settings {
     pub body_time: Duration,
     /// How many connections one source may have before it has shown a valid credential on them.
     pub strangers_per_source: usize,
+    /// How much is worked on at a time.
+    pub work: Bounds,
+    /// How many TLS handshakes may be under way; none: as many as the machine can do in time.
+    pub handshakes: Option<usize>,
 }
 
 impl Settings {
@@ -71,6 +85,8 @@ impl Settings {
             polls: MAX_POLLS,
             body_time: BODY_TIME,
             strangers_per_source: STRANGERS_PER_SOURCE,
+            work: WORK,
+            handshakes: None,
         }
     }
 }
@@ -89,6 +105,8 @@ pub struct Limits {
     polls: polls::OpenPolls,
     body_time: Duration,
     strangers_per_source: usize,
+    work: Arc<work::Work>,
+    handshakes: Option<usize>,
     hasher: RandomState,
     started: Instant,
     /// Whether the log has heard of a proxy that nobody trusts: once is enough.
@@ -105,6 +123,8 @@ impl Limits {
             polls,
             body_time,
             strangers_per_source,
+            work,
+            handshakes,
         } = settings;
         Self {
             proxies: trusted_proxies,
@@ -114,6 +134,8 @@ impl Limits {
             polls: polls::OpenPolls::new(polls),
             body_time,
             strangers_per_source,
+            work: work::Work::new(work),
+            handshakes,
             hasher: RandomState::new(),
             started: Instant::now(),
             warned: AtomicBool::new(false),
@@ -136,14 +158,15 @@ impl Limits {
 
     /// What the listener bounds. A proxy speaks for others, so its connections are nobody's.
     pub fn listener(&self) -> serve::Limits {
-        let proxies = self.proxies.clone();
+        let (proxies, own) = (self.proxies.clone(), serve::Limits::default());
         serve::Limits {
             strangers: Some(serve::Strangers {
                 per_source: self.strangers_per_source,
                 time: STRANGER_TIME,
                 exempt: Arc::new(move |peer| proxies.contains(peer)),
             }),
-            ..serve::Limits::default()
+            handshakes: self.handshakes.unwrap_or(own.handshakes),
+            ..own
         }
     }
 
@@ -178,6 +201,11 @@ impl Limits {
     /// Counts an open poll until the permit is dropped.
     pub fn poll(&self, credential: CredentialId) -> Result<PollPermit, Exceeded> {
         self.polls.begin(credential)
+    }
+
+    /// A place among the requests that are worked on.
+    pub fn begin(&self) -> Result<Place, Overloaded> {
+        self.work.begin()
     }
 
     pub fn body_time(&self) -> Duration {

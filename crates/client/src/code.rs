@@ -64,6 +64,8 @@ codes! {
     RateLimited = "rate_limited",
     Internal = "internal",
     Unavailable = "unavailable",
+    /// 503: the server has as much to do as it takes on; see `Retry-After`.
+    Overloaded = "overloaded",
     MailDisabled = "mail_disabled",
     BackupDamaged = "backup_damaged",
     DiskFull = "disk_full",

@@ -129,8 +129,13 @@ const SHARED: [Shared; 14] = [
     Shared {
         status: "503",
         name: "Unavailable",
-        description: "Not now: it starts, stops, is out of order, or took too long",
-        codes: &[codes::UNAVAILABLE, codes::TIMEOUT, codes::MAIL_DISABLED],
+        description: "Not now: it starts, stops, is out of order, took too long, or has too much to do",
+        codes: &[
+            codes::UNAVAILABLE,
+            codes::OVERLOADED,
+            codes::TIMEOUT,
+            codes::MAIL_DISABLED,
+        ],
         title: "The server is stopping",
         detail: "the server is stopping; try again after `Retry-After` seconds",
     },

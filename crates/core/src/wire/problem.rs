@@ -64,6 +64,8 @@ pub mod codes {
     pub const RATE_LIMITED: &str = "rate_limited";
     pub const INTERNAL: &str = "internal";
     pub const UNAVAILABLE: &str = "unavailable";
+    /// 503: the server has as much to do as it takes on; see `Retry-After`.
+    pub const OVERLOADED: &str = "overloaded";
     pub const DISK_FULL: &str = "disk_full";
     pub const TIMEOUT: &str = "timeout";
 }
