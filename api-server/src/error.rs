@@ -388,6 +388,7 @@ impl From<StoreError> for ApiError {
             StoreError::Refused(Refusal::TooMany(crowd)) => Self::TooMany(crowd),
             StoreError::Refused(Refusal::OverQuota(quota, limit)) => Self::OverQuota(quota, limit),
             StoreError::DiskFull => Self::DiskFull { cause },
+            StoreError::TooSlow => Self::Timeout,
             StoreError::Busy => Self::Unavailable {
                 detail: "the database is locked by another program; try again",
                 cause,

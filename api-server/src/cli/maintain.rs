@@ -60,7 +60,10 @@ pub fn check(args: ServeArgs) -> Outcome {
 pub fn store_config(args: StoreArgs) -> Result<StoreConfig, Failure> {
     let mut faults = Faults::default();
     let config = StoreConfig::check(args, &Environment::of_process(), &mut faults);
-    faults.finish(config).map_err(Failure::Configuration)
+    let mut config = faults.finish(config).map_err(Failure::Configuration)?;
+    // Nobody else uses the file, so a walk along all of it may take its time.
+    config.options.read_time = None;
+    Ok(config)
 }
 
 async fn report_audit(store: &Store) -> Outcome {

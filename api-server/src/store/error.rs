@@ -121,6 +121,9 @@ pub enum StoreError {
     /// Another program holds the database's lock; try again.
     #[error("another program has locked the database for too long")]
     Busy,
+    /// It read for longer than the log can wait, or somebody called it off.
+    #[error("reading took too long")]
+    TooSlow,
     /// The store met a fault that it must not go on after, or is closed. It refuses everything until a restart.
     #[error("the store has stopped: {0}")]
     Failed(Arc<str>),

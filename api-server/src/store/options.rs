@@ -15,6 +15,8 @@ pub struct Options {
     pub readers: usize,
     /// How many changes and how many reads may wait; behind that, callers wait for room.
     pub queue: usize,
+    /// How long one read may take; none: as long as it takes. While somebody reads, the write-ahead log cannot begin anew.
+    pub read_time: Option<Duration>,
     /// How often the last use of accounts is written down.
     pub use_interval: Duration,
     /// Where it keeps what it measures.
@@ -51,6 +53,8 @@ impl Options {
             path: path.into(),
             readers: cores.clamp(2, 4),
             queue: 1024,
+            // The longest reads of a server, of lists without a limit, take a second or two.
+            read_time: Some(Duration::from_secs(10)),
             use_interval: Duration::from_mins(1),
             meters: Meters::default(),
             trace: None,

@@ -1,12 +1,14 @@
 //! Looks for damage in the whole file, on a connection of its own, so that no reader is missing meanwhile.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::oneshot;
 
 use super::super::{OpenError, Result, StoreError};
 use super::open;
+use super::wal::{STEPS, Wal};
 
 /// Stops the check when it is dropped.
 pub(super) struct Interrupting(InterruptHandle);
@@ -23,9 +25,11 @@ impl Drop for Interrupting {
     }
 }
 
-/// The first damage of the file, in SQLite's words, which name tables, columns and pages and never a value.
-pub(super) fn find(path: &Path, hand_over: oneshot::Sender<InterruptHandle>) -> Result<Option<String>> {
+/// The first damage of the file, in SQLite's words, which name tables, columns and pages and never a value. Gives up where
+/// the log cannot wait for it.
+pub(super) fn find(path: &Path, wal: Arc<Wal>, hand_over: oneshot::Sender<InterruptHandle>) -> Result<Option<String>> {
     let connection = open::connect_to_look(path).map_err(|error| internal(&error))?;
+    connection.progress_handler(STEPS, Some(move || wal.is_far_too_long()))?;
     if hand_over.send(connection.get_interrupt_handle()).is_err() {
         return Err(StoreError::Internal("whoever asked has gone".into()));
     }

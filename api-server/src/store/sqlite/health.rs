@@ -12,6 +12,7 @@ use super::super::{Result, Sizes, State, Stats, StoreError, Trouble};
 use super::open::beside;
 use super::quotas;
 use super::row::run as execute;
+use super::wal::Wal;
 use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Head, Kind, Verb};
 
@@ -26,6 +27,7 @@ pub(super) struct Health {
     pub(super) commits: AtomicU64,
     pub(super) reads: AtomicU64,
     pub(super) audit_entries: AtomicU64,
+    pub(super) wal: Arc<Wal>,
     /// Readers at work.
     pub(super) busy: AtomicUsize,
     /// Whether there is anything in `trouble`: what succeeds looks here first.
@@ -162,6 +164,7 @@ pub(super) fn classify(error: &rusqlite::Error) -> StoreError {
         // The shared-memory file could not grow: the disk is full there too.
         _ if failure.extended_code == SQLITE_IOERR_SHMSIZE => StoreError::DiskFull,
         ErrorCode::DiskFull => StoreError::DiskFull,
+        ErrorCode::OperationInterrupted => StoreError::TooSlow,
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
         // A failed fsync may have dropped what it was to write: trying again would answer "stored" for what is lost.
         ErrorCode::SystemIoFailure
@@ -200,6 +203,7 @@ mod tests {
         assert_eq!(of(ffi::SQLITE_FULL), StoreError::DiskFull);
         assert_eq!(of(SQLITE_IOERR_SHMSIZE), StoreError::DiskFull);
         assert_eq!(of(ffi::SQLITE_BUSY), StoreError::Busy);
+        assert_eq!(of(ffi::SQLITE_INTERRUPT), StoreError::TooSlow);
         assert!(matches!(of(ffi::SQLITE_CONSTRAINT_UNIQUE), StoreError::Internal(_)));
     }
 

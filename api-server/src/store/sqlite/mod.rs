@@ -30,6 +30,7 @@ mod trace;
 pub(super) mod trash;
 mod uses;
 pub(super) mod values;
+mod wal;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -52,6 +53,7 @@ use health::Health;
 use queue::Queue;
 use reader::{ReadJob, View};
 use uses::Uses;
+use wal::Patience;
 use writer::{Tx, WriteJob};
 
 /// The engine's threads and what they share with callers.
@@ -89,9 +91,15 @@ impl Engine {
         let readers = opened.readers.len();
         for (n, connection) in opened.readers.into_iter().enumerate() {
             let (reads, health, told) = (Arc::clone(&reads), Arc::clone(&health), options.trace.clone());
+            let patience = Patience::over(&connection, Arc::clone(&health.wal), options.read_time);
+            let patience = patience.map_err(|source| OpenError::Engine {
+                path: opened.path.clone(),
+                what: "cannot set up a connection",
+                source: Box::new(source),
+            })?;
             let run = move || {
                 trace::begin(&connection, told);
-                reader::run(&connection, &reads, &health);
+                reader::run(&connection, &reads, &health, &patience);
             };
             threads.push(spawn(&opened.path, format!("store-read-{n}"), run, on_panic.clone())?);
         }
@@ -205,8 +213,8 @@ impl Engine {
 
     pub(super) async fn find_damage(&self) -> Result<Option<String>> {
         let (hand_over, handle) = oneshot::channel();
-        let path = self.path.clone();
-        let check = tokio::task::spawn_blocking(move || damage::find(&path, hand_over));
+        let (path, wal) = (self.path.clone(), Arc::clone(&self.health.wal));
+        let check = tokio::task::spawn_blocking(move || damage::find(&path, wal, hand_over));
         let _interrupting = handle.await.ok().map(damage::Interrupting::new);
         check
             .await

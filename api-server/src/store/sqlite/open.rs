@@ -32,7 +32,7 @@ const MIGRATIONS: &[&str] = &[
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;
 /// How long to wait for another program's lock, such as that of a shell on the database.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Pages in memory, in KiB: for the connection that writes, and for each that reads.
 const WRITER_CACHE: u32 = 4096;
 const READER_CACHE: u32 = 1024;
@@ -105,24 +105,6 @@ pub(super) fn close(connection: Connection) {
     if let Err(error) = tidy().and(connection.close().map_err(|(_, error)| error)) {
         tracing::warn!(%error, "the database was not tidied up");
     }
-}
-
-/// Copies the log into the database once it is this long, in pages: SQLite's own figure.
-const LONG_LOG: i64 = 1000;
-
-/// What SQLite would do by itself at every commit, but for one thing: it would say nothing if the database's fsync
-/// failed, try again later, be told that all is well, and forget what only the log still had.
-pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
-    let length = |row: &rusqlite::Row<'_>| row.get::<_, i64>(1);
-    let pages = connection
-        .prepare_cached("PRAGMA wal_checkpoint(NOOP)")?
-        .query_row([], length)?;
-    if pages >= LONG_LOG {
-        connection
-            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-            .query_row([], length)?;
-    }
-    Ok(())
 }
 
 /// The path as it is, whatever the working directory or a link: what the lock is taken on.
@@ -206,7 +188,7 @@ fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
         connection.busy_timeout(BUSY)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // No connection copies the log into the database but where its fate is looked at: see `checkpoint`, `close`.
+        // No connection copies the log into the database but where its fate is looked at: see `wal`, `close`.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |row| row.get::<_, i64>(0))?;
         connection.pragma_update(None, "trusted_schema", false)?;

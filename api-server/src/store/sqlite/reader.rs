@@ -11,12 +11,14 @@ use super::super::{Result, StoreError};
 use super::health::Health;
 use super::queue::{Next, Queue};
 use super::row::run as execute;
+use super::wal::Patience;
 
 /// One state of the database, at one instant.
 pub(crate) struct View<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) now: Time,
     abandoned: &'a dyn Fn() -> bool,
+    patience: Option<&'a Patience>,
 }
 
 impl View<'_> {
@@ -27,22 +29,23 @@ impl View<'_> {
             conn,
             now: Time::now(),
             abandoned: &|| false,
+            patience: None,
         })
     }
 
-    /// An error once nobody waits for the answer any more. What can take long asks it at every step: a reader is one of
+    /// An error once nobody waits for the answer any more, or it takes too long. What can take long asks it at every step: a reader is one of
     /// a few, and the log cannot shrink behind the state that it holds on to.
     pub(crate) fn go_on(&self) -> Result<()> {
         if (self.abandoned)() {
             return Err(StoreError::Internal("whoever asked has gone".into()));
         }
-        Ok(())
+        self.patience.map_or(Ok(()), Patience::check)
     }
 }
 
 pub(super) trait ReadJob: Send {
     /// Reads, tells the engine of an error, and answers: whoever hears of a fatal one finds the engine stopped.
-    fn run(self: Box<Self>, conn: &Connection, now: Time, health: &Health);
+    fn run(self: Box<Self>, conn: &Connection, now: Time, health: &Health, patience: &Patience);
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
@@ -58,7 +61,7 @@ impl<T, F> Look<T, F> {
 }
 
 impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
-    fn run(self: Box<Self>, conn: &Connection, now: Time, health: &Health) {
+    fn run(self: Box<Self>, conn: &Connection, now: Time, health: &Health, patience: &Patience) {
         let Self { work, reply } = *self;
         if reply.is_closed() {
             return;
@@ -67,6 +70,7 @@ impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
             conn,
             now,
             abandoned: &|| reply.is_closed(),
+            patience: Some(patience),
         };
         // A panic is a defect of one use case; it must not cost the others their reader.
         let result = catch_unwind(AssertUnwindSafe(|| work(&view)))
@@ -83,7 +87,7 @@ impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
     }
 }
 
-pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, health: &Health) {
+pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, health: &Health, patience: &Patience) {
     while let Next::Item(job) = jobs.next(None) {
         health.reads.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = health.check().and_then(|()| Ok(execute(connection, "BEGIN")?)) {
@@ -92,7 +96,9 @@ pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, healt
             continue;
         }
         health.busy.fetch_add(1, Ordering::Relaxed);
-        job.run(connection, Time::now(), health);
+        patience.begin();
+        job.run(connection, Time::now(), health, patience);
+        patience.end();
         health.busy.fetch_sub(1, Ordering::Relaxed);
         // An error can have ended the transaction already.
         if !connection.is_autocommit()

@@ -205,7 +205,7 @@ impl Writer {
 
     /// Nobody waits for this, and what was answered is safe in the log whatever comes of it.
     fn tend_log(&self) {
-        if let Err(error) = open::checkpoint(&self.connection) {
+        if let Err(error) = self.health.wal.tend(&self.connection) {
             self.health.note(&error.into());
         }
     }
