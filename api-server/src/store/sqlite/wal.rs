@@ -191,16 +191,17 @@ mod tests {
     async fn readers_that_follow_each_other_without_a_gap_do_not_make_the_log_grow() {
         let (engine, _folder) = engine(|_| {});
         let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let readers = [0, 3].map(|late| {
+        // More than there are threads, so that none of these is ever without one; of different lengths, so that they never
+        // end together for long.
+        let readers = [5, 6, 7, 8].map(|length| {
             let (engine, stop, reads) = (Arc::clone(&engine), Arc::clone(&stop), Arc::clone(&reads));
             tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(late)).await;
                 while !stop.load(Ordering::Relaxed) {
-                    let read = engine.read(|view| {
+                    let read = engine.read(move |view| {
                         let sql = "SELECT count(*) FROM meta";
                         let rows = view.conn.query_row(sql, [], |row| row.get::<_, i64>(0))?;
                         // The transaction goes on.
-                        std::thread::sleep(Duration::from_millis(6));
+                        std::thread::sleep(Duration::from_millis(length));
                         Ok(rows)
                     });
                     read.await.unwrap();
