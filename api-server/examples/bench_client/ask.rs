@@ -39,9 +39,8 @@ async fn all(connections: &mut [Connection], requests: &[Request]) -> Result<Vec
     let callers = connections.iter_mut().map(async |connection| {
         let mut times = Vec::new();
         while let Some(request) = requests.get(next.replace(next.get() + 1)) {
-            let bytes = request.bytes();
             let began = Instant::now();
-            let answer = connection.ask(&bytes).await?;
+            let answer = connection.ask(request).await?;
             times.push(began.elapsed());
             let (method, path, status) = (&request.method, &request.path, answer.status);
             ensure!(

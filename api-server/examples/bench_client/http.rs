@@ -1,10 +1,12 @@
 //! As little of HTTP/1.1 as a kept connection needs, so that the client costs the machine little beside the server.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
@@ -14,6 +16,8 @@ use tokio_rustls::TlsConnector;
 
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 16 << 20;
+/// In the server's certificate.
+const HOST: &str = "localhost";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,9 +30,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// As it goes over the wire.
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\nhost: localhost\r\n", self.method, self.path);
+    /// As it goes over the wire in HTTP/1.1.
+    fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{} {} HTTP/1.1\r\nhost: {HOST}\r\n", self.method, self.path);
         for (name, value) in &self.headers {
             let _ = write!(text, "{name}: {value}\r\n");
         }
@@ -45,61 +49,68 @@ impl Request {
     }
 }
 
-/// Where the server is.
+/// Where the server is, and how it is spoken to.
 #[derive(Clone)]
 pub struct Target {
-    address: String,
-    tls: Option<TlsConnector>,
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    http2: bool,
 }
 
 impl Target {
-    pub fn new(address: String, ca: Option<&Path>) -> Result<Self> {
-        let tls = ca.map(connector).transpose()?;
-        Ok(Self { address, tls })
+    /// Over TLS with the certificates in the file `ca`.
+    pub fn new(address: SocketAddr, ca: Option<&Path>, http2: bool) -> Result<Self> {
+        ensure!(ca.is_some() || !http2, "HTTP/2 is spoken over TLS only: name its `ca`");
+        let tls = ca.map(|ca| tls(ca, http2)).transpose()?.map(Arc::new);
+        Ok(Self { address, tls, http2 })
     }
 
+    /// With HTTP/2, it connects at the first question.
     pub async fn connect(&self) -> Result<Connection> {
-        let stream = TcpStream::connect(&self.address)
+        if let Some(tls) = self.tls.as_ref().filter(|_| self.http2) {
+            // As the sidecar's own client does, but for TLS that all share: reading the certificates anew takes time.
+            let client = reqwest::Client::builder().no_proxy().resolve(HOST, self.address);
+            let client = client.tls_backend_preconfigured(ClientConfig::clone(tls)).build()?;
+            let base = format!("https://{HOST}:{}", self.address.port());
+            return Ok(Connection::Http2(client, base));
+        }
+        let stream = TcpStream::connect(self.address)
             .await
             .with_context(|| format!("cannot connect to {}", self.address))?;
         stream.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &self.tls {
             None => Box::new(stream),
-            Some(tls) => Box::new(tls.connect(ServerName::try_from("localhost")?, stream).await?),
+            Some(tls) => {
+                let connector = TlsConnector::from(Arc::clone(tls));
+                Box::new(connector.connect(ServerName::try_from(HOST)?, stream).await?)
+            }
         };
-        Ok(Connection {
+        Ok(Connection::Kept(Kept {
             stream,
             buffer: Vec::with_capacity(1024),
-        })
+        }))
     }
 }
 
-fn connector(ca: &Path) -> Result<TlsConnector> {
+fn tls(ca: &Path, http2: bool) -> Result<ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).with_context(|| format!("cannot read {}", ca.display()))? {
         roots.add(certificate?)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     // Every connection is that of another pod, which knows nothing of the others' handshakes.
     config.resumption = rustls::client::Resumption::disabled();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    Ok(config)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-/// A kept connection.
-pub struct Connection {
-    stream: Box<dyn Stream>,
-    /// What was received and not read yet.
-    buffer: Vec<u8>,
-}
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -108,9 +119,50 @@ pub struct Answer {
     pub body: String,
 }
 
+/// One connection, which is kept.
+pub enum Connection {
+    Kept(Kept),
+    /// A client that has no other connection, and the beginning of its URLs.
+    Http2(reqwest::Client, String),
+}
+
 impl Connection {
     /// Returns when the last byte of the answer is there.
-    pub async fn ask(&mut self, request: &[u8]) -> Result<Answer> {
+    pub async fn ask(&mut self, request: &Request) -> Result<Answer> {
+        match self {
+            Self::Kept(kept) => kept.ask(&request.bytes()).await,
+            Self::Http2(client, base) => ask(client, base, request).await,
+        }
+    }
+}
+
+async fn ask(client: &reqwest::Client, base: &str, request: &Request) -> Result<Answer> {
+    let method = reqwest::Method::from_bytes(request.method.as_bytes())?;
+    let mut asked = client.request(method, format!("{base}{}", request.path));
+    for (name, value) in &request.headers {
+        asked = asked.header(name, value);
+    }
+    if let Some(body) = &request.body {
+        asked = asked.header("content-type", "application/json").body(body.clone());
+    }
+    let response = asked.send().await?;
+    let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
+    Ok(Answer {
+        status: response.status().as_u16(),
+        etag: etag.map(str::to_owned),
+        body: response.text().await?,
+    })
+}
+
+/// HTTP/1.1.
+pub struct Kept {
+    stream: Box<dyn Stream>,
+    /// What was received and not read yet.
+    buffer: Vec<u8>,
+}
+
+impl Kept {
+    async fn ask(&mut self, request: &[u8]) -> Result<Answer> {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;
         loop {

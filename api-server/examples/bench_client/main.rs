@@ -9,7 +9,7 @@
 //!   for each line of its input and prints how soon all had the new bundle; ends when its input ends.
 //!
 //! A REQUEST is `{"method","path","headers":[[name, value], …],"body"}`. With `"ca":"FILE"` beside `address`, it speaks
-//! TLS to the server whose certificate that file vouches for.
+//! TLS to the server whose certificate that file vouches for, and with `"http2":true` HTTP/2 as well.
 #![forbid(unsafe_code)]
 
 mod ask;
@@ -17,6 +17,7 @@ mod http;
 mod times;
 mod wait;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -28,8 +29,10 @@ use http::Target;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
-    address: String,
+    address: SocketAddr,
     ca: Option<PathBuf>,
+    #[serde(default)]
+    http2: bool,
     ask: Option<ask::Order>,
     wait: Option<wait::Order>,
 }
@@ -37,11 +40,12 @@ struct Order {
 /// One thread: the server has the rest of the machine.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     sealpod_runtime::process::open_files();
     let mut input = lines();
     let line = input.recv().await.context("nothing was ordered")?;
     let order: Order = serde_json::from_str(&line).context("the order is not what is expected")?;
-    let target = Target::new(order.address, order.ca.as_deref())?;
+    let target = Target::new(order.address, order.ca.as_deref(), order.http2)?;
     if let Some(order) = order.ask {
         ask::run(&target, order).await?;
     }

@@ -44,7 +44,6 @@ enum Event {
 pub async fn run(target: &Target, order: Order, mut changes: UnboundedReceiver<String>) -> Result<()> {
     ensure!(!order.keys.is_empty(), "nobody's key was given");
     let mut changing = target.connect().await?;
-    let change = order.change.bytes();
     let (tell, mut events) = unbounded_channel();
     let opening = Rc::new(Semaphore::new(OPENING));
     let began = Instant::now();
@@ -65,7 +64,9 @@ pub async fn run(target: &Target, order: Order, mut changes: UnboundedReceiver<S
             let took = began.elapsed().as_millis();
             println!("{}", json!({ "waiting": order.waiting, "milliseconds": took }));
             while changes.recv().await.is_some() {
-                wake(&mut changing, &change, &mut events, order.waiting).await?.print();
+                wake(&mut changing, &order.change, &mut events, order.waiting)
+                    .await?
+                    .print();
             }
             Ok(())
         })
@@ -87,7 +88,7 @@ async fn all_wait(events: &mut UnboundedReceiver<Event>, count: usize) -> Result
 /// From the first byte of the change to the last of each answer. Returns when all wait again.
 async fn wake(
     changing: &mut Connection,
-    change: &[u8],
+    change: &Request,
     events: &mut UnboundedReceiver<Event>,
     count: usize,
 ) -> Result<Times> {
@@ -154,7 +155,7 @@ impl Waiter {
         }
     }
 
-    fn request(&self, etag: Option<&str>) -> Vec<u8> {
+    fn request(&self, etag: Option<&str>) -> Request {
         let mut request = Request {
             method: "GET".to_owned(),
             path: self.path.clone(),
@@ -166,6 +167,6 @@ impl Waiter {
             let _ = write!(request.path, "{first}wait={WAIT}");
             request.headers.push(("if-none-match".to_owned(), etag.to_owned()));
         }
-        request.bytes()
+        request
     }
 }

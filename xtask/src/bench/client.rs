@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
@@ -64,6 +64,15 @@ impl Times {
     }
 }
 
+/// Where those that wait connect to.
+#[derive(Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    /// A file that vouches for the server's certificate: over TLS.
+    pub ca: Option<PathBuf>,
+    pub http2: bool,
+}
+
 /// The program, and where it leaves what it complains of.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -84,13 +93,13 @@ impl Client {
     /// Returns when so many connections wait for the bundle at `path` to change, by as many for each of `keys`.
     pub fn wait(
         &self,
-        (address, ca): (SocketAddr, Option<&Path>),
+        target: &Target,
         (keys, waiting): (&[String], usize),
         path: &str,
         change: &Request,
     ) -> Result<Waiting> {
         let order = json!({
-            "address": address, "ca": ca,
+            "address": target.address, "ca": target.ca, "http2": target.http2,
             "wait": { "keys": keys, "waiting": waiting, "path": path, "change": change },
         });
         let mut conversation = self.begin(&order)?;

@@ -129,7 +129,9 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     let directory = workspace.target.join("bench");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     require_free_disk(&directory, 4, "the bench")?;
-    prerequisites::ensure_bench_tools(workspace, &mut progress)?;
+    if parts != [Part::Org] {
+        prerequisites::ensure_bench_tools(workspace, &mut progress)?;
+    }
     build(workspace, &mut progress)?;
     let release = workspace.target.join("release");
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;

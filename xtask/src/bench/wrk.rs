@@ -50,7 +50,6 @@ impl Load {
 
 #[derive(Debug)]
 pub struct Wrk {
-    program: PathBuf,
     script: PathBuf,
     plan: PathBuf,
 }
@@ -60,9 +59,7 @@ impl Wrk {
         let script = directory.join("load.lua");
         std::fs::write(&script, include_str!("load.lua"))
             .with_context(|| format!("cannot write {}", script.display()))?;
-        let missing = || Failure::new("wrk is missing").advice("install it: apt-get install wrk");
         Ok(Self {
-            program: prerequisites::find("wrk").ok_or_else(missing)?,
             script,
             plan: directory.join("plan.lua"),
         })
@@ -80,7 +77,8 @@ impl Wrk {
 
     fn wrk(&self, plan: &Plan, connections: usize, seconds: u64, check: bool) -> Result<Load> {
         write_private(&self.plan, &plan.lua())?;
-        let mut command = child::command(&self.program);
+        let program = prerequisites::find("wrk").context("wrk was installed before")?;
+        let mut command = child::command(&program);
         // In a file, because everybody on the machine can read arguments.
         command
             .env("SEALPOD_BENCH_PLAN", &self.plan)

@@ -15,17 +15,23 @@ use super::figures::{median, mib, milliseconds, shown};
 use super::server::Server;
 use super::stage::Stage;
 use super::wrk::{Load, Plan};
+use polls::Over;
 
 /// For `--filter`.
-pub const NAMES: [&str; 8] = [START, LONE_WRITE, BUNDLE, SAME, MEMORY, WAKE, POLLS_HTTP, POLLS_TLS];
+pub const NAMES: [&str; 9] = [
+    START, LONE_WRITE, BUNDLE, SAME, MEMORY, WAKE, POLLS[0].0, POLLS[1].0, POLLS[2].0,
+];
 const START: &str = "alone/start";
 const LONE_WRITE: &str = "alone/lone write";
 const BUNDLE: &str = "alone/bundle";
 const SAME: &str = "alone/304";
 const MEMORY: &str = "alone/memory";
 const WAKE: &str = "alone/wake";
-const POLLS_HTTP: &str = "alone/polls over HTTP";
-const POLLS_TLS: &str = "alone/polls over TLS";
+const POLLS: [(&str, Over); 3] = [
+    ("alone/polls over HTTP", Over::Http),
+    ("alone/polls over TLS", Over::Tls),
+    ("alone/polls over TLS, HTTP/2", Over::Http2),
+];
 
 /// What the sidecar of a pod with many secrets asks for.
 const BUNDLE_KEYS: usize = 20;
@@ -36,7 +42,9 @@ const CONNECTIONS: [usize; 2] = [16, 64];
 const MANY: u64 = 1_000_000;
 /// Until then at the longest.
 const MANY_WITHIN: Duration = Duration::from_mins(4);
-/// How long a run of wrk takes that is not of the comparison.
+/// On as many connections as the disk allows for, so that it does not take longer than it must.
+const MANY_CONNECTIONS: usize = 64;
+/// How long each run of wrk takes meanwhile.
 const SLICE: u64 = 10;
 
 /// Rows of the table: what, and its figure.
@@ -80,12 +88,10 @@ pub fn run(bench: &mut Bench) -> Result<String> {
     if wanted(bench, WAKE) {
         polls::wake(bench, &mut rows)?;
     }
-    if wanted(bench, POLLS_HTTP) {
-        polls::wait(bench, None, &mut rows)?;
-    }
-    if wanted(bench, POLLS_TLS) {
-        let certificate = polls::certificate(&bench.directory)?;
-        polls::wait(bench, Some(certificate), &mut rows)?;
+    for (name, over) in POLLS {
+        if wanted(bench, name) {
+            polls::wait(bench, over, &mut rows)?;
+        }
     }
     Ok(format!("\n| Sealpod alone | |\n|---|---|\n{}", rows.0))
 }
@@ -214,7 +220,7 @@ fn memory(bench: &mut Bench, server: &Server, rows: &mut Rows) -> Result<()> {
         let (began, mut done) = (std::time::Instant::now(), 0);
         while done < MANY && began.elapsed() < MANY_WITHIN {
             step.follow(&format!("{done} requests"));
-            done += wrk.run(&plan, CONNECTIONS[0], SLICE)?.requests;
+            done += wrk.run(&plan, MANY_CONNECTIONS, SLICE)?.requests;
         }
         Ok(done)
     })?;
@@ -222,7 +228,7 @@ fn memory(bench: &mut Bench, server: &Server, rows: &mut Rows) -> Result<()> {
     let memory = child::memory(server.process.pid())?;
     let [now, peak, proportional] = [memory.resident, memory.peak, memory.proportional].map(|kib| shown(mib(kib)));
     rows.add(
-        &format!("resident memory after {done} reads on {} connections", CONNECTIONS[0]),
+        &format!("resident memory after {done} reads on {MANY_CONNECTIONS} connections"),
         &format!("{now} MiB (proportional {proportional} MiB), at the most {peak} MiB"),
     );
     Ok(())

@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use super::super::Bench;
 use super::super::bars::{Depends, Limit};
 use super::super::child;
-use super::super::client::{Client, Times, Waiting};
+use super::super::client::{Client, Target, Times, Waiting};
 use super::super::figures::{median, mib, milliseconds, shown};
 use super::super::server::{Launch, Server};
 use super::super::stage::Stage;
@@ -30,10 +30,38 @@ const SETTLE: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(5);
 const ALL_WITHIN: Duration = Duration::from_secs(20);
 
-/// Files of a certificate for this machine and of its key.
-pub type Certificate = (PathBuf, PathBuf);
+/// What is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Http,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// What the sidecar and a server that has a certificate agree on.
+    Http2,
+}
 
-pub fn certificate(directory: &Path) -> Result<Certificate> {
+impl Over {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Tls => "TLS",
+            Self::Http2 => "TLS, HTTP/2",
+        }
+    }
+
+    /// Most memory that is resident while all wait, in MiB.
+    fn memory(self) -> f64 {
+        match self {
+            Self::Http => 220.0,
+            Self::Tls | Self::Http2 => 320.0,
+        }
+    }
+}
+
+/// Files of a certificate for this machine and of its key.
+type Certificate = (PathBuf, PathBuf);
+
+fn certificate(directory: &Path) -> Result<Certificate> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let paths = (directory.join("tls.crt"), directory.join("tls.key"));
     fs::write(&paths.0, made.cert.pem())?;
@@ -49,8 +77,10 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn gather(stage: &Stage, client: &Client, tls: Option<Certificate>, count: usize) -> Result<Self> {
+    fn gather(stage: &Stage, client: &Client, over: Over, count: usize) -> Result<Self> {
         require_files(count as u64 + OTHER_FILES)?;
+        let directory = stage.launch.database.parent().context("a database is in a directory")?;
+        let tls = (over != Over::Http).then(|| certificate(directory)).transpose()?;
         let ca = tls.as_ref().map(|(certificate, _)| certificate.clone());
         let launch = Launch {
             tls,
@@ -58,8 +88,12 @@ impl Crowd {
         };
         let server = launch.start()?;
         let bundle = Stage::bundle(BUNDLE_KEYS);
-        let target = (server.address, ca.as_deref());
-        let waiting = client.wait(target, (&stage.waiting, count), &bundle, &stage.put(0))?;
+        let target = Target {
+            address: server.address,
+            ca,
+            http2: over == Over::Http2,
+        };
+        let waiting = client.wait(&target, (&stage.waiting, count), &bundle, &stage.put(0))?;
         Ok(Self { waiting, count, server })
     }
 
@@ -88,7 +122,7 @@ impl Crowd {
 pub fn wake(bench: &mut Bench, rows: &mut Rows) -> Result<()> {
     let (stage, client) = (bench.stage.as_ref().context("it was prepared")?, bench.client.clone());
     let times = bench.progress.step(&format!("Waking {AUDIENCE}"), |_| {
-        let mut crowd = Crowd::gather(stage, &client, None, AUDIENCE)?;
+        let mut crowd = Crowd::gather(stage, &client, Over::Http, AUDIENCE)?;
         (0..CHANGES).map(|_| crowd.change()).collect::<Result<Vec<_>>>()
     })?;
     let of = |figure: fn(&Times) -> Duration| milliseconds(median(times.iter().map(figure)).unwrap_or_default());
@@ -109,22 +143,23 @@ pub fn wake(bench: &mut Bench, rows: &mut Rows) -> Result<()> {
 }
 
 /// What it costs that so many wait, and how soon all of them have what changed.
-pub fn wait(bench: &mut Bench, tls: Option<Certificate>, rows: &mut Rows) -> Result<()> {
-    let (over, most) = if tls.is_some() { ("TLS", 320.0) } else { ("HTTP", 220.0) };
+pub fn wait(bench: &mut Bench, over: Over, rows: &mut Rows) -> Result<()> {
     let (stage, client) = (bench.stage.as_ref().context("it was prepared")?, bench.client.clone());
-    let (memory, worked, times) = bench.progress.step(&format!("{MANY} polls over {over}"), |step| {
-        let mut crowd = Crowd::gather(stage, &client, tls, MANY)?;
-        crowd.all_wait()?;
-        step.follow("all wait");
-        thread::sleep(SETTLE);
-        let pid = crowd.server.process.pid();
-        let before = child::cpu(pid)?;
-        thread::sleep(QUIET);
-        let worked = child::cpu(pid)?.saturating_sub(before);
-        let memory = child::memory(pid)?;
-        Ok((memory, worked, crowd.change()?))
-    })?;
-    let what = format!("{MANY} polls waiting over {over}");
+    let (memory, worked, times) = bench
+        .progress
+        .step(&format!("{MANY} polls over {}", over.name()), |step| {
+            let mut crowd = Crowd::gather(stage, &client, over, MANY)?;
+            crowd.all_wait()?;
+            step.follow("all wait");
+            thread::sleep(SETTLE);
+            let pid = crowd.server.process.pid();
+            let before = child::cpu(pid)?;
+            thread::sleep(QUIET);
+            let worked = child::cpu(pid)?.saturating_sub(before);
+            let memory = child::memory(pid)?;
+            Ok((memory, worked, crowd.change()?))
+        })?;
+    let what = format!("{MANY} polls waiting over {}", over.name());
     let [now, peak, proportional] = [memory.resident, memory.peak, memory.proportional].map(|kib| shown(mib(kib)));
     rows.add(
         &format!("{what}: resident memory"),
@@ -146,7 +181,7 @@ pub fn wait(bench: &mut Bench, tls: Option<Certificate>, rows: &mut Rows) -> Res
     let memory = mib(memory.resident);
     bench.bars.hold(
         &format!("{what}, memory"),
-        Limit::AtMost(most),
+        Limit::AtMost(over.memory()),
         "MiB",
         Depends::OnNothing,
         memory,
