@@ -3,6 +3,8 @@
 //! What is guaranteed, and by what:
 //! - **Done at most once.** The change and the note that it was done are one transaction ([`Claim`] travels in
 //!   [`By`](crate::audit::By); the writer notes it with the change's audit entry), under a unique index. A crash leaves both or none.
+//! - **Asked who may, again.** A repetition runs like a first request, up to the change that its claim forbids: so whoever
+//!   has lost the role, the rule or the organization since is refused in place of being answered.
 //! - **Answered again.** The answer is sealed and stored behind that, before it is sent. If the server dies between the two, the
 //!   note has no answer, and a repetition gets 409 `already_created` with the id instead: never a second change.
 //! - **No key is kept.** Only the answers of [`KEPT`] routes are stored; those of every other one may hold a key, so their
@@ -14,8 +16,9 @@ mod answer;
 mod turns;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::headers::IDEMPOTENCY_KEY;
@@ -122,6 +125,8 @@ pub fn describe(document: &mut OpenApi) {
 struct Once {
     claim: Claim,
     is_kept: bool,
+    /// Who calls, and the name of the organization in the path.
+    within: Option<(Caller, String)>,
 }
 
 /// `None` where the header is absent, or means nothing; else the request's body is read.
@@ -144,7 +149,8 @@ async fn ask(app: &App, request: Request) -> Result<(Request, Option<Once>), Api
         // No call takes so much; its own answer names its own limit.
         return Ok((request, None));
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let within = within(&mut parts).await;
     let body = receive(body, VALUE_BODY_LIMIT, app.limits().body_time()).await?;
     let pepper = app.store().pepper();
     let path = parts.uri.path().as_bytes();
@@ -157,7 +163,16 @@ async fn ask(app: &App, request: Request) -> Result<(Request, Option<Once>), Api
         attempt: Uuid::now_v7(),
     };
     let request = Request::from_parts(parts, Body::from(body));
-    Ok((request, Some(Once { claim, is_kept })))
+    let once = Once { claim, is_kept, within };
+    Ok((request, Some(once)))
+}
+
+/// The caller, and the organization whose name is in the path.
+async fn within(parts: &mut Parts) -> Option<(Caller, String)> {
+    let caller = parts.extensions.get::<Caller>().cloned()?;
+    let names = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    let (_, organization) = names.iter().find(|(name, _)| *name == "org")?;
+    Some((caller, organization.to_owned()))
 }
 
 /// Who calls; nobody where no credential is asked for.
@@ -187,12 +202,11 @@ fn key(headers: &HeaderMap) -> Result<String, ApiError> {
 impl Once {
     /// The first answer, or this one as the first.
     async fn answer(self, app: &App, mut request: Request, next: Next) -> Response {
-        let Self { claim, is_kept } = self;
-        match earlier(app, &claim).await {
-            Ok(None) => {}
-            Ok(Some(answer)) => return answer,
+        let Self { claim, is_kept, within } = self;
+        let before = match earlier(app, &claim).await {
+            Ok(before) => before,
             Err(error) => return error.into_response(),
-        }
+        };
         let extensions = request.extensions_mut();
         if let Some(admin) = extensions.get_mut::<Admin>() {
             admin.claim(claim.clone());
@@ -201,6 +215,14 @@ impl Once {
             caller.claim(claim.clone());
         }
         let response = next.run(request).await;
+        if let Some(before) = before {
+            // With this claim nothing can have been done: it ran to see whether the caller still may.
+            return if refuses(app, response.status(), within).await {
+                response
+            } else {
+                before
+            };
+        }
         let code = response.extensions().get().map(|Code(code)| *code);
         if code == Some(codes::IDEMPOTENCY_IN_PROGRESS) {
             // Another process, or one that is not counted here, was quicker.
@@ -214,6 +236,16 @@ impl Once {
             return answer::keep(app, claim, response).await;
         }
         response
+    }
+}
+
+/// Whether what was done once would not even be tried now: the caller may not, or that cannot be known.
+async fn refuses(app: &App, status: StatusCode, within: Option<(Caller, String)>) -> bool {
+    match (status, within) {
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => true,
+        // Something else may be gone since; but an organization that is not the caller's is none.
+        (StatusCode::NOT_FOUND, Some((caller, organization))) => caller.within(app, &organization).await.is_err(),
+        _ => status.is_server_error(),
     }
 }
 

@@ -208,6 +208,51 @@ async fn what_failed_is_not_remembered() {
 }
 
 #[tokio::test]
+async fn who_may_not_any_more_is_refused_in_place_of_being_answered() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    server.put("shop", "local", "db", "one").await;
+    let ann = server.member("default", "ann@example.com", "admin").await;
+    let member = format!("{O}/members/{}", ann.id);
+    let call = |path: &str, body: &Value| {
+        let call = server.call("POST", path).bearer(&ann.token);
+        call.header("idempotency-key", KEY).json(body.clone())
+    };
+    let role = async |role: &str| {
+        let call = server.admin("PATCH", &member).json(json!({"role": role}));
+        call.status(200).await;
+    };
+    let (projects, accounts) = (format!("{O}/projects"), format!("{O}/service-accounts"));
+    let rollback = format!("{O}/projects/shop/envs/local/secrets/db/rollback");
+    let made = call(&projects, &json!({"name": "bank"})).status(201).await;
+    call(&accounts, &json!({"name": "ci"})).status(201).await;
+    call(&rollback, &json!({"version": 1})).status(200).await;
+    role("developer").await;
+    for (path, body) in [
+        (&projects, json!({"name": "bank"})),
+        (&accounts, json!({"name": "ci"})),
+        (&rollback, json!({"version": 1})),
+    ] {
+        let refused = call(path, &body).problem(403, "forbidden").await;
+        assert!(!is_replayed(&refused) && refused.body.get("id").is_none());
+    }
+    role("admin").await;
+    let again = call(&projects, &json!({"name": "bank"})).status(201).await;
+    assert!(is_replayed(&again));
+    assert_eq!(again.text, made.text);
+    let again = call(&accounts, &json!({"name": "ci"}));
+    again.problem(409, "already_created").await;
+    // What is gone since does not matter, as long as the organization is the caller's.
+    let project = "/api/orgs/default/projects/shop";
+    server.admin("DELETE", project).status(204).await;
+    assert!(is_replayed(&call(&rollback, &json!({"version": 1})).status(200).await));
+    server.admin("DELETE", &member).status(204).await;
+    for (path, body) in [(&projects, json!({"name": "bank"})), (&rollback, json!({"version": 1}))] {
+        call(path, &body).problem(404, "not_found").await;
+    }
+}
+
+#[tokio::test]
 async fn a_key_is_printable_ascii_and_given_once() {
     let server = Server::start().await;
     let app = server.application("shop").await;
