@@ -27,7 +27,8 @@ pub const SESSION_SECONDS: i64 = 30 * 24 * 3_600;
 pub enum Signup {
     /// Any address.
     Open,
-    /// Whoever was invited, and superadmins. Others get the same answers, and no mail.
+    /// Whoever is in an organization, and superadmins. Others, and who was removed from all of them, get the same answers,
+    /// and no mail.
     Invited,
 }
 
@@ -49,7 +50,7 @@ impl Login {
     }
 }
 
-/// Whether an address may sign in that no user has.
+/// Whether an address may sign in that nobody in any organization has.
 fn strangers(app: &App, email: &Email) -> bool {
     match app.login().signup {
         Signup::Open => true,

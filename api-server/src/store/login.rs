@@ -51,7 +51,7 @@ pub struct CodeRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requested {
     Stored {
-        /// Whether a user, signed in before or only invited, has this address.
+        /// Whether the address is that of somebody in an organization, who signed in before or was only invited.
         known: bool,
         expires_at: Time,
     },

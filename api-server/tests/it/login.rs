@@ -257,6 +257,34 @@ async fn only_who_was_invited_gets_a_mail_where_signup_is_closed() {
 }
 
 #[tokio::test]
+async fn who_was_removed_from_every_organization_is_a_stranger_where_signup_is_closed() {
+    let site = Site::start(Signup::Invited).await;
+    let acme = json!({"name": "acme"});
+    site.server.admin("POST", "/api/orgs").json(acme).status(201).await;
+    site.invite("ada@example.com").await;
+    let also = site.server.admin("POST", "/api/orgs/acme/members");
+    let also = also.json(json!({"email": "ada@example.com", "role": "member"}));
+    let ada = also.status(201).await.text_at("user_id");
+    let remove = async |organization: &str| {
+        let path = format!("/api/orgs/{organization}/members/{ada}");
+        site.server.admin("DELETE", &path).status(204).await;
+    };
+    remove("default").await;
+    let code = site.code(HERE, "ada@example.com").await;
+    // One who was let go while a code was under way.
+    site.server.admin("DELETE", "/api/orgs/acme").status(204).await;
+    let refused = site.verify(HERE, "ada@example.com", &code);
+    refused.problem(401, "unauthorized").await;
+    site.login(HERE, "ada@example.com").status(200).await;
+    let token = site.sign_in(HERE, SUPERADMIN).await;
+    assert!(site.mail.is_empty().await && site.mail.asked() == 2, "none for her");
+    let me = site.server.call("GET", "/api/auth/me").bearer(&token);
+    me.status(200).await;
+    site.invite("ada@example.com").await;
+    site.sign_in(HERE, "ada@example.com").await;
+}
+
+#[tokio::test]
 async fn a_code_works_once() {
     let site = Site::start(Signup::Open).await;
     let code = site.code(HERE, "ada@example.com").await;

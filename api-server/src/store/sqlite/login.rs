@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::super::login::{CODE_SECONDS, FAMILIAR_SECONDS, MAX_CODES, MAX_MISSES};
 use super::super::{Attempt, CodeRequest, LoginKeys, Requested, Result, Session, Verified};
-use super::people;
 use super::row::{At, Id, time};
 use super::writer::Tx;
+use super::{members, people};
 use crate::audit::{Actor, ActorKind, By, Chain, Entry, Kind, Outcome, Source, Verb};
 
 /// How far ahead of the clock the end of a window or the death of a code may seem to lie, in seconds: calls do not run in
@@ -58,7 +58,7 @@ pub(in super::super) fn request(tx: &Tx<'_>, clock: Time, request: &CodeRequest)
     if let Err(Full(seconds)) = admit(tx, clock, logins(&request.keys), familiar)? {
         return Ok(Requested::Limited { seconds });
     }
-    let known = people::by_email(tx.conn, &request.email)?.is_some();
+    let known = members::is_anywhere(tx.conn, &request.email)?;
     let expires_at = clock.plus_seconds(CODE_SECONDS);
     bury(tx, clock, &request.keys)?;
     tx.conn
@@ -87,8 +87,9 @@ pub(in super::super) fn verify(tx: &Tx<'_>, clock: Time, attempt: Attempt) -> Re
     }
     let user = people::by_email(tx.conn, &attempt.email)?;
     bury(tx, clock, &attempt.keys)?;
+    let known = members::is_anywhere(tx.conn, &attempt.email)?;
     let right = matches(tx, &attempt)?;
-    if right && (user.is_some() || attempt.strangers) {
+    if right && (known || attempt.strangers) {
         return sign_in(tx, clock, attempt).map(Verified::Session);
     }
     strike(tx, &attempt.keys)?;

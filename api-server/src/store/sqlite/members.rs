@@ -69,6 +69,15 @@ pub(in super::super) fn of_user(conn: &Connection, user: UserId, page: &Page) ->
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Whether some live organization has a member of this address.
+pub(super) fn is_anywhere(conn: &Connection, email: &Email) -> Result<bool> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM users u JOIN members m ON m.user_id = u.id
+         JOIN organizations o ON o.id = m.organization_id AND o.deleted_at IS NULL WHERE u.email = ?1",
+    )?;
+    Ok(statement.exists([email.as_str()])?)
+}
+
 /// How many live organizations the user owns.
 pub(super) fn owned(conn: &Connection, user: UserId) -> Result<u64> {
     let mut statement = conn.prepare_cached(
