@@ -100,7 +100,7 @@ async fn seed_members(store: &Store, count: usize) -> Result<Vec<Uuid>> {
 async fn seed_secrets(store: &Store, keyring: &Keyring, count: usize) -> Result<Vec<(Uuid, String)>> {
     let by = By::system("bench");
     let project = NewProject {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         slug: PROJECT.parse()?,
         display_name: PROJECT.to_owned(),
         description: None,

@@ -3,7 +3,7 @@
 use sealpod_core::Time;
 use sealpod_core::wire::Labels;
 
-use super::{By, Page, Result, Store, sqlite};
+use super::{By, OrganizationRef, Page, Result, Store, sqlite};
 use crate::crypto::NewKey;
 use crate::ids::{AccountId, OrganizationId, ProjectId};
 
@@ -32,8 +32,7 @@ pub struct AccountScope {
 
 #[derive(Debug, Clone)]
 pub struct NewAccount {
-    /// The organization's name.
-    pub organization: String,
+    pub organization: OrganizationRef,
     pub name: String,
     /// Slug of the one project that it may reach.
     pub project: Option<String>,
@@ -57,8 +56,13 @@ impl Store {
     }
 
     /// Live accounts by name; of one name, where it is given.
-    pub async fn accounts(&self, organization: &str, name: Option<String>, page: Page) -> Result<Vec<Account>> {
-        let organization = organization.to_owned();
+    pub async fn accounts(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        name: Option<String>,
+        page: Page,
+    ) -> Result<Vec<Account>> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::accounts::list(view, &organization, name.as_deref(), &page))
             .await
@@ -66,15 +70,20 @@ impl Store {
 
     /// Live accounts that an operator made and that were last used, or where they never were, made, before that
     /// instant; by name.
-    pub async fn orphans(&self, organization: &str, before: Time, page: Page) -> Result<Vec<Account>> {
-        let organization = organization.to_owned();
+    pub async fn orphans(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        before: Time,
+        page: Page,
+    ) -> Result<Vec<Account>> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::accounts::orphans(view, &organization, before, &page))
             .await
     }
 
-    pub async fn account(&self, organization: &str, id: AccountId) -> Result<Account> {
-        let organization = organization.to_owned();
+    pub async fn account(&self, organization: impl Into<OrganizationRef>, id: AccountId) -> Result<Account> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::accounts::find(view.conn, &organization, id))
             .await
@@ -84,21 +93,21 @@ impl Store {
     /// sooner; at most the eight newest are kept.
     pub async fn rotate_account(
         &self,
-        organization: &str,
+        organization: impl Into<OrganizationRef>,
         id: AccountId,
         key: NewKey,
         overlap_seconds: u64,
         by: By,
     ) -> Result<Rotated> {
-        let organization = organization.to_owned();
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::accounts::rotate(tx, &organization, id, &key, overlap_seconds, &by))
             .await
     }
 
     /// Kills its keys and deletes its ACL rules with it.
-    pub async fn revoke_account(&self, organization: &str, id: AccountId, by: By) -> Result<()> {
-        let organization = organization.to_owned();
+    pub async fn revoke_account(&self, organization: impl Into<OrganizationRef>, id: AccountId, by: By) -> Result<()> {
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::accounts::revoke(tx, &organization, id, &by))
             .await

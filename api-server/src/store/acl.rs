@@ -4,7 +4,7 @@ use sealpod_core::wire::org::{Permission, SubjectType};
 use sealpod_core::{Pattern, Time};
 use uuid::Uuid;
 
-use super::{By, Result, Store, sqlite};
+use super::{By, OrganizationRef, Result, Store, sqlite};
 use crate::ids::{AccountId, OrganizationId, RuleId, UserId};
 
 /// Whom a rule is for.
@@ -69,30 +69,35 @@ pub struct RuleQuery {
 impl Store {
     /// Makes the rule (`true`), or gives the live one of the same subject and patterns this permission (`false`).
     /// `NotFound(Subject)` where the organization has no such subject.
-    pub async fn upsert_rule(&self, organization: &str, new: NewRule, by: By) -> Result<(AclRule, bool)> {
-        let organization = organization.to_owned();
+    pub async fn upsert_rule(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        new: NewRule,
+        by: By,
+    ) -> Result<(AclRule, bool)> {
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::acl::upsert(tx, &organization, &new, &by))
             .await
     }
 
     /// Live rules, oldest first.
-    pub async fn rules(&self, organization: &str, query: RuleQuery) -> Result<Vec<AclRule>> {
-        let organization = organization.to_owned();
+    pub async fn rules(&self, organization: impl Into<OrganizationRef>, query: RuleQuery) -> Result<Vec<AclRule>> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::acl::list(view, &organization, query))
             .await
     }
 
-    pub async fn rule(&self, organization: &str, id: RuleId) -> Result<AclRule> {
-        let organization = organization.to_owned();
+    pub async fn rule(&self, organization: impl Into<OrganizationRef>, id: RuleId) -> Result<AclRule> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::acl::find(view.conn, &organization, id))
             .await
     }
 
-    pub async fn delete_rule(&self, organization: &str, id: RuleId, by: By) -> Result<()> {
-        let organization = organization.to_owned();
+    pub async fn delete_rule(&self, organization: impl Into<OrganizationRef>, id: RuleId, by: By) -> Result<()> {
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::acl::delete(tx, &organization, id, &by))
             .await

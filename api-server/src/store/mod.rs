@@ -55,7 +55,7 @@ pub use organizations::Organization;
 pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, User};
 pub use projects::{NewProject, Project, ProjectEdit, ProjectUpdate};
 pub use quotas::{Quota, QuotaUpdate, Quotas, Usage};
-pub use refs::{EnvironmentRef, Location, Page, ProjectRef};
+pub use refs::{EnvironmentRef, Location, OrganizationRef, Page, ProjectRef};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};
 pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};

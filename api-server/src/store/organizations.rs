@@ -25,7 +25,7 @@ impl Store {
     pub async fn organization(&self, name: &str) -> Result<Organization> {
         let name = name.to_owned();
         self.engine
-            .read(move |view| sqlite::organizations::find(view.conn, &name))
+            .read(move |view| sqlite::organizations::by_name(view.conn, &name))
             .await
     }
 

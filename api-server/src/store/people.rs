@@ -3,7 +3,7 @@
 use sealpod_core::wire::people::Role;
 use sealpod_core::{Email, Time};
 
-use super::{AclRule, By, Organization, Page, Result, Store, sqlite};
+use super::{AclRule, By, Organization, OrganizationRef, Page, Result, Store, sqlite};
 use crate::crypto::KeyDigest;
 use crate::ids::{OrganizationId, SessionId, UserId};
 
@@ -108,23 +108,31 @@ impl Store {
     }
 
     /// By address.
-    pub async fn members(&self, organization: &str, page: Page) -> Result<Vec<OrganizationMember>> {
-        let organization = organization.to_owned();
+    pub async fn members(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        page: Page,
+    ) -> Result<Vec<OrganizationMember>> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::members::list(view.conn, &organization, &page))
             .await
     }
 
-    pub async fn member(&self, organization: &str, user: UserId) -> Result<OrganizationMember> {
-        let organization = organization.to_owned();
+    pub async fn member(&self, organization: impl Into<OrganizationRef>, user: UserId) -> Result<OrganizationMember> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::members::find(view.conn, &organization, user))
             .await
     }
 
     /// The member of that address.
-    pub async fn member_by_email(&self, organization: &str, email: Email) -> Result<OrganizationMember> {
-        let organization = organization.to_owned();
+    pub async fn member_by_email(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        email: Email,
+    ) -> Result<OrganizationMember> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::members::by_email(view.conn, &organization, &email))
             .await
@@ -133,12 +141,12 @@ impl Store {
     /// Makes the user where there is none. `Conflict(Member)` where it is one already; `Refused(AboveOwnRole)`.
     pub async fn add_member(
         &self,
-        organization: &str,
+        organization: impl Into<OrganizationRef>,
         email: Email,
         role: Role,
         (grantor, by): (Grantor, By),
     ) -> Result<OrganizationMember> {
-        let organization = organization.to_owned();
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::members::add(tx, &organization, &email, role, (grantor, &by)))
             .await
@@ -147,20 +155,25 @@ impl Store {
     /// `Refused` where the grantor's role does not reach that far, or nobody would be owner any more.
     pub async fn change_role(
         &self,
-        organization: &str,
+        organization: impl Into<OrganizationRef>,
         user: UserId,
         role: Role,
         (grantor, by): (Grantor, By),
     ) -> Result<OrganizationMember> {
-        let organization = organization.to_owned();
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::members::change_role(tx, &organization, user, role, (grantor, &by)))
             .await
     }
 
     /// Takes the member's rules away too. `Refused` as above.
-    pub async fn remove_member(&self, organization: &str, user: UserId, (grantor, by): (Grantor, By)) -> Result<()> {
-        let organization = organization.to_owned();
+    pub async fn remove_member(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        user: UserId,
+        (grantor, by): (Grantor, By),
+    ) -> Result<()> {
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::members::remove(tx, &organization, user, (grantor, &by)))
             .await

@@ -3,7 +3,7 @@
 use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{Slug, Time};
 
-use super::{By, Expect, NewEnvironment, Page, ProjectRef, Result, Rotated, Store, sqlite};
+use super::{By, Expect, NewEnvironment, OrganizationRef, Page, ProjectRef, Result, Rotated, Store, sqlite};
 use crate::crypto::NewKey;
 use crate::ids::{OrganizationId, ProjectId, TrashId};
 
@@ -21,8 +21,7 @@ pub struct Project {
 
 #[derive(Debug, Clone)]
 pub struct NewProject {
-    /// The organization's name.
-    pub organization: String,
+    pub organization: OrganizationRef,
     pub slug: Slug,
     pub display_name: String,
     pub description: Option<String>,
@@ -59,8 +58,13 @@ impl Store {
     }
 
     /// Live projects by slug, of those that have every one of `labels`.
-    pub async fn projects(&self, organization: &str, labels: Labels, page: Page) -> Result<Vec<Project>> {
-        let organization = organization.to_owned();
+    pub async fn projects(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        labels: Labels,
+        page: Page,
+    ) -> Result<Vec<Project>> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::projects::list(view.conn, &organization, &labels, &page))
             .await

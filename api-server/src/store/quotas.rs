@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{By, Result, Store, sqlite};
+use super::{By, OrganizationRef, Result, Store, sqlite};
 
 /// One of the figures that a quota bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,15 +53,20 @@ pub struct QuotaUpdate {
 }
 
 impl Store {
-    pub async fn quotas(&self, organization: &str) -> Result<Quotas> {
-        let organization = organization.to_owned();
+    pub async fn quotas(&self, organization: impl Into<OrganizationRef>) -> Result<Quotas> {
+        let organization = organization.into();
         self.engine
             .read(move |view| sqlite::quotas::find(view.conn, &organization))
             .await
     }
 
-    pub async fn update_quotas(&self, organization: &str, update: QuotaUpdate, by: By) -> Result<Quotas> {
-        let organization = organization.to_owned();
+    pub async fn update_quotas(
+        &self,
+        organization: impl Into<OrganizationRef>,
+        update: QuotaUpdate,
+        by: By,
+    ) -> Result<Quotas> {
+        let organization = organization.into();
         self.engine
             .write(move |tx| sqlite::quotas::update(tx, &organization, &update, &by))
             .await

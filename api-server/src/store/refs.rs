@@ -3,15 +3,38 @@
 use crate::crypto::Aad;
 use crate::ids::{ConfigurationId, EnvironmentId, OrganizationId, ProjectId, RevisionId, SecretId, VersionId};
 
-/// A live project: by its path, or by the id that an application's key stands for.
+/// A live organization: by its name, or by its id where a caller was found to belong to it, because its name can have
+/// gone over to another one since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrganizationRef {
+    Name(String),
+    Id(OrganizationId),
+}
+
+impl From<&str> for OrganizationRef {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<OrganizationId> for OrganizationRef {
+    fn from(id: OrganizationId) -> Self {
+        Self::Id(id)
+    }
+}
+
+/// A live project: by its place in an organization, or by the id that an application's key stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProjectRef {
-    Slug { organization: String, project: String },
+    Slug {
+        organization: OrganizationRef,
+        project: String,
+    },
     Id(ProjectId),
 }
 
 impl ProjectRef {
-    pub fn slug(organization: impl Into<String>, project: impl Into<String>) -> Self {
+    pub fn slug(organization: impl Into<OrganizationRef>, project: impl Into<String>) -> Self {
         Self::Slug {
             organization: organization.into(),
             project: project.into(),

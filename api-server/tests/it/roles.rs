@@ -242,7 +242,7 @@ impl World {
             labels: Labels::new(),
         };
         let new = NewProject {
-            organization: organization.to_owned(),
+            organization: organization.into(),
             slug: slug.parse().unwrap(),
             display_name: slug.to_owned(),
             description: None,

@@ -13,7 +13,7 @@ use crate::store_support::{Fixture, ORGANIZATION, by, labels, new_project};
 fn new_account(fixture: &Fixture, name: &str) -> (ApiKey, NewAccount) {
     let (key, new_key) = fixture.key(ApiKeyKind::ServiceAccount);
     let new = NewAccount {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         name: name.to_owned(),
         project: None,
         expires_at: None,

@@ -27,7 +27,7 @@ async fn session(store: &Store, seconds: i64) -> SessionToken {
 async fn account(store: &Store, name: &str, seconds: Option<i64>) -> (ApiKey, KeyHolder) {
     let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
     let new = NewAccount {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         name: name.to_owned(),
         project: None,
         expires_at: seconds.map(|seconds| Time::now().plus_seconds(seconds)),

@@ -26,7 +26,7 @@ async fn figures() {
     }
     let (key, new_key) = fixture.key(ApiKeyKind::ServiceAccount);
     let new = NewAccount {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         name: "ci".to_owned(),
         project: None,
         expires_at: None,

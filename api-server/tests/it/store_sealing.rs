@@ -82,7 +82,7 @@ async fn no_value_and_no_key_is_in_any_file() {
     fixture.store.create_configuration(write, by()).await.unwrap();
     let (key, new_key) = fixture.key(ApiKeyKind::ServiceAccount);
     let new = NewAccount {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         name: "ci".to_owned(),
         project: None,
         expires_at: None,

@@ -109,7 +109,7 @@ impl Fixture {
 
 pub fn new_project(slug: &str) -> NewProject {
     NewProject {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         slug: slug.parse().unwrap(),
         display_name: slug.to_uppercase(),
         description: None,

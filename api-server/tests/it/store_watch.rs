@@ -58,7 +58,7 @@ async fn whoever_watches_is_woken_by_what_changed_and_by_nothing_else() {
 async fn a_change_of_rights_or_keys_wakes_the_subjects_watchers() {
     let fixture = Fixture::new().await;
     let account = |name: &str| NewAccount {
-        organization: ORGANIZATION.to_owned(),
+        organization: ORGANIZATION.into(),
         name: name.to_owned(),
         project: None,
         expires_at: None,

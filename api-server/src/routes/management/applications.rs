@@ -169,7 +169,7 @@ async fn create(
         labels: Labels::new(),
     };
     let new = NewProject {
-        organization: app.default_organization().to_owned(),
+        organization: app.default_organization().into(),
         slug: body.slug,
         display_name: body.name,
         description: body.description,

@@ -115,7 +115,7 @@ async fn list(
     member.require(Role::Admin)?;
     let organization = &member.organization;
     let page = Page { after, limit };
-    let accounts = app.store().accounts(&organization.name, name, page).await?;
+    let accounts = app.store().accounts(organization.id, name, page).await?;
     Ok(Json(accounts.into_iter().map(account).collect()))
 }
 
@@ -134,7 +134,7 @@ async fn orphans(
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let before = Time::now().plus_seconds(-ORPHAN_AFTER_SECONDS);
-    let organization = &member.organization.name;
+    let organization = member.organization.id;
     let orphans = app.store().orphans(organization, before, piece.into()).await?;
     Ok(Json(orphans.into_iter().map(account).collect()))
 }
@@ -158,7 +158,7 @@ async fn create(
     let key = ApiKey::generate(ApiKeyKind::ServiceAccount);
     let body = body.read()?;
     let new = NewAccount {
-        organization: organization.name.clone(),
+        organization: organization.id.into(),
         name: body.name,
         project: body.project,
         expires_at: body.expires_at,
@@ -197,7 +197,7 @@ async fn get(
     member.require(Role::Admin)?;
     let organization = &member.organization;
     Ok(Json(account(
-        app.store().account(&organization.name, AccountId(id)).await?,
+        app.store().account(organization.id, AccountId(id)).await?,
     )))
 }
 
@@ -216,7 +216,7 @@ async fn revoke(
     member.require(Role::Admin)?;
     let organization = &member.organization;
     app.store()
-        .revoke_account(&organization.name, AccountId(id), caller.by())
+        .revoke_account(organization.id, AccountId(id), caller.by())
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -243,13 +243,7 @@ async fn rotate(
     let body = body.read()?;
     let rotated = app
         .store()
-        .rotate_account(
-            &organization.name,
-            AccountId(id),
-            new,
-            body.overlap_seconds,
-            caller.by(),
-        )
+        .rotate_account(organization.id, AccountId(id), new, body.overlap_seconds, caller.by())
         .await?;
     Ok(Json(wire::RotatedServiceAccountKey {
         key_prefix: key.prefix().to_owned(),

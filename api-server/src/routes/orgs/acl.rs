@@ -144,7 +144,7 @@ async fn list(
         after: wanted.after.map(RuleId),
         limit: wanted.limit,
     };
-    let rules = app.store().rules(&organization.name, query).await?;
+    let rules = app.store().rules(organization.id, query).await?;
     Ok(Json(rules.into_iter().map(rule).collect()))
 }
 
@@ -168,7 +168,7 @@ async fn upsert(
     let subject = match (body.subject_type, body.subject_id, body.email) {
         (SubjectType::User, Some(id), _) => Subject::User(UserId(id)),
         (SubjectType::ServiceAccount, Some(id), _) => Subject::ServiceAccount(AccountId(id)),
-        (_, None, Some(email)) => Subject::User(app.store().member_by_email(&organization.name, email).await?.user),
+        (_, None, Some(email)) => Subject::User(app.store().member_by_email(organization.id, email).await?.user),
         (_, None, None) => return Err(StoreError::NotFound(Object::Subject).into()),
     };
     let new = NewRule {
@@ -179,7 +179,7 @@ async fn upsert(
         configurations: body.configurations,
         permission: body.permission,
     };
-    let (granted, is_new) = app.store().upsert_rule(&organization.name, new, caller.by()).await?;
+    let (granted, is_new) = app.store().upsert_rule(organization.id, new, caller.by()).await?;
     let granted = rule(granted);
     if is_new {
         created(&format!("/api/orgs/{}/acl/{}", organization.name, granted.id), granted)
@@ -202,7 +202,7 @@ async fn get(
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let organization = &member.organization;
-    Ok(Json(rule(app.store().rule(&organization.name, RuleId(id)).await?)))
+    Ok(Json(rule(app.store().rule(organization.id, RuleId(id)).await?)))
 }
 
 /// Revoke a rule
@@ -220,7 +220,7 @@ async fn delete(
     member.require(Role::Admin)?;
     let organization = &member.organization;
     app.store()
-        .delete_rule(&organization.name, RuleId(id), caller.by())
+        .delete_rule(organization.id, RuleId(id), caller.by())
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::secrets::{locate, located};
+use super::secrets::located;
 use super::versions::MAX_VERSION;
 use super::{InEnvironment, environment, limit};
 use crate::app::App;
@@ -273,7 +273,7 @@ async fn list(
 ) -> Result<Response, ApiError> {
     let (member, environment) = environment(&app, &caller, path).await?;
     member.caller().person()?;
-    let location = locate(&app, &member, environment).await?;
+    let (location, _) = app.store().environment(environment).await?;
     values::require_any(&app, &member, &location, Verb::List).await?;
     let mut reports: Vec<(Position, Arc<Report>)> = app
         .reports()

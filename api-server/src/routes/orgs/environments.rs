@@ -104,7 +104,7 @@ async fn create(
         slug: body.name,
         labels: Labels::new(),
     };
-    let target = ProjectRef::slug(&member.organization.name, &project);
+    let target = ProjectRef::slug(member.organization.id, &project);
     let made = app.store().create_environment(target, new, member.by()).await?;
     // Both names were found, so they are labels.
     let location = format!(
@@ -153,7 +153,7 @@ async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
-    let target = ProjectRef::slug(&member.organization.name, project).environment(name);
+    let target = ProjectRef::slug(member.organization.id, project).environment(name);
     let id = app.store().delete_environment(target, member.by()).await?;
     deletion.finish(&app, id, member.by()).await
 }

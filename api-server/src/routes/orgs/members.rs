@@ -78,8 +78,8 @@ async fn list(
     Path(organization): Path<String>,
     Query(piece): Query<Piece>,
 ) -> Result<Json<Vec<wire::Member>>, ApiError> {
-    among(&app, &caller, &organization).await?;
-    let members = app.store().members(&organization, piece.into()).await?;
+    let member = among(&app, &caller, &organization).await?;
+    let members = app.store().members(member.organization.id, piece.into()).await?;
     Ok(Json(members.into_iter().map(of_wire).collect()))
 }
 
@@ -102,9 +102,10 @@ async fn invite(
     let body = body.read()?;
     let made = app
         .store()
-        .add_member(&organization, body.email, body.role, grantor)
+        .add_member(member.organization.id, body.email, body.role, grantor)
         .await?;
     let made = of_wire(made);
+    let organization = &member.organization.name;
     created(&format!("/api/orgs/{organization}/members/{}", made.user_id), made)
 }
 
@@ -119,8 +120,9 @@ async fn get(
     Path((organization, user)): Path<(String, Uuid)>,
     Query(()): Query<()>,
 ) -> Result<Json<wire::Member>, ApiError> {
-    among(&app, &caller, &organization).await?;
-    Ok(Json(of_wire(app.store().member(&organization, UserId(user)).await?)))
+    let member = among(&app, &caller, &organization).await?;
+    let found = app.store().member(member.organization.id, UserId(user)).await?;
+    Ok(Json(of_wire(found)))
 }
 
 /// Change a member's role
@@ -142,7 +144,7 @@ async fn change_role(
     let body = body.read()?;
     let changed = app
         .store()
-        .change_role(&organization, UserId(user), body.role, grantor)
+        .change_role(member.organization.id, UserId(user), body.role, grantor)
         .await?;
     Ok(Json(of_wire(changed)))
 }
@@ -162,6 +164,7 @@ async fn remove(
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let grantor = (caller.grantor()?, member.by());
-    app.store().remove_member(&organization, UserId(user), grantor).await?;
+    let organization = member.organization.id;
+    app.store().remove_member(organization, UserId(user), grantor).await?;
     Ok(StatusCode::NO_CONTENT)
 }

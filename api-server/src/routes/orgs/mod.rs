@@ -53,7 +53,8 @@ async fn environment(
     (organization, project, environment): InEnvironment,
 ) -> Result<(Member, EnvironmentRef), ApiError> {
     let member = caller.within(app, &organization).await?;
-    let project = ProjectRef::slug(&member.organization.name, project);
+    // By id: the name can go over to another organization while the call is under way.
+    let project = ProjectRef::slug(member.organization.id, project);
     Ok((member, project.environment(environment)))
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn visible(
     let member = caller.within(app, organization).await?;
     let project = app
         .store()
-        .project(ProjectRef::slug(&member.organization.name, name))
+        .project(ProjectRef::slug(member.organization.id, name))
         .await?;
     if member.sees_project(project.id.0, &project.slug) {
         Ok((member, project))
@@ -114,7 +114,7 @@ async fn list(
     let member = caller.within(&app, &organization).await?;
     let projects = app
         .store()
-        .projects(&member.organization.name, Labels::new(), Page::default())
+        .projects(member.organization.id, Labels::new(), Page::default())
         .await?;
     let seen = projects
         .into_iter()
@@ -163,7 +163,7 @@ async fn create(
     };
     let body = body.read()?;
     let new = NewProject {
-        organization: member.organization.name.clone(),
+        organization: member.organization.id.into(),
         display_name: body.display_name.unwrap_or_else(|| body.name.to_string()),
         slug: body.name,
         description: body.description,
@@ -194,7 +194,7 @@ async fn update(
 ) -> Result<Json<wire::Project>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
-    let target = ProjectRef::slug(&member.organization.name, name);
+    let target = ProjectRef::slug(member.organization.id, name);
     let edit = edit.read()?;
     Ok(Json(project(
         app.store().edit_project(target, edit, member.by()).await?,
@@ -214,7 +214,7 @@ async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
-    let target = ProjectRef::slug(&member.organization.name, name);
+    let target = ProjectRef::slug(member.organization.id, name);
     let id = app.store().delete_project(target, member.by()).await?;
     deletion.finish(&app, id, member.by()).await
 }

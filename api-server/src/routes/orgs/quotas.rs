@@ -57,7 +57,7 @@ async fn get(
 ) -> Result<Json<wire::Quotas>, ApiError> {
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Member)?;
-    Ok(quotas(app.store().quotas(&member.organization.name).await?))
+    Ok(quotas(app.store().quotas(member.organization.id).await?))
 }
 
 /// Change the quotas of an organization: superadmins only. A limit below what is used takes nothing away
@@ -81,8 +81,6 @@ async fn put(
         secrets: body.secrets,
         value_bytes: body.value_bytes,
     };
-    let updated = app
-        .store()
-        .update_quotas(&member.organization.name, update, member.by());
+    let updated = app.store().update_quotas(member.organization.id, update, member.by());
     Ok(quotas(updated.await?))
 }

@@ -3,7 +3,8 @@ use sealpod_core::Time;
 use sealpod_core::kubernetes::OWNER_LABEL;
 
 use super::super::{
-    Account, AccountScope, NewAccount, Object, Page, ProjectRef, Result, Rotated, StoreError, Subject, Topic,
+    Account, AccountScope, NewAccount, Object, OrganizationRef, Page, ProjectRef, Result, Rotated, StoreError, Subject,
+    Topic,
 };
 use super::keys::{self, Owner};
 use super::reader::View;
@@ -52,13 +53,13 @@ pub(super) fn in_organization(conn: &Connection, organization: OrganizationId, i
     }
 }
 
-pub(in super::super) fn find(conn: &Connection, organization: &str, id: AccountId) -> Result<Account> {
+pub(in super::super) fn find(conn: &Connection, organization: &OrganizationRef, id: AccountId) -> Result<Account> {
     in_organization(conn, organizations::find(conn, organization)?.id, id)
 }
 
 pub(in super::super) fn list(
     view: &View<'_>,
-    organization: &str,
+    organization: &OrganizationRef,
     name: Option<&str>,
     page: &Page,
 ) -> Result<Vec<Account>> {
@@ -77,7 +78,7 @@ pub(in super::super) fn list(
 /// The accounts that an operator made and that nobody has used since `before`, by name.
 pub(in super::super) fn orphans(
     view: &View<'_>,
-    organization: &str,
+    organization: &OrganizationRef,
     before: Time,
     page: &Page,
 ) -> Result<Vec<Account>> {
@@ -106,7 +107,7 @@ fn gather(view: &View<'_>, mut rows: Rows<'_>) -> Result<Vec<Account>> {
 pub(in super::super) fn create(tx: &Tx<'_>, new: &NewAccount, by: &By) -> Result<Account> {
     let organization = organizations::find(tx.conn, &new.organization)?;
     let scope = match &new.project {
-        Some(slug) => Some(projects::find(tx.conn, &ProjectRef::slug(&new.organization, slug))?.id),
+        Some(slug) => Some(projects::find(tx.conn, &ProjectRef::slug(organization.id, slug))?.id),
         None => None,
     };
     let taken = "SELECT 1 FROM service_accounts WHERE organization_id = ?1 AND name = ?2 AND deleted_at IS NULL";
@@ -141,7 +142,7 @@ pub(in super::super) fn create(tx: &Tx<'_>, new: &NewAccount, by: &By) -> Result
 
 pub(in super::super) fn rotate(
     tx: &Tx<'_>,
-    organization: &str,
+    organization: &OrganizationRef,
     id: AccountId,
     key: &NewKey,
     overlap_seconds: u64,
@@ -158,7 +159,7 @@ pub(in super::super) fn rotate(
     Ok(rotated)
 }
 
-pub(in super::super) fn revoke(tx: &Tx<'_>, organization: &str, id: AccountId, by: &By) -> Result<()> {
+pub(in super::super) fn revoke(tx: &Tx<'_>, organization: &OrganizationRef, id: AccountId, by: &By) -> Result<()> {
     let account = find(tx.conn, organization, id)?;
     tx.conn
         .prepare_cached("UPDATE service_accounts SET deleted_at = ?2, updated_at = ?2 WHERE id = ?1")?

@@ -4,7 +4,7 @@ use sealpod_core::wire::org::{Permission, SubjectType};
 use uuid::Uuid;
 
 use super::super::error::{Crowd, Refusal};
-use super::super::{AclRule, NewRule, Object, Result, RuleQuery, StoreError, Subject, Topic};
+use super::super::{AclRule, NewRule, Object, OrganizationRef, Result, RuleQuery, StoreError, Subject, Topic};
 use super::reader::View;
 use super::row::{At, Id, PatternText, integer, time};
 use super::writer::Tx;
@@ -81,13 +81,17 @@ fn by_id(conn: &Connection, organization: OrganizationId, id: RuleId) -> Result<
     found.ok_or(StoreError::NotFound(Object::AclRule))
 }
 
-pub(in super::super) fn find(conn: &Connection, organization: &str, id: RuleId) -> Result<AclRule> {
+pub(in super::super) fn find(conn: &Connection, organization: &OrganizationRef, id: RuleId) -> Result<AclRule> {
     by_id(conn, organizations::find(conn, organization)?.id, id)
 }
 
 /// By id, which is by age: it grows with the time at which it was made, and stays a place to go on from when the rule
 /// itself is gone.
-pub(in super::super) fn list(view: &View<'_>, organization: &str, query: RuleQuery) -> Result<Vec<AclRule>> {
+pub(in super::super) fn list(
+    view: &View<'_>,
+    organization: &OrganizationRef,
+    query: RuleQuery,
+) -> Result<Vec<AclRule>> {
     let organization = organizations::find(view.conn, organization)?.id;
     let kind = query.subject_type.map(kind_word);
     let after = Id(query.after.map_or(Uuid::nil(), |id| id.0));
@@ -134,7 +138,12 @@ pub(super) fn delete_of_subject(tx: &Tx<'_>, organization: OrganizationId, subje
     Ok(deleted as u64)
 }
 
-pub(in super::super) fn upsert(tx: &Tx<'_>, organization: &str, new: &NewRule, by: &By) -> Result<(AclRule, bool)> {
+pub(in super::super) fn upsert(
+    tx: &Tx<'_>,
+    organization: &OrganizationRef,
+    new: &NewRule,
+    by: &By,
+) -> Result<(AclRule, bool)> {
     let organization = organizations::find(tx.conn, organization)?.id;
     check_subject(tx.conn, organization, new.subject)?;
     let (id, verb) = match same(tx.conn, organization, new)? {
@@ -212,7 +221,7 @@ fn insert(tx: &Tx<'_>, organization: OrganizationId, new: &NewRule) -> Result<Ru
     Ok(id)
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, organization: &str, id: RuleId, by: &By) -> Result<()> {
+pub(in super::super) fn delete(tx: &Tx<'_>, organization: &OrganizationRef, id: RuleId, by: &By) -> Result<()> {
     let rule = find(tx.conn, organization, id)?;
     tx.conn
         .prepare_cached("UPDATE acl_rules SET deleted_at = ?2 WHERE id = ?1")?

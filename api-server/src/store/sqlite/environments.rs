@@ -2,8 +2,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::Labels;
 
 use super::super::{
-    Environment, EnvironmentRef, EnvironmentUpdate, Expect, Location, NewEnvironment, Object, Page, ProjectRef, Result,
-    StoreError, Topic,
+    Environment, EnvironmentRef, EnvironmentUpdate, Expect, Location, NewEnvironment, Object, OrganizationRef, Page,
+    ProjectRef, Result, StoreError, Topic,
 };
 use super::projects::{self, LABELS_MATCH, changed};
 use super::row::{At, LabelsText, labels, labels_text, time};
@@ -50,10 +50,15 @@ pub(super) fn locate(conn: &Connection, environment: &EnvironmentRef) -> Result<
         ProjectRef::Slug {
             organization,
             project: slug,
-        } => conn
-            .prepare_cached(&format!("SELECT {LOCATION} {LIVE} AND p.slug = ?2 AND o.name = ?3"))?
-            .query_row((environment, slug, organization), location_from_row)
-            .optional()?,
+        } => match organization {
+            OrganizationRef::Name(name) => conn
+                .prepare_cached(&format!("SELECT {LOCATION} {LIVE} AND p.slug = ?2 AND o.name = ?3"))?
+                .query_row((environment, slug, name), location_from_row),
+            OrganizationRef::Id(id) => conn
+                .prepare_cached(&format!("SELECT {LOCATION} {LIVE} AND p.slug = ?2 AND o.id = ?3"))?
+                .query_row((environment, slug, id), location_from_row),
+        }
+        .optional()?,
         ProjectRef::Id(id) => conn
             .prepare_cached(&format!("SELECT {LOCATION} {LIVE} AND p.id = ?2"))?
             .query_row((environment, id), location_from_row)

@@ -5,7 +5,8 @@ use sealpod_core::wire::people::Role;
 
 use super::super::error::Refusal;
 use super::super::{
-    Grantor, Membership, Object, Organization, OrganizationMember, Page, Result, StoreError, Subject, Topic,
+    Grantor, Membership, Object, Organization, OrganizationMember, OrganizationRef, Page, Result, StoreError, Subject,
+    Topic,
 };
 use super::row::{At, number, time};
 use super::writer::Tx;
@@ -87,14 +88,22 @@ pub(super) fn owned(conn: &Connection, user: UserId) -> Result<u64> {
     Ok(statement.query_row([user], |row| number(row, 0))?)
 }
 
-pub(in super::super) fn list(conn: &Connection, organization: &str, page: &Page) -> Result<Vec<OrganizationMember>> {
+pub(in super::super) fn list(
+    conn: &Connection,
+    organization: &OrganizationRef,
+    page: &Page,
+) -> Result<Vec<OrganizationMember>> {
     let organization = organizations::find(conn, organization)?;
     let mut statement = conn.prepare_cached(&format!("{SELECT} AND u.email > ?2 ORDER BY u.email LIMIT ?3"))?;
     let rows = statement.query_map((organization.id, page.after(), page.limit()), from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(in super::super) fn find(conn: &Connection, organization: &str, user: UserId) -> Result<OrganizationMember> {
+pub(in super::super) fn find(
+    conn: &Connection,
+    organization: &OrganizationRef,
+    user: UserId,
+) -> Result<OrganizationMember> {
     in_organization(conn, organizations::find(conn, organization)?.id, user)
 }
 
@@ -108,7 +117,11 @@ pub(super) fn in_organization(
     found.ok_or(StoreError::NotFound(Object::Member))
 }
 
-pub(in super::super) fn by_email(conn: &Connection, organization: &str, email: &Email) -> Result<OrganizationMember> {
+pub(in super::super) fn by_email(
+    conn: &Connection,
+    organization: &OrganizationRef,
+    email: &Email,
+) -> Result<OrganizationMember> {
     // One statement, so that an address which somebody elsewhere has costs what one that nobody has does.
     let organization = organizations::find(conn, organization)?;
     let mut statement = conn.prepare_cached(&format!("{SELECT} AND u.email = ?2"))?;
@@ -120,7 +133,7 @@ pub(in super::super) fn by_email(conn: &Connection, organization: &str, email: &
 
 pub(in super::super) fn add(
     tx: &Tx<'_>,
-    organization: &str,
+    organization: &OrganizationRef,
     email: &Email,
     role: Role,
     (grantor, by): (Grantor, &By),
@@ -148,7 +161,7 @@ pub(super) fn insert(tx: &Tx<'_>, organization: OrganizationId, user: UserId, ro
 
 pub(in super::super) fn change_role(
     tx: &Tx<'_>,
-    organization: &str,
+    organization: &OrganizationRef,
     user: UserId,
     role: Role,
     (grantor, by): (Grantor, &By),
@@ -169,7 +182,7 @@ pub(in super::super) fn change_role(
 
 pub(in super::super) fn remove(
     tx: &Tx<'_>,
-    organization: &str,
+    organization: &OrganizationRef,
     user: UserId,
     (grantor, by): (Grantor, &By),
 ) -> Result<()> {

@@ -2,7 +2,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::people::Role;
 
 use super::super::error::{Crowd, Refusal};
-use super::super::{Grantor, Object, Organization, Page, Result, StoreError, Topic};
+use super::super::{Grantor, Object, Organization, OrganizationRef, Page, Result, StoreError, Topic};
 use super::members;
 use super::row::{At, time};
 use super::writer::Tx;
@@ -18,7 +18,14 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Organization> {
     })
 }
 
-pub(in super::super) fn find(conn: &Connection, name: &str) -> Result<Organization> {
+pub(in super::super) fn find(conn: &Connection, organization: &OrganizationRef) -> Result<Organization> {
+    match organization {
+        OrganizationRef::Name(name) => by_name(conn, name),
+        OrganizationRef::Id(id) => by_id(conn, *id),
+    }
+}
+
+pub(in super::super) fn by_name(conn: &Connection, name: &str) -> Result<Organization> {
     let mut statement = conn.prepare_cached(
         "SELECT id, name, created_at, updated_at FROM organizations WHERE name = ?1 AND deleted_at IS NULL",
     )?;
@@ -44,7 +51,7 @@ pub(in super::super) fn list(conn: &Connection, page: &Page) -> Result<Vec<Organ
 }
 
 pub(in super::super) fn ensure(tx: &Tx<'_>, name: &str, by: &By) -> Result<Organization> {
-    match find(tx.conn, name) {
+    match by_name(tx.conn, name) {
         Err(StoreError::NotFound(_)) => insert(tx, name, by),
         found => found,
     }
@@ -67,7 +74,7 @@ pub(in super::super) fn create(tx: &Tx<'_>, name: &str, owner: Option<UserId>, b
 }
 
 fn is_taken(tx: &Tx<'_>, name: &str) -> Result<bool> {
-    match find(tx.conn, name) {
+    match by_name(tx.conn, name) {
         Ok(_) => Ok(true),
         Err(StoreError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),

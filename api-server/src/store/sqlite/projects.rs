@@ -4,8 +4,8 @@ use sealpod_core::kubernetes::OWNER_LABEL;
 use sealpod_core::wire::Labels;
 
 use super::super::{
-    Expect, NewProject, Object, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal, Result, Rotated,
-    StoreError, Topic,
+    Expect, NewProject, Object, OrganizationRef, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal,
+    Result, Rotated, StoreError, Topic,
 };
 use super::keys::{self, Owner};
 use super::row::{At, LabelsText, labels, labels_text, time};
@@ -40,10 +40,15 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Project> {
 
 pub(in super::super) fn find(conn: &Connection, project: &ProjectRef) -> Result<Project> {
     let found = match project {
-        ProjectRef::Slug { organization, project } => conn
-            .prepare_cached(&format!("SELECT {COLUMNS} {LIVE} AND o.name = ?1 AND p.slug = ?2"))?
-            .query_row((organization, project), from_row)
-            .optional()?,
+        ProjectRef::Slug { organization, project } => match organization {
+            OrganizationRef::Name(name) => conn
+                .prepare_cached(&format!("SELECT {COLUMNS} {LIVE} AND o.name = ?1 AND p.slug = ?2"))?
+                .query_row((name, project), from_row),
+            OrganizationRef::Id(id) => conn
+                .prepare_cached(&format!("SELECT {COLUMNS} {LIVE} AND o.id = ?1 AND p.slug = ?2"))?
+                .query_row((id, project), from_row),
+        }
+        .optional()?,
         ProjectRef::Id(id) => conn
             .prepare_cached(&format!("SELECT {COLUMNS} {LIVE} AND p.id = ?1"))?
             .query_row([id], from_row)
@@ -61,7 +66,7 @@ pub(in super::super) fn find(conn: &Connection, project: &ProjectRef) -> Result<
 
 pub(in super::super) fn list(
     conn: &Connection,
-    organization: &str,
+    organization: &OrganizationRef,
     labels: &Labels,
     page: &Page,
 ) -> Result<Vec<Project>> {

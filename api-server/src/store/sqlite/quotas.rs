@@ -1,6 +1,6 @@
 use rusqlite::Connection;
 
-use super::super::{Quota, QuotaUpdate, Quotas, Refusal, Result, Usage};
+use super::super::{OrganizationRef, Quota, QuotaUpdate, Quotas, Refusal, Result, Usage};
 use super::organizations;
 use super::projects::changed;
 use super::row::{integer, number};
@@ -11,7 +11,7 @@ use crate::ids::OrganizationId;
 /// How the trigger `quotas_enforce` begins what it says.
 const OVER: &str = "over quota: ";
 
-pub(in super::super) fn find(conn: &Connection, organization: &str) -> Result<Quotas> {
+pub(in super::super) fn find(conn: &Connection, organization: &OrganizationRef) -> Result<Quotas> {
     of(conn, organizations::find(conn, organization)?.id)
 }
 
@@ -36,7 +36,12 @@ fn of(conn: &Connection, organization: OrganizationId) -> Result<Quotas> {
     Ok(quotas)
 }
 
-pub(in super::super) fn update(tx: &Tx<'_>, organization: &str, update: &QuotaUpdate, by: &By) -> Result<Quotas> {
+pub(in super::super) fn update(
+    tx: &Tx<'_>,
+    organization: &OrganizationRef,
+    update: &QuotaUpdate,
+    by: &By,
+) -> Result<Quotas> {
     let organization = organizations::find(tx.conn, organization)?;
     let before = of(tx.conn, organization.id)?;
     let differs = |new: Option<u64>, usage: Usage| new.is_some_and(|new| new != usage.limit);
