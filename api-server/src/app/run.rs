@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
 use sealpod_runtime::admin::{self, Readiness};
+use sealpod_runtime::tls::Reloading;
 use sealpod_runtime::{files, serve};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use super::{App, Metrics, Parts, heads, router, vitals};
 use crate::audit::By;
 use crate::auth::refusals::Refusals;
 use crate::config::{Config, StoreConfig};
+use crate::ids::OrganizationId;
 use crate::limits::Limits;
 use crate::login::Login;
 use crate::mail::{Outbox, Pace, Transport};
@@ -39,6 +41,9 @@ pub enum RunError {
     StoreFailed { reason: String },
 }
 
+/// Why the server is not ready until its database is open.
+const OPENING: &str = "the database is being opened, and brought up to date where it is older";
+
 /// Opens the store off the runtime's threads.
 pub async fn open_store(config: StoreConfig) -> Result<(Store, crate::crypto::Keyring), store::OpenError> {
     let opening = tokio::task::spawn_blocking(move || {
@@ -51,6 +56,38 @@ pub async fn open_store(config: StoreConfig) -> Result<(Store, crate::crypto::Ke
 /// Runs the server until `shutdown`, or until it cannot go on. `ready` is called once it listens, with the
 /// address, which has the real port where the configured one is 0.
 pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
+    // Every task ends with `stop`; the set owns them, so none outlives this function.
+    let (stop, mut tasks) = (shutdown.child_token(), JoinSet::new());
+    let Started {
+        app,
+        listener,
+        certificate,
+    } = start(config, &stop, &mut tasks).await?;
+    let address = listener.local_addr().map_err(RunError::Listen)?;
+    app.readiness().clear("store");
+    tracing::info!(%address, tls = certificate.is_some(), "serving");
+    ready(address);
+    let store = app.store().clone();
+    let served = listen_until(listener, certificate, app, stop.clone()).await;
+
+    stop.cancel();
+    tasks.join_all().await;
+    let state = store.state();
+    store.close().await;
+    match state {
+        State::Failed { reason } => Err(RunError::StoreFailed { reason }),
+        State::Serving => served.map_err(RunError::Serve),
+    }
+}
+
+/// A server that only has to listen.
+struct Started {
+    app: App,
+    listener: TcpListener,
+    certificate: Option<RustlsConfig>,
+}
+
+async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> Result<Started, RunError> {
     let Config {
         listen,
         metrics_listen,
@@ -66,14 +103,10 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         docs,
         trash,
     } = config;
-    // Every task ends with `stop`; the set owns them, so none outlives this function.
-    let (stop, readiness, mut tasks) = (shutdown.child_token(), Readiness::new(), JoinSet::new());
     // 1. Probes and metrics, so that a long migration is seen for what it is.
-    readiness.block(
-        "store",
-        "the database is being opened, and brought up to date where it is older",
-    );
-    let metrics = serve_metrics(metrics_listen, &readiness, &stop, &mut tasks)?;
+    let readiness = Readiness::new();
+    readiness.block("store", OPENING);
+    let metrics = serve_metrics(metrics_listen, &readiness, stop, tasks)?;
     // 2. The database.
     store.options.meters = metrics.meters();
     let (store, keyring) = open_store(store).await?;
@@ -82,63 +115,68 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
         .await
         .map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
-    let address = listener.local_addr().map_err(RunError::Listen)?;
-    let reports = Reports::default();
-    metrics.show(store.clone(), reports.clone());
-
     // 3. Everything else.
-    Transport::announce(mail.as_ref());
-    let (outbox, courier) = mail
-        .map(|transport| Outbox::new(transport, Pace::default(), metrics.clone()))
-        .unzip();
     let admin_keys = Arc::new(admin_keys);
+    if let Some(file) = admin_key_file {
+        let (keys, stop) = (Arc::clone(&admin_keys), stop.clone());
+        tasks.spawn(async move { keys.watch(file, files::POLL_INTERVAL, stop).await });
+    }
     let app = App::new(Parts {
-        store: store.clone(),
+        store,
         keyring,
-        admin_keys: Arc::clone(&admin_keys),
+        admin_keys,
         superadmins,
         refusals: Refusals::default(),
         limits: Limits::new(limits),
-        reports,
-        login: Login::new(signup, outbox),
+        reports: Reports::default(),
+        login: Login::new(signup, outbox(mail, &metrics, stop, tasks)),
         default_organization,
         docs,
         trash,
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
+        readiness,
+        metrics,
         shutdown: stop.clone(),
     });
+    look_after(&app, organization.id, tasks);
+    let certificate = tls.map(|tls| certificate(tls, stop, tasks));
+    Ok(Started {
+        app,
+        listener,
+        certificate,
+    })
+}
 
-    let certificate = tls.as_ref().map(sealpod_runtime::tls::Reloading::config);
-    if let Some(tls) = tls {
-        tasks.spawn(tls.watch(files::POLL_INTERVAL, stop.clone()));
-    }
-    if let Some(file) = admin_key_file {
-        let (keys, stop) = (admin_keys, stop.clone());
-        tasks.spawn(async move { keys.watch(file, files::POLL_INTERVAL, stop).await });
-    }
-    if let Some(courier) = courier {
-        tasks.spawn(courier.run(stop.clone()));
-    }
-    let topic = Topic::Organization(organization.id);
+/// The certificate, which follows its files.
+fn certificate(tls: Reloading, stop: &CancellationToken, tasks: &mut JoinSet<()>) -> RustlsConfig {
+    let config = tls.config();
+    tasks.spawn(tls.watch(files::POLL_INTERVAL, stop.clone()));
+    config
+}
+
+/// The way of mails out, and the task behind it.
+fn outbox(
+    transport: Option<Transport>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Option<Outbox> {
+    Transport::announce(transport.as_ref());
+    let (outbox, courier) = Outbox::new(transport?, Pace::default(), metrics.clone());
+    tasks.spawn(courier.run(stop.clone()));
+    Some(outbox)
+}
+
+/// Starts what goes on beside the requests.
+fn look_after(app: &App, default_organization: OrganizationId, tasks: &mut JoinSet<()>) {
+    let (store, readiness, stop) = (app.store(), app.readiness(), app.shutdown());
+    app.metrics().show(store.clone(), app.reports().clone());
+    let topic = Topic::Organization(default_organization);
     tasks.spawn(watch_store(store.clone(), topic, readiness.clone(), stop.clone()));
     tasks.spawn(heads::log(store.clone(), heads::INTERVAL, stop.clone()));
     tasks.spawn(vitals::check(store.clone(), readiness.clone(), stop.clone()));
+    let metrics = app.metrics().clone();
     tasks.spawn(vitals::watch(store.clone(), readiness.clone(), metrics, stop.clone()));
-    tasks.spawn(maintenance::run(store.clone(), trash, stop.clone()));
-    readiness.clear("store");
-    tracing::info!(%address, tls = certificate.is_some(), "serving");
-    ready(address);
-    let served = listen_until(listener, certificate, app, stop.clone()).await;
-
-    stop.cancel();
-    tasks.join_all().await;
-    let state = store.state();
-    store.close().await;
-    match state {
-        State::Failed { reason } => Err(RunError::StoreFailed { reason }),
-        State::Serving => served.map_err(RunError::Serve),
-    }
+    tasks.spawn(maintenance::run(store.clone(), app.trash_days(), stop.clone()));
 }
 
 async fn listen_until(

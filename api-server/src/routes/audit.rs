@@ -33,10 +33,27 @@ const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: u64 = 100;
 
 /// What both calls take.
-#[derive(Debug)]
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Filters {
-    query: AuditQuery,
+    /// `<resource>.<verb>`
+    #[param(value_type = Option<String>)]
+    action: Option<(Kind, Verb)>,
+    actor_id: Option<Uuid>,
+    /// The first half of an action
+    #[param(value_type = Option<String>)]
+    resource_type: Option<Kind>,
+    resource_id: Option<Uuid>,
+    /// The earliest time, included
+    since: Option<Time>,
+    /// The latest time, included
+    until: Option<Time>,
+    /// Most entries of the page: 1 to 100, 20 where it is absent
+    #[param(value_type = Option<u64>)]
     limit: Option<usize>,
+    /// `next_cursor` of the page before
+    #[param(value_type = Option<String>)]
+    after: Option<Cursor>,
 }
 
 impl ReadQuery for Filters {
@@ -55,18 +72,30 @@ impl ReadQuery for Filters {
             query.fault("since", "must not be after `until`");
         }
         Some(Self {
-            query: AuditQuery {
-                action: action?,
-                actor_id: actor_id?,
-                resource_type: resource_type?,
-                resource_id: resource_id?,
-                since,
-                until,
-                before: after?.map(|cursor| cursor.0),
-                limit: DEFAULT_LIMIT,
-            },
+            action: action?,
+            actor_id: actor_id?,
+            resource_type: resource_type?,
+            resource_id: resource_id?,
+            since,
+            until,
             limit: limit?.and_then(|limit| usize::try_from(limit).ok()),
+            after: after?,
         })
+    }
+}
+
+impl From<Filters> for AuditQuery {
+    fn from(filters: Filters) -> Self {
+        Self {
+            action: filters.action,
+            actor_id: filters.actor_id,
+            resource_type: filters.resource_type,
+            resource_id: filters.resource_id,
+            since: filters.since,
+            until: filters.until,
+            before: filters.after.map(|cursor| cursor.0),
+            limit: filters.limit.unwrap_or(DEFAULT_LIMIT),
+        }
     }
 }
 
@@ -137,7 +166,8 @@ pub async fn answer(
     filters: Filters,
 ) -> Result<Response, ApiError> {
     let chain = log.chain(&app, &caller).await?;
-    let Filters { mut query, limit } = filters;
+    let limit = filters.limit;
+    let query = AuditQuery::from(filters);
     if accepts_lines(headers) {
         let export = Export {
             app,
@@ -149,7 +179,6 @@ pub async fn answer(
         };
         return export.begin().await;
     }
-    query.limit = limit.unwrap_or(query.limit);
     let page = app.store().audit_page(chain, query).await?;
     let page = wire::AuditPage {
         entries: page.entries.into_iter().map(Into::into).collect(),
@@ -175,16 +204,7 @@ fn accepts_lines(headers: &HeaderMap) -> bool {
 /// answers are those of an organization's audit log.
 #[utoipa::path(
     get, path = "/api/audit-logs", tag = "audit", security(("admin_key" = []), ("session" = [])),
-    params(
-        ("action" = Option<String>, Query, description = "`<resource>.<verb>`"),
-        ("actor_id" = Option<Uuid>, Query),
-        ("resource_type" = Option<String>, Query, description = "The first half of an action"),
-        ("resource_id" = Option<Uuid>, Query),
-        ("since" = Option<Time>, Query, description = "The earliest time, included"),
-        ("until" = Option<Time>, Query, description = "The latest time, included"),
-        ("limit" = Option<u64>, Query, description = "Most entries of the page: 1 to 100, 20 where it is absent"),
-        ("after" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
+    params(Filters),
     responses(
         (status = 200, description = "Newest first", content(
             (wire::AuditPage = "application/json"), (wire::AuditEntry = "application/x-ndjson"),

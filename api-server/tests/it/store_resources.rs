@@ -1,6 +1,7 @@
 use sealpod_api_server::crypto::ApiKeyKind;
 use sealpod_api_server::store::{
-    EnvironmentUpdate, Expect, KeyHolder, NewProject, Object, Page, ProjectRef, ProjectUpdate, StoreError,
+    EnvironmentUpdate, Expect, Grantor, KeyHolder, NewProject, Object, OrganizationRef, Page, ProjectRef,
+    ProjectUpdate, StoreError,
 };
 
 use crate::store_support::{Fixture, ORGANIZATION, by, labels, new_environment, new_project};
@@ -242,4 +243,53 @@ async fn organizations_do_not_see_each_other() {
     let other = ProjectRef::slug("other", "shop").environment("prod");
     let read = fixture.get(&other, "db").await.unwrap_err();
     assert_eq!(read, StoreError::NotFound(Object::Secret));
+}
+
+#[tokio::test]
+async fn who_was_found_in_an_organization_stays_there_when_its_name_goes_over_to_another_one() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let one = store.create_organization("acme", None, by()).await.unwrap().id;
+    let project = NewProject {
+        organization: one.into(),
+        ..new_project("shop")
+    };
+    store.create_project(project, by()).await.unwrap();
+    store
+        .rename_organization(one, "acme-old", (Grantor::Superadmin, by()))
+        .await
+        .unwrap();
+    let other = store.create_organization("acme", None, by()).await.unwrap().id;
+    let slugs = async |organization: OrganizationRef| {
+        let all = store
+            .projects(organization, labels(&[]), Page::default())
+            .await
+            .unwrap();
+        all.into_iter().map(|project| project.slug).collect::<Vec<_>>()
+    };
+    assert_eq!(slugs(one.into()).await, ["shop"]);
+    for empty in [other.into(), OrganizationRef::from("acme")] {
+        assert!(slugs(empty).await.is_empty());
+    }
+    let environment = |organization: OrganizationRef| {
+        let target = ProjectRef::slug(organization, "shop").environment("local");
+        async move {
+            store
+                .environment(target)
+                .await
+                .map(|(location, _)| location.organization)
+        }
+    };
+    assert_eq!(environment(one.into()).await.unwrap(), one);
+    assert_eq!(environment("acme-old".into()).await.unwrap(), one);
+    for stranger in [other.into(), OrganizationRef::from("acme")] {
+        let gone = environment(stranger).await.unwrap_err();
+        assert!(matches!(gone, StoreError::NotFound(Object::Project)), "{gone}");
+    }
+    store
+        .delete_organization(one, (Grantor::Superadmin, by()))
+        .await
+        .unwrap();
+    let gone = store.quotas(one).await.unwrap_err();
+    assert!(matches!(gone, StoreError::NotFound(Object::Organization)), "{gone}");
 }

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use sealpod_core::Time;
 use sealpod_core::wire::audit as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,17 +28,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// is given), one a line, in the same order; a connection that breaks off says that the export is not complete.
 #[utoipa::path(
     get, path = "/api/orgs/{org}/audit-logs", tag = "audit", security(("admin_key" = []), ("session" = [])),
-    params(
-        ("org" = String, Path),
-        ("action" = Option<String>, Query, description = "`<resource>.<verb>`"),
-        ("actor_id" = Option<Uuid>, Query),
-        ("resource_type" = Option<String>, Query, description = "The first half of an action"),
-        ("resource_id" = Option<Uuid>, Query),
-        ("since" = Option<Time>, Query, description = "The earliest time, included"),
-        ("until" = Option<Time>, Query, description = "The latest time, included"),
-        ("limit" = Option<u64>, Query, description = "Most entries of the page: 1 to 100, 20 where it is absent"),
-        ("after" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
+    params(("org" = String, Path), Filters),
     responses(
         (status = 200, description = "Newest first", content(
             (wire::AuditPage = "application/json"), (wire::AuditEntry = "application/x-ndjson"),
