@@ -54,7 +54,7 @@ enum Task {
 
 #[derive(Debug, Subcommand)]
 enum BenchTask {
-    /// How fast the api-server answers with a large organization's data
+    /// The api-server beside OpenBao, alone, and with a large organization's data
     Server(bench::Options),
 }
 

@@ -12,6 +12,12 @@ pub fn describe() -> String {
     format!("{cpus} × {model}{memory}, Linux {}", kernel.trim())
 }
 
+/// How many processes wanted to work in the last minute: by it one sees that a machine had something else to do.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -134,6 +134,7 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     }
     build(workspace, &mut progress)?;
     let release = workspace.target.join("release");
+    let load = machine::load();
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let mut bench = Bench {
         options,
@@ -150,7 +151,7 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
         directory,
         stage: None,
     };
-    let mut text = format!("\n{}\n{}\n", bench.header()?, flushes.describe());
+    let mut text = String::new();
     for part in parts {
         text += &match part {
             Part::Peer => peer::run(&mut bench)?,
@@ -158,7 +159,15 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
             Part::Org => org::run(&mut bench)?,
         };
     }
-    print!("{text}{}", bench.bars.text());
+    // The machine may have become another one meanwhile, such as one with a busy neighbour.
+    let then = bench
+        .progress
+        .step("Asking the disk again", |_| Flushes::measure(&bench.directory))?;
+    let (header, flushes, then) = (bench.header()?, flushes.describe(), then.describe());
+    print!(
+        "\n{header}\nload before it began {load}; {flushes}; behind it {then}\n{text}{}",
+        bench.bars.text()
+    );
     Ok(())
 }
 

@@ -79,7 +79,7 @@ pub fn run(bench: &mut Bench) -> Result<String> {
         loaded: memory()?,
     };
     measured.hold(&mut bench.bars);
-    Ok(measured.text(&format!("{} rounds of {} s", lengths.0, lengths.1)))
+    Ok(measured.text(&format!("{} × {} s", lengths.0, lengths.1)))
 }
 
 impl Measured {
@@ -221,13 +221,13 @@ mod tests {
 
     #[test]
     fn the_table_shows_both_and_how_much_more_of_ours_there_is() {
-        let text = measured().text("3 rounds of 5 s");
+        let text = measured().text("3 × 5 s");
         let line = "| read by a service account | 16 | 1000 | 10.0 | 20.0 | 0.800 | 10000 | 1.0 | 10.0 | 0.100 | 10.0 × | 8.0 × less |";
         assert!(text.contains(line), "{text}");
         assert!(
             text.contains("| idle, with 10,000 secrets | 90.0 | 0.00 | 16.0 | 0.00 |"),
             "{text}"
         );
-        assert!(text.contains("beside OpenBao v1: medians of 3 rounds of 5 s"), "{text}");
+        assert!(text.contains("beside OpenBao v1: medians of 3 × 5 s"), "{text}");
     }
 }
