@@ -224,6 +224,98 @@ async fn what_is_done_is_counted() {
 }
 
 #[tokio::test]
+async fn what_waits_and_what_lives_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = made(dir.path());
+    connection
+        .execute_batch(
+            "INSERT INTO users (id, email, created_at) VALUES (zeroblob(16), 'a@example.com', 0);
+             INSERT INTO sessions (id, user_id, digest, created_at, expires_at) VALUES
+                 (zeroblob(16), zeroblob(16), zeroblob(32), 0, 253402300799000000),
+                 (randomblob(16), zeroblob(16), randomblob(32), 0, 1)",
+        )
+        .unwrap();
+    let mut process = Process::start(dir.path());
+    let url = process.serves();
+    let until = async |name: &str, want: fn(f64) -> bool| {
+        let since = Instant::now();
+        loop {
+            let all = process.scrape().await;
+            if all.get(name).is_some_and(|value| want(*value)) {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "{name}: {all:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until("sealpod_live_sessions", |live| (0.5..1.5).contains(&live)).await;
+    until("process_resident_memory_bytes", |bytes| bytes > 1e6).await;
+
+    // A long poll, from when it begins to wait until its caller is gone.
+    let (key, changes) = (admin_key(dir.path()), format!("{url}/api/management/changes"));
+    let cursor = client().get(&changes).bearer_auth(&key).send().await.unwrap();
+    let cursor: serde_json::Value = cursor.json().await.unwrap();
+    let cursor = cursor["cursor"].as_str().unwrap();
+    let poll = client()
+        .get(format!("{changes}?since={cursor}&wait=60"))
+        .bearer_auth(&key);
+    let poll = tokio::spawn(poll.send());
+    until("sealpod_open_polls", |open| open > 0.5).await;
+    until("sealpod_store_watchers", |open| open > 1.5).await;
+    poll.abort();
+    until("sealpod_open_polls", |open| open < 0.5).await;
+
+    // Changes that come while another is being written wait, and then share one transaction.
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let creates: Vec<_> = (0..20)
+        .map(|n| {
+            let create = client().post(format!("{url}/api/management/applications"));
+            let create = create.bearer_auth(&key).json(&json!({"name": format!("App {n}")}));
+            tokio::spawn(create.send())
+        })
+        .collect();
+    until("sealpod_store_queued_writes", |queued| queued > 0.5).await;
+    connection.execute_batch("ROLLBACK").unwrap();
+    for create in creates {
+        assert_eq!(create.await.unwrap().unwrap().status(), 201);
+    }
+    until("sealpod_store_queued_writes", |queued| queued < 0.5).await;
+    let all = process.scrape().await;
+    let (sum, count) = (
+        all["sealpod_store_commit_group_size_sum"],
+        all["sealpod_store_commit_group_size_count"],
+    );
+    assert!(sum > count + 0.5, "{sum} in {count} transactions");
+}
+
+#[tokio::test]
+async fn the_listener_of_probes_shows_nothing_else_and_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path());
+    process.serves();
+    for path in [
+        "/",
+        "/health",
+        "/docs",
+        "/openapi.json",
+        "/api/management/applications",
+        "/debug",
+    ] {
+        assert_eq!(process.probe(path).await, (404, String::new()), "{path}");
+    }
+    for path in ["/metrics", "/readyz", "/livez"] {
+        let posted = client()
+            .post(format!("{}{path}", process.probes))
+            .body("{}")
+            .send()
+            .await;
+        assert_eq!(posted.unwrap().status(), 405, "{path}");
+    }
+    let (_, text) = process.probe("/metrics").await;
+    assert!(!text.contains(&admin_key(dir.path())) && !text.contains(dir.path().to_str().unwrap()));
+}
+
+#[tokio::test]
 async fn every_metric_follows_the_conventions() {
     const UNITS: [&str; 2] = ["seconds", "bytes"];
     const LABELS: [&str; 8] = [
