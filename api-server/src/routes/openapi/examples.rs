@@ -1,6 +1,7 @@
 //! Examples of every body, made from the schemas and from one word for each field: so they are complete, alike in all
 //! places, and never a key that somebody could try.
 
+use sealpod_core::wire::audit::JSON_LINES;
 use serde_json::{Map, Value, json};
 
 /// An id, in answers and in requests.
@@ -26,7 +27,7 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
         ("Quota", "limit") => 10_000.into(),
         ("Quota", "used") => 128.into(),
         ("SetQuotas", "value_bytes") => 1_073_741_824.into(),
-        ("SetQuotas", _) => 20_000.into(),
+        ("SetQuotas", "projects" | "secrets") => 20_000.into(),
         ("CodeRequested", "message") => {
             "if this address may sign in here, a code is on its way to it; it is valid for 10 minutes".into()
         }
@@ -100,14 +101,12 @@ pub fn add(schemas: &Value, paths: &mut Value) {
 }
 
 fn content(schemas: &Value, body: &mut Value) {
-    let Some(content) = body
-        .get_mut("content")
-        .and_then(|content| content.get_mut("application/json"))
-    else {
-        return;
-    };
-    if content.get("example").is_none() && content.get("examples").is_none() {
-        content["example"] = example(schemas, &content["schema"], ("", ""));
+    let contents = body.get_mut("content").and_then(Value::as_object_mut);
+    let json = |media_type: &str| ["application/json", JSON_LINES].contains(&media_type);
+    for (_, content) in contents.into_iter().flatten().filter(|(kind, _)| json(kind)) {
+        if content.get("example").is_none() && content.get("examples").is_none() {
+            content["example"] = example(schemas, &content["schema"], ("", ""));
+        }
     }
 }
 

@@ -219,6 +219,79 @@ fn every_json_body_has_an_example_without_a_hole() {
     }
 }
 
+/// Whether a value is one that a schema describes, by types, fields and choices.
+fn fits(document: &Value, schema: &Value, value: &Value) -> bool {
+    let schema = resolved(document, schema);
+    for choices in ["oneOf", "anyOf"] {
+        if let Some(choices) = schema[choices].as_array() {
+            return choices.iter().any(|choice| fits(document, choice, value));
+        }
+    }
+    if let Some(choices) = schema["enum"].as_array() {
+        return choices.contains(value);
+    }
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let is_of_kind = match &schema["type"] {
+        Value::String(only) => only == kind,
+        Value::Array(kinds) => kinds.iter().any(|one| one == kind),
+        _ => true,
+    };
+    is_of_kind
+        && match value {
+            Value::Array(items) => items.iter().all(|item| fits(document, &schema["items"], item)),
+            Value::Object(fields) if schema["properties"].is_object() => {
+                let required = schema["required"].as_array().into_iter().flatten();
+                let mut required = required.filter_map(Value::as_str);
+                required.all(|name| fields.contains_key(name))
+                    && fields.iter().all(|(name, value)| {
+                        let field = schema["properties"].get(name);
+                        field.is_some_and(|field| fits(document, field, value))
+                    })
+            }
+            _ => true,
+        }
+}
+
+#[test]
+fn every_example_of_a_body_is_one_that_its_schema_describes() {
+    let document = crate::routes::document();
+    let mut seen = 0;
+    for Operation { name, body } in operations(&document) {
+        let answers = body["responses"].as_object().unwrap().values();
+        for body in answers.chain([&body["requestBody"]]) {
+            let contents = resolved(&document, body)["content"].as_object();
+            for (kind, content) in contents.into_iter().flatten().filter(|(kind, _)| kind.contains("json")) {
+                // The description of all this describes itself by being there.
+                if name.contains("/openapi.json") {
+                    continue;
+                }
+                let (schema, example) = (&content["schema"], &content["example"]);
+                assert!(
+                    !example.is_null() && fits(&document, schema, example),
+                    "{name}: {kind}: {example}"
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
+    let quotas = &document["components"]["schemas"]["SetQuotas"];
+    for other in [
+        Value::from(1),
+        serde_json::json!({"projects": "1"}),
+        serde_json::json!({"x": 1}),
+    ] {
+        assert!(!fits(&document, quotas, &other), "{other}");
+    }
+}
+
 #[test]
 fn no_example_looks_like_a_key_that_somebody_could_try() {
     let text = crate::routes::document().to_string();
