@@ -5,6 +5,7 @@ mod auth;
 mod consumer;
 mod labels;
 mod links;
+mod list;
 mod management;
 pub mod openapi;
 mod orgs;

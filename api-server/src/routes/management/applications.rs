@@ -11,7 +11,6 @@ use sealpod_core::wire::{Labels, MAX_OVERLAP_SECONDS};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::list::{self, Labelled, List, Piece};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::{free_text, labels, parsed, text_within, whole};
@@ -21,6 +20,7 @@ use crate::error::ApiError;
 use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
 use crate::routes::links::{created_as, labels_query};
+use crate::routes::list::{self, Labelled, Linked, List, Piece};
 use crate::routes::purge::Deletion;
 use crate::store::{NewEnvironment, NewProject, Page, Project, ProjectUpdate};
 
@@ -144,7 +144,9 @@ impl List for Applications {
     fn place(item: &Self::Item) -> String {
         item.slug.clone()
     }
+}
 
+impl Linked for Applications {
     fn link(&self) -> (String, String) {
         ("/api/management/applications".to_owned(), labels_query(&self.labels))
     }

@@ -11,7 +11,6 @@ use sealpod_core::wire::management as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::list::{self, List, Pages, Piece, Place};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::{free_text, not_empty, text_within};
@@ -21,6 +20,7 @@ use crate::error::ApiError;
 use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created_as};
+use crate::routes::list::{self, Linked, List, Pages, Piece, Place};
 use crate::routes::purge::Deletion;
 use crate::store::{Configuration, ConfigurationPage};
 
@@ -122,7 +122,9 @@ impl List for Configurations {
     fn place(item: &Self::Item) -> Behind {
         Behind(item.environment_slug.clone(), item.key.clone())
     }
+}
 
+impl Linked for Configurations {
     fn link(&self) -> (String, String) {
         let path = format!("/api/management/applications/{}/configurations", Segment(&self.slug));
         (path, String::new())

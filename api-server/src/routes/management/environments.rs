@@ -11,7 +11,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::applications::slug;
-use super::list::{self, Labelled, List, Piece};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::{free_text, labels};
@@ -20,6 +19,7 @@ use crate::error::ApiError;
 use crate::preconditions::{IfMatch, Stale, Tagged, Tagger, shown, shown_unless_known};
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created_as, labels_query};
+use crate::routes::list::{self, Labelled, Linked, List, Piece};
 use crate::routes::purge::Deletion;
 use crate::store::{Environment, EnvironmentUpdate, NewEnvironment, Page};
 
@@ -115,7 +115,9 @@ impl List for Environments {
     fn place(item: &Self::Item) -> String {
         item.slug.clone()
     }
+}
 
+impl Linked for Environments {
     fn link(&self) -> (String, String) {
         let path = format!("/api/management/applications/{}/environments", Segment(&self.slug));
         (path, labels_query(&self.labels))

@@ -4,7 +4,6 @@ mod applications;
 mod changes;
 mod configurations;
 mod environments;
-mod list;
 mod secrets;
 mod values;
 mod versions;

@@ -9,7 +9,6 @@ use sealpod_core::wire::management as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::list::{self, List, Pages, Piece};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::{free_text, text_within};
@@ -17,6 +16,7 @@ use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
+use crate::routes::list::{self, Linked, List, Pages, Piece};
 use crate::routes::purge::Deletion;
 use crate::store::{NewSecret, Page, SecretDetail};
 
@@ -104,7 +104,9 @@ impl List for Secrets {
     fn place(item: &Self::Item) -> String {
         item.name.clone()
     }
+}
 
+impl Linked for Secrets {
     fn link(&self) -> (String, String) {
         let path = format!("/api/management/applications/{}/secrets", Segment(&self.slug));
         (path, String::new())

@@ -7,7 +7,6 @@ use sealpod_core::wire::management as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::list::{self, List, Pages, Piece};
 use crate::app::App;
 use crate::auth::Admin;
 use crate::body::fields::boolean;
@@ -15,6 +14,7 @@ use crate::body::{Body, Fields, Path, Query, ReadFields};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::Segment;
+use crate::routes::list::{self, Linked, List, Pages, Piece};
 use crate::store::{VersionEdit, VersionInfo};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -93,7 +93,9 @@ impl List for Versions {
     fn place(item: &Self::Item) -> u64 {
         item.version
     }
+}
 
+impl Linked for Versions {
     fn link(&self) -> (String, String) {
         let path = format!(
             "/api/management/applications/{}/secrets/{}/versions/{}",

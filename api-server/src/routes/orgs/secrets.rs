@@ -15,14 +15,16 @@ use utoipa_axum::routes;
 use super::{InEnvironment, Piece, environment};
 use crate::app::App;
 use crate::audit::{Entry, Kind, Metadata, Verb};
+use crate::auth::acl::Rights;
 use crate::auth::{Caller, Member};
 use crate::body::fields::text_within;
 use crate::body::{Fields, Path, Query, ReadFields, Unread, VALUE_BODY_LIMIT};
 use crate::error::ApiError;
 use crate::routes::Problems;
 use crate::routes::links::{Segment, created};
+use crate::routes::list::{self, List};
 use crate::routes::purge::Deletion;
-use crate::store::{EnvironmentRef, Location, ProjectRef};
+use crate::store::{EnvironmentRef, Location, Page, ProjectRef};
 use crate::values::{self, Absent, NewValue, Set};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -81,38 +83,88 @@ async fn list(
     caller: Caller,
     State(app): State<App>,
     Path(path): Path<InEnvironment>,
-    Query(piece): Query<Piece>,
-) -> Result<Json<Vec<wire::SecretListItem>>, ApiError> {
+    Query(Piece { limit, after }): Query<Piece>,
+) -> Result<Response, ApiError> {
     let (member, environment, location) = located(&app, &caller, path).await?;
     values::require_any(&app, &member, &location, Verb::List).await?;
-    // The rights are the same for every key of one environment, so they are narrowed down once.
-    let (rights, narrowed) = (member.rights(), OnceLock::new());
-    let listing = app
-        .store()
-        .environment_secrets(environment, piece.into(), move |location, key| {
+    let keys = Keys {
+        environment,
+        rights: member.rights(),
+    };
+    let first = keys.piece(&app, after.clone(), limit.unwrap_or(list::CHUNK)).await?;
+    let is_all = limit.is_some() || !first.more;
+    let rest = if is_all { 0 } else { keys.behind(&app, &first).await? };
+    let entry = Entry::new(Kind::Secret, Verb::List)
+        .at(&location.project_slug, Some(&location.environment_slug))
+        .metadata(Metadata {
+            count: u64::try_from(first.items.len() + rest).ok(),
+            ..Metadata::default()
+        });
+    values::record(&app, &location, entry, member.by()).await?;
+    if is_all {
+        Ok(Json(first.items).into_response())
+    } else {
+        list::everything(app, keys, after).await
+    }
+}
+
+/// The keys of an environment that somebody may read.
+struct Keys {
+    environment: EnvironmentRef,
+    rights: Rights,
+}
+
+impl Keys {
+    /// How many there are behind a piece.
+    async fn behind(&self, app: &App, first: &list::Piece<wire::SecretListItem>) -> Result<usize, ApiError> {
+        let (mut count, mut after) = (0, first.items.last().map(Self::place));
+        loop {
+            let piece = self.piece(app, after, list::CHUNK).await?;
+            count += piece.items.len();
+            if !piece.more {
+                return Ok(count);
+            }
+            after = piece.items.last().map(Self::place);
+        }
+    }
+}
+
+impl List for Keys {
+    type Item = wire::SecretListItem;
+    type Place = String;
+
+    async fn piece(
+        &self,
+        app: &App,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<list::Piece<wire::SecretListItem>, ApiError> {
+        let page = Page {
+            after,
+            limit: Some(limit + 1),
+        };
+        // The rights are the same for every key of one environment, so they are narrowed down once.
+        let (rights, narrowed) = (self.rights.clone(), OnceLock::new());
+        let permits = move |location: &Location, key: &str| {
             narrowed
                 .get_or_init(|| rights.within(values::place(location)))
                 .may(Permission::Read, key)
-        });
-    let (location, secrets) = listing.await?;
-    let items: Vec<_> = secrets
-        .into_iter()
-        .map(|secret| wire::SecretListItem {
+        };
+        let listing = app.store().environment_secrets(self.environment.clone(), page, permits);
+        let (_, secrets) = listing.await?;
+        let items = secrets.into_iter().map(|secret| wire::SecretListItem {
             id: secret.id.0,
             key: secret.name,
             version: secret.version,
             description: secret.description,
             updated_at: secret.updated_at,
-        })
-        .collect();
-    let entry = Entry::new(Kind::Secret, Verb::List)
-        .at(&location.project_slug, Some(&location.environment_slug))
-        .metadata(Metadata {
-            count: u64::try_from(items.len()).ok(),
-            ..Metadata::default()
         });
-    values::record(&app, &location, entry, member.by()).await?;
-    Ok(Json(items))
+        Ok(list::Piece::cut(items.collect(), limit))
+    }
+
+    fn place(item: &wire::SecretListItem) -> String {
+        item.key.clone()
+    }
 }
 
 /// Read the active version of a secret

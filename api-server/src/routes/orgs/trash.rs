@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::org::Permission;
 use sealpod_core::wire::people::Role;
 use sealpod_core::wire::trash::{self as wire, TrashKind};
@@ -16,8 +17,9 @@ use crate::auth::acl::{Place, Rights};
 use crate::auth::{Caller, Member};
 use crate::body::{Path, Query, QueryFields, ReadQuery};
 use crate::error::ApiError;
-use crate::ids::TrashId;
+use crate::ids::{OrganizationId, TrashId};
 use crate::routes::Problems;
+use crate::routes::list::{self, List, Piece};
 use crate::store::{TrashPage, Trashed};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -30,14 +32,14 @@ pub fn router() -> OpenApiRouter<App> {
 /// `?limit=&after=`
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Piece {
+struct Part {
     /// 1–1000; all without it
     limit: Option<u32>,
     /// Begin behind this item, which need not be there any more
     after: Option<Uuid>,
 }
 
-impl ReadQuery for Piece {
+impl ReadQuery for Part {
     fn read(query: &mut QueryFields) -> Option<Self> {
         let limit = query.whole("limit", 1, 1_000);
         let after = query.at_most_one("after")?.map(|text| {
@@ -91,26 +93,53 @@ async fn writer(app: &App, caller: &Caller, organization: &str) -> Result<Member
 /// List what was deleted and can be restored
 #[utoipa::path(
     get, path = "/api/orgs/{org}/trash", tag = "trash", security(("admin_key" = []), ("session" = [])),
-    params(("org" = String, Path), Piece),
+    params(("org" = String, Path), Part),
     responses((status = 200, description = "Newest first", body = [wire::TrashItem]), Problems),
 )]
 async fn list(
     caller: Caller,
     State(app): State<App>,
     Path(organization): Path<String>,
-    Query(piece): Query<Piece>,
-) -> Result<Json<Vec<wire::TrashItem>>, ApiError> {
+    Query(part): Query<Part>,
+) -> Result<Response, ApiError> {
     let member = writer(&app, &caller, &organization).await?;
-    let page = TrashPage {
-        after: piece.after.map(TrashId),
-        limit: piece.limit,
+    let (after, limit) = (part.after.map(TrashId), part.limit);
+    let trash = Trash {
+        organization: member.organization.id,
+        rights: member.rights(),
     };
-    let rights = member.rights();
-    let items = app
-        .store()
-        .trash(member.organization.id, page, move |item| may(&rights, item))
-        .await?;
-    Ok(Json(items.into_iter().map(|item| shown(&app, item)).collect()))
+    match limit {
+        Some(limit) => Ok(Json(trash.piece(&app, after, limit).await?.items).into_response()),
+        None => list::everything(app, trash, after).await,
+    }
+}
+
+struct Trash {
+    organization: OrganizationId,
+    rights: Rights,
+}
+
+impl List for Trash {
+    type Item = wire::TrashItem;
+    type Place = TrashId;
+
+    async fn piece(&self, app: &App, after: Option<TrashId>, limit: u32) -> Result<Piece<Self::Item>, ApiError> {
+        let page = TrashPage {
+            after,
+            limit: Some(limit + 1),
+        };
+        let rights = self.rights.clone();
+        let permits = move |item: &Trashed| may(&rights, item);
+        let items = app.store().trash(self.organization, page, permits).await?;
+        Ok(Piece::cut(
+            items.into_iter().map(|item| shown(app, item)).collect(),
+            limit,
+        ))
+    }
+
+    fn place(item: &Self::Item) -> TrashId {
+        TrashId(item.id)
+    }
 }
 
 /// The item of a path, if the caller may restore it; a refusal goes on record.

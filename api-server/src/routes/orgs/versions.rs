@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use sealpod_core::wire::org::{self as wire, Permission};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,7 +15,8 @@ use crate::body::fields::{boolean, whole_from};
 use crate::body::{Fields, Path, Query, ReadFields, Unread};
 use crate::error::ApiError;
 use crate::routes::Problems;
-use crate::store::{VersionEdit, VersionInfo};
+use crate::routes::list::{self, List, Piece};
+use crate::store::{EnvironmentRef, VersionEdit, VersionInfo};
 use crate::values;
 
 pub fn router() -> OpenApiRouter<App> {
@@ -73,11 +75,33 @@ async fn list(
     State(app): State<App>,
     Path((org, project, env, key)): Path<InSecret>,
     Query(()): Query<()>,
-) -> Result<Json<Vec<wire::SecretVersion>>, ApiError> {
+) -> Result<Response, ApiError> {
     let (member, environment, location) = located(&app, &caller, (org, project, env)).await?;
     values::require(&app, &member, &location, (Permission::Read, Verb::List), &key).await?;
-    let versions = app.store().versions(environment, &key).await?;
-    Ok(Json(versions.into_iter().map(version).collect()))
+    list::everything(app, Versions { environment, key }, None).await
+}
+
+struct Versions {
+    environment: EnvironmentRef,
+    key: String,
+}
+
+impl List for Versions {
+    type Item = wire::SecretVersion;
+    type Place = u64;
+
+    async fn piece(&self, app: &App, after: Option<u64>, limit: u32) -> Result<Piece<Self::Item>, ApiError> {
+        let environment = self.environment.clone();
+        let found = app
+            .store()
+            .versions_below(environment, &self.key, after, limit + 1)
+            .await?;
+        Ok(Piece::cut(found.into_iter().map(version).collect(), limit))
+    }
+
+    fn place(item: &Self::Item) -> u64 {
+        item.version
+    }
 }
 
 /// Enable or disable a version, or change when it may be read

@@ -1,6 +1,7 @@
-use serde_json::json;
+use sealpod_api_server::store::ProjectRef;
+use serde_json::{Value, json};
 
-use crate::support::{Call, O, Server, time};
+use crate::support::{Call, O, Reply, Server, time};
 
 const SECRETS: &str = "/api/orgs/default/projects/shop/envs/local/secrets";
 
@@ -230,4 +231,73 @@ async fn refusals_are_on_record_at_a_bounded_rate() {
     let call = server.call("GET", &format!("{SECRETS}/{}", "%C3%A9".repeat(2_000)));
     call.key(&other.key).status(403).await;
     assert_eq!(server.audit().await[0].resource_name, Some("é".repeat(200)));
+}
+
+#[tokio::test]
+async fn lists_of_any_length_are_sent_in_pieces_and_whole() {
+    let server = Server::start().await;
+    let app = server.application("shop").await;
+    let all = format!("{O}/projects/shop/envs/local/secrets");
+    let limited = server.account("limited", &[["shop", "local", "k-0*", "read"]]).await;
+    app.secret("many").await;
+    let item = json!({"environmentSlug": "local", "value": "v"});
+    let items = Value::Array(vec![item; 450]);
+    app.admin("POST", "/secrets/many/values").json(items).status(200).await;
+    let listed = server.admin("GET", &format!("{all}/many/versions")).status(200).await;
+    let numbers: Vec<_> = listed
+        .list()
+        .iter()
+        .map(|item| item["version"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=450).rev().collect::<Vec<_>>());
+    assert!(listed.headers.get("content-length").is_none(), "it is a stream");
+
+    // Behind the server's back: quicker than by as many requests.
+    let project = server.store.project(ProjectRef::slug("default", "shop")).await.unwrap();
+    let other = rusqlite::Connection::open(server.dir().join("sealpod.db")).unwrap();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 449)
+        INSERT INTO secrets (id, project_id, name, created_at, updated_at)
+        SELECT randomblob(16), ?1, printf('k-%03d', i), 0, 0 FROM n";
+    other.execute(sql, [project.id.0.as_bytes()]).unwrap();
+    let sql = "INSERT INTO versions (id, secret_id, environment_id, number, is_enabled, created_at, created_by_type,
+            created_by_name, sealed)
+        SELECT randomblob(16), s.id, v.environment_id, 1, 1, 0, 'system', 'test', v.sealed
+        FROM secrets s, (SELECT environment_id, sealed FROM versions LIMIT 1) v WHERE s.name GLOB 'k-*'";
+    other.execute(sql, []).unwrap();
+    let keys = |reply: &Reply| -> Vec<String> {
+        let keys = reply.list().iter().map(|item| item["key"].as_str().unwrap().to_owned());
+        keys.collect()
+    };
+    let listed = server.admin("GET", &all).status(200).await;
+    assert_eq!(keys(&listed).len(), 451);
+    assert!(keys(&listed).is_sorted_by(|a, b| a < b));
+    assert_eq!(server.metadata().await["count"], 451);
+    let rest = server.admin("GET", &format!("{all}?after=k-199")).status(200).await;
+    assert_eq!(keys(&rest), keys(&listed)[200..]);
+    assert_eq!(server.metadata().await["count"], 251);
+    let page = server
+        .admin("GET", &format!("{all}?after=k-199&limit=3"))
+        .status(200)
+        .await;
+    assert_eq!(keys(&page), ["k-200", "k-201", "k-202"]);
+    assert_eq!(server.metadata().await["count"], 3);
+    let own = server.call("GET", &all).key(&limited.key).status(200).await;
+    assert_eq!(keys(&own), keys(&listed)[..100]);
+    assert_eq!(server.metadata().await["count"], 100);
+
+    // As many deletions, each of its own.
+    let trash = format!("{O}/trash");
+    for key in &keys(&listed)[..250] {
+        server.admin("DELETE", &format!("{all}/{key}")).status(204).await;
+    }
+    let thrown = server.admin("GET", &trash).status(200).await;
+    let names: Vec<_> = thrown
+        .list()
+        .iter()
+        .map(|item| item["name"].as_str().unwrap().to_owned())
+        .collect();
+    let newest_first: Vec<_> = keys(&listed)[..250].iter().rev().cloned().collect();
+    assert_eq!(names, newest_first);
+    let page = server.admin("GET", &format!("{trash}?limit=2")).status(200).await;
+    assert_eq!(page.list(), &thrown.list()[..2]);
 }

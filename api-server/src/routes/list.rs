@@ -1,4 +1,4 @@
-//! Lists of the management plane: a page where `limit` asks for one, else everything, however long.
+//! Lists: a page where `limit` asks for one, else everything, however long.
 //!
 //! One page is one state of the database. What spans several pages does not: an object that is there all the time is
 //! listed exactly once, for the order is that of names (of numbers, for versions), and one that is made or deleted
@@ -23,11 +23,11 @@ use crate::routes::labels::labels;
 use crate::routes::links::Segment;
 
 /// Items that are in memory at a time while everything is sent.
-const CHUNK: u32 = 200;
+pub const CHUNK: u32 = 200;
 const MAX_LIMIT: u64 = 1_000;
 
 /// Where a page begins, as callers carry it from `Link` to the next request.
-pub trait Place: Sized + Send + 'static {
+pub trait Place: Display + Sized + Send + 'static {
     /// `None`: no list ever ended there.
     fn read(text: &str) -> Option<Self>;
 }
@@ -114,7 +114,7 @@ impl<T> Piece<T> {
 /// A list that is read piece by piece.
 pub trait List: Send + Sized + 'static {
     type Item: Serialize + Send;
-    type Place: Place + Display;
+    type Place: Send + 'static;
 
     /// At most `limit` items behind a place.
     fn piece(
@@ -126,13 +126,16 @@ pub trait List: Send + Sized + 'static {
 
     /// The place behind an item.
     fn place(item: &Self::Item) -> Self::Place;
+}
 
+/// A list whose pages lead to the next one.
+pub trait Linked: List<Place: Place> {
     /// The list's path, and what its query has beside `limit` and `after`.
     fn link(&self) -> (String, String);
 }
 
 /// Answers with the page that is asked for, or with everything.
-pub async fn answer<L: List>(app: App, list: L, pages: Pages<L::Place>) -> Result<Response, ApiError> {
+pub async fn answer<L: Linked>(app: App, list: L, pages: Pages<L::Place>) -> Result<Response, ApiError> {
     if let Some(limit) = pages.limit {
         let piece = list.piece(&app, pages.after, limit).await?;
         let next = piece
@@ -147,8 +150,13 @@ pub async fn answer<L: List>(app: App, list: L, pages: Pages<L::Place>) -> Resul
         }
         return Ok(response);
     }
+    everything(app, list, pages.after).await
+}
+
+/// Answers with all that is behind a place.
+pub async fn everything<L: List>(app: App, list: L, after: Option<L::Place>) -> Result<Response, ApiError> {
     // What is wrong with the request shows while it can still be a problem document.
-    let first = list.piece(&app, pages.after, CHUNK).await?;
+    let first = list.piece(&app, after, CHUNK).await?;
     if !first.more {
         return Ok(Json(first.items).into_response());
     }
@@ -169,7 +177,7 @@ pub async fn answer<L: List>(app: App, list: L, pages: Pages<L::Place>) -> Resul
     Ok((json, Body::from_stream(chunks)).into_response())
 }
 
-fn next<L: List>(list: &L, limit: u32, item: &L::Item) -> String {
+fn next<L: Linked>(list: &L, limit: u32, item: &L::Item) -> String {
     let (path, query) = list.link();
     let after = L::place(item).to_string();
     format!("<{path}?{query}limit={limit}&after={}>; rel=\"next\"", Segment(&after))
