@@ -1,99 +1,14 @@
 //! The process: its configuration, its exit codes, TLS, and its end.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use sealpod_core::wire::audit::AuditEntry;
 
 use crate::mail_server::{MailServer, Security};
+use crate::process::{Process, command, dev, run, text};
 use crate::support::ADMIN;
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sealpod-api-server"));
-    command.args(arguments).env_clear();
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A started server; killed when dropped.
-struct Process {
-    child: Child,
-    /// Where it listens.
-    address: String,
-    /// What it logs behind the line that says so.
-    log: Option<std::thread::JoinHandle<String>>,
-}
-
-impl Process {
-    /// Starts it and waits until its log says where it listens.
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it listened");
-            if let Some((_, rest)) = line.split_once("serving address=") {
-                break rest.split_whitespace().next().unwrap().to_owned();
-            }
-        };
-        // What else it logs must not fill the pipe.
-        let log = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            log.read_to_end(&mut bytes).unwrap();
-            text(&bytes)
-        });
-        Self {
-            child,
-            address,
-            log: Some(log),
-        }
-    }
-
-    /// Ends it with SIGTERM and returns what it has logged.
-    fn stop_for_log(mut self) -> String {
-        let log = self.log.take().unwrap();
-        self.stop();
-        log.join().unwrap()
-    }
-
-    /// Ends it with SIGTERM and returns its exit code and how long that took.
-    fn stop(mut self) -> (Option<i32>, Duration) {
-        let since = Instant::now();
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        (self.child.wait().unwrap().code(), since.elapsed())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn dev(directory: &Path) -> Command {
-    let mut dev = command(&[
-        "dev",
-        "--listen",
-        "127.0.0.1:0",
-        "--metrics-listen",
-        "127.0.0.1:0",
-        "--data-dir",
-    ]);
-    dev.arg(directory);
-    dev
-}
 
 #[test]
 fn bad_configuration_is_exit_code_2_with_every_fault() {
@@ -238,6 +153,7 @@ async fn sign_in(command: &mut Command, code: impl AsyncFnOnce(&mut BufReader<st
     let server = Process {
         child,
         address,
+        probes: String::new(),
         log: None,
     };
     let url = |path: &str| format!("http://{}/api/auth/{path}", server.address);
