@@ -20,7 +20,7 @@ struct Shared {
     detail: &'static str,
 }
 
-const SHARED: [Shared; 14] = [
+const SHARED: [Shared; 15] = [
     Shared {
         status: "400",
         name: "Invalid",
@@ -52,6 +52,14 @@ const SHARED: [Shared; 14] = [
         codes: &[codes::NOT_FOUND],
         title: "Not found",
         detail: "this secret does not exist",
+    },
+    Shared {
+        status: "408",
+        name: "SlowBody",
+        description: "The body took too long to arrive; the connection ends",
+        codes: &[codes::TIMEOUT],
+        title: "The body took too long",
+        detail: "the body did not arrive within its time limit; send it again, faster or in smaller pieces",
     },
     Shared {
         status: "409",
@@ -155,7 +163,7 @@ pub struct Problems;
 impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         shared(&[
-            "400", "401", "403", "404", "409", "413", "414", "415", "429", "500", "503", "507",
+            "400", "401", "403", "404", "408", "409", "413", "414", "415", "429", "500", "503", "507",
         ])
     }
 }
@@ -177,7 +185,7 @@ pub fn applies(status: &str, method: &str, has_names: bool, has_body: bool) -> b
     match status {
         "404" => has_names || has_body,
         "409" => method != "get",
-        "413" | "415" => has_body,
+        "408" | "413" | "415" => has_body,
         _ => true,
     }
 }

@@ -188,6 +188,47 @@ fn every_answer_is_described_and_says_which_headers_it_has() {
 }
 
 #[test]
+fn every_error_that_the_server_can_answer_is_in_the_document() {
+    let document = crate::routes::document();
+    let documented = document["components"]["responses"].as_object().unwrap();
+    let status = |name: &str| {
+        let mut all = (400..600).filter_map(|number| axum::http::StatusCode::from_u16(number).ok());
+        let named = |status: &axum::http::StatusCode| {
+            let reason = status.canonical_reason().unwrap_or_default().to_uppercase();
+            reason.replace([' ', '-'], "_") == name
+        };
+        all.find(named)
+            .unwrap_or_else(|| panic!("{name} is no status"))
+            .as_u16()
+    };
+    let mut seen = 0;
+    for rest in include_str!("../../error.rs").split("S::").skip(1) {
+        let Some((name, rest)) = rest.split_once(',') else {
+            continue;
+        };
+        let Some(code) = rest.trim_start().strip_prefix("codes::") else {
+            continue;
+        };
+        // No operation of the document has another method than it has.
+        if name == "METHOD_NOT_ALLOWED" {
+            continue;
+        }
+        let (number, code) = (status(name), code.split(',').next().unwrap().to_lowercase());
+        let is_there = documented.values().any(|response| {
+            let content = &response["content"]["application/problem+json"];
+            let codes = response["description"].as_str().unwrap();
+            content["example"]["status"] == number && codes.contains(&format!("`{code}`"))
+        });
+        assert!(
+            is_there,
+            "{number} {code}: add it to SHARED in routes/openapi/problems.rs"
+        );
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen}");
+}
+
+#[test]
 fn every_json_body_has_an_example_without_a_hole() {
     fn holes(value: &Value) -> bool {
         match value {
