@@ -116,6 +116,9 @@ pub trait List: Send + Sized + 'static {
     type Item: Serialize + Send;
     type Place: Send + 'static;
 
+    /// What stands around the items where everything is sent.
+    const AROUND: (&'static str, &'static str) = ("[", "]");
+
     /// At most `limit` items behind a place.
     fn piece(
         &self,
@@ -157,9 +160,6 @@ pub async fn answer<L: Linked>(app: App, list: L, pages: Pages<L::Place>) -> Res
 pub async fn everything<L: List>(app: App, list: L, after: Option<L::Place>) -> Result<Response, ApiError> {
     // What is wrong with the request shows while it can still be a problem document.
     let first = list.piece(&app, after, CHUNK).await?;
-    if !first.more {
-        return Ok(Json(first.items).into_response());
-    }
     let sending = Sending {
         app,
         list,
@@ -167,13 +167,21 @@ pub async fn everything<L: List>(app: App, list: L, after: Option<L::Place>) -> 
         after: None,
         begun: false,
     };
-    let chunks = stream::try_unfold(Some(sending), |sending| async {
-        match sending {
-            Some(sending) => sending.step().await.map(Some),
-            None => Ok(None),
+    let (text, rest) = sending.step().await.map_err(ApiError::internal)?;
+    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    if rest.is_none() {
+        return Ok((json, text).into_response());
+    }
+    let chunks = stream::try_unfold((Some(text), rest), |(ready, rest)| async {
+        match (ready, rest) {
+            (Some(text), rest) => Ok(Some((text, (None, rest)))),
+            (None, Some(rest)) => {
+                let (text, rest) = rest.step().await?;
+                Ok(Some((text, (None, rest))))
+            }
+            (None, None) => Ok::<_, io::Error>(None),
         }
     });
-    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Ok((json, Body::from_stream(chunks)).into_response())
 }
 
@@ -205,7 +213,7 @@ impl<L: List> Sending<L> {
         };
         let mut text = Vec::new();
         if !self.begun {
-            text.push(b'[');
+            text.extend_from_slice(L::AROUND.0.as_bytes());
         }
         for item in &piece.items {
             if self.begun {
@@ -217,7 +225,7 @@ impl<L: List> Sending<L> {
         match piece.items.last() {
             Some(last) if piece.more => self.after = Some(L::place(last)),
             _ => {
-                text.push(b']');
+                text.extend_from_slice(L::AROUND.1.as_bytes());
                 return Ok((text, None));
             }
         }

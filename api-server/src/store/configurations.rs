@@ -56,6 +56,8 @@ pub struct ConfigurationWrite {
 /// A piece of the list of a project's configurations, which is ordered by environment, then by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigurationPage {
+    /// Of this environment, which has to exist; `None`: of all.
+    pub environment: Option<String>,
     /// Begin behind this environment and key.
     pub after: Option<(String, String)>,
     /// At most so many entries.
@@ -72,14 +74,7 @@ pub struct Configurations {
 }
 
 impl Store {
-    /// Live entries of one environment, or of all: by environment, then by key.
-    pub async fn configurations(&self, project: ProjectRef, environment: Option<String>) -> Result<Vec<Configuration>> {
-        self.engine
-            .read(move |view| sqlite::configurations::list(view.conn, &project, environment.as_deref()))
-            .await
-    }
-
-    /// The entries behind a place in that order.
+    /// Live entries, by environment, then by key.
     pub async fn configuration_page(&self, project: ProjectRef, page: ConfigurationPage) -> Result<Configurations> {
         self.engine
             .read(move |view| sqlite::configurations::page(view, &project, &page))

@@ -106,6 +106,36 @@ async fn an_application_reads_its_configurations() {
 }
 
 #[tokio::test]
+async fn configurations_of_any_number_are_sent_in_pieces_and_those_of_no_other_environment() {
+    let server = Server::start().await;
+    let app = server.application("shop").await;
+    for name in ["Aaa", "Zzz"] {
+        let body = json!({"name": name});
+        app.admin("POST", "/environments").json(body).status(201).await;
+        let entry = json!({"environmentSlug": name.to_lowercase(), "key": "other", "value": "v"});
+        app.admin("POST", "/configurations").json(entry).status(201).await;
+    }
+    let read = || app.consumer("/configurations?environment=local");
+    assert_eq!(read().status(200).await.text, r#"{"items":[]}"#);
+    // Each of the size of a body, so that a few of them are more than one piece.
+    let value = "x".repeat(1_000_000);
+    for n in 0..9 {
+        let entry = json!({"environmentSlug": "local", "key": format!("k{n}"), "value": value});
+        app.admin("POST", "/configurations").json(entry).status(201).await;
+    }
+    let all = read().status(200).await;
+    assert!(all.headers.get("content-length").is_none(), "it is a stream");
+    let items = all.body["items"].as_array().unwrap();
+    let keys: Vec<_> = items.iter().map(|item| item["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8"]);
+    assert!(
+        items
+            .iter()
+            .all(|item| item["value"] == value && item["label"] == "local")
+    );
+}
+
+#[tokio::test]
 async fn an_application_sees_nothing_of_another_one() {
     let server = Server::start().await;
     let (shop, bank) = (server.application("shop").await, server.application("bank").await);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealpod_api_server::ids::RevisionId;
 use sealpod_api_server::store::{
-    BundleQuery, ConfigurationWrite, EnvironmentRef, Expect, Object, Selection, StoreError,
+    BundleQuery, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Object, Selection, StoreError,
 };
 
 use crate::store_support::{Fixture, by};
@@ -177,22 +177,23 @@ async fn a_configuration_is_made_changed_and_deleted() {
     assert_eq!(&*fixture.keyring.open(&updated.aad(), &updated.sealed).unwrap(), b"2");
     let elsewhere = configure(&fixture, &local, "a", "v").await;
     fixture.store.create_configuration(elsewhere, by()).await.unwrap();
-    let keys = |list: Vec<sealpod_api_server::store::Configuration>| {
-        list.into_iter()
+    let keys = async |environment: Option<&str>| {
+        let page = ConfigurationPage {
+            environment: environment.map(str::to_owned),
+            after: None,
+            limit: 100,
+            bytes: usize::MAX,
+        };
+        let found = fixture.store.configuration_page(shop.clone(), page).await?;
+        let entries = found.entries.into_iter();
+        Ok(entries
             .map(|it| (it.location.environment_slug, it.key))
-            .collect::<Vec<_>>()
+            .collect::<Vec<_>>())
     };
-    let all = keys(fixture.store.configurations(shop.clone(), None).await.unwrap());
+    let all = keys(None).await.unwrap();
     assert_eq!(all, [("local".into(), "a".into()), ("prod".into(), "k".into())]);
-    let one = keys(
-        fixture
-            .store
-            .configurations(shop.clone(), Some("local".into()))
-            .await
-            .unwrap(),
-    );
-    assert_eq!(one, [("local".into(), "a".into())]);
-    let unknown = fixture.store.configurations(shop, Some("absent".into())).await;
+    assert_eq!(keys(Some("local")).await.unwrap(), [("local".into(), "a".into())]);
+    let unknown: Result<_, StoreError> = keys(Some("absent")).await;
     assert_eq!(unknown.unwrap_err(), StoreError::NotFound(Object::Environment));
 
     fixture

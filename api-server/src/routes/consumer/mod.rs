@@ -3,6 +3,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use sealpod_core::wire::management as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -11,8 +12,11 @@ use crate::app::App;
 use crate::auth::Application;
 use crate::body::{Path, Query, QueryFields, ReadQuery};
 use crate::error::ApiError;
+use crate::ids::ProjectId;
 use crate::routes::Problems;
-use crate::store::{Configuration, EnvironmentRef, ProjectRef};
+use crate::routes::list::{self, List, Piece};
+use crate::routes::management::MAX_PIECE;
+use crate::store::{Configuration, ConfigurationPage, EnvironmentRef, ProjectRef};
 use crate::{configurations, values};
 
 pub fn router() -> OpenApiRouter<App> {
@@ -98,20 +102,46 @@ async fn list_configurations(
     application: Application,
     State(app): State<App>,
     Query(environment): Query<InEnvironment>,
-) -> Result<Json<wire::ConsumerConfigurations>, ApiError> {
-    let project = ProjectRef::Id(application.project.id);
-    let found = app
-        .store()
-        .configurations(project, Some(environment.0))
-        .await
-        .map_err(ApiError::from);
-    let items = found
-        .map_err(undistinguished)?
-        .into_iter()
-        .map(|found| item(&app, found));
-    Ok(Json(wire::ConsumerConfigurations {
-        items: items.collect::<Result<_, _>>()?,
-    }))
+) -> Result<Response, ApiError> {
+    let items = Items {
+        project: application.project.id,
+        environment: environment.0,
+    };
+    list::everything(app, items, None).await
+}
+
+/// The configurations of one environment.
+struct Items {
+    project: ProjectId,
+    environment: String,
+}
+
+impl List for Items {
+    type Item = wire::ConsumerConfiguration;
+    type Place = String;
+
+    /// [`wire::ConsumerConfigurations`]
+    const AROUND: (&'static str, &'static str) = (r#"{"items":["#, "]}");
+
+    async fn piece(&self, app: &App, after: Option<String>, limit: u32) -> Result<Piece<Self::Item>, ApiError> {
+        let page = ConfigurationPage {
+            environment: Some(self.environment.clone()),
+            after: after.map(|key| (self.environment.clone(), key)),
+            limit: limit as usize,
+            bytes: MAX_PIECE,
+        };
+        let found = app.store().configuration_page(ProjectRef::Id(self.project), page).await;
+        let found = found.map_err(|error| undistinguished(error.into()))?;
+        let items = found.entries.into_iter().map(|found| item(app, found));
+        Ok(Piece {
+            items: items.collect::<Result<_, _>>()?,
+            more: found.more,
+        })
+    }
+
+    fn place(item: &Self::Item) -> String {
+        item.key.clone()
+    }
 }
 
 /// Read a configuration

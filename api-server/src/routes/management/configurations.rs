@@ -96,7 +96,7 @@ struct Configurations {
 }
 
 /// Values, as they are sealed, that are in memory at a time.
-const MAX_PIECE: usize = 4 * 1024 * 1024;
+pub const MAX_PIECE: usize = 4 * 1024 * 1024;
 
 impl List for Configurations {
     type Item = wire::Configuration;
@@ -104,6 +104,7 @@ impl List for Configurations {
 
     async fn piece(&self, app: &App, after: Option<Behind>, limit: u32) -> Result<Piece<Self::Item>, ApiError> {
         let page = ConfigurationPage {
+            environment: None,
             after: after.map(|Behind(environment, key)| (environment, key)),
             limit: limit as usize,
             bytes: MAX_PIECE,

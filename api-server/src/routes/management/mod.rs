@@ -10,6 +10,8 @@ mod versions;
 
 use utoipa_axum::router::OpenApiRouter;
 
+pub use configurations::MAX_PIECE;
+
 use crate::app::App;
 
 pub fn router() -> OpenApiRouter<App> {

@@ -52,23 +52,13 @@ pub(super) fn of_environment(conn: &Connection, location: &Location) -> Result<V
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(in super::super) fn list(
-    conn: &Connection,
-    project: &ProjectRef,
-    environment: Option<&str>,
-) -> Result<Vec<Configuration>> {
-    let slugs = if let Some(environment) = environment {
-        vec![environment.to_owned()]
-    } else {
-        let all = environments::list(conn, project, &Labels::new(), &Page::default())?;
-        all.into_iter().map(|environment| environment.slug).collect()
-    };
-    let mut found = Vec::new();
-    for slug in slugs {
-        let location = environments::locate(conn, &project.clone().environment(slug))?;
-        found.extend(of_environment(conn, &location)?);
+/// The environments that are meant, in the order of their entries.
+fn slugs(conn: &Connection, project: &ProjectRef, only: Option<&str>) -> Result<Vec<String>> {
+    if let Some(only) = only {
+        return Ok(vec![only.to_owned()]);
     }
-    Ok(found)
+    let all = environments::list(conn, project, &Labels::new(), &Page::default())?;
+    Ok(all.into_iter().map(|environment| environment.slug).collect())
 }
 
 /// Stops in the middle of an environment as well as between two.
@@ -79,13 +69,11 @@ pub(in super::super) fn page(
 ) -> Result<Configurations> {
     let conn = view.conn;
     let (from, behind) = page.after.clone().unwrap_or_default();
+    let slugs = slugs(conn, project, page.environment.as_deref())?;
     let (mut entries, mut bytes) = (Vec::new(), 0);
-    for environment in environments::list(conn, project, &Labels::new(), &Page::default())? {
-        if environment.slug < from {
-            continue;
-        }
-        let after = if environment.slug == from { behind.as_str() } else { "" };
-        let location = environments::locate(conn, &project.clone().environment(environment.slug))?;
+    for slug in slugs.into_iter().filter(|slug| *slug >= from) {
+        let after = if slug == from { behind.as_str() } else { "" };
+        let location = environments::locate(conn, &project.clone().environment(slug))?;
         let mut statement = conn.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM configurations c
              WHERE c.environment_id = ?1 AND c.deleted_at IS NULL AND c.key > ?2 ORDER BY c.key"
