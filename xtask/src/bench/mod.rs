@@ -125,6 +125,8 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
             ))
             .into());
     }
+    // Before the build, which is a load of its own.
+    let load = machine::load();
     let mut progress = Progress::new();
     let directory = workspace.target.join("bench");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
@@ -134,7 +136,6 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     }
     build(workspace, &mut progress)?;
     let release = workspace.target.join("release");
-    let load = machine::load();
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let mut bench = Bench {
         options,
