@@ -16,6 +16,7 @@ mod environments;
 mod error;
 mod expect;
 mod idempotency;
+mod interest;
 mod keys;
 mod log;
 pub mod login;
@@ -47,6 +48,7 @@ pub use environments::{Environment, EnvironmentUpdate, NewEnvironment};
 pub use error::{Crowd, Object, OpenError, Refusal, StoreError};
 pub use expect::Expect;
 pub use idempotency::Done;
+pub use interest::Interest;
 pub use keys::{AccountKey, ApplicationKey, KeyHolder};
 pub use log::{AuditPage, AuditQuery, AuditReport, ChainReport};
 pub use login::{Attempt, CODE_SECONDS, CodeRequest, LoginKeys, Requested, Verified};
@@ -60,7 +62,7 @@ pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};
 pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
 pub use vitals::{Meters, Sizes, State, Stats, Trouble};
-pub use watch::{Topic, Watcher};
+pub use watch::{Sequence, Topic, Watcher};
 
 use crate::audit::By;
 use crate::crypto::{Keyring, Pepper};
@@ -103,6 +105,17 @@ impl Store {
     /// missed, however long the read takes.
     pub fn watch(&self, topics: &[Topic]) -> Watcher {
         self.engine.watch(topics)
+    }
+
+    /// Watches for what is of interest of the changes since then: since [`Store::sequence`] before the read whose
+    /// staleness matters.
+    pub fn watch_for(&self, topics: &[Topic], interest: Interest, since: Sequence) -> Watcher {
+        self.engine.watch_for(topics, interest, since)
+    }
+
+    /// The last change so far; a read that begins behind this sees it.
+    pub fn sequence(&self) -> Sequence {
+        self.engine.sequence()
     }
 }
 

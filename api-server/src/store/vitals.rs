@@ -26,6 +26,8 @@ pub struct Stats {
     pub audit_entries: u64,
     /// Watchers that are waiting now.
     pub watchers: usize,
+    /// How often a change has woken one.
+    pub wakes: u64,
     /// Changes, and reads, that wait for their turn now.
     pub queued_writes: usize,
     pub queued_reads: usize,

@@ -1,16 +1,20 @@
 //! Waking those who wait for a change.
 //!
 //! A watcher is one wake-up permit, filed under each of its topics. A change leaves a permit with every watcher of its
-//! topic, whether or not that one waits right now, so a change between two waits is not lost, and any number of
-//! changes costs one permit. A topic exists while somebody watches it.
+//! topic that cares for that part of it, whether or not that one waits right now, so a change between two waits is not
+//! lost, and any number of changes costs one permit. A topic exists while somebody watches it.
+//!
+//! What a watcher cares for is often known only once something was read, and may change under that very read. So changes
+//! are numbered, and the last ones are kept for a while: a watcher says since when it wants to hear of them.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::Interest;
 use crate::ids::{EnvironmentId, OrganizationId, ProjectId};
 
 /// What can change.
@@ -30,61 +34,216 @@ pub enum Topic {
     Trash,
 }
 
-type Waiters = HashMap<u64, Arc<Notify>>;
+/// What of a topic changed: what a watcher with an [`Interest`] is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What everybody who waits in it goes by: its path, or whether it is there.
+    Itself,
+    /// What no bundle shows.
+    Aside,
+    /// Versions of the secret of that name, first and last; all of them: [`EVERY_VERSION`].
+    Secret(String, [u64; 2]),
+    Configurations,
+}
+
+pub(super) const EVERY_VERSION: [u64; 2] = [0, u64::MAX];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    topic: Topic,
+    part: Part,
+}
+
+impl Topic {
+    pub(super) fn part(self, part: Part) -> Change {
+        Change { topic: self, part }
+    }
+}
+
+impl From<Topic> for Change {
+    fn from(topic: Topic) -> Self {
+        topic.part(Part::Itself)
+    }
+}
+
+/// A number of the changes that were made; those with a higher one came behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sequence(u64);
+
+/// Most changes that are kept for watchers that come late. One that comes later still is woken to look for itself.
+const KEPT: usize = 1024;
+
+struct Waiter {
+    wake: Notify,
+    /// Everything, without one.
+    interest: Option<Arc<Interest>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    topics: HashMap<Topic, HashMap<u64, Arc<Waiter>>>,
+    /// One of each, however many share it: most of those who wait are copies of a few.
+    interests: HashSet<Arc<Interest>>,
+    /// The last changes, each with its number.
+    kept: VecDeque<(u64, Change)>,
+    next: u64,
+    watchers: usize,
+}
 
 #[derive(Default)]
 pub(super) struct Hub {
-    topics: Mutex<HashMap<Topic, Waiters>>,
-    next: AtomicU64,
-    watchers: AtomicUsize,
+    inner: Mutex<Inner>,
+    /// The number of the last change.
+    last: AtomicU64,
+    wakes: AtomicU64,
 }
 
 impl Hub {
+    /// Watches for all changes of the topics from now on.
     pub(super) fn watch(self: &Arc<Self>, topics: &[Topic]) -> Watcher {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.watchers.fetch_add(1, Ordering::Relaxed);
-        let wake = Arc::new(Notify::new());
-        let mut all = self.lock();
-        for topic in topics {
-            all.entry(*topic).or_default().insert(id, Arc::clone(&wake));
+        self.begin(&mut self.lock(), topics, None)
+    }
+
+    /// Watches for what is of interest of the changes since then.
+    pub(super) fn watch_for(self: &Arc<Self>, topics: &[Topic], interest: Interest, since: Sequence) -> Watcher {
+        let mut inner = self.lock();
+        let interest = inner.shared(interest);
+        let missed = inner.missed(topics, &interest, since);
+        let watcher = self.begin(&mut inner, topics, Some(interest));
+        drop(inner);
+        if missed {
+            self.wake(&watcher.waiter);
         }
-        drop(all);
+        watcher
+    }
+
+    fn begin(self: &Arc<Self>, inner: &mut Inner, topics: &[Topic], interest: Option<Arc<Interest>>) -> Watcher {
+        let id = inner.next;
+        inner.next += 1;
+        inner.watchers += 1;
+        let waiter = Arc::new(Waiter {
+            wake: Notify::new(),
+            interest,
+        });
+        for topic in topics {
+            inner.topics.entry(*topic).or_default().insert(id, Arc::clone(&waiter));
+        }
         Watcher {
             hub: Arc::clone(self),
             id,
-            topics: topics.to_vec(),
-            wake,
+            topics: topics.into(),
+            waiter,
         }
     }
 
-    pub(super) fn publish(&self, topics: &[Topic]) {
-        if topics.is_empty() {
+    pub(super) fn publish(&self, changes: &[Change]) {
+        if changes.is_empty() {
             return;
         }
-        let all = self.lock();
-        for waiters in topics.iter().filter_map(|topic| all.get(topic)) {
-            waiters.values().for_each(Self::wake);
+        let mut inner = self.lock();
+        let mut woken = HashMap::new();
+        for change in changes {
+            inner.find(change, &mut woken);
+            let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+            inner.keep(number, change);
         }
+        drop(inner);
+        // Not under the lock, which those who wake up take next.
+        woken.values().for_each(|waiter| self.wake(waiter));
     }
 
     /// Wakes everybody: the store is gone, and they should find out.
     pub(super) fn wake_all(&self) {
-        for waiters in self.lock().values() {
-            waiters.values().for_each(Self::wake);
+        for waiters in self.lock().topics.values() {
+            waiters.values().for_each(|waiter| waiter.wake.notify_one());
         }
     }
 
-    fn wake(wake: &Arc<Notify>) {
-        wake.notify_one();
+    fn wake(&self, waiter: &Waiter) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+        waiter.wake.notify_one();
+    }
+
+    pub(super) fn sequence(&self) -> Sequence {
+        Sequence(self.last.load(Ordering::Acquire))
     }
 
     pub(super) fn watchers(&self) -> usize {
-        self.watchers.load(Ordering::Relaxed)
+        self.lock().watchers
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Topic, Waiters>> {
-        // Nothing that runs under this lock leaves the map half changed.
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How often a change has woken a watcher.
+    pub(super) fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that runs under this lock leaves the maps half changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Adds those who are to hear of the change.
+    fn find(&self, change: &Change, woken: &mut HashMap<u64, Arc<Waiter>>) {
+        let Some(waiters) = self.topics.get(&change.topic) else {
+            return;
+        };
+        // By the address of the interest, which many share.
+        let mut asked: HashMap<*const Interest, bool> = HashMap::new();
+        for (id, waiter) in waiters {
+            let concerned = match &waiter.interest {
+                None => true,
+                Some(interest) if interest.is_slow() => *asked
+                    .entry(Arc::as_ptr(interest))
+                    .or_insert_with(|| change.concerns(interest)),
+                Some(interest) => change.concerns(interest),
+            };
+            if concerned {
+                woken.insert(*id, Arc::clone(waiter));
+            }
+        }
+    }
+
+    fn keep(&mut self, number: u64, change: &Change) {
+        // Of the feed's topic there is one beside every change, and nobody comes late to it.
+        if let Topic::Changes(_) = change.topic {
+            return;
+        }
+        if self.kept.len() >= KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((number, change.clone()));
+    }
+
+    fn missed(&self, topics: &[Topic], interest: &Interest, since: Sequence) -> bool {
+        let behind = self.kept.partition_point(|(number, _)| *number <= since.0);
+        // Where the first one that is kept came behind, there may have been others before it.
+        (behind == 0 && self.kept.len() >= KEPT)
+            || self
+                .kept
+                .range(behind..)
+                .any(|(_, change)| topics.contains(&change.topic) && change.concerns(interest))
+    }
+
+    fn shared(&mut self, interest: Interest) -> Arc<Interest> {
+        if let Some(shared) = self.interests.get(&interest) {
+            return Arc::clone(shared);
+        }
+        let interest = Arc::new(interest);
+        self.interests.insert(Arc::clone(&interest));
+        interest
+    }
+}
+
+impl Change {
+    fn concerns(&self, interest: &Interest) -> bool {
+        match &self.part {
+            Part::Itself => true,
+            Part::Aside => false,
+            Part::Secret(name, versions) => interest.of_secret(name, *versions),
+            Part::Configurations => interest.of_configurations(),
+        }
     }
 }
 
@@ -92,29 +251,35 @@ impl Hub {
 pub struct Watcher {
     hub: Arc<Hub>,
     id: u64,
-    topics: Vec<Topic>,
-    wake: Arc<Notify>,
+    topics: Box<[Topic]>,
+    waiter: Arc<Waiter>,
 }
 
 impl Watcher {
     /// Returns when something changed since the last return, or since the watcher was made. May return without a
     /// change; may be dropped and called again without missing one.
     pub async fn changed(&self) {
-        self.wake.notified().await;
+        self.waiter.wake.notified().await;
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.hub.watchers.fetch_sub(1, Ordering::Relaxed);
-        let mut all = self.hub.lock();
+        let mut inner = self.hub.lock();
+        inner.watchers -= 1;
         for topic in &self.topics {
-            if let Some(waiters) = all.get_mut(topic) {
+            if let Some(waiters) = inner.topics.get_mut(topic) {
                 waiters.remove(&self.id);
                 if waiters.is_empty() {
-                    all.remove(topic);
+                    inner.topics.remove(topic);
                 }
             }
+        }
+        // The hub's own, this one's, and nobody else's.
+        if let Some(interest) = &self.waiter.interest
+            && Arc::strong_count(interest) == 2
+        {
+            inner.interests.remove(interest);
         }
     }
 }
@@ -132,8 +297,8 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let topic = Topic::Environment(EnvironmentId::new());
         let watcher = hub.watch(&[topic]);
-        hub.publish(&[topic]);
-        hub.publish(&[topic]);
+        hub.publish(&[topic.into()]);
+        hub.publish(&[topic.into()]);
         watcher.changed().await;
         assert!(
             watcher.changed().now_or_never().is_none(),
@@ -148,7 +313,7 @@ mod tests {
         let watcher = hub.watch(&[topic]);
         let given_up = tokio::time::timeout(Duration::from_millis(1), watcher.changed()).await;
         assert!(given_up.is_err());
-        hub.publish(&[topic]);
+        hub.publish(&[topic.into()]);
         watcher.changed().await;
     }
 
@@ -157,9 +322,9 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let (mine, other) = (EnvironmentId::new(), EnvironmentId::new());
         let watcher = hub.watch(&[Topic::Environment(mine), Topic::Subject(Uuid::nil())]);
-        hub.publish(&[Topic::Environment(other)]);
+        hub.publish(&[Topic::Environment(other).into()]);
         assert!(watcher.changed().now_or_never().is_none());
-        hub.publish(&[Topic::Subject(Uuid::nil())]);
+        hub.publish(&[Topic::Subject(Uuid::nil()).into()]);
         assert!(watcher.changed().now_or_never().is_some());
         hub.wake_all();
         assert!(watcher.changed().now_or_never().is_some());
@@ -171,14 +336,14 @@ mod tests {
         let topic = Topic::Environment(EnvironmentId::new());
         let watchers: Vec<_> = (0..10_000).map(|_| hub.watch(&[topic])).collect();
         assert_eq!(hub.watchers(), 10_000);
-        hub.publish(&[topic]);
+        hub.publish(&[topic.into()]);
         assert!(
             watchers
                 .iter()
                 .all(|watcher| watcher.changed().now_or_never().is_some())
         );
         drop(watchers);
-        assert!(hub.lock().is_empty());
+        assert!(hub.lock().topics.is_empty());
         assert_eq!(hub.watchers(), 0);
     }
 }

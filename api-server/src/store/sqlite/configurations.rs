@@ -1,6 +1,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::Labels;
 
+use super::super::watch::Part;
 use super::super::{
     Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations, EnvironmentRef, Expect,
     Location, Object, Page, ProjectRef, Result, StoreError, Topic,
@@ -214,6 +215,6 @@ fn record(tx: &Tx<'_>, verb: Verb, configuration: &Configuration, by: &By) -> Re
         .at(&location.project_slug, Some(&location.environment_slug))
         .metadata(metadata);
     tx.audit(Chain::Organization(location.organization), entry, by)?;
-    tx.publish(Topic::Environment(location.environment));
+    tx.publish(Topic::Environment(location.environment).part(Part::Configurations));
     Ok(())
 }

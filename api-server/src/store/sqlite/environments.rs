@@ -1,6 +1,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::Labels;
 
+use super::super::watch::Part;
 use super::super::{
     Environment, EnvironmentRef, EnvironmentUpdate, Expect, Location, NewEnvironment, Object, OrganizationRef, Page,
     ProjectRef, Result, StoreError, Topic,
@@ -143,7 +144,7 @@ pub(in super::super) fn create(
         .resource(id.0, new.slug.as_str())
         .at(&project.slug, Some(new.slug.as_str()));
     tx.audit(Chain::Organization(project.organization), entry, by)?;
-    tx.publish(Topic::Project(project.id));
+    tx.publish(Topic::Project(project.id).part(Part::Aside));
     by_id(tx.conn, id)
 }
 
@@ -177,6 +178,7 @@ pub(in super::super) fn update(
         Entry::new(Kind::Env, Verb::Update).metadata(metadata),
         by,
     )?;
+    tx.publish(Topic::Environment(before.id).part(Part::Aside));
     by_id(tx.conn, before.id)
 }
 
@@ -186,6 +188,7 @@ pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, by: &B
         .prepare_cached("UPDATE environments SET deleted_at = ?2 WHERE id = ?1")?
         .execute((location.environment, At(tx.now)))?;
     record(tx, &location, Entry::new(Kind::Env, Verb::Delete), by)?;
+    tx.publish(Topic::Environment(location.environment));
     trash::put(
         tx,
         &Deleted::at(&location, What::Environment, &location.environment_slug),
@@ -198,7 +201,5 @@ fn record(tx: &Tx<'_>, location: &Location, entry: Entry, by: &By) -> Result<()>
     let entry = entry
         .resource(location.environment.0, slug)
         .at(&location.project_slug, Some(slug));
-    tx.audit(Chain::Organization(location.organization), entry, by)?;
-    tx.publish(Topic::Environment(location.environment));
-    Ok(())
+    tx.audit(Chain::Organization(location.organization), entry, by)
 }

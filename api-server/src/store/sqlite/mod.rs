@@ -43,7 +43,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::watch::Hub;
-use super::{OpenError, Options, Result, Sizes, State, Stats, StoreError, Topic, Trouble, Watcher};
+use super::{Interest, OpenError, Options, Result, Sequence, Sizes, State, Stats, StoreError, Topic, Trouble, Watcher};
 use crate::audit::{AuditKey, Head};
 use crate::crypto::{Keyring, Pepper};
 use crate::ids::AccountId;
@@ -196,6 +196,7 @@ impl Engine {
     pub(super) fn stats(&self) -> Stats {
         Stats {
             watchers: self.hub.watchers(),
+            wakes: self.hub.wakes(),
             queued_writes: self.writes.len(),
             queued_reads: self.reads.len(),
             readers: self.readers,
@@ -239,6 +240,14 @@ impl Engine {
 
     pub(super) fn watch(&self, topics: &[Topic]) -> Watcher {
         self.hub.watch(topics)
+    }
+
+    pub(super) fn watch_for(&self, topics: &[Topic], interest: Interest, since: Sequence) -> Watcher {
+        self.hub.watch_for(topics, interest, since)
+    }
+
+    pub(super) fn sequence(&self) -> Sequence {
+        self.hub.sequence()
     }
 
     pub(super) fn note_use(&self, account: AccountId) {

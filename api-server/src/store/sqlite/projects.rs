@@ -3,6 +3,7 @@ use sealpod_core::Slug;
 use sealpod_core::kubernetes::OWNER_LABEL;
 use sealpod_core::wire::Labels;
 
+use super::super::watch::Part;
 use super::super::{
     Expect, NewProject, Object, OrganizationRef, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal,
     Result, Rotated, StoreError, Topic,
@@ -202,7 +203,8 @@ fn change(tx: &Tx<'_>, before: &Project, after: &Project, by: &By) -> Result<Pro
     };
     let verb = if renamed { Verb::Rename } else { Verb::Update };
     record(tx, after, Entry::new(Kind::Project, verb).metadata(metadata), by)?;
-    tx.publish(Topic::Project(before.id));
+    let part = if renamed { Part::Itself } else { Part::Aside };
+    tx.publish(Topic::Project(before.id).part(part));
     find(tx.conn, &ProjectRef::Id(before.id))
 }
 
@@ -243,7 +245,7 @@ pub(in super::super) fn rotate_key(
         .at(&project.slug, None)
         .metadata(metadata);
     tx.audit(Chain::Organization(project.organization), entry, by)?;
-    tx.publish(Topic::Project(project.id));
+    tx.publish(Topic::Project(project.id).part(Part::Aside));
     Ok(rotated)
 }
 

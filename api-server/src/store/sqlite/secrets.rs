@@ -1,6 +1,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::Time;
 
+use super::super::watch::{EVERY_VERSION, Part};
 use super::super::{
     EnvironmentRef, ListedSecret, Location, NewSecret, Object, Page, Project, ProjectRef, Provision, Result, Secret,
     SecretDetail, StoreError, Topic,
@@ -160,7 +161,7 @@ pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, name: &str, by
         .execute((secret.id, At(tx.now)))?;
     record(tx, &project, Verb::Delete, secret.id, name, by)?;
     // It is gone from every environment.
-    tx.publish(Topic::Project(project.id));
+    tx.publish(Topic::Project(project.id).part(Part::Secret(secret.name, EVERY_VERSION)));
     let deleted = Deleted {
         organization: project.organization,
         project: project.id,
@@ -208,7 +209,7 @@ pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &s
         .at(&location.project_slug, Some(&location.environment_slug))
         .metadata(metadata);
     tx.audit(Chain::Organization(location.organization), entry, by)?;
-    tx.publish(Topic::Environment(location.environment));
+    tx.publish(Topic::Environment(location.environment).part(Part::Secret(secret.name, [*from, *to])));
     Ok(id)
 }
 

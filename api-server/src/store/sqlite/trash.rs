@@ -3,6 +3,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::wire::trash::TrashKind;
 
 use super::super::error::Refusal;
+use super::super::watch::{EVERY_VERSION, Part};
 use super::super::{Creator, Location, Object, Result, StoreError, Topic, TrashPage, Trashed};
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, time};
@@ -166,12 +167,20 @@ pub(in super::super) fn restore(tx: &Tx<'_>, organization: OrganizationId, id: T
         .execute([id])?;
     record(tx, &item, (Verb::Restore, false), by)?;
     // Whoever waits in the environment, or in any of the project, finds more there.
-    match (item.kind, &item.environment) {
-        (TrashKind::SecretVersions | TrashKind::Configuration, Some((environment, _))) => {
-            tx.publish(Topic::Environment(*environment));
-        }
-        _ => tx.publish(Topic::Project(item.project)),
-    }
+    let project = Topic::Project(item.project);
+    let within = item
+        .environment
+        .as_ref()
+        .map_or(project, |(id, _)| Topic::Environment(*id));
+    let name = item.name.clone();
+    tx.publish(match item.kind {
+        TrashKind::SecretVersions => within.part(Part::Secret(name, item.versions.unwrap_or(EVERY_VERSION))),
+        TrashKind::Configuration => within.part(Part::Configurations),
+        TrashKind::Secret => project.part(Part::Secret(name, EVERY_VERSION)),
+        // Nobody waits in what was deleted, and the others of its project do not see it.
+        TrashKind::Environment => project.part(Part::Aside),
+        TrashKind::Project => project.into(),
+    });
     Ok(item)
 }
 

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::super::watch::Part;
 use super::super::{
     Appended, Creator, EnvironmentRef, Location, NewVersion, Object, ProjectRef, Refusal, Result, Slot, StoreError,
     Topic, Version, VersionEdit, VersionInfo,
@@ -94,7 +95,7 @@ pub(in super::super) fn append(
             ..Metadata::default()
         };
         record(tx, Verb::Set, &slot.location, (secret, &slot.name), metadata, by)?;
-        tx.publish(Topic::Environment(environment));
+        tx.publish(Topic::Environment(environment).part(Part::Secret(slot.name.clone(), [number; 2])));
         let created = "SELECT created_at FROM secrets WHERE id = ?1";
         appended.push(Appended {
             number,
@@ -285,7 +286,7 @@ pub(in super::super) fn edit(
         ..Metadata::default()
     };
     record(tx, Verb::Update, &location, (secret.id, name), metadata, by)?;
-    tx.publish(Topic::Environment(location.environment));
+    tx.publish(Topic::Environment(location.environment).part(Part::Secret(secret.name, [number; 2])));
     Ok(after)
 }
 

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use sealpod_core::Time;
 use tokio::sync::oneshot;
 
+use super::super::watch::Change as Moved;
 use super::super::watch::Hub;
 use super::super::{Meters, Result, StoreError, Topic};
 use super::clock::{self, Clock, Step};
@@ -37,7 +38,7 @@ pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) now: Time,
     key: &'a AuditKey,
-    topics: RefCell<Vec<Topic>>,
+    topics: RefCell<Vec<Moved>>,
     heads: RefCell<Vec<Head>>,
     health: &'a Health,
 }
@@ -66,8 +67,8 @@ impl Tx<'_> {
     }
 
     /// Wakes who watches this, once it is committed.
-    pub(crate) fn publish(&self, topic: Topic) {
-        self.topics.borrow_mut().push(topic);
+    pub(crate) fn publish(&self, change: impl Into<Moved>) {
+        self.topics.borrow_mut().push(change.into());
     }
 }
 
@@ -134,7 +135,7 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Batch {
     jobs: Vec<Box<dyn WriteJob>>,
-    topics: Vec<Topic>,
+    topics: Vec<Moved>,
     /// Ends of chains, as its jobs leave them one after the other.
     heads: Vec<Head>,
     /// Whether anything in it is to be committed.
@@ -193,11 +194,14 @@ impl Writer {
         if let (Ok(()), Some(step)) = (&result, step) {
             self.clock.done(step);
         }
+        // Whoever hears that a change is made finds everybody woken who waited for it.
+        if result.is_ok() {
+            self.hub.publish(&batch.topics);
+        }
         for job in batch.jobs {
             job.answer(&result);
         }
         if result.is_ok() {
-            self.hub.publish(&batch.topics);
             self.heads.note(&batch.heads);
             self.tend_log();
         }

@@ -74,9 +74,29 @@ impl Pattern {
             .collect()
     }
 
+    /// All texts that this pattern matches, if it has no wildcard and they are at most `most`.
+    pub fn texts(&self, most: usize) -> Option<Vec<String>> {
+        let mut texts = Vec::new();
+        self.program.texts(most, &mut texts).then_some(texts)
+    }
+
+    /// What all texts that this pattern matches have in common.
+    pub fn affixes(&self) -> Affixes {
+        self.program.affixes()
+    }
+
     pub fn matches(&self, text: &str) -> bool {
         self.program.matches(text)
     }
+}
+
+/// How the texts begin and end that a pattern matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affixes {
+    pub prefix: String,
+    pub suffix: String,
+    /// Whether the pattern matches every text that begins and ends so, without one being part of the other.
+    pub is_all: bool,
 }
 
 impl FromStr for Pattern {

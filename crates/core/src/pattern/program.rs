@@ -2,7 +2,7 @@
 //! character of the text costs a handful of operations whatever the pattern. It matters: a bundle tries hundreds of
 //! patterns that its caller wrote on every name of a project.
 
-use super::MAX_CHARACTERS;
+use super::{Affixes, MAX_CHARACTERS};
 
 /// One step. Steps run in order but for the jumps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,50 @@ impl Program {
 
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// Whether these are all texts there are: without a wildcard, and not more than `most`.
+    pub(super) fn texts(&self, most: usize, texts: &mut Vec<String>) -> bool {
+        self.texts_from(0, String::new(), most, texts)
+    }
+
+    fn texts_from(&self, mut at: usize, mut text: String, most: usize, texts: &mut Vec<String>) -> bool {
+        loop {
+            match self.steps.get(at) {
+                Some(Step::Char(c)) => {
+                    text.push(*c);
+                    at += 1;
+                }
+                Some(Step::Jump(target)) => at = *target,
+                Some(Step::Fork(targets)) => {
+                    return targets
+                        .iter()
+                        .all(|target| self.texts_from(*target, text.clone(), most, texts));
+                }
+                Some(Step::One | Step::Run) => return false,
+                None => {
+                    texts.push(text);
+                    return texts.len() <= most;
+                }
+            }
+        }
+    }
+
+    pub(super) fn affixes(&self) -> Affixes {
+        // Behind the last group everything is read whatever was chosen in it.
+        let behind = self.edges.iter().flat_map(|(_, targets)| targets).max();
+        let behind = behind.map_or(0, |last| *last);
+        let plain = |step: &Step| if let Step::Char(c) = step { Some(*c) } else { None };
+        let prefix: Vec<char> = self.steps.iter().map_while(plain).collect();
+        let rest = &self.steps[prefix.len().max(behind).min(self.steps.len())..];
+        let mut suffix: Vec<char> = rest.iter().rev().map_while(plain).collect();
+        suffix.reverse();
+        let middle = &self.steps[prefix.len()..self.steps.len() - suffix.len()];
+        Affixes {
+            is_all: !middle.is_empty() && middle.iter().all(|step| *step == Step::Run),
+            prefix: prefix.into_iter().collect(),
+            suffix: suffix.into_iter().collect(),
+        }
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {

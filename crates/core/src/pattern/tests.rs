@@ -191,4 +191,55 @@ proptest! {
         assert_linear(&pattern, &text);
         assert_linear(&pattern, &text.repeat(50));
     }
+
+    #[test]
+    fn what_a_pattern_matches_begins_and_ends_as_it_says(pieces in pieces(), text in "[abc*,{}]{0,8}") {
+        let pattern: Pattern = source(&pieces).parse().unwrap();
+        let affixes = pattern.affixes();
+        let inside = text
+            .strip_prefix(affixes.prefix.as_str())
+            .is_some_and(|rest| rest.ends_with(affixes.suffix.as_str()));
+        if pattern.matches(&text) {
+            prop_assert!(inside, "{pattern}: {affixes:?}");
+        }
+        if affixes.is_all {
+            prop_assert_eq!(pattern.matches(&text), inside, "{}: {:?}", pattern, affixes);
+        }
+        if let Some(texts) = pattern.texts(64) {
+            prop_assert_eq!(texts.contains(&text), pattern.matches(&text));
+            prop_assert!(texts.iter().all(|text| pattern.matches(text)));
+        }
+    }
+}
+
+#[test]
+fn patterns_tell_what_can_be_looked_up_instead_of_tried() {
+    let texts = |source: &str, most| source.parse::<Pattern>().unwrap().texts(most);
+    assert_eq!(
+        texts("db-{host,port}{,-old}", 4),
+        Some(
+            ["db-host", "db-host-old", "db-port", "db-port-old"]
+                .map(str::to_owned)
+                .to_vec()
+        )
+    );
+    assert_eq!(texts("db-{host,port}{,-old}", 3), None);
+    assert_eq!(texts("{a,b*}", 9), None);
+    assert_eq!(texts(&"{a,b,c,d,e,f,g,h}".repeat(15), 64), None);
+    for (source, prefix, suffix, is_all) in [
+        ("*", "", "", true),
+        ("db-*", "db-", "", true),
+        ("db-**-x", "db-", "-x", true),
+        ("db-?-x", "db-", "-x", false),
+        ("{a,b}c*d", "", "d", false),
+        ("a{b,c}d", "a", "d", false),
+        ("a*{b,c}", "a", "", false),
+    ] {
+        let affixes = source.parse::<Pattern>().unwrap().affixes();
+        assert_eq!(
+            (affixes.prefix.as_str(), affixes.suffix.as_str(), affixes.is_all),
+            (prefix, suffix, is_all),
+            "{source}"
+        );
+    }
 }
