@@ -16,7 +16,7 @@ use utoipa::openapi::RefOr;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::bundle::Known;
+use crate::bundle::known_tags;
 use crate::crypto::Pepper;
 use crate::error::ApiError;
 use crate::routes::openapi;
@@ -151,8 +151,7 @@ pub fn shown(tag: &str, body: impl Serialize) -> Result<Response, ApiError> {
 
 /// The same, or 304 for a reader that has this state.
 pub fn shown_unless_known(headers: &HeaderMap, tag: &str, body: impl Serialize) -> Result<Response, ApiError> {
-    let known = Known::of(headers);
-    if known.has(tag) || known.has("*") {
+    if known_tags(headers).any(|known| known == tag || known == "*") {
         return Ok((StatusCode::NOT_MODIFIED, [header(tag)?]).into_response());
     }
     shown(tag, body)

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::App;
 use crate::audit::Source;
 use crate::auth::Plane;
+use crate::bundle::Parked;
 use crate::error::{ApiError, Cause};
 
 /// Time limit of every request but the long poll.
@@ -50,8 +51,18 @@ pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) 
         .to_owned();
     let plane = Plane::of(request.uri().path());
 
-    let span = tracing::info_span!("request", %id, %method, %route);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let begin = || tracing::info_span!("request", %id, %method, %route);
+    let mut span = begin();
+    // In memory of its own, which those who wait give back, as they do the span.
+    let mut response = Box::pin(next.run(request).instrument(span.clone())).await;
+    if let Some(waiting) = Parked::of(&mut response) {
+        drop(span);
+        let mut extensions = std::mem::take(response.extensions_mut());
+        response = waiting.answered().await;
+        extensions.extend(std::mem::take(response.extensions_mut()));
+        *response.extensions_mut() = extensions;
+        span = begin();
+    }
 
     let (status, elapsed) = (response.status(), started.elapsed());
     app.metrics().answered(&method, &route, &response, elapsed);

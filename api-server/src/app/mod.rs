@@ -21,6 +21,7 @@ pub use run::{RunError, open_store, run};
 use crate::auth::admin_key::AdminKeys;
 use crate::auth::refusals::Refusals;
 use crate::auth::superadmins::Superadmins;
+use crate::bundle::Polls;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
 use crate::idempotency::{self, Turns};
@@ -40,6 +41,7 @@ pub struct Parts {
     pub refusals: Refusals,
     pub limits: Limits,
     pub reports: Reports,
+    pub polls: Polls,
     pub login: Login,
     /// Name of the organization in which the management plane works.
     pub default_organization: String,
@@ -88,6 +90,10 @@ impl App {
 
     pub fn reports(&self) -> &Reports {
         &self.0.reports
+    }
+
+    pub fn polls(&self) -> &Polls {
+        &self.0.polls
     }
 
     pub fn login(&self) -> &Login {

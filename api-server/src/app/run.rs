@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{App, Metrics, Parts, heads, router, vitals};
 use crate::audit::By;
 use crate::auth::refusals::Refusals;
+use crate::bundle::Polls;
 use crate::config::{Config, StoreConfig};
 use crate::ids::OrganizationId;
 use crate::limits::Limits;
@@ -129,6 +130,7 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         refusals: Refusals::default(),
         limits: Limits::new(limits),
         reports: Reports::default(),
+        polls: Polls::default(),
         login: Login::new(signup, outbox(mail, &metrics, stop, tasks)),
         default_organization,
         docs,

@@ -105,14 +105,14 @@ impl Application {
 /// A caller of the organization plane: a superadmin, a user or a service account.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    who: Who,
+    pub(super) who: Who,
     by: By,
-    /// What the caller showed, to be checked again while a poll is open.
-    presented: Presented,
+    /// What the caller showed, to be checked again while it is being answered.
+    pub(super) presented: Presented,
 }
 
 #[derive(Debug, Clone)]
-enum Who {
+pub(super) enum Who {
     AdminKey,
     User { session: Arc<Session>, is_superadmin: bool },
     Account(Arc<AccountKey>),

@@ -7,7 +7,6 @@ use sealpod_core::wire::people::Role;
 
 use super::Caller;
 use super::acl::{Grant, Place, Rights};
-use crate::app::App;
 use crate::audit::By;
 use crate::error::ApiError;
 use crate::ids::AccountId;
@@ -132,11 +131,6 @@ impl Member {
                 "no rule lets you write this key here; an admin can grant one with POST …/acl"
             }
         }
-    }
-
-    /// This caller as of now; an error if its credential is not valid any more, or the organization is gone.
-    pub async fn again(&self, app: &App) -> Result<Self, ApiError> {
-        self.caller.again(app).await?.within(app, &self.organization.name).await
     }
 }
 

@@ -7,12 +7,14 @@ pub mod acl;
 pub mod admin_key;
 mod caller;
 mod credential;
+mod kept;
 mod member;
 pub mod refusals;
 mod refused;
 pub mod superadmins;
 
 pub use caller::{Admin, Application, Caller};
+pub use kept::Kept;
 pub use member::Member;
 
 use axum::extract::{Request, State};

@@ -1,122 +1,246 @@
 //! Answers a bundle request, at once or after waiting for a change.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use sealpod_core::Time;
-use sealpod_core::wire::bundle::Bundle;
 use tokio::time::Instant;
 
-use super::state::State;
+use super::look::{Looked, Question, Rest, Who, look};
+use super::polls::{LookId, Need, Sees};
+use super::state::Etag;
 use super::{Known, Request};
-use crate::app::App;
-use crate::auth::Member;
+use crate::app::{App, OpenPoll, POLL_SLACK};
+use crate::auth::{Kept, Member, admin_key};
 use crate::error::ApiError;
-use crate::limits::resting;
-use crate::store::{EnvironmentRef, Topic, Watcher};
+use crate::limits::PollPermit;
+use crate::store::{EnvironmentRef, ProjectRef, Watcher};
 
 /// What a bundle request gets.
 pub enum Answer {
-    Changed(Bundle),
-    /// The state that the caller has still is the state.
-    Same {
-        etag: String,
+    Changed {
+        etag: Etag,
+        body: Bytes,
     },
+    /// The state that the caller has still is the state.
+    Same(Etag),
+    /// Nothing yet.
+    Wait(Box<Waiting>),
 }
 
 /// Shortest sleep, so that a clock that stands still cannot make a poll spin.
 const MIN_SLEEP: Duration = Duration::from_millis(20);
 
-/// 1. Without a known state, or with another one than now: the answer, at once.
-/// 2. Else wait: for a change of the environment or of the caller's rights and keys, for the clock to pass the start
-///    or end of a version or of the caller's key, for the end of `wait`, or for the server to stop.
-/// 3. Look again who calls, and begin anew.
+/// 1. Look once. Without a known state, or with another one than now: the answer, at once.
+/// 2. Else wait, if the caller is ready to: see [`Waiting`].
 pub async fn answer(
     app: &App,
-    mut member: Member,
+    member: Member,
     environment: EnvironmentRef,
-    request: &Request,
-    known: &Known,
+    request: Request,
+    known: Known,
 ) -> Result<Answer, ApiError> {
-    if known.is_empty() {
-        return give_out(app, &member, &environment, request).await;
-    }
     let deadline = Instant::now() + request.wait;
-    let mut waiting = None;
-    loop {
-        let state = State::read(app, &member, &environment, request, false).await?;
-        if !known.has(&state.etag) {
-            return give_out(app, &member, &environment, request).await;
+    let (request, kept) = (Arc::new(request), Kept::of(member.caller()));
+    let question = Question {
+        environment: &environment,
+        request: &request,
+        known: &known,
+    };
+    let credential = member.caller().credential(app.limits());
+    let look = async {
+        let looked = look(app, &Who::Member(member), question).await?;
+        if let Looked::Changed(seen) = &looked {
+            seen.record(app, seen.member.by()).await?;
         }
-        if Instant::now() >= deadline {
-            return Ok(Answer::Same { etag: state.etag });
+        Ok::<_, ApiError>(looked)
+    };
+    // However long the caller is ready to wait for a change, one look does not take that long.
+    match tokio::time::timeout(POLL_SLACK, look)
+        .await
+        .map_err(|_| ApiError::Timeout)??
+    {
+        Looked::Changed(seen) => Ok(Answer::Changed {
+            etag: seen.etag,
+            body: seen.body,
+        }),
+        Looked::Same(rest) if request.wait.is_zero() => Ok(Answer::Same(rest.etag)),
+        Looked::Same(rest) => {
+            let asked = Asked::new(&environment, &request, known, kept)?;
+            let permit = app.limits().poll(credential, asked.weight())?;
+            let open = (app.metrics().poll(), permit);
+            Ok(Answer::Wait(Box::new(Waiting::new(app, asked, &rest, deadline, open))))
         }
-        match &mut waiting {
-            // What changed before the watch began was not seen by it, so look once more before sleeping.
-            None => waiting = Some(Waiting::begin(app, &member, &state)?),
-            Some(waiting) => waiting.for_change(app, &member, &state, deadline).await?,
-        }
-        member = member.again(app).await?;
     }
 }
 
-async fn give_out(
-    app: &App,
-    member: &Member,
-    environment: &EnvironmentRef,
-    request: &Request,
-) -> Result<Answer, ApiError> {
-    let state = State::read(app, member, environment, request, request.values).await?;
-    state.give_out(app, member, request).await.map(Answer::Changed)
+/// What was asked, in as few bytes as it can be asked again with.
+struct Asked {
+    /// Organization, project and environment.
+    names: [Box<str>; 3],
+    question: Box<[u8]>,
+    known: Known,
+    kept: Kept,
 }
 
-struct Waiting {
-    watcher: Watcher,
-    admin_keys: crate::auth::admin_key::Changes,
-    _open: (crate::app::OpenPoll, crate::limits::PollPermit),
-}
-
-impl Waiting {
-    fn begin(app: &App, member: &Member, state: &State) -> Result<Self, ApiError> {
-        let location = &state.snapshot.location;
-        let mut topics = vec![
-            Topic::Organization(location.organization),
-            Topic::Project(location.project),
-            Topic::Environment(location.environment),
-        ];
-        topics.extend(member.subject().map(|subject| Topic::Subject(subject.id())));
-        let permit = app.limits().poll(member.caller().credential(app.limits()))?;
+impl Asked {
+    fn new(environment: &EnvironmentRef, request: &Request, known: Known, kept: Kept) -> Result<Self, ApiError> {
+        let ProjectRef::Slug { organization, project } = &environment.project else {
+            return Err(ApiError::internal("a bundle is asked for by names"));
+        };
+        let names = [organization, project, &environment.environment];
         Ok(Self {
-            watcher: app.store().watch(&topics),
-            admin_keys: app.admin_keys().subscribe(),
-            _open: (app.metrics().poll(), permit),
+            names: names.map(|name| name.as_str().into()),
+            question: request.canonical().into(),
+            known,
+            kept,
         })
     }
 
-    /// Returns when it is time to look again.
-    async fn for_change(
-        &mut self,
-        app: &App,
-        member: &Member,
-        state: &State,
-        deadline: Instant,
-    ) -> Result<(), ApiError> {
-        let by_clock = [state.snapshot.next_change_at, member.caller().expires_at()];
-        let until = by_clock
-            .into_iter()
-            .flatten()
-            .map(instant)
-            .min()
-            .unwrap_or(deadline)
-            .min(deadline);
-        let change = async {
-            tokio::select! {
-                () = self.watcher.changed() => Ok(()),
-                () = self.admin_keys.changed() => Ok(()),
-                () = tokio::time::sleep_until(until) => Ok(()),
-                () = app.shutdown().cancelled() => Err(ApiError::Stopping),
+    fn environment(&self) -> EnvironmentRef {
+        let [organization, project, environment] = &self.names;
+        ProjectRef::slug(&**organization, &**project).environment(&**environment)
+    }
+
+    /// How many bytes are the caller's own words.
+    fn weight(&self) -> usize {
+        self.question.len() + self.known.weight()
+    }
+
+    fn id(&self, app: &App) -> LookId {
+        let [organization, project, environment] = &self.names;
+        let known = self.known.bytes();
+        LookId(app.store().pepper().mac(
+            "bundle-look/1",
+            &[
+                self.kept.text().as_bytes(),
+                organization.as_bytes(),
+                project.as_bytes(),
+                environment.as_bytes(),
+                &self.question,
+                &known,
+            ],
+        ))
+    }
+}
+
+/// A call that waits. It sleeps until something that it asked for changes, until the clock passes the start or end of a
+/// version or the end of the caller's key, until its time is over, or until the server stops; then it looks again, at
+/// everything: whose the credential is, what its owner may, and what there is, in one snapshot.
+///
+/// Thousands of these are all that a server holds most of the time, so it keeps no more than the question.
+pub struct Waiting {
+    app: App,
+    asked: Asked,
+    etag: Etag,
+    watcher: Watcher,
+    edge: Option<Time>,
+    deadline: Instant,
+    /// Only of callers with the admin key.
+    admin_keys: Option<Box<admin_key::Changes>>,
+    _open: (OpenPoll, PollPermit),
+}
+
+impl Waiting {
+    fn new(app: &App, asked: Asked, rest: &Rest, deadline: Instant, open: (OpenPoll, PollPermit)) -> Self {
+        let admin_keys = asked
+            .kept
+            .is_admin_key()
+            .then(|| Box::new(app.admin_keys().subscribe()));
+        Self {
+            etag: rest.etag,
+            watcher: watch(app, rest),
+            edge: rest.edge,
+            deadline,
+            admin_keys,
+            _open: open,
+            asked,
+            app: app.clone(),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer, ApiError> {
+        loop {
+            let Some(need) = self.woken().await? else {
+                // Nobody left word of a change, so there is none.
+                return Ok(Answer::Same(self.etag));
+            };
+            // In memory of its own, which is held only meanwhile.
+            let looking = Box::pin(self.look(need));
+            let looked = tokio::time::timeout(POLL_SLACK, looking).await;
+            if let Some(answer) = looked.map_err(|_| ApiError::Timeout)?? {
+                return Ok(answer);
             }
+        }
+    }
+
+    /// Returns when it is time to look again, with what is to be seen then; `None` once the time is over.
+    async fn woken(&mut self) -> Result<Option<Need>, ApiError> {
+        let until = self.edge.map_or(self.deadline, instant).min(self.deadline);
+        tokio::select! {
+            biased;
+            () = self.app.shutdown().cancelled() => Err(ApiError::Stopping),
+            () = self.watcher.changed() => Ok(Some(Need { change: self.watcher.last(), instant: None })),
+            () = changed(&mut self.admin_keys) => Ok(Some(Need { change: self.watcher.last(), instant: Some(Time::now()) })),
+            () = tokio::time::sleep_until(until) => {
+                let need = Need { change: self.watcher.last(), instant: self.edge };
+                Ok((until < self.deadline).then_some(need))
+            }
+        }
+    }
+
+    /// `None` where there is nothing to tell, and the wait goes on.
+    async fn look(&mut self, need: Need) -> Result<Option<Answer>, ApiError> {
+        let polls = self.app.polls();
+        let _turn = polls.turn().await;
+        let now = Sees {
+            change: self.app.store().sequence(),
+            instant: Time::now(),
         };
-        resting(change).await
+        let joined = polls.join(self.asked.id(&self.app), need, now);
+        match joined.looked(|| self.asked.look(&self.app)).await? {
+            Looked::Changed(seen) => {
+                seen.record(&self.app, self.asked.kept.by(&seen.member)).await?;
+                Ok(Some(Answer::Changed {
+                    etag: seen.etag,
+                    body: seen.body.clone(),
+                }))
+            }
+            Looked::Same(rest) => {
+                self.watcher = watch(&self.app, rest);
+                (self.etag, self.edge) = (rest.etag, rest.edge);
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Asked {
+    async fn look(&self, app: &App) -> Result<Looked, ApiError> {
+        let request = Arc::new(Request::of(&self.question));
+        let question = Question {
+            environment: &self.environment(),
+            request: &request,
+            known: &self.known,
+        };
+        look(app, &Who::Kept(self.kept.clone()), question).await
+    }
+}
+
+fn watch(app: &App, rest: &Rest) -> Watcher {
+    app.store().watch_for(&rest.topics, &rest.interest, rest.since)
+}
+
+/// Never, for those who do not go by these keys.
+async fn changed(admin_keys: &mut Option<Box<admin_key::Changes>>) {
+    match admin_keys {
+        Some(changes) => changes.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -126,4 +250,74 @@ fn instant(time: Time) -> Instant {
     // Both ends of a window belong to it, so the change is behind the microsecond, not at it.
     let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)) + Duration::from_millis(1);
     Instant::now() + left.clamp(MIN_SLEEP, Duration::from_hours(1))
+}
+
+/// Stands in the place of the answer of a call that waits, until all that was needed to read its request is given back:
+/// the outermost layer waits for the answer itself.
+#[derive(Clone)]
+pub struct Parked(Arc<Mutex<Option<Box<Waiting>>>>);
+
+impl Parked {
+    /// Takes the wait out of what stands in the place of its answer.
+    pub fn of(response: &mut Response) -> Option<Box<Waiting>> {
+        let Self(waiting) = response.extensions_mut().remove()?;
+        let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        waiting
+    }
+}
+
+impl Waiting {
+    /// Waits, and answers.
+    pub async fn answered(mut self: Box<Self>) -> Response {
+        let answer = AssertUnwindSafe(self.answer()).catch_unwind().await;
+        match answer {
+            Ok(Ok(answer)) => answer.into_response(),
+            Ok(Err(error)) => error.into_response(),
+            Err(_) => ApiError::internal("a wait panicked; the panic's message stands above").into_response(),
+        }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Changed { etag, body } => {
+                let json = HeaderValue::from_static("application/json");
+                (
+                    [(header::ETAG, tag(etag)), (header::CONTENT_TYPE, json)],
+                    Body::from(body),
+                )
+                    .into_response()
+            }
+            Self::Same(etag) => (StatusCode::NOT_MODIFIED, [(header::ETAG, tag(etag))]).into_response(),
+            Self::Wait(waiting) => {
+                let mut response = StatusCode::ACCEPTED.into_response();
+                let parked = Parked(Arc::new(Mutex::new(Some(waiting))));
+                response.extensions_mut().insert(parked);
+                response
+            }
+        }
+    }
+}
+
+fn tag(etag: Etag) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{etag}\"")).expect("letters, digits, `-` and `_` can stand in a header")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large the future of an async function is.
+    fn future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// With what the store keeps of a waiting call (some 300 bytes), the question itself and the edges of the allocator,
+    /// this is the KiB that a waiting call may take.
+    #[test]
+    fn a_waiting_call_is_small() {
+        let sizes = (size_of::<Waiting>(), future(Waiting::answered));
+        assert!(sizes.0 + sizes.1 <= 900, "{sizes:?}");
+    }
 }

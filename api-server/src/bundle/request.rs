@@ -8,6 +8,7 @@ use sealpod_core::Pattern;
 use sealpod_core::names::MAX_SECRET_NAME;
 use sealpod_core::wire::bundle::{BundleRequest, MAX_SELECTORS, MAX_WAIT, PinnedVersion};
 
+use super::state::Etag;
 use crate::body::fields::{array, boolean, parsed, string, whole};
 use crate::body::{Fields, QueryFields, ReadFields, ReadQuery};
 use crate::store::Selection;
@@ -43,6 +44,20 @@ impl Request {
             keys: self.keys.iter().cloned().collect(),
             patterns: self.patterns.clone(),
             pinned: self.pinned.clone(),
+        }
+    }
+
+    /// The question of which this is the text, without its wait.
+    pub fn of(canonical: &[u8]) -> Self {
+        let (keys, patterns, pinned, configurations, values) =
+            serde_json::from_slice(canonical).expect("it was written by `canonical`");
+        Self {
+            keys,
+            patterns,
+            pinned,
+            configurations,
+            values,
+            wait: Duration::ZERO,
         }
     }
 
@@ -157,27 +172,42 @@ impl ReadFields for Request {
     }
 }
 
+/// The tags of `If-None-Match`, without what surrounds them: for weak comparison, as the header demands. Our tags hold no
+/// comma.
+pub fn known_tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let tags = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    tags.map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'))
+        .filter(|tag| !tag.is_empty())
+}
+
 /// The states that the caller has, by `If-None-Match`.
 #[derive(Debug, Clone, Default)]
-pub struct Known(Vec<String>);
+pub struct Known(Box<[Etag]>);
 
 impl Known {
     pub fn of(headers: &HeaderMap) -> Self {
-        let values = headers.get_all(header::IF_NONE_MATCH).iter();
-        let tags = values
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','));
-        // Weak comparison, as the header demands; our tags hold no comma.
-        let tags = tags.map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
-        Self(tags.filter(|tag| !tag.is_empty()).map(str::to_owned).collect())
+        // Tags of another form name no state of ours.
+        Self(known_tags(headers).filter_map(|tag| tag.parse().ok()).collect())
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn has(&self, etag: &str) -> bool {
-        self.0.iter().any(|known| known == etag)
+    pub fn has(&self, etag: Etag) -> bool {
+        self.0.contains(&etag)
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|etag| etag.bytes()).collect()
+    }
+
+    /// How many bytes it takes.
+    pub fn weight(&self) -> usize {
+        size_of_val(&*self.0)
     }
 }
 
@@ -185,7 +215,6 @@ impl Known {
 mod tests {
     use super::*;
     use axum::extract::FromRequestParts;
-    use axum::http::HeaderValue;
 
     use crate::body::Query;
 
@@ -204,6 +233,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(one.canonical(), two.canonical());
+        assert_eq!(Request::of(&one.canonical()).canonical(), one.canonical());
         assert_eq!(one.named().collect::<Vec<_>>(), ["a", "b", "c"]);
         for other in [
             "/?key=a",
@@ -232,10 +262,14 @@ mod tests {
     #[test]
     fn the_known_states_are_read_from_any_form_of_the_header() {
         let mut headers = HeaderMap::new();
-        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"a\", W/\"b\""));
-        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("c"));
+        let [a, b, c, d] = ["A", "B", "C", "D"].map(|letter| letter.repeat(42) + "A");
+        for line in [format!("\"{a}\", W/\"{b}\", \"another's\", *"), c.clone()] {
+            headers.append(header::IF_NONE_MATCH, line.parse().unwrap());
+        }
         let known = Known::of(&headers);
-        assert!(["a", "b", "c"].iter().all(|tag| known.has(tag)) && !known.has("d"));
+        let has = |tag: &String| known.has(tag.parse().unwrap());
+        assert!([&a, &b, &c].into_iter().all(has) && !has(&d));
+        assert_eq!((known.weight(), a.parse::<Etag>().unwrap().to_string()), (3 * 32, a));
         assert!(Known::of(&HeaderMap::new()).is_empty());
     }
 }

@@ -1,215 +1,195 @@
-//! The answer as of one instant, and the keyed hash that names it.
+//! What a caller may see of an environment at one instant, and the keyed hash that names it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 use data_encoding::BASE64URL_NOPAD;
 use sealpod_core::Time;
-use sealpod_core::wire::bundle::{Bundle, BundleSecret};
 use sealpod_core::wire::org::Permission;
 
-use super::Request;
-use crate::app::{App, POLL_SLACK};
-use crate::audit::{Entry, Kind, Metadata, Outcome, Verb};
+use super::{Known, Request};
+use crate::app::App;
 use crate::auth::Member;
 use crate::auth::acl::EnvironmentRights;
-use crate::error::ApiError;
-use crate::store::{BundleQuery, EnvironmentRef, Object, Snapshot, StoreError};
-use crate::{configurations, values};
+use crate::store::{AclRule, Judge, Location, Snapshot};
+use crate::values;
 
-/// What a caller may see of an environment at one instant.
-pub struct State {
-    pub etag: String,
-    pub snapshot: Snapshot,
-    /// Named keys that are permitted and not there.
-    missing: Vec<String>,
-    /// Named keys that the rules refuse; this wins over `missing`, so that names do not leak.
-    denied: Vec<String>,
+/// Names a state; two states with one name are answered alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Etag([u8; 32]);
+
+impl Etag {
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
+    }
 }
 
-impl State {
-    /// Reads it; with `values`, ready to be opened. Refusals of the whole question are 403 and go on record.
-    pub async fn read(
-        app: &App,
-        member: &Member,
-        environment: &EnvironmentRef,
-        request: &Request,
-        values: bool,
-    ) -> Result<Self, ApiError> {
-        let query = BundleQuery {
-            environment: environment.clone(),
-            subject: member.subject(),
-            selection: request.selection(),
-            configurations: request.configurations,
-            values,
-        };
-        // The rules are the same for every key of one snapshot, so they are narrowed down once.
-        let (asking, narrowed) = (member.clone(), OnceLock::new());
-        let reading = app.store().bundle(query, move |location, rules, key| {
-            narrowed
-                .get_or_init(|| asking.rights_by(rules).within(values::place(location)))
-                .may(Permission::Read, key)
-        });
-        // However long the caller is ready to wait for a change, one look at the state does not take that long.
-        let snapshot = tokio::time::timeout(POLL_SLACK, reading)
-            .await
-            .map_err(|_| ApiError::Timeout)??;
-        // The name may have gone over to another organization since the caller was found to belong to the one that had it.
-        if snapshot.location.organization != member.organization.id {
-            return Err(StoreError::NotFound(Object::Organization).into());
-        }
-        let rights = member
-            .rights_by(&snapshot.rules)
-            .within(values::place(&snapshot.location));
-        admit(app, member, request, &snapshot, &rights).await?;
+impl fmt::Display for Etag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64URL_NOPAD.encode(&self.0))
+    }
+}
 
+impl FromStr for Etag {
+    type Err = NotOurs;
+
+    fn from_str(text: &str) -> Result<Self, NotOurs> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| NotOurs)?;
+        bytes.try_into().map(Self).map_err(|_| NotOurs)
+    }
+}
+
+/// The name of no state that this server ever named.
+#[derive(Debug)]
+pub struct NotOurs;
+
+/// What a snapshot means for whoever asked.
+#[derive(Debug)]
+pub struct Findings {
+    pub etag: Etag,
+    /// Named keys that are permitted and not there.
+    pub missing: Vec<String>,
+    /// Named keys that the rules refuse; this wins over `missing`, so that names do not leak.
+    pub denied: Vec<String>,
+    /// The caller's rights in the environment.
+    pub rights: EnvironmentRights,
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a question cannot be answered key by key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The name has gone over to an organization that the caller was not found to belong to.
+    Moved,
+    /// Everything was asked for, and there is no right to anything.
+    NoRight,
+    Configurations,
+}
+
+/// Judges a snapshot for one caller and one question.
+pub struct Reader {
+    pub app: App,
+    pub member: Member,
+    pub request: Arc<Request>,
+    pub known: Known,
+    /// Whether the caller's rules were read in this very snapshot, or else come with it.
+    pub is_fresh: bool,
+    /// The rules are the same for every key of one snapshot, so they are narrowed down once.
+    narrowed: OnceLock<EnvironmentRights>,
+    pub findings: Option<Findings>,
+}
+
+impl Reader {
+    pub fn new(app: &App, member: Member, (request, known): (&Arc<Request>, &Known), is_fresh: bool) -> Self {
+        Self {
+            app: app.clone(),
+            member,
+            request: Arc::clone(request),
+            known: known.clone(),
+            is_fresh,
+            narrowed: OnceLock::new(),
+            findings: None,
+        }
+    }
+
+    fn rights(&self, location: &Location, rules: &[AclRule]) -> EnvironmentRights {
+        let rights = if self.is_fresh {
+            self.member.rights()
+        } else {
+            self.member.rights_by(rules)
+        };
+        rights.within(values::place(location))
+    }
+
+    fn judge(&mut self, snapshot: &Snapshot) -> Findings {
+        let narrowed = self.narrowed.take();
+        let rights = narrowed.unwrap_or_else(|| self.rights(&snapshot.location, &snapshot.rules));
+        let refusal = if snapshot.location.organization != self.member.organization.id {
+            Some(Refusal::Moved)
+        } else if self.request.is_for_all() && !rights.any() {
+            Some(Refusal::NoRight)
+        } else if self.request.configurations && !rights.configurations() {
+            Some(Refusal::Configurations)
+        } else {
+            None
+        };
         let found: BTreeSet<&str> = snapshot.secrets.iter().map(|secret| secret.name.as_str()).collect();
         let (permitted, denied): (Vec<&str>, Vec<&str>) =
-            request.named().partition(|key| rights.may(Permission::Read, key));
+            self.request.named().partition(|key| rights.may(Permission::Read, key));
         let missing = owned(permitted.into_iter().filter(|key| !found.contains(key)));
         let denied = owned(denied.into_iter());
-        Ok(Self {
-            etag: etag(app, member, request, &snapshot, &missing, &denied),
-            snapshot,
+        Findings {
+            etag: self.etag(snapshot, &missing, &denied),
             missing,
             denied,
-        })
+            rights,
+            refusal,
+        }
     }
 
-    /// The answer with its values, once the entry of their reading is stored.
-    pub async fn give_out(self, app: &App, member: &Member, request: &Request) -> Result<Bundle, ApiError> {
-        let mut secrets = BTreeMap::new();
-        for secret in &self.snapshot.secrets {
-            let opened = match &secret.sealed {
-                Some(sealed) => Some(values::open(app, &secret.aad(&self.snapshot.location), sealed)?.to_wire()),
-                None => None,
-            };
-            let (value, encoding) = opened.unzip();
-            let version = secret.number;
-            secrets.insert(
-                secret.name.clone(),
-                BundleSecret {
-                    value,
-                    version,
-                    encoding,
-                },
-            );
-        }
-        let mut entries = BTreeMap::new();
-        for configuration in &self.snapshot.configurations {
-            entries.insert(configuration.key.clone(), configurations::open(app, configuration)?);
-        }
-        self.record(app, member, request).await?;
-        Ok(Bundle {
-            etag: self.etag,
-            next_change_at: self.snapshot.next_change_at,
-            secrets,
-            configurations: entries,
-            missing: self.missing,
-            denied: self.denied,
-        })
-    }
-
-    /// One entry for the whole answer. What is given out is always named; refusals, whose names are the caller's own
-    /// words, go on record at a bounded rate, and so does an answer that holds nothing else.
-    async fn record(&self, app: &App, member: &Member, request: &Request) -> Result<(), ApiError> {
-        let snapshot = &self.snapshot;
-        let refused = snapshot.secrets.is_empty() && snapshot.configurations.is_empty() && !self.denied.is_empty();
-        let refusals_too = !self.denied.is_empty() && app.refusals().admit(member.identity());
-        if refused && !refusals_too {
-            return Ok(());
-        }
-        let metadata = Metadata {
-            versions: snapshot
-                .secrets
-                .iter()
-                .map(|secret| (secret.name.clone(), secret.number))
-                .collect(),
-            configurations: snapshot.configurations.iter().map(|entry| entry.key.clone()).collect(),
-            denied: if refusals_too { self.denied.clone() } else { vec![] },
-            ..Metadata::default()
-        };
-        let entry = Entry::new(Kind::Secret, if request.values { Verb::Read } else { Verb::List })
-            .at(
-                &snapshot.location.project_slug,
-                Some(&snapshot.location.environment_slug),
-            )
-            .outcome(if refused { Outcome::Denied } else { Outcome::Success })
-            .metadata(metadata);
-        values::record(app, &snapshot.location, entry, member.by()).await
+    /// A keyed hash of what was asked, by whom, and of the identities of all that the answer is made of: never of a
+    /// value, and never of a version's number alone, which another secret or another database could share. The windows
+    /// are part of it, so that whoever plans by them hears of a change before it takes effect.
+    fn etag(&self, snapshot: &Snapshot, missing: &[String], denied: &[String]) -> Etag {
+        let versions: Vec<u8> = snapshot
+            .secrets
+            .iter()
+            .flat_map(|secret| *secret.id.0.as_bytes())
+            .collect();
+        let windows: Vec<u8> = snapshot
+            .secrets
+            .iter()
+            .flat_map(|secret| [secret.not_before, secret.expires_at])
+            .chain([snapshot.next_change_at])
+            // No version begins or ends at the first instant there is.
+            .flat_map(|time| time.map_or(i64::MIN, Time::microseconds).to_be_bytes())
+            .collect();
+        let configurations: Vec<u8> = snapshot
+            .configurations
+            .iter()
+            .flat_map(|entry| [*entry.id.0.as_bytes(), *entry.revision_id.0.as_bytes()])
+            .flatten()
+            .collect();
+        let names = serde_json::to_vec(&(missing, denied)).expect("text is always JSON");
+        Etag(self.app.store().pepper().mac(
+            "bundle-etag/2",
+            &[
+                self.app.store().epoch().as_bytes(),
+                &self.member.identity(),
+                snapshot.location.environment.0.as_bytes(),
+                &self.request.canonical(),
+                &versions,
+                &windows,
+                &configurations,
+                &names,
+            ],
+        ))
     }
 }
 
-/// Refuses what cannot be answered key by key.
-async fn admit(
-    app: &App,
-    member: &Member,
-    request: &Request,
-    snapshot: &Snapshot,
-    rights: &EnvironmentRights,
-) -> Result<(), ApiError> {
-    let refusal = if request.is_for_all() && !rights.any() {
-        values::no_right_here()
-    } else if request.configurations && !rights.configurations() {
-        ApiError::Denied(
-            "no rule lets you read the configurations here; an admin can grant one with `configurations`".into(),
-        )
-    } else {
-        return Ok(());
-    };
-    values::deny(app, member, &snapshot.location, Verb::Read, None).await?;
-    Err(refusal)
+impl Judge for Reader {
+    fn permits(&self, location: &Location, rules: &[AclRule], name: &str) -> bool {
+        self.narrowed
+            .get_or_init(|| self.rights(location, rules))
+            .may(Permission::Read, name)
+    }
+
+    fn wants_values(&self) -> bool {
+        self.request.values && self.known.is_empty()
+    }
+
+    fn wants_values_of(&mut self, snapshot: &Snapshot) -> bool {
+        let findings = self.judge(snapshot);
+        let changed = findings.refusal.is_none() && !self.known.has(findings.etag);
+        self.findings = Some(findings);
+        changed && self.request.values
+    }
 }
 
 fn owned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut names: Vec<String> = names.map(str::to_owned).collect();
     names.sort_unstable();
     names
-}
-
-/// A keyed hash of what was asked, by whom, and of the identities of all that the answer is made of: never of a value,
-/// and never of a version's number alone, which another secret or another database could share. The windows are part of
-/// it, so that whoever plans by them hears of a change before it takes effect.
-fn etag(
-    app: &App,
-    member: &Member,
-    request: &Request,
-    snapshot: &Snapshot,
-    missing: &[String],
-    denied: &[String],
-) -> String {
-    let versions: Vec<u8> = snapshot
-        .secrets
-        .iter()
-        .flat_map(|secret| *secret.id.0.as_bytes())
-        .collect();
-    let windows: Vec<u8> = snapshot
-        .secrets
-        .iter()
-        .flat_map(|secret| [secret.not_before, secret.expires_at])
-        .chain([snapshot.next_change_at])
-        // No version begins or ends at the first instant there is.
-        .flat_map(|time| time.map_or(i64::MIN, Time::microseconds).to_be_bytes())
-        .collect();
-    let configurations: Vec<u8> = snapshot
-        .configurations
-        .iter()
-        .flat_map(|entry| [*entry.id.0.as_bytes(), *entry.revision_id.0.as_bytes()])
-        .flatten()
-        .collect();
-    let names = serde_json::to_vec(&(missing, denied)).expect("text is always JSON");
-    let hash = app.store().pepper().mac(
-        "bundle-etag/2",
-        &[
-            app.store().epoch().as_bytes(),
-            &member.identity(),
-            snapshot.location.environment.0.as_bytes(),
-            &request.canonical(),
-            &versions,
-            &windows,
-            &configurations,
-            &names,
-        ],
-    );
-    BASE64URL_NOPAD.encode(&hash)
 }

@@ -33,7 +33,10 @@ pub async fn answer(app: &App, admin: &Admin, since: Option<Cursor>, wait: Durat
         "this cursor is of another database, as after a restored backup; list what you watch again and begin without `since`",
     ))?;
     let deadline = Instant::now() + wait;
-    let _open = (app.limits().poll(admin.credential(app.limits()))?, app.metrics().poll());
+    let _open = (
+        app.limits().poll(admin.credential(app.limits()), 0)?,
+        app.metrics().poll(),
+    );
     // Before the first look, so that nothing falls between a look and the wait.
     let watcher = app.store().watch(&[Topic::Changes(organization)]);
     let mut admin_keys = app.admin_keys().subscribe();

@@ -198,9 +198,9 @@ impl Limits {
         buckets.take(self.hasher.hash_one(network), self.started.elapsed())
     }
 
-    /// Counts an open poll until the permit is dropped.
-    pub fn poll(&self, credential: CredentialId) -> Result<PollPermit, Exceeded> {
-        self.polls.begin(credential)
+    /// Counts an open poll, which holds so many bytes of what it asks, until the permit is dropped.
+    pub fn poll(&self, credential: CredentialId, bytes: usize) -> Result<PollPermit, Exceeded> {
+        self.polls.begin(credential, bytes)
     }
 
     /// A place among the requests that are worked on.

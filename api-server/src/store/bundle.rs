@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use sealpod_core::wire::people::Role;
 use sealpod_core::{Pattern, Time};
 
-use super::{AclRule, Configuration, EnvironmentRef, Location, Result, Store, Subject, sqlite};
-use crate::crypto::{Aad, Sealed};
+use super::{
+    AccountKey, AclRule, Configuration, EnvironmentRef, Location, Organization, Result, Session, Store, Subject, sqlite,
+};
+use crate::crypto::{Aad, KeyDigest, Sealed};
 use crate::ids::{SecretId, VersionId};
 
 #[derive(Debug, Clone)]
 pub struct BundleQuery {
     pub environment: EnvironmentRef,
-    /// Whose rules to read in the same snapshot.
-    pub subject: Option<Subject>,
     pub selection: Selection,
     pub configurations: bool,
-    /// Whether to read the sealed values too.
-    pub values: bool,
+    /// Most bytes of names, sealed values and configurations together.
+    pub most: usize,
 }
 
 /// Which secrets are asked for.
@@ -31,12 +32,32 @@ pub enum Selection {
     },
 }
 
+/// Decides about a read while it goes on, so that all of it is of one instant.
+pub trait Judge: Send + 'static {
+    /// Whether the secret may be looked at, by where it is and by the rules that were read with it.
+    fn permits(&self, location: &Location, rules: &[AclRule], name: &str) -> bool;
+
+    /// Whether values are wanted whatever else is found.
+    fn wants_values(&self) -> bool;
+
+    /// Whether values are wanted, given everything else. Asked once, at the end.
+    fn wants_values_of(&mut self, snapshot: &Snapshot) -> bool;
+}
+
+/// What came of a read, with the judge who knows more of it.
+#[derive(Debug)]
+pub enum Bundled<J> {
+    /// It would be more than the query takes.
+    TooMuch,
+    Read(J, Snapshot),
+}
+
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub location: Location,
     /// The instant that "active" refers to.
     pub taken_at: Time,
-    /// Live rules of the query's subject; empty without one.
+    /// Live rules of the subject; empty without one.
     pub rules: Vec<AclRule>,
     /// By name, each once: the pinned version where one is pinned, else the active one. A secret that is missing here
     /// does not exist, has no such version that can be read now, or is not permitted.
@@ -55,7 +76,7 @@ pub struct SnapshotVersion {
     pub number: u64,
     pub not_before: Option<Time>,
     pub expires_at: Option<Time>,
-    /// `None` where values were not asked for.
+    /// `None` where values were not wanted.
     pub sealed: Option<Sealed>,
 }
 
@@ -65,15 +86,58 @@ impl SnapshotVersion {
     }
 }
 
+/// A credential whose owner is to be found in the snapshot itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Credential {
+    Key(KeyDigest),
+    Session(KeyDigest),
+    /// It is known who that is.
+    AdminKey,
+}
+
+/// Whose credential it is, and what the owner is in the organization that the query names.
+#[derive(Debug)]
+pub enum Asker {
+    Account(AccountKey),
+    User {
+        session: Session,
+        organization: Organization,
+        /// The role and rules of a member.
+        membership: Option<(Role, Vec<AclRule>)>,
+    },
+    AdminKey(Organization),
+}
+
 impl Store {
-    /// Reads all of it as of one instant. Only secrets that `permits` allows are looked at, given where the environment
-    /// is and what rules the subject has.
-    pub async fn bundle<P>(&self, query: BundleQuery, permits: P) -> Result<Snapshot>
-    where
-        P: Fn(&Location, &[AclRule], &str) -> bool + Send + 'static,
-    {
+    /// Reads all of it as of one instant, with the rules of a subject.
+    pub async fn bundle<J: Judge>(&self, query: BundleQuery, subject: Option<Subject>, judge: J) -> Result<Bundled<J>> {
         self.engine
-            .read(move |view| sqlite::bundle::snapshot(view, &query, &permits))
+            .read(move |view| sqlite::bundle::read(view, &query, subject, judge))
+            .await
+    }
+
+    /// The same for whoever has the credential by now, who is found in the same snapshot; `None` where it is unknown or
+    /// dead. `admit` says who judges for the owner, or nobody, where the organization is none of the owner's.
+    pub async fn bundle_again<J, A>(
+        &self,
+        query: BundleQuery,
+        credential: Credential,
+        admit: A,
+    ) -> Result<Option<Bundled<J>>>
+    where
+        J: Judge,
+        A: FnOnce(Asker) -> Option<J> + Send + 'static,
+    {
+        let clock = self.engine.credential_clock();
+        let engine = std::sync::Arc::clone(&self.engine);
+        let found = move |asker: Asker| {
+            if let Asker::Account(key) = &asker {
+                engine.note_use(key.account.id);
+            }
+            admit(asker)
+        };
+        self.engine
+            .read(move |view| sqlite::bundle::again(view, clock, &query, credential, found))
             .await
     }
 }

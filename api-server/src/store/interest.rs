@@ -16,7 +16,7 @@ const MAX_TEXTS: usize = 64;
 const MAX_TRIED: usize = 128;
 
 /// Which changes of an environment somebody wants to hear of.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Interest {
     /// Versions that are read instead of the active one, by the hash of the name.
     pins: Box<[(u64, u64)]>,
@@ -65,7 +65,7 @@ impl Interest {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Names {
     All,
     Some {
@@ -75,7 +75,7 @@ enum Names {
     },
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Shape {
     Affixes(Box<str>, Box<str>),
     Pattern(Box<Pattern>),

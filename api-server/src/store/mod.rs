@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 pub use accounts::{Account, AccountScope, NewAccount, Rotated};
 pub use acl::{AclRule, NewRule, RuleQuery, Subject};
-pub use bundle::{BundleQuery, Selection, Snapshot, SnapshotVersion};
+pub use bundle::{Asker, BundleQuery, Bundled, Credential, Judge, Selection, Snapshot, SnapshotVersion};
 pub use changes::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position};
 pub use configurations::{Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations};
 pub use consumers::{Reported, Running};
@@ -109,7 +109,7 @@ impl Store {
 
     /// Watches for what is of interest of the changes since then: since [`Store::sequence`] before the read whose
     /// staleness matters.
-    pub fn watch_for(&self, topics: &[Topic], interest: Interest, since: Sequence) -> Watcher {
+    pub fn watch_for(&self, topics: &[Topic], interest: &Arc<Interest>, since: Sequence) -> Watcher {
         self.engine.watch_for(topics, interest, since)
     }
 

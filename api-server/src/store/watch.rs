@@ -75,6 +75,8 @@ const KEPT: usize = 1024;
 
 struct Waiter {
     wake: Notify,
+    /// The number of the last change that woke it, or that it need not be woken for.
+    last: AtomicU64,
     /// Everything, without one.
     interest: Option<Arc<Interest>>,
 }
@@ -101,28 +103,36 @@ pub(super) struct Hub {
 impl Hub {
     /// Watches for all changes of the topics from now on.
     pub(super) fn watch(self: &Arc<Self>, topics: &[Topic]) -> Watcher {
-        self.begin(&mut self.lock(), topics, None)
+        self.begin(&mut self.lock(), topics, None, self.sequence())
     }
 
     /// Watches for what is of interest of the changes since then.
-    pub(super) fn watch_for(self: &Arc<Self>, topics: &[Topic], interest: Interest, since: Sequence) -> Watcher {
+    pub(super) fn watch_for(self: &Arc<Self>, topics: &[Topic], interest: &Arc<Interest>, since: Sequence) -> Watcher {
         let mut inner = self.lock();
         let interest = inner.shared(interest);
         let missed = inner.missed(topics, &interest, since);
-        let watcher = self.begin(&mut inner, topics, Some(interest));
+        let last = self.sequence();
+        let watcher = self.begin(&mut inner, topics, Some(interest), since);
         drop(inner);
         if missed {
-            self.wake(&watcher.waiter);
+            self.wake(&watcher.waiter, last);
         }
         watcher
     }
 
-    fn begin(self: &Arc<Self>, inner: &mut Inner, topics: &[Topic], interest: Option<Arc<Interest>>) -> Watcher {
+    fn begin(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        topics: &[Topic],
+        interest: Option<Arc<Interest>>,
+        since: Sequence,
+    ) -> Watcher {
         let id = inner.next;
         inner.next += 1;
         inner.watchers += 1;
         let waiter = Arc::new(Waiter {
             wake: Notify::new(),
+            last: AtomicU64::new(since.0),
             interest,
         });
         for topic in topics {
@@ -147,9 +157,10 @@ impl Hub {
             let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
             inner.keep(number, change);
         }
+        let last = self.sequence();
         drop(inner);
         // Not under the lock, which those who wake up take next.
-        woken.values().for_each(|waiter| self.wake(waiter));
+        woken.values().for_each(|waiter| self.wake(waiter, last));
     }
 
     /// Wakes everybody: the store is gone, and they should find out.
@@ -159,8 +170,9 @@ impl Hub {
         }
     }
 
-    fn wake(&self, waiter: &Waiter) {
+    fn wake(&self, waiter: &Waiter, last: Sequence) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
+        waiter.last.fetch_max(last.0, Ordering::Release);
         waiter.wake.notify_one();
     }
 
@@ -226,11 +238,12 @@ impl Inner {
                 .any(|(_, change)| topics.contains(&change.topic) && change.concerns(interest))
     }
 
-    fn shared(&mut self, interest: Interest) -> Arc<Interest> {
-        if let Some(shared) = self.interests.get(&interest) {
+    fn shared(&mut self, interest: &Arc<Interest>) -> Arc<Interest> {
+        if let Some(shared) = self.interests.get(interest) {
             return Arc::clone(shared);
         }
-        let interest = Arc::new(interest);
+        // Its own, so that the hub can tell when nobody has it any more.
+        let interest = Arc::new(Interest::clone(interest));
         self.interests.insert(Arc::clone(&interest));
         interest
     }
@@ -260,6 +273,11 @@ impl Watcher {
     /// change; may be dropped and called again without missing one.
     pub async fn changed(&self) {
         self.waiter.wake.notified().await;
+    }
+
+    /// The last change that this has told of, or behind which it began.
+    pub fn last(&self) -> Sequence {
+        Sequence(self.waiter.last.load(Ordering::Acquire))
     }
 }
 
@@ -291,6 +309,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::store::Selection;
 
     #[tokio::test]
     async fn a_change_before_the_wait_is_not_lost() {
@@ -345,5 +364,86 @@ mod tests {
         drop(watchers);
         assert!(hub.lock().topics.is_empty());
         assert_eq!(hub.watchers(), 0);
+    }
+
+    fn interest(keys: &[&str]) -> Arc<Interest> {
+        let selection = Selection::Named {
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            patterns: vec![],
+            pinned: [].into(),
+        };
+        Arc::new(Interest::new(&selection, None, false))
+    }
+
+    fn secret(topic: Topic, name: &str) -> Change {
+        topic.part(Part::Secret(name.to_owned(), [1, 1]))
+    }
+
+    #[tokio::test]
+    async fn only_what_is_of_interest_wakes_and_each_watcher_once_a_commit() {
+        let hub = Arc::new(Hub::default());
+        let topic = Topic::Environment(EnvironmentId::new());
+        let project = Topic::Project(ProjectId::new());
+        let all = hub.watch(&[topic]);
+        let some = hub.watch_for(&[topic, project], &interest(&["a", "b"]), hub.sequence());
+        let woken = |watcher: &Watcher| watcher.changed().now_or_never().is_some();
+        for (changes, of_all, of_some) in [
+            (vec![secret(topic, "c")], true, false),
+            (vec![topic.part(Part::Aside), project.part(Part::Aside)], true, false),
+            (vec![topic.part(Part::Configurations)], true, false),
+            (
+                vec![secret(topic, "a"), secret(topic, "b"), secret(project, "a")],
+                true,
+                true,
+            ),
+            (vec![secret(project, "b")], false, true),
+            (vec![project.into()], false, true),
+        ] {
+            let before = hub.wakes();
+            hub.publish(&changes);
+            assert_eq!(
+                hub.wakes() - before,
+                u64::from(of_all) + u64::from(of_some),
+                "{changes:?}"
+            );
+            assert_eq!((woken(&all), woken(&some)), (of_all, of_some), "{changes:?}");
+            assert!(!of_some || some.last() == hub.sequence());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_late_hears_of_what_it_missed_and_of_nothing_else() {
+        let hub = Arc::new(Hub::default());
+        let topic = Topic::Environment(EnvironmentId::new());
+        let since = hub.sequence();
+        hub.publish(&[secret(topic, "a")]);
+        let behind = hub.sequence();
+        hub.publish(&[secret(topic, "b")]);
+        let woken = |keys: &[&str], since| {
+            let watcher = hub.watch_for(&[topic], &interest(keys), since);
+            watcher.changed().now_or_never().is_some()
+        };
+        assert!(woken(&["a"], since) && woken(&["b"], since) && woken(&["b"], behind));
+        assert!(!woken(&["a"], behind) && !woken(&["c"], since) && !woken(&["b"], hub.sequence()));
+        for _ in 0..KEPT {
+            hub.publish(&[Topic::Trash.into()]);
+        }
+        assert!(woken(&["c"], since), "nobody knows any more what it missed");
+        assert!(!woken(&["c"], hub.sequence()));
+    }
+
+    #[tokio::test]
+    async fn an_interest_that_many_share_is_kept_once_and_for_no_longer_than_they_wait() {
+        let hub = Arc::new(Hub::default());
+        let topic = Topic::Environment(EnvironmentId::new());
+        let many: Vec<_> = (0..100)
+            .map(|_| hub.watch_for(&[topic], &interest(&["a"]), hub.sequence()))
+            .collect();
+        let other = hub.watch_for(&[topic], &interest(&["b"]), hub.sequence());
+        assert_eq!(hub.lock().interests.len(), 2);
+        drop(other);
+        assert_eq!(hub.lock().interests.len(), 1);
+        drop(many);
+        assert!(hub.lock().interests.is_empty() && hub.lock().topics.is_empty());
     }
 }

@@ -4,18 +4,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealpod_api_server::ids::RevisionId;
 use sealpod_api_server::store::{
-    BundleQuery, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Object, Selection, StoreError,
+    AclRule, BundleQuery, Bundled, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Judge, Location, Object,
+    Selection, Snapshot, StoreError,
 };
 
-use crate::store_support::{Fixture, by};
+use crate::store_support::{Fixture, Permitting, by};
 
 fn query(environment: &EnvironmentRef, selection: Selection) -> BundleQuery {
     BundleQuery {
         environment: environment.clone(),
-        subject: None,
         selection,
         configurations: true,
-        values: true,
+        most: usize::MAX,
     }
 }
 
@@ -56,12 +56,12 @@ async fn a_bundle_holds_what_was_asked_for_and_permitted() {
     fixture.store.create_configuration(write, by()).await.unwrap();
 
     let read = |selection| {
-        let permitted = |location: &sealpod_api_server::store::Location, _: &[_], key: &str| {
+        let permitted = |location: &sealpod_api_server::store::Location, key: &str| {
             location.project_slug == "shop" && key != "hidden"
         };
         let (fixture, query) = (&fixture, query(&prod, selection));
         async move {
-            let snapshot = fixture.store.bundle(query, permitted).await.unwrap();
+            let snapshot = fixture.bundle(query, permitted).await.unwrap();
             let open = |aad, sealed| String::from_utf8(fixture.keyring.open(&aad, sealed).unwrap().to_vec()).unwrap();
             assert_eq!(
                 open(snapshot.configurations[0].aad(), &snapshot.configurations[0].sealed),
@@ -91,14 +91,60 @@ async fn names_and_versions_can_be_had_without_values() {
     let fixture = Fixture::new().await;
     let prod = fixture.project("shop").await.environment("prod");
     fixture.set(&prod, "db", "v").await;
-    let query = BundleQuery {
-        values: false,
-        configurations: false,
-        ..query(&prod, Selection::All)
-    };
-    let snapshot = fixture.store.bundle(query, |_, _, _| true).await.unwrap();
+    let everything = Permitting(|_: &Location, _: &str| true, false);
+    let bundled = fixture
+        .store
+        .bundle(query(&prod, Selection::All), None, everything)
+        .await
+        .unwrap();
+    let Bundled::Read(_, snapshot) = bundled else { panic!() };
     assert_eq!(snapshot.secrets[0].number, 1);
     assert!(snapshot.secrets[0].sealed.is_none());
+}
+
+/// Wants values once it has seen what there is.
+struct Afterwards;
+
+impl Judge for Afterwards {
+    fn permits(&self, _: &Location, _: &[AclRule], _: &str) -> bool {
+        true
+    }
+
+    fn wants_values(&self) -> bool {
+        false
+    }
+
+    fn wants_values_of(&mut self, snapshot: &Snapshot) -> bool {
+        assert!(snapshot.secrets.iter().all(|secret| secret.sealed.is_none()));
+        true
+    }
+}
+
+#[tokio::test]
+async fn values_come_in_the_same_snapshot_or_not_at_all_and_never_too_many() {
+    let fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    for key in ["a", "b"] {
+        fixture.set(&prod, key, &"v".repeat(10_000)).await;
+    }
+    let write = configure(&fixture, &prod, "k", &"v".repeat(10_000)).await;
+    fixture.store.create_configuration(write, by()).await.unwrap();
+    for (most, fits) in [(20_000, false), (29_000, false), (40_000, true)] {
+        let query = || BundleQuery {
+            most,
+            ..query(&prod, Selection::All)
+        };
+        let now = fixture
+            .store
+            .bundle(query(), None, Permitting(|_: &Location, _: &str| true, true));
+        assert_eq!(matches!(now.await.unwrap(), Bundled::Read(..)), fits, "{most}");
+        match fixture.store.bundle(query(), None, Afterwards).await.unwrap() {
+            Bundled::Read(_, snapshot) => {
+                assert!(fits && snapshot.secrets.iter().all(|secret| secret.sealed.is_some()));
+            }
+            Bundled::TooMuch => assert!(!fits),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,11 +161,7 @@ async fn a_reader_never_sees_half_a_change() {
             tokio::spawn(async move {
                 let mut seen = 0;
                 while !done.load(Ordering::Relaxed) {
-                    let snapshot = fixture
-                        .store
-                        .bundle(query(&prod, Selection::All), |_, _, _| true)
-                        .await
-                        .unwrap();
+                    let snapshot = fixture.bundle(query(&prod, Selection::All), |_, _| true).await.unwrap();
                     let numbers: Vec<_> = snapshot.secrets.iter().map(|it| it.number).collect();
                     assert_eq!(numbers[0], numbers[1]);
                     assert!(numbers[0] >= seen, "a later read sees an earlier state");
@@ -226,7 +268,7 @@ async fn patterns_are_tried_only_on_names_that_the_rules_permit() {
     let costly: Vec<&str> = costly.iter().map(String::as_str).collect();
     let query = query(&prod, named(&[], &costly, &[]));
     let began = std::time::Instant::now();
-    let snapshot = fixture.store.bundle(query, |_, _, _| false).await.unwrap();
+    let snapshot = fixture.bundle(query, |_, _| false).await.unwrap();
     assert!(snapshot.secrets.is_empty());
     assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
 }

@@ -6,8 +6,8 @@ use sealpod_api_server::audit::By;
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind, Keyring, NewKey};
 use sealpod_api_server::ids::VersionId;
 use sealpod_api_server::store::{
-    Appended, EnvironmentRef, NewEnvironment, NewProject, NewVersion, Options, Project, ProjectRef, Slot, Store,
-    StoreError,
+    AclRule, Appended, BundleQuery, Bundled, EnvironmentRef, Judge, Location, NewEnvironment, NewProject, NewVersion,
+    Options, Project, ProjectRef, Slot, Snapshot, Store, StoreError,
 };
 use sealpod_core::wire::Labels;
 use tempfile::TempDir;
@@ -100,10 +100,38 @@ impl Fixture {
         Ok((version.info.number, String::from_utf8(value.to_vec()).unwrap()))
     }
 
+    /// The snapshot of what `permitted` lets through, with values.
+    pub async fn bundle<P>(&self, query: BundleQuery, permitted: P) -> Result<Snapshot, StoreError>
+    where
+        P: Fn(&Location, &str) -> bool + Send + 'static,
+    {
+        match self.store.bundle(query, None, Permitting(permitted, true)).await? {
+            Bundled::Read(_, snapshot) => Ok(snapshot),
+            Bundled::TooMuch => panic!("the bundle is too large"),
+        }
+    }
+
     pub fn key(&self, kind: ApiKeyKind) -> (ApiKey, NewKey) {
         let key = ApiKey::generate(kind);
         let new = NewKey::of(self.store.pepper(), &key);
         (key, new)
+    }
+}
+
+/// Lets through what a closure permits; the flag says whether values are wanted.
+pub struct Permitting<P>(pub P, pub bool);
+
+impl<P: Fn(&Location, &str) -> bool + Send + 'static> Judge for Permitting<P> {
+    fn permits(&self, location: &Location, _: &[AclRule], name: &str) -> bool {
+        (self.0)(location, name)
+    }
+
+    fn wants_values(&self) -> bool {
+        self.1
+    }
+
+    fn wants_values_of(&mut self, _: &Snapshot) -> bool {
+        self.1
     }
 }
 

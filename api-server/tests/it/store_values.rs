@@ -312,12 +312,11 @@ async fn check(fixture: &Fixture, prod: &EnvironmentRef, states: &[State]) {
     let snapshot = |selection| {
         let query = BundleQuery {
             environment: prod.clone(),
-            subject: None,
             selection,
             configurations: false,
-            values: false,
+            most: usize::MAX,
         };
-        fixture.store.bundle(query, |_, _, _| true)
+        fixture.bundle(query, |_, _| true)
     };
     let all = snapshot(Selection::All).await.unwrap();
     assert_eq!(all.secrets.first().map(|it| it.number), active(states, all.taken_at));

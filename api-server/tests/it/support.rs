@@ -10,6 +10,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use sealpod_api_server::app::{App, Metrics, Parts, router};
 use sealpod_api_server::audit::{By, Chain, StoredEntry};
 use sealpod_api_server::auth::admin_key::AdminKeys;
+use sealpod_api_server::bundle::Polls;
 use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
 use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
 use sealpod_api_server::login::{Login, Signup};
@@ -97,6 +98,7 @@ impl Server {
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),
             limits: Limits::new(limits),
             reports: Reports::default(),
+            polls: Polls::default(),
             login: login(&metrics, &stop),
             default_organization: "default".to_owned(),
             docs: true,

@@ -27,6 +27,11 @@ impl Collector for Figures {
                 "Audit entries that were written to disk",
                 stats.audit_entries,
             ),
+            (
+                "store_wakes",
+                "Times that a change woke somebody who waited for it",
+                stats.wakes,
+            ),
         ] {
             put(&mut encoder, name, help, None, &ConstCounter::new(value))?;
         }

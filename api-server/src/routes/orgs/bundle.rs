@@ -1,18 +1,17 @@
 //! What a sidecar reads, and waits on.
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::bundle as wire;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{InEnvironment, environment};
-use crate::app::{App, POLL_SLACK};
+use crate::app::App;
 use crate::auth::Caller;
 use crate::body::{Path, Query, Unread};
-use crate::bundle::{Answer, Known, Request, answer};
+use crate::bundle::{Known, Request, answer};
 use crate::error::ApiError;
 use crate::routes::Problems;
 
@@ -76,17 +75,6 @@ async fn respond(
     request: Result<Request, ApiError>,
 ) -> Result<Response, ApiError> {
     let (member, environment) = environment(app, &caller, path).await?;
-    let request = request?;
-    let known = Known::of(headers);
-    let answering = answer(app, member, environment, &request, &known);
-    let answered = tokio::time::timeout(request.wait + POLL_SLACK, answering).await;
-    match answered.map_err(|_| ApiError::Timeout)?? {
-        Answer::Changed(bundle) => Ok(([tag(&bundle.etag)?], Json(bundle)).into_response()),
-        Answer::Same { etag } => Ok((StatusCode::NOT_MODIFIED, [tag(&etag)?]).into_response()),
-    }
-}
-
-fn tag(etag: &str) -> Result<(header::HeaderName, HeaderValue), ApiError> {
-    let value = HeaderValue::from_str(&format!("\"{etag}\"")).map_err(ApiError::internal)?;
-    Ok((header::ETAG, value))
+    let answered = answer(app, member, environment, request?, Known::of(headers)).await?;
+    Ok(answered.into_response())
 }

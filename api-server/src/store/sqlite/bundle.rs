@@ -3,72 +3,182 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{OptionalExtension, Row};
 use sealpod_core::Time;
 
-use super::super::{AclRule, BundleQuery, Location, Result, Selection, Snapshot, SnapshotVersion, version};
+use super::super::bundle::{Asker, Bundled, Credential, Judge};
+use super::super::{
+    AclRule, BundleQuery, EnvironmentRef, KeyHolder, Location, Object, ProjectRef, Result, Selection, Snapshot,
+    SnapshotVersion, StoreError, Subject, version,
+};
 use super::reader::View;
 use super::row::{At, integer, number, optional_time, time};
 use super::values::{ACTIVE, VISIBLE};
-use super::{acl, configurations, environments, secrets};
+use super::{acl, configurations, environments, keys, members, organizations, people, secrets};
+use crate::crypto::Sealed;
 use crate::ids::{ProjectId, SecretId};
 
-pub(in super::super) fn snapshot(
+/// What a name is counted as beside its length.
+const OVERHEAD: usize = 64;
+
+pub(in super::super) fn read<J: Judge>(
     view: &View<'_>,
     query: &BundleQuery,
-    permits: &dyn Fn(&Location, &[AclRule], &str) -> bool,
-) -> Result<Snapshot> {
-    let conn = view.conn;
-    let location = environments::locate(conn, &query.environment)?;
-    let rules = match query.subject {
-        Some(subject) => acl::of_subject(conn, location.organization, subject)?,
+    subject: Option<Subject>,
+    judge: J,
+) -> Result<Bundled<J>> {
+    let location = environments::locate(view.conn, &query.environment)?;
+    let rules = match subject {
+        Some(subject) => acl::of_subject(view.conn, location.organization, subject)?,
         None => Vec::new(),
     };
-    // The rules go first: the patterns are the caller's, and may be costly.
-    let permitted = |name: &str| permits(&location, &rules, name);
-    let none = BTreeMap::new();
-    let (chosen, pinned) = match &query.selection {
-        Selection::All => (matching(view, location.project, permitted)?, &none),
-        Selection::Named { keys, patterns, pinned } => {
-            let matched = |name: &str| permitted(name) && patterns.iter().any(|pattern| pattern.matches(name));
-            let mut chosen = if patterns.is_empty() {
-                BTreeMap::new()
-            } else {
-                matching(view, location.project, matched)?
-            };
-            for key in keys.iter().chain(pinned.keys()).filter(|key| permitted(key)) {
-                chosen.extend(secrets::by_name(conn, location.project, key)?.map(|secret| (secret.name, secret.id)));
-            }
-            (chosen, pinned)
-        }
+    snapshot(view, query, (location, rules), judge)
+}
+
+pub(in super::super) fn again<J: Judge>(
+    view: &View<'_>,
+    clock: Time,
+    query: &BundleQuery,
+    credential: Credential,
+    admit: impl FnOnce(Asker) -> Option<J>,
+) -> Result<Option<Bundled<J>>> {
+    let Some(asker) = asker(view, clock, &query.environment, credential)? else {
+        return Ok(None);
     };
-    let reading = Reading {
+    let judge = admit(asker).ok_or(StoreError::NotFound(Object::Organization))?;
+    let location = environments::locate(view.conn, &query.environment)?;
+    snapshot(view, query, (location, Vec::new()), judge).map(Some)
+}
+
+/// Whose the credential is, with what the owner is in the organization of the environment.
+fn asker(view: &View<'_>, clock: Time, environment: &EnvironmentRef, credential: Credential) -> Result<Option<Asker>> {
+    let conn = view.conn;
+    let ProjectRef::Slug { organization, .. } = &environment.project else {
+        return Err(StoreError::Internal("a bundle is asked for by names".into()));
+    };
+    match credential {
+        Credential::Key(digest) => match keys::find(conn, &digest, clock)? {
+            Some(KeyHolder::Account(key)) if key.organization.name == *organization => Ok(Some(Asker::Account(key))),
+            Some(KeyHolder::Account(_)) => Err(StoreError::NotFound(Object::Organization)),
+            Some(KeyHolder::Application(_)) | None => Ok(None),
+        },
+        Credential::Session(digest) => {
+            let Some(session) = people::find_session(conn, &digest, clock)? else {
+                return Ok(None);
+            };
+            let (organization, membership) = match members::membership(conn, session.user.id, organization) {
+                Ok(found) => (found.organization, Some((found.role, found.rules))),
+                Err(StoreError::NotFound(_)) => (organizations::find(conn, organization)?, None),
+                Err(error) => return Err(error),
+            };
+            Ok(Some(Asker::User {
+                session,
+                organization,
+                membership,
+            }))
+        }
+        Credential::AdminKey => Ok(Some(Asker::AdminKey(organizations::find(conn, organization)?))),
+    }
+}
+
+fn snapshot<J: Judge>(
+    view: &View<'_>,
+    query: &BundleQuery,
+    (location, rules): (Location, Vec<AclRule>),
+    mut judge: J,
+) -> Result<Bundled<J>> {
+    let none = BTreeMap::new();
+    let pinned = match &query.selection {
+        Selection::All => &none,
+        Selection::Named { pinned, .. } => pinned,
+    };
+    let mut reading = Reading {
         view,
         location: &location,
         pending: pending(view, &location)?,
-        values: query.values,
+        values: judge.wants_values(),
+        left: query.most,
     };
     let mut found = Vec::new();
     let mut next_change_at = None;
-    for (name, id) in chosen {
+    for (name, id) in chosen(view, &location, &query.selection, &|name: &str| {
+        judge.permits(&location, &rules, name)
+    })? {
         view.go_on()?;
         let (version, change) = match pinned.get(&name) {
             Some(number) => reading.pinned(id, name, *number)?,
             None => reading.active(id, name)?,
         };
-        found.extend(version);
+        if let Some(version) = version {
+            let weight = OVERHEAD + version.name.len() + version.sealed.as_ref().map_or(0, weight);
+            if !reading.takes(weight) {
+                return Ok(Bundled::TooMuch);
+            }
+            found.push(version);
+        }
         next_change_at = [next_change_at, change].into_iter().flatten().min();
     }
-    let configurations = if query.configurations {
-        configurations::of_environment(conn, &location)?
-    } else {
-        Vec::new()
-    };
-    Ok(Snapshot {
+    let mut entries = Vec::new();
+    if query.configurations {
+        entries = configurations::of_environment(view.conn, &location)?;
+        let weight = entries
+            .iter()
+            .map(|entry| OVERHEAD + entry.key.len() + weight(&entry.sealed));
+        if !reading.takes(weight.sum()) {
+            return Ok(Bundled::TooMuch);
+        }
+    }
+    let (had, mut left) = (reading.values, reading.left);
+    let mut snapshot = Snapshot {
         taken_at: view.now,
         rules,
         secrets: found,
-        configurations,
+        configurations: entries,
         next_change_at,
         location,
-    })
+    };
+    if judge.wants_values_of(&snapshot) && !had {
+        for version in &mut snapshot.secrets {
+            view.go_on()?;
+            let sealed = sealed(view, version)?;
+            match left.checked_sub(weight(&sealed)) {
+                Some(less) => left = less,
+                None => return Ok(Bundled::TooMuch),
+            }
+            version.sealed = Some(sealed);
+        }
+    }
+    Ok(Bundled::Read(judge, snapshot))
+}
+
+/// The secrets that are asked for and permitted, by name.
+fn chosen(
+    view: &View<'_>,
+    location: &Location,
+    selection: &Selection,
+    permitted: &dyn Fn(&str) -> bool,
+) -> Result<BTreeMap<String, SecretId>> {
+    let (keys, patterns, pinned) = match selection {
+        Selection::All => return matching(view, location.project, permitted),
+        Selection::Named { keys, patterns, pinned } => (keys, patterns, pinned),
+    };
+    // The rules go first: the patterns are the caller's, and may be costly.
+    let matched = |name: &str| permitted(name) && patterns.iter().any(|pattern| pattern.matches(name));
+    let mut chosen = if patterns.is_empty() {
+        BTreeMap::new()
+    } else {
+        matching(view, location.project, matched)?
+    };
+    for key in keys.iter().chain(pinned.keys()).filter(|key| permitted(key)) {
+        chosen.extend(secrets::by_name(view.conn, location.project, key)?.map(|secret| (secret.name, secret.id)));
+    }
+    Ok(chosen)
+}
+
+fn weight(sealed: &Sealed) -> usize {
+    sealed.as_bytes().len()
+}
+
+fn sealed(view: &View<'_>, version: &SnapshotVersion) -> Result<Sealed> {
+    let mut statement = view.conn.prepare_cached("SELECT sealed FROM versions WHERE id = ?1")?;
+    Ok(statement.query_row([version.id], |row| row.get(0))?)
 }
 
 /// The live secrets of a project whose names are `wanted`, by name.
@@ -110,12 +220,20 @@ struct Reading<'a> {
     location: &'a Location,
     pending: HashMap<SecretId, Vec<(u64, Time)>>,
     values: bool,
+    /// How many bytes more it may find.
+    left: usize,
 }
 
 /// A version, if one may be read now, and when time alone changes that.
 type Found = (Option<SnapshotVersion>, Option<Time>);
 
 impl Reading<'_> {
+    fn takes(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// What [`version::active`] and [`version::next_change`] say: the active version changes when it ends, or when one
     /// of a higher number begins, whichever is sooner.
     fn active(&self, secret: SecretId, name: String) -> Result<Found> {

@@ -242,7 +242,7 @@ impl Engine {
         self.hub.watch(topics)
     }
 
-    pub(super) fn watch_for(&self, topics: &[Topic], interest: Interest, since: Sequence) -> Watcher {
+    pub(super) fn watch_for(&self, topics: &[Topic], interest: &Arc<Interest>, since: Sequence) -> Watcher {
         self.hub.watch_for(topics, interest, since)
     }
 

@@ -246,3 +246,31 @@ async fn the_admin_key_reads_bundles_too() {
         (&json!(["x"]), &json!([]))
     );
 }
+
+#[tokio::test]
+async fn an_answer_is_never_compressed_so_its_length_says_nothing_of_what_stands_beside_a_secret() {
+    let server = shop().await;
+    let account = server.account("ci", &[["shop", "local", "*", "read"]]).await;
+    let reply = bundle(&server, &account, "")
+        .header("accept-encoding", "gzip, zstd, br, deflate")
+        .status(200)
+        .await;
+    assert!(!reply.headers.contains_key("content-encoding") && !reply.headers.contains_key("transfer-encoding"));
+    assert_eq!(reply.header("content-length"), reply.text.len().to_string());
+    assert_eq!(reply.body["secrets"]["a"]["value"], "1");
+}
+
+#[tokio::test]
+async fn an_answer_may_be_large() {
+    let server = shop().await;
+    let account = server.account("ci", &[["shop", "local", "*", "read"]]).await;
+    let value = "v".repeat(700_000);
+    for key in ["large-1", "large-2"] {
+        server.put("shop", "local", key, &value).await;
+    }
+    let all = bundle(&server, &account, "").status(200).await;
+    assert_eq!(all.body["secrets"].as_object().unwrap().len(), 6);
+    assert_eq!(all.body["secrets"]["large-2"]["value"], value);
+    let same = bundle(&server, &account, "").header("if-none-match", all.header("etag"));
+    same.status(304).await;
+}
