@@ -11,13 +11,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::bundle::MAX_WAIT;
 use sealpod_core::wire::headers::REQUEST_ID;
+use sealpod_runtime::serve::later::then;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::App;
 use crate::audit::Source;
 use crate::auth::Plane;
-use crate::bundle::Parked;
 use crate::error::{ApiError, Cause};
 
 /// Time limit of every request but the long poll.
@@ -51,36 +51,28 @@ pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) 
         .to_owned();
     let plane = Plane::of(request.uri().path());
 
-    let begin = || tracing::info_span!("request", %id, %method, %route);
-    let mut span = begin();
-    // In memory of its own, which those who wait give back, as they do the span.
-    let mut response = Box::pin(next.run(request).instrument(span.clone())).await;
-    if let Some(waiting) = Parked::of(&mut response) {
-        drop(span);
-        let mut extensions = std::mem::take(response.extensions_mut());
-        response = waiting.answered().await;
-        extensions.extend(std::mem::take(response.extensions_mut()));
-        *response.extensions_mut() = extensions;
-        span = begin();
-    }
-
-    let (status, elapsed) = (response.status(), started.elapsed());
-    app.metrics().answered(&method, &route, &response, elapsed);
-    span.in_scope(|| {
-        if let Some(Cause(cause)) = response.extensions_mut().remove() {
-            tracing::error!(status = status.as_u16(), %cause, "the request failed");
-        } else {
-            tracing::debug!(status = status.as_u16(), ms = elapsed.as_millis(), "answered");
+    let span = tracing::info_span!("request", %id, %method, %route);
+    let response = next.run(request).instrument(span).await;
+    then(response, move |mut response| {
+        let (status, elapsed) = (response.status(), started.elapsed());
+        app.metrics().answered(&method, &route, &response, elapsed);
+        // Not the span from above, which would be kept for as long as the call waits.
+        tracing::info_span!("request", %id, %method, %route).in_scope(|| {
+            if let Some(Cause(cause)) = response.extensions_mut().remove() {
+                tracing::error!(status = status.as_u16(), %cause, "the request failed");
+            } else {
+                tracing::debug!(status = status.as_u16(), ms = elapsed.as_millis(), "answered");
+            }
+        });
+        let headers = response.headers_mut();
+        if plane.is_some() {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-    });
-    let headers = response.headers_mut();
-    if plane.is_some() {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, id);
-    }
-    response
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        response
+    })
 }
 
 /// The caller's id, where it is one that logs and audit entries can hold as it is; else a new one.

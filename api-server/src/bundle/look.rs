@@ -23,15 +23,16 @@ use crate::store::{
 use crate::{configurations, values};
 
 /// Who looks.
-pub enum Who {
+#[derive(Debug, Clone, Copy)]
+pub enum Who<'a> {
     /// Found a moment ago, with the request's credential.
-    Member(Member),
+    Member(&'a Member),
     /// Whoever has the credential by now.
-    Kept(Kept),
+    Kept(&'a Kept),
 }
 
 /// What is asked, and what of it the caller has already.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     pub environment: &'a EnvironmentRef,
     pub request: &'a Arc<Request>,
@@ -42,7 +43,7 @@ pub struct Question<'a> {
 pub enum Looked {
     /// The caller has it already.
     Same(Rest),
-    Changed(Seen),
+    Changed(Box<Seen>),
 }
 
 /// What to wait for, where there is nothing to tell.
@@ -68,23 +69,20 @@ pub struct Seen {
 }
 
 /// Looks once. Refusals of the whole question are 403 and go on record.
-pub async fn look(app: &App, who: &Who, question: Question<'_>) -> Result<Looked, ApiError> {
-    let (since, reader, snapshot) = match read(app, who, question, LIGHT).await? {
-        Some(read) => read,
-        None => {
-            // As much as that is in memory for a few at a time only.
-            let _turn = app.polls().large().await;
-            let all = read(app, who, question, MAX_WEIGHT).await?;
-            return judged(app, all.ok_or_else(too_much)?).await;
-        }
-    };
-    judged(app, (since, reader, snapshot)).await
+pub async fn look(app: &App, who: Who<'_>, question: Question<'_>) -> Result<Looked, ApiError> {
+    if let Some(all) = read(app, who, question, LIGHT).await? {
+        return judged(app, all).await;
+    }
+    // As much as that is in memory for a few at a time only.
+    let _turn = app.polls().large().await;
+    let all = read(app, who, question, MAX_WEIGHT).await?;
+    judged(app, all.ok_or_else(too_much)?).await
 }
 
 type Read = (Sequence, Reader, Snapshot);
 
 /// `None` where it would be more than `most` bytes.
-async fn read(app: &App, who: &Who, question: Question<'_>, most: usize) -> Result<Option<Read>, ApiError> {
+async fn read(app: &App, who: Who<'_>, question: Question<'_>, most: usize) -> Result<Option<Read>, ApiError> {
     let Question {
         environment,
         request,
@@ -116,7 +114,10 @@ async fn read(app: &App, who: &Who, question: Question<'_>, most: usize) -> Resu
     };
     Ok(match bundled {
         Bundled::TooMuch => None,
-        Bundled::Read(reader, snapshot) => Some((since, reader, snapshot)),
+        Bundled::Read(read) => {
+            let (reader, snapshot) = *read;
+            Some((since, reader, snapshot))
+        }
     })
 }
 
@@ -144,7 +145,8 @@ async fn judged(app: &App, (since, reader, snapshot): Read) -> Result<Looked, Ap
     if known.has(findings.etag) {
         return Ok(Looked::Same(rest(&member, &request, &findings, &snapshot, since)));
     }
-    Seen::open(app, member, findings, snapshot, verb).map(Looked::Changed)
+    let seen = Seen::open(app, member, findings, snapshot, verb)?;
+    Ok(Looked::Changed(Box::new(seen)))
 }
 
 fn rest(member: &Member, request: &Request, findings: &Findings, snapshot: &Snapshot, since: Sequence) -> Rest {

@@ -9,7 +9,7 @@ mod polls;
 mod request;
 mod state;
 
-pub use poll::{Answer, Parked, Waiting, answer};
+pub use poll::{Answer, Waiting, answer};
 pub use polls::Polls;
 pub use request::{Known, Request, known_tags};
 

@@ -1,7 +1,7 @@
 //! Answers a bundle request, at once or after waiting for a change.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use sealpod_core::Time;
+use sealpod_runtime::serve::later::later;
 use tokio::time::Instant;
 
 use super::look::{Looked, Question, Rest, Who, look};
@@ -46,7 +47,7 @@ pub async fn answer(
     known: Known,
 ) -> Result<Answer, ApiError> {
     let deadline = Instant::now() + request.wait;
-    let (request, kept) = (Arc::new(request), Kept::of(member.caller()));
+    let request = Arc::new(request);
     let question = Question {
         environment: &environment,
         request: &request,
@@ -54,7 +55,7 @@ pub async fn answer(
     };
     let credential = member.caller().credential(app.limits());
     let look = async {
-        let looked = look(app, &Who::Member(member), question).await?;
+        let looked = look(app, Who::Member(&member), question).await?;
         if let Looked::Changed(seen) = &looked {
             seen.record(app, seen.member.by()).await?;
         }
@@ -71,7 +72,7 @@ pub async fn answer(
         }),
         Looked::Same(rest) if request.wait.is_zero() => Ok(Answer::Same(rest.etag)),
         Looked::Same(rest) => {
-            let asked = Asked::new(&environment, &request, known, kept)?;
+            let asked = Asked::new(&environment, &request, known, Kept::of(member.caller()))?;
             let permit = app.limits().poll(credential, asked.weight())?;
             let open = (app.metrics().poll(), permit);
             Ok(Answer::Wait(Box::new(Waiting::new(app, asked, &rest, deadline, open))))
@@ -228,7 +229,7 @@ impl Asked {
             request: &request,
             known: &self.known,
         };
-        look(app, &Who::Kept(self.kept.clone()), question).await
+        look(app, Who::Kept(&self.kept), question).await
     }
 }
 
@@ -252,23 +253,9 @@ fn instant(time: Time) -> Instant {
     Instant::now() + left.clamp(MIN_SLEEP, Duration::from_hours(1))
 }
 
-/// Stands in the place of the answer of a call that waits, until all that was needed to read its request is given back:
-/// the outermost layer waits for the answer itself.
-#[derive(Clone)]
-pub struct Parked(Arc<Mutex<Option<Box<Waiting>>>>);
-
-impl Parked {
-    /// Takes the wait out of what stands in the place of its answer.
-    pub fn of(response: &mut Response) -> Option<Box<Waiting>> {
-        let Self(waiting) = response.extensions_mut().remove()?;
-        let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        waiting
-    }
-}
-
 impl Waiting {
-    /// Waits, and answers.
-    pub async fn answered(mut self: Box<Self>) -> Response {
+    /// Waits, and answers: for the listener, outside all layers.
+    async fn answered(mut self: Box<Self>) -> Response {
         let answer = AssertUnwindSafe(self.answer()).catch_unwind().await;
         match answer {
             Ok(Ok(answer)) => answer.into_response(),
@@ -290,12 +277,7 @@ impl IntoResponse for Answer {
                     .into_response()
             }
             Self::Same(etag) => (StatusCode::NOT_MODIFIED, [(header::ETAG, tag(etag))]).into_response(),
-            Self::Wait(waiting) => {
-                let mut response = StatusCode::ACCEPTED.into_response();
-                let parked = Parked(Arc::new(Mutex::new(Some(waiting))));
-                response.extensions_mut().insert(parked);
-                response
-            }
+            Self::Wait(waiting) => later(waiting.answered()),
         }
     }
 }
@@ -313,8 +295,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// With what the store keeps of a waiting call (some 300 bytes), the question itself and the edges of the allocator,
-    /// this is the KiB that a waiting call may take.
+    /// With what the store keeps of a waiting call (some 300 bytes), the question itself, and what the layers want done to
+    /// the answer, this is the KiB that a waiting call may take.
     #[test]
     fn a_waiting_call_is_small() {
         let sizes = (size_of::<Waiting>(), future(Waiting::answered));

@@ -49,7 +49,7 @@ pub trait Judge: Send + 'static {
 pub enum Bundled<J> {
     /// It would be more than the query takes.
     TooMuch,
-    Read(J, Snapshot),
+    Read(Box<(J, Snapshot)>),
 }
 
 #[derive(Debug, Clone)]

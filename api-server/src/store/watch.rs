@@ -160,13 +160,17 @@ impl Hub {
         let last = self.sequence();
         drop(inner);
         // Not under the lock, which those who wake up take next.
-        woken.values().for_each(|waiter| self.wake(waiter, last));
+        for waiter in woken.values() {
+            self.wake(waiter, last);
+        }
     }
 
     /// Wakes everybody: the store is gone, and they should find out.
     pub(super) fn wake_all(&self) {
         for waiters in self.lock().topics.values() {
-            waiters.values().for_each(|waiter| waiter.wake.notify_one());
+            for waiter in waiters.values() {
+                waiter.wake.notify_one();
+            }
         }
     }
 

@@ -97,7 +97,8 @@ async fn names_and_versions_can_be_had_without_values() {
         .bundle(query(&prod, Selection::All), None, everything)
         .await
         .unwrap();
-    let Bundled::Read(_, snapshot) = bundled else { panic!() };
+    let Bundled::Read(read) = bundled else { panic!() };
+    let snapshot = read.1;
     assert_eq!(snapshot.secrets[0].number, 1);
     assert!(snapshot.secrets[0].sealed.is_none());
 }
@@ -139,8 +140,8 @@ async fn values_come_in_the_same_snapshot_or_not_at_all_and_never_too_many() {
             .bundle(query(), None, Permitting(|_: &Location, _: &str| true, true));
         assert_eq!(matches!(now.await.unwrap(), Bundled::Read(..)), fits, "{most}");
         match fixture.store.bundle(query(), None, Afterwards).await.unwrap() {
-            Bundled::Read(_, snapshot) => {
-                assert!(fits && snapshot.secrets.iter().all(|secret| secret.sealed.is_some()));
+            Bundled::Read(read) => {
+                assert!(fits && read.1.secrets.iter().all(|secret| secret.sealed.is_some()));
             }
             Bundled::TooMuch => assert!(!fits),
         }

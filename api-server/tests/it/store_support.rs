@@ -106,7 +106,7 @@ impl Fixture {
         P: Fn(&Location, &str) -> bool + Send + 'static,
     {
         match self.store.bundle(query, None, Permitting(permitted, true)).await? {
-            Bundled::Read(_, snapshot) => Ok(snapshot),
+            Bundled::Read(read) => Ok(read.1),
             Bundled::TooMuch => panic!("the bundle is too large"),
         }
     }

@@ -145,7 +145,7 @@ fn snapshot<J: Judge>(
             version.sealed = Some(sealed);
         }
     }
-    Ok(Bundled::Read(judge, snapshot))
+    Ok(Bundled::Read(Box::new((judge, snapshot))))
 }
 
 /// The secrets that are asked for and permitted, by name.

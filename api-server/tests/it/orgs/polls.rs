@@ -307,13 +307,13 @@ async fn what_nobody_asked_for_wakes_nobody() {
     }
     let shop = format!("{O}/projects/shop");
     let b = format!("{shop}/envs/local/secrets/b");
-    let patch = |path: &str, body| server.admin("PATCH", path).json(body);
+    let change = |path: &str, body| server.admin("PATCH", path).json(body);
     for call in [
         put(&server, "shop", "local", "b"),
         put(&server, "shop", "local", "c"),
         put(&server, "other", "local", "a"),
-        patch(&format!("{b}/versions/1"), json!({"is_enabled": false})),
-        patch(&format!("{b}/versions/2"), json!({"expires_at": time(60_000)})),
+        change(&format!("{b}/versions/1"), json!({"is_enabled": false})),
+        change(&format!("{b}/versions/2"), json!({"expires_at": time(60_000)})),
         server
             .admin("POST", &format!("{b}/rollback"))
             .json(json!({"version": 1})),
@@ -333,7 +333,7 @@ async fn what_nobody_asked_for_wakes_nobody() {
             .admin("PUT", &format!("{M}/shop/environments/local"))
             .json(json!({"name": "Here"})),
         server.admin("DELETE", &format!("{M}/shop/environments/prod")),
-        patch(&shop, json!({"display_name": "The shop"})),
+        change(&shop, json!({"display_name": "The shop"})),
         server.admin("POST", &format!("{M}/shop/rotate-key")).json(json!({})),
         server
             .admin("POST", &format!("{O}/service-accounts"))

@@ -5,12 +5,14 @@ use std::io;
 use std::task::{Context, Poll};
 
 use axum::http::Request;
+use axum::response::Response;
 use axum_server::accept::Accept;
 use tokio::net::TcpStream;
 use tower::Service;
 
 use super::connections::{Connection, Connections};
 use super::door::Arrived;
+use super::later::Answering;
 use super::pending::Pending;
 use super::stream::Guarded;
 
@@ -44,7 +46,7 @@ impl Gate {
     }
 }
 
-/// Gives each request its [`Connection`].
+/// Gives each request its [`Connection`], and waits for answers that come later.
 #[derive(Debug, Clone)]
 pub(super) struct Announced<S> {
     service: S,
@@ -52,20 +54,20 @@ pub(super) struct Announced<S> {
     pending: Pending,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for Announced<S> {
-    type Response = S::Response;
+impl<S: Service<Request<B>, Response = Response>, B> Service<Request<B>> for Announced<S> {
+    type Response = Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Answering<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         self.connection.requested();
         let extensions = request.extensions_mut();
         extensions.insert(self.connection.clone());
         extensions.insert(self.pending.clone());
-        self.service.call(request)
+        Answering::new(self.service.call(request))
     }
 }

@@ -5,6 +5,7 @@ mod accept;
 mod connections;
 mod door;
 mod handshake;
+pub mod later;
 mod pending;
 mod stream;
 

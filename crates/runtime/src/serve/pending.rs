@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::later::then;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::Version;
@@ -79,7 +80,9 @@ pub(super) async fn mark(request: Request, next: Next) -> Response {
         .flatten();
     let response = next.run(request).await;
     match pending {
-        Some(pending) => response.map(|body| Body::new(Marked::new(body, pending))),
+        Some(pending) => then(response, |response| {
+            response.map(|body| Body::new(Marked::new(body, pending)))
+        }),
         None => response,
     }
 }
