@@ -17,9 +17,7 @@ use crate::audit::{By, Entry, Kind, Metadata, Outcome, Verb};
 use crate::auth::acl::EnvironmentRights;
 use crate::auth::{Kept, Member};
 use crate::error::ApiError;
-use crate::store::{
-    BundleQuery, Bundled, EnvironmentRef, Interest, Location, Object, Sequence, Snapshot, StoreError, Topic,
-};
+use crate::store::{BundleQuery, Bundled, EnvironmentRef, Interest, Location, Sequence, Snapshot, Topic};
 use crate::{configurations, values};
 
 /// Who looks.
@@ -133,7 +131,6 @@ async fn judged(app: &App, (since, reader, snapshot): Read) -> Result<Looked, Ap
     let verb = if request.values { Verb::Read } else { Verb::List };
     if let Some(refusal) = findings.refusal {
         let refused = match refusal {
-            Refusal::Moved => return Err(StoreError::NotFound(Object::Organization).into()),
             Refusal::NoRight => values::no_right_here(),
             Refusal::Configurations => ApiError::Denied(
                 "no rule lets you read the configurations here; an admin can grant one with `configurations`".into(),

@@ -72,7 +72,7 @@ pub async fn answer(
         }),
         Looked::Same(rest) if request.wait.is_zero() => Ok(Answer::Same(rest.etag)),
         Looked::Same(rest) => {
-            let asked = Asked::new(&environment, &request, known, Kept::of(member.caller()))?;
+            let asked = Asked::new(&member, &environment, &request, known)?;
             let permit = app.limits().poll(credential, asked.weight())?;
             let open = (app.metrics().poll(), permit);
             Ok(Answer::Wait(Box::new(Waiting::new(app, asked, &rest, deadline, open))))
@@ -90,16 +90,17 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(environment: &EnvironmentRef, request: &Request, known: Known, kept: Kept) -> Result<Self, ApiError> {
-        let ProjectRef::Slug { organization, project } = &environment.project else {
+    /// By names, which is what the caller said: should they lead elsewhere by then, that is what is answered.
+    fn new(member: &Member, environment: &EnvironmentRef, request: &Request, known: Known) -> Result<Self, ApiError> {
+        let ProjectRef::Slug { project, .. } = &environment.project else {
             return Err(ApiError::internal("a bundle is asked for by names"));
         };
-        let names = [organization, project, &environment.environment];
+        let names = [&member.organization.name, project, &environment.environment];
         Ok(Self {
             names: names.map(|name| name.as_str().into()),
             question: request.canonical().into(),
             known,
-            kept,
+            kept: Kept::of(member.caller()),
         })
     }
 
@@ -197,13 +198,12 @@ impl Waiting {
 
     /// `None` where there is nothing to tell, and the wait goes on.
     async fn look(&mut self, need: Need) -> Result<Option<Answer>, ApiError> {
-        let polls = self.app.polls();
-        let _turn = polls.turn().await;
+        let _place = self.app.limits().woken().await;
         let now = Sees {
             change: self.app.store().sequence(),
             instant: Time::now(),
         };
-        let joined = polls.join(self.asked.id(&self.app), need, now);
+        let joined = self.app.polls().join(self.asked.id(&self.app), need, now);
         match joined.looked(|| self.asked.look(&self.app)).await? {
             Looked::Changed(seen) => {
                 seen.record(&self.app, self.asked.kept.by(&seen.member)).await?;

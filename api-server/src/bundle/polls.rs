@@ -1,5 +1,4 @@
-//! What waiting calls share: turns, so that thousands who wake at once leave room for everybody else, and looks, because
-//! most of them are copies of a few and would all look at the same.
+//! What waiting calls share: most of them are copies of a few, and would all look at the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,15 +10,12 @@ use super::look::Looked;
 use crate::error::ApiError;
 use crate::store::Sequence;
 
-/// How many of those who woke look and are answered at a time; the others wait in line.
-const TURNS: usize = 256;
 /// How many answers of more than [`super::LIGHT`] bytes are made at a time.
 const LARGE_TURNS: usize = 2;
 
 /// What all waiting calls of a server share.
 #[derive(Debug)]
 pub struct Polls {
-    turns: Semaphore,
     large: Semaphore,
     looks: Mutex<HashMap<LookId, Weak<Shared>>>,
 }
@@ -66,7 +62,6 @@ pub struct Joined<'a> {
 impl Default for Polls {
     fn default() -> Self {
         Self {
-            turns: Semaphore::new(TURNS),
             large: Semaphore::new(LARGE_TURNS),
             looks: Mutex::default(),
         }
@@ -74,14 +69,9 @@ impl Default for Polls {
 }
 
 impl Polls {
-    /// A turn to look and be answered; in the order of asking.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        self.turns.acquire().await.ok()
-    }
-
     /// A turn for an answer that takes much memory.
     pub async fn large(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
         self.large.acquire().await.ok()
     }
 

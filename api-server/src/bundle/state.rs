@@ -61,8 +61,6 @@ pub struct Findings {
 /// Why a question cannot be answered key by key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The name has gone over to an organization that the caller was not found to belong to.
-    Moved,
     /// Everything was asked for, and there is no right to anything.
     NoRight,
     Configurations,
@@ -106,9 +104,7 @@ impl Reader {
     fn judge(&mut self, snapshot: &Snapshot) -> Findings {
         let narrowed = self.narrowed.take();
         let rights = narrowed.unwrap_or_else(|| self.rights(&snapshot.location, &snapshot.rules));
-        let refusal = if snapshot.location.organization != self.member.organization.id {
-            Some(Refusal::Moved)
-        } else if self.request.is_for_all() && !rights.any() {
+        let refusal = if self.request.is_for_all() && !rights.any() {
             Some(Refusal::NoRight)
         } else if self.request.configurations && !rights.configurations() {
             Some(Refusal::Configurations)

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use sealpod_runtime::serve;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use buckets::{Buckets, Exceeded, Rate};
 pub use polls::PollPermit;
@@ -201,6 +202,11 @@ impl Limits {
     /// Counts an open poll, which holds so many bytes of what it asks, until the permit is dropped.
     pub fn poll(&self, credential: CredentialId, bytes: usize) -> Result<PollPermit, Exceeded> {
         self.polls.begin(credential, bytes)
+    }
+
+    /// A place for a request that waited without one, as soon as there is one; in the order of asking.
+    pub async fn woken(&self) -> Option<OwnedSemaphorePermit> {
+        self.work.woken().await
     }
 
     /// A place among the requests that are worked on.

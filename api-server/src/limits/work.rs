@@ -90,6 +90,11 @@ impl Work {
         })))
     }
 
+    pub(super) async fn woken(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.woken).acquire_owned().await.ok()
+    }
+
     fn refuse(&self, why: &str) -> Overloaded {
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         let mut logged = lock(&self.logged);
@@ -110,8 +115,7 @@ impl Place {
     }
 
     async fn again(&self) {
-        // The semaphore is never closed.
-        let permit = Arc::clone(&self.0.work.woken).acquire_owned().await.ok();
+        let permit = self.0.work.woken().await;
         *lock(&self.0.permit) = permit;
     }
 }

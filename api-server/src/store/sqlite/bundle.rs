@@ -5,8 +5,8 @@ use sealpod_core::Time;
 
 use super::super::bundle::{Asker, Bundled, Credential, Judge};
 use super::super::{
-    AclRule, BundleQuery, EnvironmentRef, KeyHolder, Location, Object, ProjectRef, Result, Selection, Snapshot,
-    SnapshotVersion, StoreError, Subject, version,
+    AclRule, BundleQuery, EnvironmentRef, KeyHolder, Location, Object, OrganizationRef, ProjectRef, Result, Selection,
+    Snapshot, SnapshotVersion, StoreError, Subject, version,
 };
 use super::reader::View;
 use super::row::{At, integer, number, optional_time, time};
@@ -50,7 +50,11 @@ pub(in super::super) fn again<J: Judge>(
 /// Whose the credential is, with what the owner is in the organization of the environment.
 fn asker(view: &View<'_>, clock: Time, environment: &EnvironmentRef, credential: Credential) -> Result<Option<Asker>> {
     let conn = view.conn;
-    let ProjectRef::Slug { organization, .. } = &environment.project else {
+    let ProjectRef::Slug {
+        organization: OrganizationRef::Name(organization),
+        ..
+    } = &environment.project
+    else {
         return Err(StoreError::Internal("a bundle is asked for by names".into()));
     };
     match credential {
@@ -65,7 +69,7 @@ fn asker(view: &View<'_>, clock: Time, environment: &EnvironmentRef, credential:
             };
             let (organization, membership) = match members::membership(conn, session.user.id, organization) {
                 Ok(found) => (found.organization, Some((found.role, found.rules))),
-                Err(StoreError::NotFound(_)) => (organizations::find(conn, organization)?, None),
+                Err(StoreError::NotFound(_)) => (organizations::by_name(conn, organization)?, None),
                 Err(error) => return Err(error),
             };
             Ok(Some(Asker::User {
@@ -74,7 +78,7 @@ fn asker(view: &View<'_>, clock: Time, environment: &EnvironmentRef, credential:
                 membership,
             }))
         }
-        Credential::AdminKey => Ok(Some(Asker::AdminKey(organizations::find(conn, organization)?))),
+        Credential::AdminKey => Ok(Some(Asker::AdminKey(organizations::by_name(conn, organization)?))),
     }
 }
 
