@@ -15,6 +15,7 @@ mod contract;
 mod crash;
 mod credentials;
 mod cross_plane;
+mod delivery_model;
 mod docs;
 mod errors;
 mod fail_closed;
