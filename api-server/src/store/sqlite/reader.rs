@@ -78,6 +78,9 @@ impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
         if let Err(error) = &result {
             health.note(error);
         }
+        if let Err(StoreError::TooSlow) = &result {
+            tracing::warn!("a read of the database took too long and was ended, for the write-ahead log to stay short");
+        }
         // Whoever asked may have gone.
         reply.send(result).ok();
     }

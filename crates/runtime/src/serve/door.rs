@@ -13,6 +13,7 @@ use axum::extract::connect_info::Connected;
 use axum_server::{AddrListener, Address};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// The address of a peer.
 #[derive(Debug, Clone, Copy)]
@@ -41,21 +42,28 @@ pub(super) struct Arrived {
 pub(super) struct Door {
     listener: TcpListener,
     places: Option<Arc<Semaphore>>,
+    shutdown: CancellationToken,
 }
 
 impl Door {
-    /// Accepts while fewer than `handshakes` are under way; without such a bound, whoever comes.
-    pub(super) fn new(listener: std::net::TcpListener, handshakes: Option<usize>) -> io::Result<Self> {
+    /// Accepts while fewer than `handshakes` are under way; without such a bound, whoever comes. Nobody after `shutdown`:
+    /// the library would go on for as long as somebody comes.
+    pub(super) fn new(
+        listener: std::net::TcpListener,
+        handshakes: Option<usize>,
+        shutdown: CancellationToken,
+    ) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
             places: handshakes.map(|places| Arc::new(Semaphore::new(places))),
+            shutdown,
         })
     }
 }
 
 impl AddrListener<Arrived, Peer> for Door {
     async fn bind_to(Peer(address): Peer) -> io::Result<Self> {
-        Self::new(super::bind(address)?, None)
+        Self::new(super::bind(address)?, None, CancellationToken::new())
     }
 
     async fn accept_stream(&self) -> io::Result<(Arrived, Peer)> {
@@ -63,11 +71,57 @@ impl AddrListener<Arrived, Peer> for Door {
             Some(places) => Some(Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?),
             None => None,
         };
-        let (stream, peer) = self.listener.accept().await?;
+        let Some(accepted) = self.shutdown.run_until_cancelled(self.listener.accept()).await else {
+            return std::future::pending().await;
+        };
+        let (stream, peer) = accepted?;
         Ok((Arrived { stream, place }, Peer(peer)))
     }
 
     fn get_local_addr(&self) -> io::Result<Peer> {
         self.listener.local_addr().map(Peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn soon<T>(work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(Duration::from_millis(50), work).await.ok()
+    }
+
+    #[tokio::test]
+    async fn who_comes_behind_the_last_place_is_accepted_when_one_is_free() {
+        let listener = super::super::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let door = Door::new(listener, Some(1), CancellationToken::new()).unwrap();
+        let _clients = [
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
+        let (first, _) = door.accept_stream().await.unwrap();
+        assert!(soon(door.accept_stream()).await.is_none());
+        // Its handshake is done; the connection stays.
+        let Arrived { stream: _stream, place } = first;
+        drop(place);
+        door.accept_stream().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_is_accepted_once_the_server_stops() {
+        let listener = super::super::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let door = Door::new(listener, None, stop.clone()).unwrap();
+        let _clients = [
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
+        door.accept_stream().await.unwrap();
+        stop.cancel();
+        assert!(soon(door.accept_stream()).await.is_none());
     }
 }

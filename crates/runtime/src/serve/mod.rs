@@ -33,9 +33,10 @@ const MAX_HEAD: u32 = 64 * 1024;
 /// Most requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 200;
 /// What a peer may send on one HTTP/2 connection, and on one request of it, before anybody has asked for it: it is held in
-/// memory, whoever the peer is. And what is held of an answer that its peer does not take.
-const UNREAD: u32 = 256 * 1024;
-const UNREAD_OF_ONE: u32 = 64 * 1024;
+/// memory, whoever the peer is; 8 MiB from the other end of the world still come in time. And what is held of an answer that
+/// its peer does not take.
+const UNREAD: u32 = 512 * 1024;
+const UNREAD_OF_ONE: u32 = 256 * 1024;
 const UNSENT_OF_ONE: usize = 64 * 1024;
 /// Connections that wait to be accepted. The system bounds it by its own setting, 4,096 on Linux.
 const QUEUE: i32 = 4096;
@@ -76,7 +77,7 @@ pub async fn run_within(
     let handle = Handle::new();
     let router = router.layer(from_fn(pending::mark));
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let door = Door::new(listener, tls.is_some().then_some(limits.handshakes))?;
+    let door = Door::new(listener, tls.is_some().then_some(limits.handshakes), shutdown.clone())?;
     let server = prepare(Server::from_listener(door), &handle).acceptor(Gate(Connections::new(limits)));
     let serving = async {
         match tls {
