@@ -202,16 +202,16 @@ fn event(n: u64, people: &[Uuid], secrets: &[(Uuid, String)]) -> (Entry, By) {
             ..Metadata::default()
         });
     let by = By {
-        actor: Actor {
+        actor: Arc::new(Actor {
             kind: ActorKind::User,
             id: Some(people[person]),
             name: email(person),
-        },
-        source: Source {
+        }),
+        source: Arc::new(Source {
             ip: Some([10, 0, 0, 7].into()),
             user_agent: Some("sealpod-sidecar/0.1.0".to_owned()),
             request_id: Some(format!("0198c5a1-7e2f-7000-8000-{n:012x}")),
-        },
+        }),
         on_behalf: None,
         once: None,
     };

@@ -1,6 +1,8 @@
 //! Values of secrets on their way in and out: sealed before the store sees them, and given out only after the audit
 //! entry of their reading is stored.
 
+use std::sync::Arc;
+
 use sealpod_core::wire::org::Permission;
 use sealpod_core::{SecretValue, Time, names};
 
@@ -11,7 +13,7 @@ use crate::auth::acl::Place;
 use crate::error::ApiError;
 use crate::ids::VersionId;
 use crate::store::{
-    Appended, Creator, EnvironmentRef, Location, NewVersion, ProjectRef, Slot, StoreError, Version, VersionInfo,
+    ActiveVersion, Appended, Creator, EnvironmentRef, Location, NewVersion, ProjectRef, Slot, StoreError, VersionInfo,
 };
 
 /// How often a write looks again when what it writes to was deleted or made under its hands.
@@ -151,7 +153,7 @@ pub async fn roll_back(
                     created_by: Creator {
                         kind: by.actor.kind.as_str().to_owned(),
                         id: by.actor.id,
-                        name: by.actor.name,
+                        name: by.actor.name.clone(),
                     },
                 });
             }
@@ -164,7 +166,7 @@ pub async fn roll_back(
 /// A value that may be given out: its reading is on record.
 #[derive(Debug)]
 pub struct Read {
-    pub version: Version,
+    pub version: Arc<ActiveVersion>,
     pub value: SecretValue,
 }
 
@@ -176,7 +178,7 @@ pub async fn read(app: &App, environment: EnvironmentRef, name: &str, by: By) ->
         .resource(version.secret.0, &version.name)
         .at(&version.location.project_slug, Some(&version.location.environment_slug))
         .metadata(Metadata {
-            version: Some(version.info.number),
+            version: Some(version.number),
             ..Metadata::default()
         });
     record(app, &version.location, entry, by).await?;

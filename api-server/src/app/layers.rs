@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
@@ -41,7 +42,7 @@ pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) 
         user_agent: user_agent(request.headers()),
         request_id: Some(id.clone()),
     };
-    request.extensions_mut().insert(source);
+    request.extensions_mut().insert(Arc::new(source));
     let method = request.method().clone();
     // The template of the path, never the path itself: names may say more than a log should know.
     let route = request
@@ -51,19 +52,17 @@ pub async fn boundary(State(app): State<App>, mut request: Request, next: Next) 
         .to_owned();
     let plane = Plane::of(request.uri().path());
 
-    let span = tracing::info_span!("request", %id, %method, %route);
+    // What is logged at `info` names the request itself; a span costs every request more than that.
+    let span = tracing::debug_span!("request", %id, %method, %route);
     let response = next.run(request).instrument(span).await;
     then(response, move |mut response| {
         let (status, elapsed) = (response.status(), started.elapsed());
         app.metrics().answered(&method, &route, &response, elapsed);
-        // Not the span from above, which would be kept for as long as the call waits.
-        tracing::info_span!("request", %id, %method, %route).in_scope(|| {
-            if let Some(Cause(cause)) = response.extensions_mut().remove() {
-                tracing::error!(status = status.as_u16(), %cause, "the request failed");
-            } else {
-                tracing::debug!(status = status.as_u16(), ms = elapsed.as_millis(), "answered");
-            }
-        });
+        if let Some(Cause(cause)) = response.extensions_mut().remove() {
+            tracing::error!(%id, %method, %route, status = status.as_u16(), %cause, "the request failed");
+        } else {
+            tracing::debug!(%id, %method, %route, status = status.as_u16(), ms = elapsed.as_millis(), "answered");
+        }
         let headers = response.headers_mut();
         if plane.is_some() {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -118,10 +119,12 @@ pub struct Source {
 }
 
 /// Who acts, and from where: what every change and every record needs beside itself.
+///
+/// Clones share the parts: each request makes several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
-    pub actor: Actor,
-    pub source: Source,
+    pub actor: Arc<Actor>,
+    pub source: Arc<Source>,
     /// `<kind>/<namespace>/<name>` of the Kubernetes object that the operator acted for.
     pub on_behalf: Option<String>,
     /// The request is to be done once: noted in the transaction of its change.
@@ -132,12 +135,12 @@ impl By {
     /// The server itself; `name` says which part of it.
     pub fn system(name: &str) -> Self {
         Self {
-            actor: Actor {
+            actor: Arc::new(Actor {
                 kind: ActorKind::System,
                 id: None,
                 name: name.to_owned(),
-            },
-            source: Source::default(),
+            }),
+            source: Arc::default(),
             on_behalf: None,
             once: None,
         }

@@ -28,7 +28,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    pub(super) fn new(presented: Presented, source: Source, on_behalf: Option<String>) -> Self {
+    pub(super) fn new(presented: Presented, source: Arc<Source>, on_behalf: Option<String>) -> Self {
         Self {
             by: admin(source, on_behalf),
             presented,
@@ -59,13 +59,13 @@ impl Admin {
     }
 }
 
-fn admin(source: Source, on_behalf: Option<String>) -> By {
+fn admin(source: Arc<Source>, on_behalf: Option<String>) -> By {
     By {
-        actor: Actor {
+        actor: Arc::new(Actor {
             kind: ActorKind::AdminKey,
             id: None,
             name: ADMIN_NAME.to_owned(),
-        },
+        }),
         source,
         on_behalf,
         once: None,
@@ -75,26 +75,27 @@ fn admin(source: Source, on_behalf: Option<String>) -> By {
 /// A caller of the consumer plane: one application.
 #[derive(Debug, Clone)]
 pub struct Application {
-    pub project: Arc<Project>,
+    key: Arc<ApplicationKey>,
     by: By,
 }
 
 impl Application {
-    pub(super) fn new(source: Source, key: ApplicationKey) -> Self {
+    pub(super) fn new(source: Arc<Source>, key: Arc<ApplicationKey>) -> Self {
         let by = By {
-            actor: Actor {
+            actor: Arc::new(Actor {
                 kind: ActorKind::Application,
                 id: Some(key.project.id.0),
                 name: key.project.slug.clone(),
-            },
+            }),
             source,
             on_behalf: None,
             once: None,
         };
-        Self {
-            project: Arc::new(key.project),
-            by,
-        }
+        Self { key, by }
+    }
+
+    pub fn project(&self) -> &Project {
+        &self.key.project
     }
 
     pub fn by(&self) -> By {
@@ -119,7 +120,7 @@ pub(super) enum Who {
 }
 
 impl Caller {
-    pub(super) fn admin_key(presented: Presented, source: Source, on_behalf: Option<String>) -> Self {
+    pub(super) fn admin_key(presented: Presented, source: Arc<Source>, on_behalf: Option<String>) -> Self {
         Self {
             who: Who::AdminKey,
             by: admin(source, on_behalf),
@@ -127,13 +128,13 @@ impl Caller {
         }
     }
 
-    pub(super) fn user(app: &App, presented: Presented, source: Source, session: Session) -> Self {
+    pub(super) fn user(app: &App, presented: Presented, source: Arc<Source>, session: Session) -> Self {
         let by = By {
-            actor: Actor {
+            actor: Arc::new(Actor {
                 kind: ActorKind::User,
                 id: Some(session.user.id.0),
                 name: session.user.email.clone(),
-            },
+            }),
             source,
             on_behalf: None,
             once: None,
@@ -145,19 +146,19 @@ impl Caller {
         }
     }
 
-    pub(super) fn account(presented: Presented, source: Source, key: AccountKey) -> Self {
+    pub(super) fn account(presented: Presented, source: Arc<Source>, key: Arc<AccountKey>) -> Self {
         let by = By {
-            actor: Actor {
+            actor: Arc::new(Actor {
                 kind: ActorKind::ServiceAccount,
                 id: Some(key.account.id.0),
                 name: key.account.name.clone(),
-            },
+            }),
             source,
             on_behalf: None,
             once: None,
         };
         Self {
-            who: Who::Account(Arc::new(key)),
+            who: Who::Account(key),
             by,
             presented,
         }
@@ -306,7 +307,7 @@ impl Caller {
         let who = match principal {
             Principal::AdminKey => Who::AdminKey,
             Principal::User(session) => Who::of_session(app, *session),
-            Principal::Account(key) => Who::Account(Arc::new(*key)),
+            Principal::Account(key) => Who::Account(key),
             Principal::Application(_) => return Err(ApiError::Unauthorized),
         };
         Ok(Self { who, ..self.clone() })

@@ -1,5 +1,7 @@
 //! Credentials as requests present them, and whose they are.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, header};
 use sealpod_core::SecretText;
 use sealpod_core::wire::headers::API_KEY;
@@ -25,8 +27,8 @@ pub enum Presented {
 pub enum Principal {
     AdminKey,
     User(Box<Session>),
-    Account(Box<AccountKey>),
-    Application(Box<ApplicationKey>),
+    Account(Arc<AccountKey>),
+    Application(Arc<ApplicationKey>),
 }
 
 impl Presented {
@@ -47,9 +49,9 @@ impl Presented {
         let Some(key) = key else { return Ok(None) };
         let holder = app.store().find_key(app.store().pepper().digest(&key)).await?;
         Ok(match (key.kind(), holder) {
-            (ApiKeyKind::ServiceAccount, Some(KeyHolder::Account(account))) => Some(Principal::Account(account.into())),
+            (ApiKeyKind::ServiceAccount, Some(KeyHolder::Account(account))) => Some(Principal::Account(account)),
             (ApiKeyKind::Application, Some(KeyHolder::Application(application))) => {
-                Some(Principal::Application(application.into()))
+                Some(Principal::Application(application))
             }
             (_, _) => None,
         })

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Caller;
-use super::caller::Who;
 use super::credential::Presented;
 use super::member::{Member, Standing};
 use crate::app::App;
@@ -16,7 +15,7 @@ use crate::store::{Asker, Credential};
 #[derive(Debug, Clone)]
 pub struct Kept {
     presented: Presented,
-    source: Source,
+    source: Arc<Source>,
     on_behalf: Option<String>,
 }
 
@@ -61,9 +60,8 @@ impl Kept {
         let (caller, organization, standing) = match asker {
             Asker::Account(key) => {
                 let organization = key.organization.clone();
-                let caller = Caller::account(presented, source, key);
-                let Who::Account(key) = &caller.who else { return None };
-                let standing = Standing::Account(Arc::clone(key));
+                let caller = Caller::account(presented, source, Arc::clone(&key));
+                let standing = Standing::Account(key);
                 (caller, organization, standing)
             }
             Asker::User {
@@ -95,7 +93,7 @@ impl Kept {
     /// In whose name this caller is answered what was found for another one with the same credential.
     pub fn by(&self, other: &Member) -> By {
         By {
-            source: self.source.clone(),
+            source: Arc::clone(&self.source),
             on_behalf: self.on_behalf.clone(),
             ..other.by()
         }

@@ -17,6 +17,8 @@ pub use caller::{Admin, Application, Caller};
 pub use kept::Kept;
 pub use member::Member;
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -89,7 +91,7 @@ pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> 
 
 /// Leaves the caller in the request; says of which kind it is.
 async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<ActorKind, ApiError> {
-    let source: Source = request.extensions().get().cloned().unwrap_or_default();
+    let source: Arc<Source> = request.extensions().get().cloned().unwrap_or_default();
     let (presented, principal) = match credential::authenticate(app, plane, request.headers()).await {
         // Whoever keeps failing is told to stop; a valid credential from the same address still passes.
         Err(ApiError::Unauthorized) => {
@@ -120,9 +122,9 @@ async fn admit(app: &App, plane: Plane, request: &mut Request) -> Result<ActorKi
             }
         }
         Principal::User(session) => Caller::user(app, presented, source, *session),
-        Principal::Account(key) => Caller::account(presented, source, *key),
+        Principal::Account(key) => Caller::account(presented, source, key),
         Principal::Application(key) => {
-            request.extensions_mut().insert(Application::new(source, *key));
+            request.extensions_mut().insert(Application::new(source, key));
             return Ok(kind);
         }
     };

@@ -7,6 +7,8 @@
 mod code;
 mod network;
 
+use std::sync::Arc;
+
 use sealpod_core::{Email, SecretText};
 
 pub use code::Code;
@@ -59,7 +61,7 @@ fn strangers(app: &App, email: &Email) -> bool {
 }
 
 /// Makes a code for the address, for a mail to carry.
-pub async fn request(app: &App, email: Email, source: Source) -> Result<(), ApiError> {
+pub async fn request(app: &App, email: Email, source: Arc<Source>) -> Result<(), ApiError> {
     let outbox = app.login().outbox()?;
     app.limits().login(source.ip)?;
     let code = Code::generate();
@@ -90,7 +92,7 @@ pub async fn verify(
     app: &App,
     email: Email,
     code: &SecretText,
-    source: Source,
+    source: Arc<Source>,
 ) -> Result<(SessionToken, Session), ApiError> {
     app.login().outbox()?;
     app.limits().login(source.ip)?;

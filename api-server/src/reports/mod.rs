@@ -58,7 +58,7 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct Report {
     pub place: Arc<Place>,
-    pub actor: Actor,
+    pub actor: Arc<Actor>,
     /// Who has to belong to the organization still for the report to be shown; none for superadmins.
     pub subject: Option<Subject>,
     pub node: Box<str>,
@@ -77,7 +77,7 @@ const OVERHEAD: usize = 640;
 impl Report {
     pub fn new(
         place: Place,
-        (actor, subject): (Actor, Option<Subject>),
+        (actor, subject): (Arc<Actor>, Option<Subject>),
         (node, agent_version): (String, String),
         versions: &BTreeMap<String, u64>,
         (seen_at, seen): (Time, Instant),

@@ -24,7 +24,7 @@ fn report(at: u128, caller: u8, pod: &str, version: u64, seen: Instant) -> Repor
     };
     let versions = BTreeMap::from([("db".to_owned(), version)]);
     let node = ("node-1".to_owned(), "0.1.0".to_owned());
-    Report::new(place, (actor, None), node, &versions, (Time::now(), seen))
+    Report::new(place, (actor.into(), None), node, &versions, (Time::now(), seen))
 }
 
 /// Caller and pod of everything that is known of an environment, in order.

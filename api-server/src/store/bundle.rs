@@ -1,6 +1,7 @@
 //! One consistent snapshot of an environment, as a bundle needs it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sealpod_core::wire::people::Role;
 use sealpod_core::{Pattern, Time};
@@ -98,7 +99,7 @@ pub enum Credential {
 /// Whose credential it is, and what the owner is in the organization that the query names.
 #[derive(Debug)]
 pub enum Asker {
-    Account(AccountKey),
+    Account(Arc<AccountKey>),
     User {
         session: Session,
         organization: Organization,
@@ -129,7 +130,7 @@ impl Store {
         A: FnOnce(Asker) -> Option<J> + Send + 'static,
     {
         let clock = self.engine.credential_clock();
-        let engine = std::sync::Arc::clone(&self.engine);
+        let engine = Arc::clone(&self.engine);
         let found = move |asker: Asker| {
             if let Asker::Account(key) = &asker {
                 engine.note_use(key.account.id);

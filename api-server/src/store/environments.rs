@@ -1,5 +1,7 @@
 //! Environments of a project.
 
+use std::sync::Arc;
+
 use sealpod_core::wire::Labels;
 use sealpod_core::{Slug, Time};
 
@@ -31,6 +33,11 @@ pub struct EnvironmentUpdate {
 }
 
 impl Store {
+    /// Where a live environment is.
+    pub async fn location(&self, environment: EnvironmentRef) -> Result<Arc<Location>> {
+        self.engine.location(environment).await
+    }
+
     /// `Conflict(Environment)` where a live one has the slug.
     pub async fn create_environment(&self, project: ProjectRef, new: NewEnvironment, by: By) -> Result<Environment> {
         self.engine

@@ -1,14 +1,48 @@
 //! Who holds an API key.
 
-use sealpod_core::Time;
+use std::sync::Arc;
 
-use super::{Account, AclRule, Organization, Project, Result, Store, sqlite};
+use sealpod_core::Time;
+use sealpod_core::wire::Labels;
+
+use super::{Account, AclRule, Organization, Project, Result, Store};
 use crate::crypto::KeyDigest;
 
+/// Clones share what they hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyHolder {
-    Account(AccountKey),
-    Application(ApplicationKey),
+    Account(Arc<AccountKey>),
+    Application(Arc<ApplicationKey>),
+}
+
+impl KeyHolder {
+    /// When the key dies by the clock.
+    pub(super) fn expires_at(&self) -> Option<Time> {
+        match self {
+            Self::Account(key) => key.expires_at,
+            Self::Application(key) => key.expires_at,
+        }
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let labels =
+            |labels: &Labels| -> usize { labels.iter().map(|(key, value)| key.len() + value.len() + 64).sum() };
+        match self {
+            Self::Account(key) => {
+                let rules = key.rules.iter().map(|rule| {
+                    let patterns = [&rule.project_pattern, &rule.env_pattern, &rule.key_pattern];
+                    // Each as text and, parsed, as about as much again for each of its characters.
+                    size_of::<AclRule>() + patterns.map(|pattern| 8 * pattern.as_str().len()).iter().sum::<usize>()
+                });
+                size_of::<AccountKey>() + rules.sum::<usize>() + labels(&key.account.labels) + 256
+            }
+            Self::Application(key) => {
+                let description = key.project.description.as_ref().map_or(0, String::len);
+                size_of::<ApplicationKey>() + description + labels(&key.project.labels) + 256
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +66,7 @@ impl Store {
     /// when the account was last used, without waiting for that to reach the disk.
     pub async fn find_key(&self, digest: KeyDigest) -> Result<Option<KeyHolder>> {
         let clock = self.engine.credential_clock();
-        let holder = self
-            .engine
-            .read(move |view| sqlite::keys::find(view.conn, &digest, clock))
-            .await?;
+        let holder = self.engine.find_key(digest, clock).await?;
         if let Some(KeyHolder::Account(key)) = &holder {
             self.engine.note_use(key.account.id);
         }

@@ -57,7 +57,7 @@ impl AuditReport {
 impl Store {
     /// Returns once the entry is on disk: call it before a value is given out.
     pub async fn record(&self, chain: Chain, entry: Entry, by: By) -> Result<()> {
-        self.engine.write(move |tx| tx.audit(chain, entry, &by)).await
+        self.engine.record(chain, entry, by).await
     }
 
     /// Walks every chain from its first entry.

@@ -17,6 +17,8 @@
 //! that network for itself alone: to the first bound. For the same reason the codes of such a network are the last to
 //! make room for new ones.
 
+use std::sync::Arc;
+
 use sealpod_core::{Email, Time};
 
 use super::{NewSession, Result, Session, Store, sqlite};
@@ -69,7 +71,7 @@ pub struct Attempt {
     pub strangers: bool,
     /// What to begin if the code is right.
     pub session: NewSession,
-    pub source: Source,
+    pub source: Arc<Source>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -60,7 +60,7 @@ pub use quotas::{Quota, QuotaUpdate, Quotas, Usage};
 pub use refs::{EnvironmentRef, Location, OrganizationRef, Page, ProjectRef};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};
-pub use values::{Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
+pub use values::{ActiveVersion, Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
 pub use vitals::{Meters, Sizes, State, Stats, Trouble};
 pub use watch::{Sequence, Topic, Watcher};
 

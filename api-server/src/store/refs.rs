@@ -5,7 +5,7 @@ use crate::ids::{ConfigurationId, EnvironmentId, OrganizationId, ProjectId, Revi
 
 /// A live organization: by its name, or by its id where a caller was found to belong to it, because its name can have
 /// gone over to another one since.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum OrganizationRef {
     Name(String),
     Id(OrganizationId),
@@ -24,7 +24,7 @@ impl From<OrganizationId> for OrganizationRef {
 }
 
 /// A live project: by its place in an organization, or by the id that an application's key stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ProjectRef {
     Slug {
         organization: OrganizationRef,
@@ -51,7 +51,7 @@ impl ProjectRef {
 }
 
 /// A live environment of a live project.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EnvironmentRef {
     pub project: ProjectRef,
     /// Its slug.

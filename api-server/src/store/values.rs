@@ -3,6 +3,8 @@
 //! A value is bound to its place before it is stored, so writing takes two steps: [`Store::locate`] tells the place,
 //! the caller seals for it, and [`Store::append_versions`] stores it there, if the place is still what it was.
 
+use std::sync::Arc;
+
 use sealpod_core::Time;
 use sealpod_core::wire::Edit;
 use uuid::Uuid;
@@ -91,6 +93,27 @@ pub struct Version {
     pub sealed: Sealed,
 }
 
+/// The version of a secret that counts, with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveVersion {
+    pub location: Arc<Location>,
+    pub secret: SecretId,
+    pub name: String,
+    pub secret_created_at: Time,
+    pub id: VersionId,
+    pub number: u64,
+    pub not_before: Option<Time>,
+    pub expires_at: Option<Time>,
+    pub created_at: Time,
+    pub sealed: Sealed,
+}
+
+impl ActiveVersion {
+    pub fn aad(&self) -> Aad {
+        self.location.version_aad(self.secret, self.id)
+    }
+}
+
 impl Version {
     pub fn aad(&self) -> Aad {
         self.location.version_aad(self.secret, self.info.id)
@@ -116,16 +139,13 @@ impl Store {
         by: By,
     ) -> Result<Vec<Appended>> {
         self.engine
-            .write(move |tx| sqlite::values::append(tx, &versions, description.as_deref(), &by))
+            .write_values(move |tx| sqlite::values::append(tx, &versions, description.as_deref(), &by))
             .await
     }
 
     /// The version that counts now. `NotFound(Version)` where the secret has none that is active.
-    pub async fn active_version(&self, environment: EnvironmentRef, name: &str) -> Result<Version> {
-        let name = name.to_owned();
-        self.engine
-            .read(move |view| sqlite::values::active(view, &environment, &name))
-            .await
+    pub async fn active_version(&self, environment: EnvironmentRef, name: &str) -> Result<Arc<ActiveVersion>> {
+        self.engine.active_version(environment, name).await
     }
 
     /// A version whatever its state, unless it was deleted: `NotFound(Version)`.
@@ -148,7 +168,7 @@ impl Store {
     ) -> Result<VersionInfo> {
         let name = name.to_owned();
         self.engine
-            .write(move |tx| sqlite::values::edit(tx, &environment, (&name, number), edit, &by))
+            .write_values(move |tx| sqlite::values::edit(tx, &environment, (&name, number), edit, &by))
             .await
     }
 

@@ -32,6 +32,7 @@ mod overload;
 mod process;
 mod query_plans;
 mod quotas;
+mod remembered;
 mod roles;
 mod secrecy;
 mod seeds_org;

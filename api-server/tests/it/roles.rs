@@ -463,9 +463,20 @@ fn call(server: &Server, method: &str, path: &str, target: &Target, credential: 
     }
 }
 
-/// What was run since statements were last taken, but for what the store does behind an answer.
+/// What was run since statements were last taken, but for what the store does behind an answer, and for the look-up of a
+/// key, which is remembered: that depends on no path.
 fn looked_up(server: &Server) -> Vec<String> {
     let mut run = server.statements.take();
+    let begin = run
+        .iter()
+        .position(|sql| sql.starts_with("SELECT account_id, project_id"));
+    if let Some(begin) = begin {
+        let end = run[begin..]
+            .iter()
+            .position(|sql| sql.contains("FROM acl_rules r"))
+            .unwrap();
+        run.drain(begin..=begin + end);
+    }
     run.retain(|sql| {
         ["SELECT", "INSERT", "UPDATE", "DELETE"]
             .iter()

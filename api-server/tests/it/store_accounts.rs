@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind};
@@ -28,7 +29,7 @@ async fn account(fixture: &Fixture, name: &str) -> (ApiKey, Account) {
     (key, fixture.store.create_account(new, by()).await.unwrap())
 }
 
-async fn holder(fixture: &Fixture, key: &ApiKey) -> Option<AccountKey> {
+async fn holder(fixture: &Fixture, key: &ApiKey) -> Option<Arc<AccountKey>> {
     match fixture
         .store
         .find_key(fixture.store.pepper().digest(key))
@@ -73,7 +74,7 @@ async fn a_key_finds_its_account_with_its_rules() {
         .await
         .unwrap();
     let found = holder(&fixture, &key).await.unwrap();
-    assert_eq!((found.account, found.expires_at), (made, expires_at));
+    assert_eq!((&found.account, found.expires_at), (&made, expires_at));
     assert_eq!((found.organization.name.as_str(), found.rules.len()), (ORGANIZATION, 1));
     assert!(
         holder(&fixture, &ApiKey::generate(ApiKeyKind::ServiceAccount))

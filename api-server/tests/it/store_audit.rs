@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use sealpod_api_server::audit::{Actor, ActorKind, By, Chain, Entry, Kind, Metadata, Outcome, Source, Verb};
@@ -18,16 +19,16 @@ async fn every_change_leaves_an_entry_that_says_who_did_what() {
     let prod = shop.clone().environment("prod");
     let actor_id = Uuid::now_v7();
     let operator = By {
-        actor: Actor {
+        actor: Arc::new(Actor {
             kind: ActorKind::AdminKey,
             id: Some(actor_id),
             name: "admin-key".into(),
-        },
-        source: Source {
+        }),
+        source: Arc::new(Source {
             ip: Some(IpAddr::from([10, 0, 0, 7])),
             user_agent: Some("sealpod-operator/1".into()),
             request_id: Some("r-1".into()),
-        },
+        }),
         on_behalf: Some("Application/team/shop".into()),
         once: None,
     };

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealpod_api_server::ids::RevisionId;
 use sealpod_api_server::store::{
-    AclRule, BundleQuery, Bundled, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Judge, Location, Object,
-    Selection, Snapshot, StoreError,
+    AclRule, BundleQuery, Bundled, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Judge, Location,
+    Object, Selection, Snapshot, StoreError,
 };
 
 use crate::store_support::{Fixture, Permitting, by};

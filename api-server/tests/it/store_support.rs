@@ -97,7 +97,7 @@ impl Fixture {
     pub async fn get(&self, environment: &EnvironmentRef, key: &str) -> Result<(u64, String), StoreError> {
         let version = self.store.active_version(environment.clone(), key).await?;
         let value = self.keyring.open(&version.aad(), &version.sealed).unwrap();
-        Ok((version.info.number, String::from_utf8(value.to_vec()).unwrap()))
+        Ok((version.number, String::from_utf8(value.to_vec()).unwrap()))
     }
 
     /// The snapshot of what `permitted` lets through, with values.

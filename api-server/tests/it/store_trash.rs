@@ -148,7 +148,13 @@ async fn the_value_of_a_purged_version_is_nowhere_in_the_file() {
     let fixture = Fixture::new().await;
     let prod = fixture.project("shop").await.environment("prod");
     fixture.set(&prod, "db", &"x".repeat(9_000)).await;
-    let sealed = fixture.store.active_version(prod.clone(), "db").await.unwrap().sealed;
+    let sealed = fixture
+        .store
+        .active_version(prod.clone(), "db")
+        .await
+        .unwrap()
+        .sealed
+        .clone();
     // In pieces, for a page holds only a part.
     let pieces: Vec<_> = sealed.as_bytes()[500..8_500].chunks(64).map(<[u8]>::to_vec).collect();
     let is_in_file = || {

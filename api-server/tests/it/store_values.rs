@@ -322,7 +322,7 @@ async fn check(fixture: &Fixture, prod: &EnvironmentRef, states: &[State]) {
     assert_eq!(all.secrets.first().map(|it| it.number), active(states, all.taken_at));
     assert_eq!(all.next_change_at, next_change(states, all.taken_at));
     let read = fixture.store.active_version(prod.clone(), "db").await;
-    assert_eq!(read.ok().map(|it| it.info.number), active(states, all.taken_at));
+    assert_eq!(read.ok().map(|it| it.number), active(states, all.taken_at));
     for state in states {
         let pinned = Selection::Named {
             keys: vec![],

@@ -1,5 +1,7 @@
 //! Login by e-mail code: the two calls that need no credential.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Extension, State};
 use sealpod_core::wire::login as wire;
@@ -54,7 +56,7 @@ impl ReadFields for wire::VerifyCode {
 )]
 async fn request(
     State(app): State<App>,
-    Extension(source): Extension<Source>,
+    Extension(source): Extension<Arc<Source>>,
     Query(()): Query<()>,
     Body(body): Body<wire::RequestCode>,
 ) -> Result<Json<wire::CodeRequested>, ApiError> {
@@ -74,7 +76,7 @@ async fn request(
 )]
 async fn verify(
     State(app): State<App>,
-    Extension(source): Extension<Source>,
+    Extension(source): Extension<Arc<Source>>,
     Query(()): Query<()>,
     Body(body): Body<wire::VerifyCode>,
 ) -> Result<Json<wire::SessionBegun>, ApiError> {

@@ -37,7 +37,7 @@ impl ReadQuery for InEnvironment {
 
 impl InEnvironment {
     fn of(self, application: &Application) -> EnvironmentRef {
-        ProjectRef::Id(application.project.id).environment(self.0)
+        ProjectRef::Id(application.project().id).environment(self.0)
     }
 }
 
@@ -68,17 +68,18 @@ async fn secret(
         .await
         .map_err(undistinguished)?;
     let (value, encoding) = read.value.to_wire();
-    let info = read.version.info;
+    let version = &read.version;
     Ok(Json(wire::ConsumerSecret {
-        name: read.version.name,
+        name: version.name.clone(),
         value,
         properties: wire::ConsumerSecretProperties {
-            enabled: info.is_enabled,
-            expires_on: info.expires_at,
-            not_before: info.not_before,
-            version: info.number,
+            // What is not enabled is not active, and not found here.
+            enabled: true,
+            expires_on: version.expires_at,
+            not_before: version.not_before,
+            version: version.number,
             encoding,
-            created_on: info.created_at,
+            created_on: version.created_at,
             updated_on: None,
         },
     }))
@@ -104,7 +105,7 @@ async fn list_configurations(
     Query(environment): Query<InEnvironment>,
 ) -> Result<Response, ApiError> {
     let items = Items {
-        project: application.project.id,
+        project: application.project().id,
         environment: environment.0,
     };
     list::everything(app, items, None).await

@@ -118,7 +118,7 @@ fn required(query: &mut QueryFields, name: &str, check: fn(&str) -> Result<(), N
 }
 
 /// Who may speak of pods in an environment: whoever may read anything there. Answers who that is, and where.
-async fn reporter(app: &App, caller: &Caller, path: InEnvironment) -> Result<(Member, Location), ApiError> {
+async fn reporter(app: &App, caller: &Caller, path: InEnvironment) -> Result<(Member, Arc<Location>), ApiError> {
     let (member, _, location) = located(app, caller, path).await?;
     values::require_any(app, &member, &location, Verb::Read).await?;
     Ok((member, location))

@@ -1,6 +1,6 @@
 //! The secrets of one environment.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use axum::Json;
 use axum::extract::State;
@@ -64,9 +64,9 @@ pub(super) async fn located(
     app: &App,
     caller: &Caller,
     path: InEnvironment,
-) -> Result<(Member, EnvironmentRef, Location), ApiError> {
+) -> Result<(Member, EnvironmentRef, Arc<Location>), ApiError> {
     let (member, environment) = environment(app, caller, path).await?;
-    let (location, _) = app.store().environment(environment).await?;
+    let location = app.store().location(environment).await?;
     // From here on by id: what was allowed here is done here, whatever is renamed meanwhile.
     let environment = ProjectRef::Id(location.project).environment(&location.environment_slug);
     Ok((member, environment, location))
@@ -185,12 +185,12 @@ async fn get(
     let read = values::read(&app, environment, &key, member.by()).await?;
     let (value, encoding) = read.value.to_wire();
     Ok(Json(wire::SecretWithValue {
-        key: read.version.name,
+        key: read.version.name.clone(),
         value,
-        version: read.version.info.number,
+        version: read.version.number,
         encoding,
         created_at: read.version.secret_created_at,
-        updated_at: read.version.info.created_at,
+        updated_at: read.version.created_at,
     }))
 }
 

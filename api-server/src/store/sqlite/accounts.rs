@@ -9,7 +9,7 @@ use super::super::{
 use super::keys::{self, Owner};
 use super::reader::View;
 use super::row::{At, LabelsText, labels, optional_time, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{acl, organizations, projects};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::crypto::NewKey;

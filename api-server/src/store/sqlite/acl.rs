@@ -7,7 +7,7 @@ use super::super::error::{Crowd, Refusal};
 use super::super::{AclRule, NewRule, Object, OrganizationRef, Result, RuleQuery, StoreError, Subject, Topic};
 use super::reader::View;
 use super::row::{At, Id, PatternText, integer, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{accounts, members, organizations};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, RuleMetadata, Verb};
 use crate::ids::{AccountId, OrganizationId, RuleId, UserId};

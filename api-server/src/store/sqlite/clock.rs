@@ -13,7 +13,7 @@ use sealpod_core::Time;
 
 use super::super::Result;
 use super::row::{At, integer};
-use super::writer::Tx;
+use super::tx::Tx;
 
 /// Its row of `meta`: microseconds since 1970, eight bytes, big-endian.
 const NAME: &str = "credential_clock";

@@ -10,7 +10,7 @@ use super::environments;
 use super::reader::View;
 use super::row::{At, integer, number, time};
 use super::trash::{self, Deleted, What};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{ConfigurationId, TrashId};
 

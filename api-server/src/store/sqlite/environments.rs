@@ -9,7 +9,7 @@ use super::super::{
 use super::projects::{self, LABELS_MATCH, changed};
 use super::row::{At, LabelsText, labels, labels_text, time};
 use super::trash::{self, Deleted, What};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{EnvironmentId, ProjectId, TrashId};
 

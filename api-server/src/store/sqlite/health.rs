@@ -12,8 +12,8 @@ use super::super::{Result, Sizes, State, Stats, StoreError, Trouble};
 use super::open::beside;
 use super::quotas;
 use super::row::run as execute;
+use super::tx::Tx;
 use super::wal::Wal;
-use super::writer::Tx;
 use crate::audit::{By, Chain, Entry, Head, Kind, Verb};
 
 #[derive(Default)]
@@ -125,7 +125,7 @@ pub(in super::super) fn try_out(tx: &Tx<'_>) -> Result<()> {
     execute(tx.conn, "SAVEPOINT trial")?;
     let entry = Entry::new(Kind::Key, Verb::Read);
     drop(tx.append(Chain::Instance, entry, &By::system("probe")));
-    execute(tx.conn, "ROLLBACK TO trial")?;
+    tx.roll_back_to("ROLLBACK TO trial")?;
     execute(tx.conn, "RELEASE trial")?;
     tx.conn
         .prepare_cached("UPDATE meta SET value = value WHERE name = 'epoch'")?

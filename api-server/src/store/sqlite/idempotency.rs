@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::super::{Done, Result, StoreError};
 use super::reader::View;
 use super::row::{At, Id, optional_id};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::crypto::Sealed;
 use crate::idempotency::Claim;
 

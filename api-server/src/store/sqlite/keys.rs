@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, ToSql};
 use sealpod_core::Time;
 
 use super::super::{AccountKey, ApplicationKey, KeyHolder, ProjectRef, Result, Rotated, StoreError, Subject};
 use super::row::{At, integer, optional_time};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{accounts, acl, organizations, projects};
 use crate::crypto::{ApiKeyKind, KeyDigest, NewKey};
 use crate::ids::{AccountId, KeyId, ProjectId};
@@ -102,7 +104,7 @@ pub(in super::super) fn find(conn: &Connection, digest: &KeyDigest, clock: Time)
     let holder = match found {
         Some((Some(account), _, expires_at)) => account_key(conn, account, expires_at, clock),
         Some((None, Some(project), expires_at)) => projects::find(conn, &ProjectRef::Id(project))
-            .map(|project| Some(KeyHolder::Application(ApplicationKey { project, expires_at }))),
+            .map(|project| Some(KeyHolder::Application(Arc::new(ApplicationKey { project, expires_at })))),
         _ => Ok(None),
     };
     match holder {
@@ -118,10 +120,10 @@ fn account_key(conn: &Connection, id: AccountId, expires_at: Option<Time>, clock
     }
     let organization = organizations::by_id(conn, account.organization)?;
     let rules = acl::of_subject(conn, organization.id, Subject::ServiceAccount(id))?;
-    Ok(Some(KeyHolder::Account(AccountKey {
+    Ok(Some(KeyHolder::Account(Arc::new(AccountKey {
         expires_at: [expires_at, account.expires_at].into_iter().flatten().min(),
         organization,
         account,
         rules,
-    })))
+    }))))
 }

@@ -1,6 +1,7 @@
 //! The audit table.
 
 mod clock;
+pub(super) mod runs;
 mod search;
 
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -16,24 +17,43 @@ pub(in super::super) use search::page;
 const COLUMNS: &str = "chain, seq, id, created_at, action, actor_type, actor_id, actor_name, resource_type, \
     resource_id, resource_name, project, environment, outcome, ip, user_agent, request_id, metadata, hash";
 
-/// Answers the new head of the chain.
+/// The last entry of a chain, as the next one needs it.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    seq: u64,
+    hash: [u8; 32],
+    at: Option<Time>,
+}
+
+pub(super) fn end(conn: &Connection, chain: Chain) -> Result<End> {
+    let last = conn
+        .prepare_cached("SELECT seq, hash, created_at FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([Id(chain.id())], |row| {
+            Ok(End {
+                seq: number(row, 0)?,
+                hash: row.get(1)?,
+                at: Some(time(row, 2)?),
+            })
+        })
+        .optional()?;
+    Ok(last.unwrap_or(End {
+        seq: 0,
+        hash: GENESIS,
+        at: None,
+    }))
+}
+
+/// Appends behind `end`, which is the chain's new end then; answers the new head.
 pub(super) fn append(
     conn: &Connection,
     key: &AuditKey,
     now: Time,
-    chain: Chain,
+    (chain, end): (Chain, &mut End),
     entry: Entry,
     by: &By,
 ) -> Result<Head> {
-    let last = conn
-        .prepare_cached("SELECT seq, hash, created_at FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
-        .query_row([Id(chain.id())], |row| {
-            Ok((number(row, 0)?, row.get(1)?, Some(time(row, 2)?)))
-        })
-        .optional()?;
-    let (seq, previous, latest) = last.unwrap_or((0, GENESIS, None));
-    let stored = key.seal(chain, seq + 1, &previous, now, entry, by);
-    if latest.is_some_and(|latest| now < latest) {
+    let stored = key.seal(chain, end.seq + 1, &end.hash, now, entry, by);
+    if end.at.is_some_and(|latest| now < latest) {
         clock::note_step(conn, chain, stored.seq)?;
     }
     let head = Head {
@@ -68,6 +88,11 @@ pub(super) fn append(
         stored.metadata,
         stored.hash,
     ])?;
+    *end = End {
+        seq: head.seq,
+        hash: head.hash,
+        at: Some(now),
+    };
     Ok(head)
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 use sealpod_core::Time;
 use subtle::{Choice, ConstantTimeEq};
@@ -6,7 +8,7 @@ use uuid::Uuid;
 use super::super::login::{CODE_SECONDS, FAMILIAR_SECONDS, MAX_CODES, MAX_MISSES};
 use super::super::{Attempt, CodeRequest, LoginKeys, Requested, Result, Session, Verified};
 use super::row::{At, Id, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{members, people};
 use crate::audit::{Actor, ActorKind, By, Chain, Entry, Kind, Outcome, Source, Verb};
 
@@ -125,14 +127,14 @@ fn sign_in(tx: &Tx<'_>, clock: Time, attempt: Attempt) -> Result<Session> {
     Ok(session)
 }
 
-fn by(kind: ActorKind, id: Option<Uuid>, name: &str, source: Source) -> By {
+fn by(kind: ActorKind, id: Option<Uuid>, name: &str, source: Arc<Source>) -> By {
     let actor = Actor {
         kind,
         id,
         name: name.to_owned(),
     };
     By {
-        actor,
+        actor: Arc::new(actor),
         source,
         on_behalf: None,
         once: None,

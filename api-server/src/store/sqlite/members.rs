@@ -9,7 +9,7 @@ use super::super::{
     Topic,
 };
 use super::row::{At, number, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{acl, organizations, people};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{OrganizationId, UserId};

@@ -3,15 +3,18 @@
 pub(super) mod accounts;
 pub(super) mod acl;
 pub(super) mod bundle;
+mod cache;
 pub(super) mod changes;
 pub(super) mod clock;
 pub(super) mod configurations;
 pub(super) mod consumers;
 mod damage;
 pub(super) mod environments;
+mod fresh;
 mod heads;
 pub(super) mod health;
 pub(super) mod idempotency;
+mod job;
 pub(super) mod keys;
 pub(super) mod log;
 pub(super) mod login;
@@ -24,10 +27,12 @@ pub(super) mod purge;
 mod queue;
 pub(super) mod quotas;
 mod reader;
+mod remembered;
 mod row;
 pub(super) mod secrets;
 mod trace;
 pub(super) mod trash;
+mod tx;
 mod uses;
 pub(super) mod values;
 mod wal;
@@ -43,18 +48,23 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::watch::Hub;
-use super::{Interest, OpenError, Options, Result, Sequence, Sizes, State, Stats, StoreError, Topic, Trouble, Watcher};
-use crate::audit::{AuditKey, Head};
-use crate::crypto::{Keyring, Pepper};
+use super::{
+    ActiveVersion, EnvironmentRef, Interest, KeyHolder, Location, OpenError, Options, Result, Sequence, Sizes, State,
+    Stats, StoreError, Topic, Trouble, Watcher,
+};
+use crate::audit::{AuditKey, By, Chain, Entry, Head};
+use crate::crypto::{KeyDigest, Keyring, Pepper};
 use crate::ids::AccountId;
 use clock::Clock;
 use heads::Heads;
 use health::Health;
+use job::{Reach, WriteJob};
 use queue::Queue;
 use reader::{ReadJob, View};
+use remembered::Remembered;
+use tx::Tx;
 use uses::Uses;
 use wal::Patience;
-use writer::{Tx, WriteJob};
 
 /// The engine's threads and what they share with callers.
 pub(super) struct Engine {
@@ -64,6 +74,7 @@ pub(super) struct Engine {
     hub: Arc<Hub>,
     uses: Arc<Uses>,
     heads: Arc<Heads>,
+    remembered: Arc<Remembered>,
     /// What the database keeps for the server: its name, the pepper, the audit key.
     server: open::ServerKeys,
     clock: Arc<Clock>,
@@ -80,6 +91,7 @@ impl Engine {
         let health = Arc::new(Health::new(Arc::clone(&hub)));
         let uses = Arc::new(Uses::new(options.use_interval));
         let heads = Arc::new(Heads::default());
+        let remembered = Arc::new(Remembered::new());
         let writes = Arc::new(Queue::new(options.queue));
         let reads = Arc::new(Queue::new(options.queue));
 
@@ -109,6 +121,10 @@ impl Engine {
             source: Box::new(source),
         })?;
         let clock = Arc::new(clock);
+        let chains = tx::Chains::open(&opened.writer).map_err(|error| OpenError::Damaged {
+            path: opened.path.clone(),
+            what: format!("the runs of its audit log cannot be read ({error})"),
+        })?;
         let writing = writer::Writer {
             connection: opened.writer,
             lock: opened.lock,
@@ -119,6 +135,8 @@ impl Engine {
             uses: Arc::clone(&uses),
             clock: Arc::clone(&clock),
             heads: Arc::clone(&heads),
+            remembered: Arc::clone(&remembered),
+            chains,
             meters: options.meters.clone(),
         };
         let told = options.trace.clone();
@@ -135,6 +153,7 @@ impl Engine {
             hub,
             uses,
             heads,
+            remembered,
             server: opened.server,
             clock,
             threads: Mutex::new(threads),
@@ -149,14 +168,85 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.health.check()?;
+        self.change(Reach::Everything, work).await
+    }
+
+    /// As [`Engine::write`], for a change that leaves all that is remembered true but what it [touches](Tx::touch).
+    pub(super) async fn write_values<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.change(Reach::Touched, work).await
+    }
+
+    async fn change<T, F>(&self, reach: Reach, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let job = writer::Change::new(work, reply);
-        self.writes
-            .push(Box::new(job))
-            .await
-            .map_err(|_| self.health.closed())?;
+        self.queue(Box::new(job::Change::new(reach, work, reply)), answer).await
+    }
+
+    /// Appends to a chain; returns once that is on disk.
+    pub(super) async fn record(&self, chain: Chain, entry: Entry, by: By) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let record = job::Record::new(chain, entry, by, reply);
+        self.queue(Box::new(record), answer).await
+    }
+
+    async fn queue<T>(&self, job: Box<dyn WriteJob>, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        self.health.check()?;
+        self.writes.push(job).await.map_err(|_| self.health.closed())?;
         answer.await.unwrap_or_else(|_| Err(self.health.closed()))
+    }
+
+    /// Whose key it is, as of `clock`; by memory where that is as good as the database.
+    pub(super) async fn find_key(&self, digest: KeyDigest, clock: Time) -> Result<Option<KeyHolder>> {
+        self.health.check()?;
+        if let Some(holder) = self.remembered.key(&digest, clock) {
+            return Ok(Some(holder));
+        }
+        let stamp = self.remembered.stamp();
+        let found = self.read(move |view| keys::find(view.conn, &digest, clock)).await?;
+        if let Some(holder) = &found {
+            self.remembered.keep_key(stamp, &digest, holder);
+        }
+        Ok(found)
+    }
+
+    /// Where a live environment is; by memory where that is as good as the database.
+    pub(super) async fn location(&self, environment: EnvironmentRef) -> Result<Arc<Location>> {
+        self.health.check()?;
+        if let Some(location) = self.remembered.location(&environment) {
+            return Ok(location);
+        }
+        let stamp = self.remembered.stamp();
+        let asked = environment.clone();
+        let located = self.read(move |view| environments::locate(view.conn, &asked)).await?;
+        let location = Arc::new(located);
+        self.remembered.keep_location(stamp, environment, Arc::clone(&location));
+        Ok(location)
+    }
+
+    /// The version that counts now; by memory where that is as good as the database.
+    pub(super) async fn active_version(&self, environment: EnvironmentRef, name: &str) -> Result<Arc<ActiveVersion>> {
+        self.health.check()?;
+        let now = Time::now();
+        let remembered = self.remembered.location(&environment);
+        if let Some(version) = remembered.and_then(|location| self.remembered.active_version(&location, name, now)) {
+            return Ok(version);
+        }
+        let stamp = self.remembered.stamp();
+        let (asked, name) = (environment.clone(), name.to_owned());
+        let reading = self.read(move |view| Ok((values::active(view, &asked, &name)?, view.now)));
+        let ((version, until), from) = reading.await?;
+        let version = Arc::new(version);
+        self.remembered.keep_version(stamp, &version, (from, until));
+        self.remembered
+            .keep_location(stamp, environment, Arc::clone(&version.location));
+        Ok(version)
     }
 
     /// Runs a read in a transaction: it sees one state of the database.

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0007_changes.sql"),
     include_str!("../../../migrations/0007_credentials.sql"),
     include_str!("../../../migrations/0008_clock.sql"),
+    include_str!("../../../migrations/0009_audit_runs.sql"),
 ];
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;

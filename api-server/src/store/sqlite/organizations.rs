@@ -5,7 +5,7 @@ use super::super::error::{Crowd, Refusal};
 use super::super::{Grantor, Object, Organization, OrganizationRef, Page, Result, StoreError, Topic};
 use super::members;
 use super::row::{At, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{OrganizationId, UserId};
 

@@ -4,7 +4,7 @@ use sealpod_core::{Email, Time};
 use super::super::{NewSession, Object, Result, Session, StoreError, Topic, User};
 use super::reader::View;
 use super::row::{At, number, optional_time, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::KeyDigest;
 use crate::ids::{SessionId, UserId};

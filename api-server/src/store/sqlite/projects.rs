@@ -11,7 +11,7 @@ use super::super::{
 use super::keys::{self, Owner};
 use super::row::{At, LabelsText, labels, labels_text, time};
 use super::trash::{self, Deleted, What};
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{environments, organizations};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::crypto::NewKey;

@@ -14,7 +14,7 @@ use super::super::trash::Step;
 use super::super::{Object, Purged, Result, StoreError, Topic, Trashed};
 use super::row::{At, Id, number};
 use super::trash;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{AccountId, EnvironmentId, OrganizationId, ProjectId, SecretId, TrashId};
 

@@ -4,7 +4,7 @@ use super::super::{OrganizationRef, Quota, QuotaUpdate, Quotas, Refusal, Result,
 use super::organizations;
 use super::projects::changed;
 use super::row::{integer, number};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::OrganizationId;
 

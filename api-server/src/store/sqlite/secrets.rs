@@ -9,8 +9,8 @@ use super::super::{
 use super::reader::View;
 use super::row::{At, Id, integer, number, time};
 use super::trash::{self, Deleted, What};
+use super::tx::Tx;
 use super::values::{ACTIVE, VISIBLE};
-use super::writer::Tx;
 use super::{environments, projects};
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{EnvironmentId, ProjectId, SecretId, TrashId};

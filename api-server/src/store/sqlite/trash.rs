@@ -7,7 +7,7 @@ use super::super::watch::{EVERY_VERSION, Part};
 use super::super::{Creator, Location, Object, Result, StoreError, Topic, TrashPage, Trashed};
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, time};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Metadata, Verb};
 use crate::ids::{ConfigurationId, EnvironmentId, OrganizationId, ProjectId, SecretId, TrashId};
 

@@ -1,18 +1,20 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use sealpod_core::Time;
 
 use super::super::watch::Part;
 use super::super::{
-    Appended, Creator, EnvironmentRef, Location, NewVersion, Object, ProjectRef, Refusal, Result, Slot, StoreError,
-    Topic, Version, VersionEdit, VersionInfo,
+    ActiveVersion, Appended, Creator, EnvironmentRef, Location, NewVersion, Object, ProjectRef, Refusal, Result, Slot,
+    StoreError, Topic, Version, VersionEdit, VersionInfo, version,
 };
 use super::environments;
 use super::projects::changed;
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, optional_time, time};
 use super::secrets;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
 use crate::ids::{EnvironmentId, SecretId};
 
@@ -76,6 +78,7 @@ pub(in super::super) fn append(
     let mut appended = Vec::with_capacity(versions.len());
     for version in versions {
         let slot = &version.slot;
+        tx.touch(slot.secret);
         hold(tx, slot, description)?;
         let (secret, environment) = (slot.secret, slot.location.environment);
         if let Some(from) = version.from
@@ -185,27 +188,48 @@ fn record(
     tx.audit(Chain::Organization(location.organization), entry, by)
 }
 
-pub(in super::super) fn active(view: &View<'_>, environment: &EnvironmentRef, name: &str) -> Result<Version> {
+/// The active version, and when time alone makes another one active, or none.
+pub(super) fn active(
+    view: &View<'_>,
+    environment: &EnvironmentRef,
+    name: &str,
+) -> Result<(ActiveVersion, Option<Time>)> {
     let location = environments::locate(view.conn, environment)?;
     let secret = secrets::by_name(view.conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
     let mut statement = view.conn.prepare_cached(&format!(
-        "SELECT {INFO}, v.sealed FROM versions v WHERE v.secret_id = ?2 AND v.environment_id = ?3 AND {ACTIVE}
-         ORDER BY v.number DESC LIMIT 1"
+        "SELECT v.id, v.number, v.not_before, v.expires_at, v.created_at, v.sealed FROM versions v
+         WHERE v.secret_id = ?2 AND v.environment_id = ?3 AND {ACTIVE} ORDER BY v.number DESC LIMIT 1"
     ))?;
+    let place = (At(view.now), secret.id, location.environment);
+    let location = Arc::new(location);
     let found = statement
-        .query_row((At(view.now), secret.id, location.environment), |row| {
-            Ok((info_from_row(row)?, row.get(9)?))
+        .query_row(place, |row| {
+            Ok(ActiveVersion {
+                location: Arc::clone(&location),
+                secret: secret.id,
+                name: secret.name,
+                secret_created_at: secret.created_at,
+                id: row.get(0)?,
+                number: number(row, 1)?,
+                not_before: optional_time(row, 2)?,
+                expires_at: optional_time(row, 3)?,
+                created_at: time(row, 4)?,
+                sealed: row.get(5)?,
+            })
         })
         .optional()?;
-    let (info, sealed) = found.ok_or(StoreError::NotFound(Object::Version))?;
-    Ok(Version {
-        location,
-        secret: secret.id,
-        name: secret.name,
-        secret_created_at: secret.created_at,
-        info,
-        sealed,
-    })
+    let active = found.ok_or(StoreError::NotFound(Object::Version))?;
+    // What begins later counts even if it is hidden now: too early an end costs one more look.
+    let mut statement = view.conn.prepare_cached(
+        "SELECT min(v.not_before) FROM versions v
+         WHERE v.secret_id = ?2 AND v.environment_id = ?3 AND v.number > ?4 AND v.is_enabled = 1 AND v.not_before > ?1",
+    )?;
+    let (now, secret, environment) = place;
+    let begins = statement.query_row((now, secret, environment, integer(active.number)), |row| {
+        optional_time(row, 0)
+    })?;
+    let ends = active.expires_at.and_then(version::just_after);
+    Ok((active, [begins, ends].into_iter().flatten().min()))
 }
 
 pub(in super::super) fn find(
@@ -253,6 +277,7 @@ pub(in super::super) fn edit(
         .query_row((secret.id, location.environment, integer(number)), info_from_row)
         .optional()?;
     let before = found.ok_or(StoreError::NotFound(Object::Version))?;
+    tx.touch(secret.id);
     let after = VersionInfo {
         is_enabled: edit.is_enabled.unwrap_or(before.is_enabled),
         not_before: edit.not_before.over(before.not_before),

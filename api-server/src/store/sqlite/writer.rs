@@ -4,118 +4,41 @@
 //! commits once (one fsync for all of them), and then answers. A lone caller waits for nobody. A job that fails rolls
 //! back to its savepoint and leaves its neighbours alone; a commit that fails takes all of them with it.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sealpod_core::Time;
-use tokio::sync::oneshot;
 
 use super::super::watch::Change as Moved;
 use super::super::watch::Hub;
-use super::super::{Meters, Result, StoreError, Topic};
+use super::super::{Meters, Result, StoreError};
 use super::clock::{self, Clock, Step};
+use super::fresh::Touched;
 use super::heads::Heads;
 use super::health::Health;
+use super::job::{Reach, WriteJob};
+use super::open;
 use super::queue::{Next, Queue};
+use super::remembered::Remembered;
 use super::row::run as execute;
+use super::tx::{Chains, Tx};
 use super::uses::{self, Uses};
-use super::{idempotency, log, open};
-use crate::audit::{AuditKey, By, Chain, Entry, Head};
+use crate::audit::{AuditKey, Head};
 use crate::ids::AccountId;
 
 /// Most jobs of one commit, and how long it may go on taking more: what bounds the wait of the first one.
 const MAX_BATCH: usize = 512;
 const MAX_GATHER: Duration = Duration::from_millis(20);
-
-/// A transaction that a change runs in.
-pub(crate) struct Tx<'a> {
-    pub(crate) conn: &'a Connection,
-    pub(crate) now: Time,
-    key: &'a AuditKey,
-    topics: RefCell<Vec<Moved>>,
-    heads: RefCell<Vec<Head>>,
-    health: &'a Health,
-}
-
-impl Tx<'_> {
-    /// Appends to a chain, in this transaction; with a change, notes that its request was done.
-    pub(crate) fn audit(&self, chain: Chain, entry: Entry, by: &By) -> Result<()> {
-        if entry.is_change() {
-            if let Some(claim) = &by.once {
-                idempotency::claim(self, claim, entry.resource_id)?;
-            }
-            if let Chain::Organization(id) = chain {
-                self.publish(Topic::Changes(id));
-            }
-        }
-        let head = self.append(chain, entry, by)?;
-        self.heads.borrow_mut().push(head);
-        Ok(())
-    }
-
-    /// As [`Tx::audit`], where the entry may yet be taken back.
-    pub(super) fn append(&self, chain: Chain, entry: Entry, by: &By) -> Result<Head> {
-        let appended = log::append(self.conn, self.key, self.now, chain, entry, by);
-        self.health.note_audit(&appended);
-        appended
-    }
-
-    /// Wakes who watches this, once it is committed.
-    pub(crate) fn publish(&self, change: impl Into<Moved>) {
-        self.topics.borrow_mut().push(change.into());
-    }
-}
-
-pub(super) trait WriteJob: Send {
-    /// Does the change and keeps the answer; an error is to roll it back.
-    fn run(&mut self, tx: &Tx<'_>) -> Result<()>;
-    /// Answers; an error of the commit takes the place of a success.
-    fn answer(self: Box<Self>, committed: &Result<()>);
-}
-
-pub(super) struct Change<T, F> {
-    work: Option<F>,
-    result: Option<Result<T>>,
-    reply: oneshot::Sender<Result<T>>,
-}
-
-impl<T, F> Change<T, F> {
-    pub(super) fn new(work: F, reply: oneshot::Sender<Result<T>>) -> Self {
-        Self {
-            work: Some(work),
-            result: None,
-            reply,
-        }
-    }
-}
-
-impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> {
-    fn run(&mut self, tx: &Tx<'_>) -> Result<()> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        // A panic is a defect of one use case; its savepoint is rolled back like that of any error.
-        let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
-            .unwrap_or_else(|_| Err(StoreError::Internal("a change panicked".into())));
-        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.result = Some(result);
-        outcome
-    }
-
-    fn answer(self: Box<Self>, committed: &Result<()>) {
-        let result = match (committed, self.result) {
-            (Ok(()), Some(result)) | (Err(_), Some(result @ Err(_))) => result,
-            (Ok(()), None) => Err(StoreError::Internal("a change was not run".into())),
-            (Err(error), _) => Err(error.clone()),
-        };
-        // Whoever asked may have gone; the change stands all the same.
-        self.reply.send(result).ok();
-    }
-}
+/// Rows of the audit log's lists that are written with each job, of which most have one entry, and an entry three rows:
+/// reading the entries and writing the rows both keep pace.
+const ROWS_PER_JOB: usize = 8;
+const MIN_ROWS: usize = 64;
+/// While nobody waits: about a millisecond.
+const IDLE_ROWS: usize = 1_024;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -128,6 +51,8 @@ pub(super) struct Writer {
     pub(super) uses: Arc<Uses>,
     pub(super) clock: Arc<Clock>,
     pub(super) heads: Arc<Heads>,
+    pub(super) remembered: Arc<Remembered>,
+    pub(super) chains: Chains,
     pub(super) meters: Meters,
 }
 
@@ -136,8 +61,11 @@ pub(super) struct Writer {
 struct Batch {
     jobs: Vec<Box<dyn WriteJob>>,
     topics: Vec<Moved>,
-    /// Ends of chains, as its jobs leave them one after the other.
+    touched: Touched,
+    /// Ends of chains, as its jobs leave them one after the other; the last one of a chain counts.
     heads: Vec<Head>,
+    /// How many audit entries it has.
+    entries: u64,
     /// Whether anything in it is to be committed.
     changed: bool,
 }
@@ -145,7 +73,13 @@ struct Batch {
 impl Writer {
     pub(super) fn run(self) {
         loop {
-            match self.jobs.next(Some(self.uses.due())) {
+            // Where there is work that nobody waits for, it is done between what somebody waits for.
+            let until = if self.chains.runs.is_idle() {
+                self.uses.due()
+            } else {
+                Instant::now()
+            };
+            match self.jobs.next(Some(until)) {
                 Next::Item(job) => self.batch(Some(job), false),
                 Next::Late => self.batch(None, false),
                 Next::Closed => break,
@@ -171,7 +105,8 @@ impl Writer {
         let uses = self.uses.take(last);
         let step = self.clock.step(uses.is_some());
         let uses = uses.unwrap_or_default();
-        if first.is_none() && uses.is_empty() && step.is_none() {
+        let index = !last && !self.chains.runs.is_idle();
+        if first.is_none() && uses.is_empty() && step.is_none() && !index {
             return;
         }
         let mut batch = Batch::default();
@@ -179,6 +114,7 @@ impl Writer {
             Ok(()) => self
                 .gather(first, &mut batch)
                 .and_then(|()| self.write_uses(&uses, &mut batch))
+                .and_then(|()| if index { self.index(&mut batch) } else { Ok(()) })
                 .and_then(|()| self.finish(&batch)),
             Err(error) => {
                 batch.jobs.extend(first);
@@ -235,21 +171,30 @@ impl Writer {
     }
 
     fn run_one(&self, job: &mut dyn WriteJob, batch: &mut Batch) -> Result<()> {
-        execute(&self.connection, "SAVEPOINT job")?;
-        let tx = Tx {
-            conn: &self.connection,
-            now: Time::now(),
-            key: &self.key,
-            topics: RefCell::default(),
-            heads: RefCell::default(),
-            health: &self.health,
-        };
+        let reach = job.reach();
+        // A record is one statement, which SQLite does wholly or not at all; if it fails, the disk does, or we.
+        let alone = reach == Reach::Nothing;
+        if !alone {
+            execute(&self.connection, "SAVEPOINT job")?;
+        }
+        let tx = Tx::new(&self.connection, &self.key, &self.chains, &self.health);
         match job.run(&tx) {
             Ok(()) => {
-                execute(&self.connection, "RELEASE job")?;
+                if !alone {
+                    execute(&self.connection, "RELEASE job")?;
+                }
                 batch.changed = true;
-                batch.heads.append(&mut tx.heads.into_inner());
-                for topic in tx.topics.into_inner() {
+                let traces = tx.finish();
+                for head in traces.heads {
+                    batch.entries += 1;
+                    match batch.heads.last_mut() {
+                        Some(last) if last.chain == head.chain => *last = head,
+                        _ => batch.heads.push(head),
+                    }
+                }
+                batch.touched.everything |= reach == Reach::Everything;
+                batch.touched.secrets.extend(traces.secrets);
+                for topic in traces.topics {
                     if !batch.topics.contains(&topic) {
                         batch.topics.push(topic);
                     }
@@ -258,12 +203,12 @@ impl Writer {
             }
             Err(fatal @ StoreError::Failed(_)) => Err(fatal),
             // A full disk, for one, makes SQLite roll back all of the transaction.
-            Err(error) if self.connection.is_autocommit() => Err(error),
+            Err(error) if alone || self.connection.is_autocommit() => Err(error),
             Err(error) => {
                 if error == StoreError::DiskFull {
                     self.health.note_commit(Some(&error));
                 }
-                execute(&self.connection, "ROLLBACK TO job")?;
+                tx.roll_back_to("ROLLBACK TO job")?;
                 Ok(execute(&self.connection, "RELEASE job")?)
             }
         }
@@ -273,6 +218,8 @@ impl Writer {
     fn write_clock(&self, step: Option<Step>, batch: &mut Batch) -> Result<()> {
         let Some(step) = step else { return Ok(()) };
         batch.changed = true;
+        // It may remove keys that have ended.
+        batch.touched.everything = true;
         clock::write(&self.connection, step)
     }
 
@@ -281,24 +228,51 @@ impl Writer {
         uses::write(&self.connection, uses)
     }
 
+    /// Goes on with the lists of the audit log, further the more there is in this transaction: never behind for long, and
+    /// never in the way. An error of theirs is nobody's whose change stands beside it.
+    fn index(&self, batch: &mut Batch) -> Result<()> {
+        let rows = match batch.jobs.len() {
+            0 => IDLE_ROWS,
+            jobs => (ROWS_PER_JOB * jobs).max(MIN_ROWS),
+        };
+        execute(&self.connection, "SAVEPOINT lists")?;
+        match self.chains.runs.advance(&self.connection, rows) {
+            Ok(written) => {
+                batch.changed |= written;
+                Ok(execute(&self.connection, "RELEASE lists")?)
+            }
+            Err(fatal @ StoreError::Failed(_)) => Err(fatal),
+            Err(error) if self.connection.is_autocommit() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the lists of the audit log could not be written; they are tried again with the next entries");
+                self.chains.runs.forget();
+                execute(&self.connection, "ROLLBACK TO lists")?;
+                Ok(execute(&self.connection, "RELEASE lists")?)
+            }
+        }
+    }
+
     fn finish(&self, batch: &Batch) -> Result<()> {
         if !batch.changed {
             return Ok(execute(&self.connection, "ROLLBACK")?);
         }
         let began = Instant::now();
+        let changing = self.remembered.change(&batch.touched);
         execute(&self.connection, "COMMIT")?;
+        drop(changing);
         self.meters.commit_seconds.observe(began.elapsed().as_secs_f64());
         // At most `MAX_BATCH`.
         let jobs = u32::try_from(batch.jobs.len()).unwrap_or(u32::MAX);
         self.meters.group_size.observe(f64::from(jobs));
         self.health.commits.fetch_add(1, Ordering::Relaxed);
-        let entries = u64::try_from(batch.heads.len()).unwrap_or(u64::MAX);
-        self.health.audit_entries.fetch_add(entries, Ordering::Relaxed);
+        self.health.audit_entries.fetch_add(batch.entries, Ordering::Relaxed);
         self.health.note_commit(None);
         Ok(())
     }
 
     fn undo(&self) {
+        self.chains.forget();
+        self.chains.runs.forget();
         if !self.connection.is_autocommit()
             && let Err(error) = execute(&self.connection, "ROLLBACK")
         {

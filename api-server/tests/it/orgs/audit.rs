@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sealpod_api_server::audit::{Actor, ActorKind, By, Chain, Entry, Kind, Outcome, Source, StoredEntry, Verb};
 use sealpod_api_server::store::Organization;
@@ -20,16 +21,16 @@ async fn organization(server: &Server, name: &str) -> Organization {
 
 fn by(user: Option<Uuid>) -> By {
     By {
-        actor: Actor {
+        actor: Arc::new(Actor {
             kind: ActorKind::User,
             id: user,
             name: "ada@example.com".into(),
-        },
-        source: Source {
+        }),
+        source: Arc::new(Source {
             ip: Some([10, 0, 0, 7].into()),
             user_agent: Some("tests/1".into()),
             request_id: Some("r-1".into()),
-        },
+        }),
         on_behalf: None,
         once: None,
     }

@@ -6,6 +6,7 @@ mod program;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use program::{Program, Step};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -33,9 +34,12 @@ pub enum PatternError {
     TooManyAlternatives,
 }
 
-/// A parsed pattern; keeps the text it came from.
+/// A parsed pattern; keeps the text it came from. Clones share it: rights are made of patterns at each request.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub struct Pattern(Arc<Parsed>);
+
+#[derive(PartialEq, Eq)]
+struct Parsed {
     source: String,
     program: Program,
 }
@@ -43,14 +47,18 @@ pub struct Pattern {
 impl Pattern {
     /// The pattern that matches everything.
     pub fn any() -> Self {
-        Self {
-            source: "*".to_owned(),
-            program: Program::new(vec![Step::Run]),
-        }
+        Self::of("*", vec![Step::Run])
+    }
+
+    fn of(source: &str, steps: Vec<Step>) -> Self {
+        Self(Arc::new(Parsed {
+            source: source.to_owned(),
+            program: Program::new(steps),
+        }))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// Text for a pattern that matches exactly `literal`.
@@ -67,7 +75,8 @@ impl Pattern {
 
     /// The one text that this pattern matches, if it has no wildcard and no group.
     pub fn literal(&self) -> Option<String> {
-        self.program
+        self.0
+            .program
             .steps()
             .iter()
             .map(|step| if let Step::Char(c) = step { Some(*c) } else { None })
@@ -77,16 +86,16 @@ impl Pattern {
     /// All texts that this pattern matches, if it has no wildcard and they are at most `most`.
     pub fn texts(&self, most: usize) -> Option<Vec<String>> {
         let mut texts = Vec::new();
-        self.program.texts(most, &mut texts).then_some(texts)
+        self.0.program.texts(most, &mut texts).then_some(texts)
     }
 
     /// What all texts that this pattern matches have in common.
     pub fn affixes(&self) -> Affixes {
-        self.program.affixes()
+        self.0.program.affixes()
     }
 
     pub fn matches(&self, text: &str) -> bool {
-        self.program.matches(text)
+        self.0.program.matches(text)
     }
 }
 
@@ -117,10 +126,7 @@ impl FromStr for Pattern {
         if parser.steps.is_empty() {
             return Err(PatternError::Empty);
         }
-        Ok(Self {
-            source: source.to_owned(),
-            program: Program::new(parser.steps),
-        })
+        Ok(Self::of(source, parser.steps))
     }
 }
 
@@ -205,19 +211,19 @@ impl Parser<'_> {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source)
+        f.write_str(&self.0.source)
     }
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.source, f)
+        fmt::Debug::fmt(&self.0.source, f)
     }
 }
 
 impl Serialize for Pattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.source)
+        serializer.serialize_str(&self.0.source)
     }
 }
 

@@ -6,7 +6,7 @@ use sealpod_core::Time;
 
 use super::super::super::{AuditQuery, Result};
 use super::super::row::{Id, integer, number, time};
-use super::search::Work;
+use super::search::{STEP, Work};
 use crate::audit::Chain;
 
 /// Notes that entry `seq` is older, by the clock, than the one before it.
@@ -72,7 +72,7 @@ impl<'c> Spans<'c> {
                 to: last,
             }));
         }
-        work.steps += 1;
+        work.cost += STEP;
         let step = self
             .conn
             .prepare_cached(
@@ -103,7 +103,7 @@ impl<'c> Spans<'c> {
             "SELECT created_at FROM audit_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1",
         )?;
         while from < to {
-            work.steps += 1;
+            work.cost += STEP;
             let middle = from + (to - from) / 2;
             let at = statement
                 .query_row((Id(self.chain.id()), integer(middle)), |row| time(row, 0))

@@ -1,43 +1,49 @@
 //! Pages of a chain.
 //!
-//! Every filter is one or two lists of numbers, each in an index and sorted: those of an action, of an actor's action,
-//! of a resource's action. A filter that names no action is the merge of the lists of all actions there are, which are
-//! few. So a page is found without looking at entries that are not in it, except where an actor and a resource are
-//! asked for at once: their two lists are walked against each other, each jumping to where the other is, and one page
-//! does only so much of that.
+//! A chain is read stretch by stretch, newest first. What follows its last run is read entry by entry. In a run, every
+//! filter is one or two sorted lists of numbers: those of an action, of an actor's action, of a resource's action. A
+//! filter that names no action is the merge of the lists of all actions that the run has, which are few. So a page is
+//! found without looking at entries that are not in it, except where an actor and a resource are asked for at once:
+//! their two lists are walked against each other, each jumping to where the other is. One page does only so much.
 
 use rusqlite::{OptionalExtension, Statement};
-use uuid::Uuid;
 
 use super::super::super::{AuditPage, AuditQuery, Result};
 use super::super::reader::View;
-use super::super::row::{Id, integer, number};
+use super::super::row::{Id, integer, number, optional_id};
 use super::clock::{Span, Spans};
+use super::runs::{self, Run, Subject};
 use super::{COLUMNS, from_row};
 use crate::audit::{Chain, StoredEntry};
 
-/// How often one page looks into an index, at most. One or two milliseconds.
-const MAX_STEPS: usize = 104;
-/// As many numbers that are read in a row cost about as much as one step.
+/// What one page may cost, in quarters of a look into a list. One or two milliseconds.
+const MAX_COST: usize = 416;
+pub(super) const STEP: usize = 4;
+/// A run that has nothing of what is asked for.
+const EMPTY_RUN: usize = 1;
+/// As many numbers that are read in a row cost about as much as one look.
 const ROWS_PER_STEP: usize = 16;
 /// Fewest numbers that are read in a row.
 const MIN_ROWS: usize = 8;
 /// Most numbers of a list that are read ahead, where another list is walked against it.
 const MAX_AHEAD: usize = 64;
+/// Most entries behind the last run that one page reads, beside what it may cost: two runs, the second of which is still
+/// being made. Some milliseconds, and only where the filters fit next to none of them.
+const MAX_TAIL: u64 = 2 * runs::LENGTH;
 
 /// What one page has cost so far.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    pub(super) steps: usize,
+    pub(super) cost: usize,
 }
 
-/// A sorted list of numbers in an index.
+/// A sorted list of numbers.
 #[derive(Debug, Clone)]
 enum List {
+    /// Of the chain.
     All,
-    Action(String),
-    Actor(Uuid, String),
-    Resource(Uuid, String),
+    /// Of a run: those of a subject's action.
+    Of { run: i64, subject: Subject, action: String },
 }
 
 /// The numbers that are in one list, and in the other one too, where there is one.
@@ -92,30 +98,40 @@ impl Ahead {
     }
 }
 
-/// 1. The lists that the filters name.
-/// 2. For each span of numbers that the times allow, newest first: read from whichever list is furthest behind, until
-///    the page is full down to a number that all lists have passed.
-/// 3. Fetch the entries of these numbers.
+/// A stretch of a chain in which entries are found in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// Nothing is filtered: all of them.
+    Whole,
+    Run(Run),
+    /// Behind the last run.
+    Tail,
+}
+
+/// 1. For each span of numbers that the times allow, and in it for each stretch, newest first: find what fits, until the
+///    page is full down to a number that all its lists have passed.
+/// 2. Fetch the entries of these numbers.
 pub(in super::super::super) fn page(view: &View<'_>, chain: Chain, query: &AuditQuery) -> Result<AuditPage> {
     let mut search = Search {
         view,
         chain,
+        query,
         // One more than fit, to know whether there is another page.
         wanted: query.limit + 1,
         work: Work::default(),
+        tail: 0,
         found: Vec::new(),
     };
-    let lists = search.lists(query)?;
     let mut spans = Spans::of(view.conn, chain, query)?;
     let mut rest = None;
-    while !lists.is_empty()
+    while !query.is_contradiction()
         && let Some(span) = spans.next(&mut search.work)?
     {
-        rest = search.span(&lists, span)?;
+        rest = search.span(span)?;
         if rest.is_some() {
             break;
         }
-        if search.is_full() || search.work.steps > MAX_STEPS {
+        if search.is_full() || search.is_tired() {
             rest = spans.left();
             break;
         }
@@ -131,11 +147,35 @@ pub(in super::super::super) fn page(view: &View<'_>, chain: Chain, query: &Audit
     Ok(AuditPage { entries, next })
 }
 
+impl AuditQuery {
+    fn is_unfiltered(&self) -> bool {
+        self.action.is_none() && self.resource_type.is_none() && self.actor_id.is_none() && self.resource_id.is_none()
+    }
+
+    /// Whether no entry can be both.
+    fn is_contradiction(&self) -> bool {
+        matches!((self.action, self.resource_type), (Some((kind, _)), Some(other)) if kind != other)
+    }
+
+    /// The one action that is asked for.
+    fn one_action(&self) -> Option<String> {
+        self.action.map(|(kind, verb)| format!("{kind}.{verb}"))
+    }
+
+    /// What all actions that are asked for begin with.
+    fn prefix(&self) -> String {
+        self.resource_type.map_or_else(String::new, |kind| format!("{kind}."))
+    }
+}
+
 struct Search<'v> {
     view: &'v View<'v>,
     chain: Chain,
+    query: &'v AuditQuery,
     wanted: usize,
     work: Work,
+    /// Entries behind the last run that were read.
+    tail: u64,
     /// What is in the page for certain, from the highest number on.
     found: Vec<u64>,
 }
@@ -145,88 +185,131 @@ impl Search<'_> {
         self.found.len() >= self.wanted
     }
 
-    /// What each action that can be in the page is found by.
-    fn lists(&mut self, query: &AuditQuery) -> Result<Vec<Both>> {
-        let AuditQuery {
-            action,
-            actor_id,
-            resource_type,
-            resource_id,
-            since: _,
-            until: _,
-            before: _,
-            limit: _,
-        } = query;
-        let actions = match (action, resource_type) {
-            (Some((kind, _)), Some(other)) if kind != other => return Ok(Vec::new()),
-            (Some((kind, verb)), _) => vec![format!("{kind}.{verb}")],
-            (None, None) if actor_id.is_none() && resource_id.is_none() => return Ok(vec![Both(List::All, None)]),
-            (None, kind) => self.actions(
-                (*actor_id, *resource_id),
-                kind.map(|kind| format!("{kind}.")).as_deref(),
-            )?,
-        };
-        let of = |action: String| match (*actor_id, *resource_id) {
-            (None, None) => Both(List::Action(action), None),
-            (Some(actor), None) => Both(List::Actor(actor, action), None),
-            (None, Some(resource)) => Both(List::Resource(resource, action), None),
-            (Some(actor), Some(resource)) => Both(
-                List::Resource(resource, action.clone()),
-                Some(List::Actor(actor, action)),
-            ),
-        };
-        Ok(actions.into_iter().map(of).collect())
+    fn is_tired(&self) -> bool {
+        self.work.cost > MAX_COST
     }
 
-    /// The actions of the resource, else of the actor, else of all entries, which begin with `prefix`: one look into
-    /// the index for each.
-    fn actions(
-        &mut self,
-        (actor, resource): (Option<Uuid>, Option<Uuid>),
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        let (sql, id) = match (actor, resource) {
-            (_, Some(resource)) => (
-                "SELECT action FROM audit_entries INDEXED BY audit_entries_resource
-                 WHERE chain = ?1 AND action > ?2 AND action < ?3 AND resource_id = ?4 ORDER BY action LIMIT 1",
-                Some(Id(resource)),
-            ),
-            (Some(actor), None) => (
-                "SELECT action FROM audit_entries INDEXED BY audit_entries_actor
-                 WHERE chain = ?1 AND action > ?2 AND action < ?3 AND actor_id = ?4 ORDER BY action LIMIT 1",
-                Some(Id(actor)),
-            ),
-            (None, None) => (
-                "SELECT action FROM audit_entries INDEXED BY audit_entries_action
-                 WHERE chain = ?1 AND action > ?2 AND action < ?3 ORDER BY action LIMIT 1",
-                None,
-            ),
+    /// Adds what fits in `span`. Answers the highest number that was not looked at, if any is left: everything above it
+    /// is found.
+    fn span(&mut self, span: Span) -> Result<Option<u64>> {
+        let mut to = span.to;
+        let first = to;
+        while to >= span.from && to > 0 {
+            // However little may be done, it must be something, or the next page would be this one.
+            if self.is_full() || (self.is_tired() && to < first) {
+                return Ok(Some(to));
+            }
+            let (stretch, from) = self.stretch(to)?;
+            let part = Span {
+                from: from.max(span.from),
+                to,
+            };
+            let rest = match stretch {
+                Stretch::Tail => self.scan(part)?,
+                Stretch::Whole => self.merge(&[Both(List::All, None)], part)?,
+                Stretch::Run(run) => {
+                    let lists = self.lists(run)?;
+                    self.merge(&lists, part)?
+                }
+            };
+            if rest.is_some() {
+                return Ok(rest);
+            }
+            to = part.from - 1;
+        }
+        Ok(None)
+    }
+
+    /// The stretch that an entry is in, and where that begins.
+    fn stretch(&self, seq: u64) -> Result<(Stretch, u64)> {
+        if self.query.is_unfiltered() {
+            return Ok((Stretch::Whole, 1));
+        }
+        Ok(match runs::at_or_before(self.view.conn, self.chain, seq)? {
+            Some(run) if run.last >= seq => (Stretch::Run(run), run.first),
+            Some(run) => (Stretch::Tail, run.last + 1),
+            None => (Stretch::Tail, 1),
+        })
+    }
+
+    /// Adds what fits of a stretch without lists, as [`Search::span`] does.
+    fn scan(&mut self, span: Span) -> Result<Option<u64>> {
+        let mut statement = self.view.conn.prepare_cached(
+            "SELECT seq, action, actor_id, resource_id FROM audit_entries
+             WHERE chain = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq DESC",
+        )?;
+        let (action, prefix) = (self.query.one_action(), self.query.prefix());
+        let mut rows = statement.query((Id(self.chain.id()), integer(span.from), integer(span.to)))?;
+        while let Some(row) = rows.next()? {
+            let seq = number(row, 0)?;
+            if self.is_full() || self.tail >= MAX_TAIL {
+                return Ok(Some(seq));
+            }
+            self.tail += 1;
+            if self.tail.is_multiple_of(256) {
+                self.view.go_on()?;
+            }
+            let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+            if action.as_deref().is_none_or(|action| action == text)
+                && text.starts_with(&prefix)
+                && (self.query.actor_id.is_none() || self.query.actor_id == optional_id(row, 2)?)
+                && (self.query.resource_id.is_none() || self.query.resource_id == optional_id(row, 3)?)
+            {
+                self.found.push(seq);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What each action that can be in the page is found by, in a run.
+    fn lists(&mut self, run: Run) -> Result<Vec<Both>> {
+        let actor = self.query.actor_id.map(Subject::Actor);
+        let resource = self.query.resource_id.map(Subject::Resource);
+        // The rarer one leads.
+        let leading = resource.or(actor).unwrap_or(Subject::Everybody);
+        let actions = match self.query.one_action() {
+            Some(action) => vec![action],
+            None => self.actions(run, leading)?,
         };
+        let list = |subject, action: &str| List::Of {
+            run: run.id,
+            subject,
+            action: action.to_owned(),
+        };
+        let both = |action: String| {
+            let other = actor.filter(|actor| *actor != leading);
+            let other = other.map(|actor| list(actor, &action));
+            Both(list(leading, &action), other)
+        };
+        Ok(actions.into_iter().map(both).collect())
+    }
+
+    /// The actions of a subject that the filters allow: one look for each.
+    fn actions(&mut self, run: Run, subject: Subject) -> Result<Vec<String>> {
+        let prefix = self.query.prefix();
         // Actions are small letters, `_` and `.`; `~` is behind all of these.
-        let end = format!("{}~", prefix.unwrap_or_default());
-        let mut last = prefix.unwrap_or_default().to_owned();
-        let mut statement = self.view.conn.prepare_cached(sql)?;
+        let end = format!("{prefix}~");
+        let mut last = prefix;
+        let mut statement = self.view.conn.prepare_cached(
+            "SELECT action FROM audit_lists WHERE run = ?1 AND subject = ?2 AND action > ?3 AND action < ?4
+             ORDER BY action LIMIT 1",
+        )?;
         let mut actions = Vec::new();
         loop {
-            self.work.steps += 1;
-            let chain = Id(self.chain.id());
-            let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
-            let next = match id {
-                Some(id) => statement.query_row((chain, &last, &end, id), text),
-                None => statement.query_row((chain, &last, &end), text),
-            };
+            let next = statement.query_row((run.id, subject.bytes(), &last, &end), |row| row.get::<_, String>(0));
             let Some(action) = next.optional()? else {
+                self.work.cost += if actions.is_empty() { EMPTY_RUN } else { STEP };
                 return Ok(actions);
             };
+            self.work.cost += STEP;
             last.clone_from(&action);
             actions.push(action);
         }
     }
 
-    /// Adds what `lists` have in `span`. Answers the highest number that was not looked at, if any is left: everything
-    /// above it is found.
-    fn span(&mut self, lists: &[Both], span: Span) -> Result<Option<u64>> {
-        if span.to < span.from {
+    /// Adds what `lists` have in `span`, as [`Search::span`] does.
+    fn merge(&mut self, lists: &[Both], span: Span) -> Result<Option<u64>> {
+        if lists.is_empty() {
             return Ok(None);
         }
         let mut streams: Vec<Stream> = lists
@@ -247,8 +330,7 @@ impl Search<'_> {
             };
             let floor = stream.next;
             let certain = found.iter().filter(|seq| Some(**seq) > floor).count();
-            // However little may be done, it must be something, or the next page would be this one.
-            let tired = self.work.steps > MAX_STEPS && floor < Some(span.to);
+            let tired = self.is_tired() && floor < Some(span.to);
             if certain >= missing || tired {
                 break floor;
             }
@@ -291,7 +373,6 @@ impl Search<'_> {
     /// The highest numbers of a list that are in `span`, from the highest on.
     fn numbers(&mut self, list: &List, span: Span, limit: usize) -> Result<Vec<u64>> {
         let conn = self.view.conn;
-        let chain = Id(self.chain.id());
         let (from, to, rows) = (integer(span.from), integer(span.to), integer(limit as u64));
         let collect = |mut statement: rusqlite::CachedStatement<'_>, parameters: &[&dyn rusqlite::ToSql]| {
             let numbers = Statement::query_map(&mut statement, parameters, |row| number(row, 0))?;
@@ -303,33 +384,22 @@ impl Search<'_> {
                     "SELECT seq FROM audit_entries
                      WHERE chain = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq DESC LIMIT ?4",
                 )?,
-                &[&chain, &from, &to, &rows],
+                &[&Id(self.chain.id()), &from, &to, &rows],
             ),
-            List::Action(action) => collect(
+            List::Of { run, subject, action } => collect(
                 conn.prepare_cached(
-                    "SELECT seq FROM audit_entries INDEXED BY audit_entries_action
-                     WHERE chain = ?1 AND seq BETWEEN ?2 AND ?3 AND action = ?5 ORDER BY seq DESC LIMIT ?4",
-                )?,
-                &[&chain, &from, &to, &rows, action],
-            ),
-            List::Actor(actor, action) => collect(
-                conn.prepare_cached(
-                    "SELECT seq FROM audit_entries INDEXED BY audit_entries_actor
-                     WHERE chain = ?1 AND seq BETWEEN ?2 AND ?3 AND action = ?5 AND actor_id = ?6
+                    "SELECT seq FROM audit_lists
+                     WHERE run = ?1 AND subject = ?5 AND action = ?6 AND seq BETWEEN ?2 AND ?3
                      ORDER BY seq DESC LIMIT ?4",
                 )?,
-                &[&chain, &from, &to, &rows, action, &Id(*actor)],
-            ),
-            List::Resource(resource, action) => collect(
-                conn.prepare_cached(
-                    "SELECT seq FROM audit_entries INDEXED BY audit_entries_resource
-                     WHERE chain = ?1 AND seq BETWEEN ?2 AND ?3 AND action = ?5 AND resource_id = ?6
-                     ORDER BY seq DESC LIMIT ?4",
-                )?,
-                &[&chain, &from, &to, &rows, action, &Id(*resource)],
+                &[run, &from, &to, &rows, &subject.bytes(), action],
             ),
         }?;
-        self.work.steps += 1 + numbers.len() / ROWS_PER_STEP;
+        self.work.cost += if numbers.is_empty() {
+            EMPTY_RUN
+        } else {
+            STEP * (1 + numbers.len() / ROWS_PER_STEP)
+        };
         Ok(numbers)
     }
 

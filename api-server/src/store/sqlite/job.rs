@@ -1,0 +1,109 @@
+//! What waits for the writer: changes, and records of the audit log.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokio::sync::oneshot;
+
+use super::super::{Result, StoreError};
+use super::tx::Tx;
+use crate::audit::{By, Chain, Entry};
+
+/// What of all that is remembered a job may make untrue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Everything,
+    /// The secrets that it [touches](Tx::touch).
+    Touched,
+    /// It tells of a look, and changes nothing.
+    Nothing,
+}
+
+pub(super) trait WriteJob: Send {
+    fn reach(&self) -> Reach;
+    /// Does the change and keeps the answer; an error is to roll it back.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<()>;
+    /// Answers; an error of the commit takes the place of a success.
+    fn answer(self: Box<Self>, committed: &Result<()>);
+}
+
+pub(super) struct Change<T, F> {
+    reach: Reach,
+    work: Option<F>,
+    result: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Change<T, F> {
+    pub(super) fn new(reach: Reach, work: F, reply: oneshot::Sender<Result<T>>) -> Self {
+        Self {
+            reach,
+            work: Some(work),
+            result: None,
+            reply,
+        }
+    }
+}
+
+impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> {
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    fn run(&mut self, tx: &Tx<'_>) -> Result<()> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        // A panic is a defect of one use case; its savepoint is rolled back like that of any error.
+        let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
+            .unwrap_or_else(|_| Err(StoreError::Internal("a change panicked".into())));
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        outcome
+    }
+
+    fn answer(self: Box<Self>, committed: &Result<()>) {
+        let result = match (committed, self.result) {
+            (Ok(()), Some(result)) | (Err(_), Some(result @ Err(_))) => result,
+            (Ok(()), None) => Err(StoreError::Internal("a change was not run".into())),
+            (Err(error), _) => Err(error.clone()),
+        };
+        // Whoever asked may have gone; the change stands all the same.
+        self.reply.send(result).ok();
+    }
+}
+
+/// An audit entry by itself, of a look or a refusal most often: what the server writes most.
+pub(super) struct Record {
+    reach: Reach,
+    what: Option<(Chain, Entry, By)>,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+impl Record {
+    pub(super) fn new(chain: Chain, entry: Entry, by: By, reply: oneshot::Sender<Result<()>>) -> Self {
+        Self {
+            reach: if entry.is_change() {
+                Reach::Touched
+            } else {
+                Reach::Nothing
+            },
+            what: Some((chain, entry, by)),
+            reply,
+        }
+    }
+}
+
+impl WriteJob for Record {
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    fn run(&mut self, tx: &Tx<'_>) -> Result<()> {
+        let Some((chain, entry, by)) = self.what.take() else {
+            return Ok(());
+        };
+        tx.audit(chain, entry, &by)
+    }
+
+    fn answer(self: Box<Self>, committed: &Result<()>) {
+        self.reply.send(committed.clone()).ok();
+    }
+}
