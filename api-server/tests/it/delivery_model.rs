@@ -47,6 +47,9 @@ struct Wake {
     dead: Option<usize>,
     /// Every path that anybody waited on leads nowhere now.
     moved: bool,
+    /// How many waited for it, and how many it woke.
+    waiting: usize,
+    woken: u64,
     /// When the state of the model has begun, at the latest: until then it may be another one.
     from: Option<Instant>,
 }
@@ -57,6 +60,8 @@ struct World<'s> {
     names: [String; 2],
     model: Model,
     callers: Vec<Caller>,
+    /// How many were woken last and had nothing to tell.
+    restless: u64,
     /// The tag of each state that a caller had, and the state of each tag.
     tags: HashMap<String, String>,
     states: HashMap<String, String>,
@@ -89,6 +94,7 @@ impl<'s> World<'s> {
             names,
             model: Model::new(),
             callers: QUESTIONS.iter().map(|_| Caller::default()).collect(),
+            restless: 0,
             tags: HashMap::new(),
             states: HashMap::new(),
         };
@@ -148,15 +154,30 @@ impl<'s> World<'s> {
 
     /// Does the step on both sides.
     async fn take(&mut self, step: &Step, value: &str) -> Wake {
-        let mut wake = Wake::default();
+        let mut wake = Wake {
+            waiting: self.waiting(),
+            ..Wake::default()
+        };
         let Some(call) = self.call(step, value).await else {
             return wake;
         };
+        let is_waiting: Vec<_> = self.callers.iter().map(|caller| caller.poll.is_some()).collect();
+        let wakes = self.model.wakes(step, &is_waiting);
+        let before = self.server.store.stats().wakes;
         let reply = call.send().await;
+        let woken = self.server.store.stats().wakes - before;
         assert_eq!(reply.status, self.model.take(step, value), "{step:?}: {}", reply.text);
         if reply.status >= 300 {
+            assert_eq!(woken, 0, "{step:?} was refused, and woke somebody");
             return wake;
         }
+        // Who was woken for nothing just before may be about to wait again, and is then told once more.
+        let most = wakes.end() + self.restless;
+        assert!(
+            (*wakes.start()..=most).contains(&woken),
+            "{step:?} woke {woken}, not {wakes:?}"
+        );
+        wake.woken = woken;
         match step {
             Step::Grant { caller, rule } => {
                 self.callers[*caller].rules.insert(*rule, reply.text_at("id"));
@@ -267,6 +288,8 @@ impl<'s> World<'s> {
             let is_waiting = one.poll.as_ref().is_none_or(|poll| !poll.is_finished());
             assert!(is_waiting, "the poll of {caller} ended, and its answer is the same");
         }
+        let answered = wake.waiting - self.waiting();
+        self.restless = wake.woken.saturating_sub(u64::try_from(answered).unwrap());
         self.wait(&answers).await;
     }
 
@@ -360,8 +383,11 @@ impl<'s> World<'s> {
             let call = self.ask(caller, Some(tag), 120);
             self.callers[caller].poll = Some(tokio::spawn(call.send()));
         }
-        let open = self.callers.iter().filter(|caller| caller.poll.is_some()).count();
-        waiters(self.server, open).await;
+        waiters(self.server, self.waiting()).await;
+    }
+
+    fn waiting(&self) -> usize {
+        self.callers.iter().filter(|caller| caller.poll.is_some()).count()
     }
 }
 

@@ -2,6 +2,7 @@
 //! looked through from end to end.
 
 mod answers;
+mod wakes;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,6 +13,17 @@ pub struct Question {
     pub values: bool,
 }
 
+impl Question {
+    pub fn is_for_all(&self) -> bool {
+        self.keys.is_empty() && self.pattern.is_none() && self.pinned.is_empty()
+    }
+
+    /// Whether the active version of the key is asked for.
+    pub fn asks_for(&self, key: &str) -> bool {
+        self.is_for_all() || self.keys.contains(&key) || self.pattern.is_some_and(|(_, matches)| matches(key))
+    }
+}
+
 const ALL: Question = Question {
     environment: 0,
     keys: &[],

@@ -40,7 +40,7 @@ impl Model {
         let rules: Vec<&Rule> = account.rules.iter().map(|rule| &RULES[*rule]).collect();
         let here = |rule: &&&Rule| KEYS.iter().any(|key| (rule.covers)(self.is_renamed, place, key));
         let may = |key: &str| rules.iter().any(|rule| (rule.covers)(self.is_renamed, place, key));
-        let is_for_all = question.keys.is_empty() && question.pattern.is_none() && question.pinned.is_empty();
+        let is_for_all = question.is_for_all();
         let no_right = is_for_all && !rules.iter().any(|rule| here(&rule));
         let no_configurations = question.configurations && !rules.iter().any(|rule| here(&rule) && rule.configurations);
         if no_right || no_configurations {
@@ -51,8 +51,7 @@ impl Model {
         let (mut found, mut next) = (BTreeMap::new(), None);
         for secret in self.secrets.iter().filter(|secret| secret.is_live) {
             let key = KEYS[secret.key];
-            let is_asked_for =
-                is_for_all || named.contains(key) || question.pattern.is_some_and(|(_, matches)| matches(key));
+            let is_asked_for = named.contains(key) || question.asks_for(key);
             if !is_asked_for || !may(key) {
                 continue;
             }
