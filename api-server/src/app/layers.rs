@@ -123,7 +123,7 @@ pub async fn bounded(State(app): State<App>, request: Request, next: Next) -> Re
     if Plane::of(request.uri().path()).is_none() {
         return next.run(request).await;
     }
-    match app.limits().begin() {
+    match app.limits().begin().await {
         Ok(place) => place.work(next.run(request)).await,
         Err(overloaded) => ApiError::from(overloaded).into_response(),
     }

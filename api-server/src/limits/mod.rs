@@ -46,6 +46,8 @@ const BODY_TIME: Duration = Duration::from_secs(20);
 /// are in memory up to four times (as they came, as JSON, as bytes, sealed), of 256 MiB that a container has.
 const WORK: Bounds = Bounds {
     requests: 1_024,
+    waiting: 2_048,
+    patience: Duration::from_secs(1),
     woken: 256,
     bodies: 32 * 1024 * 1024,
 };
@@ -210,8 +212,8 @@ impl Limits {
     }
 
     /// A place among the requests that are worked on.
-    pub fn begin(&self) -> Result<Place, Overloaded> {
-        self.work.begin()
+    pub async fn begin(&self) -> Result<Place, Overloaded> {
+        self.work.begin().await
     }
 
     pub fn body_time(&self) -> Duration {

@@ -21,6 +21,10 @@ const LOG_INTERVAL: Duration = Duration::from_mins(1);
 pub struct Bounds {
     /// Most requests that are worked on. Those that wait for a change or for their body do not count.
     pub requests: usize,
+    /// Most requests that wait for a place, and how long each of them may: who is refused at once and asks again at once
+    /// costs more than who waits.
+    pub waiting: usize,
+    pub patience: Duration,
     /// Most requests that are worked on after such a wait. They are not refused, they queue up: a change that wakes
     /// thousands takes nothing from those who come meanwhile.
     pub woken: usize,
@@ -32,6 +36,8 @@ pub struct Bounds {
 #[derive(Debug)]
 pub(super) struct Work {
     fresh: Arc<Semaphore>,
+    waiting: Semaphore,
+    patience: Duration,
     woken: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     refused: AtomicU64,
@@ -66,11 +72,15 @@ impl Work {
     pub(super) fn new(bounds: Bounds) -> Arc<Self> {
         let Bounds {
             requests,
+            waiting,
+            patience,
             woken,
             bodies,
         } = bounds;
         Arc::new(Self {
             fresh: Arc::new(Semaphore::new(requests)),
+            waiting: Semaphore::new(waiting),
+            patience,
             woken: Arc::new(Semaphore::new(woken)),
             bodies: Arc::new(Semaphore::new(bodies / PIECE)),
             refused: AtomicU64::new(0),
@@ -78,16 +88,28 @@ impl Work {
         })
     }
 
-    /// A place, if there is one: nobody queues up here, for who waits in a queue that is too long waits in vain.
-    pub(super) fn begin(self: &Arc<Self>) -> Result<Place, Overloaded> {
-        let Ok(permit) = Arc::clone(&self.fresh).try_acquire_owned() else {
-            return Err(self.refuse("as many are worked on as this server takes on at a time"));
+    /// A place, at once or soon, in the order of asking. Nobody waits for longer: a queue without an end is one in which
+    /// everybody waits in vain.
+    pub(super) async fn begin(self: &Arc<Self>) -> Result<Place, Overloaded> {
+        if let Ok(permit) = Arc::clone(&self.fresh).try_acquire_owned() {
+            return Ok(self.place(permit));
+        }
+        let Ok(_seat) = self.waiting.try_acquire() else {
+            return Err(self.refuse("as many are worked on, and wait, as this server takes on at a time"));
         };
-        Ok(Place(Arc::new(Held {
+        let waited = tokio::time::timeout(self.patience, Arc::clone(&self.fresh).acquire_owned()).await;
+        match waited {
+            Ok(Ok(permit)) => Ok(self.place(permit)),
+            Ok(Err(_)) | Err(_) => Err(self.refuse("as many are worked on as this server takes on at a time")),
+        }
+    }
+
+    fn place(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
+        Place(Arc::new(Held {
             work: Arc::clone(self),
             permit: Mutex::new(Some(permit)),
             memory: Mutex::default(),
-        })))
+        }))
     }
 
     pub(super) async fn woken(&self) -> Option<OwnedSemaphorePermit> {
@@ -195,30 +217,42 @@ mod tests {
     fn work(requests: usize, woken: usize) -> Arc<Work> {
         Work::new(Bounds {
             requests,
+            waiting: 1,
+            patience: Duration::from_millis(20),
             woken,
             bodies: 4 * PIECE,
         })
     }
 
     #[tokio::test]
-    async fn there_are_so_many_places_and_the_next_one_is_refused_at_once() {
+    async fn there_are_so_many_places_and_who_finds_none_soon_is_refused() {
         let work = work(2, 1);
-        let first = work.begin().unwrap();
-        let _second = work.begin().unwrap();
-        let waits: Vec<_> = (0..6).map(|_| work.begin().unwrap_err().retry_after).collect();
+        let first = work.begin().await.unwrap();
+        let _second = work.begin().await.unwrap();
+        let waits: Vec<_> = (0..6).map(|_| work.refuse("test").retry_after).collect();
         assert_eq!(waits, [2, 3, 1, 2, 3, 1], "not all of them come back at once");
+        // One may wait for a place; another finds not even room to wait.
+        let (waiting, at_once) = (work.begin(), work.begin());
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(at_once.now_or_never().unwrap().is_err());
+        assert!(waiting.await.is_err(), "nor does it wait for long");
         let carried = first.clone();
         drop(first);
-        assert!(work.begin().is_err(), "a task of its own goes on with the request");
-        drop(carried);
-        work.begin().unwrap();
+        assert!(
+            work.begin().await.is_err(),
+            "a task of its own goes on with the request"
+        );
+        let (next, ()) = tokio::join!(work.begin(), async { drop(carried) });
+        drop(next.unwrap());
+        assert_eq!(work.waiting.available_permits(), 1);
     }
 
     #[tokio::test]
     async fn who_rests_gives_its_place_away_and_queues_up_for_another() {
         let work = work(1, 1);
         let (wake, sleep) = oneshot::channel::<()>();
-        let place = work.begin().unwrap();
+        let place = work.begin().await.unwrap();
         let poll = tokio::spawn(place.work(async {
             resting(sleep).await.unwrap();
             let all = PLACE.with(|place| place.0.work.woken.available_permits());
@@ -227,7 +261,7 @@ mod tests {
         while work.fresh.available_permits() == 0 {
             tokio::task::yield_now().await;
         }
-        let _other = work.begin().unwrap();
+        let _other = work.begin().await.unwrap();
         // The one place of those that were woken is taken, so it waits, and does not fail.
         let taken = Arc::clone(&work.woken).acquire_owned().await.unwrap();
         wake.send(()).unwrap();
@@ -243,7 +277,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_ready_costs_no_place_and_what_has_none_may_rest_too() {
         let work = work(1, 1);
-        let place = work.begin().unwrap();
+        let place = work.begin().await.unwrap();
         let ready = place.work(async {
             resting(std::future::ready(())).await;
             PLACE.with(|place| place.0.work.fresh.available_permits())
@@ -258,7 +292,11 @@ mod tests {
     async fn bodies_are_counted_by_what_has_come_of_them() {
         let work = work(3, 1);
         let hold = |place: &Place, bytes| place.clone().work(async move { hold(bytes) }).now_or_never().unwrap();
-        let (first, second, small) = (work.begin().unwrap(), work.begin().unwrap(), work.begin().unwrap());
+        let (first, second, small) = (
+            work.begin().await.unwrap(),
+            work.begin().await.unwrap(),
+            work.begin().await.unwrap(),
+        );
         for bytes in [1, PIECE, PIECE + 1, PIECE + 1, 2 * PIECE, 3 * PIECE] {
             hold(&first, bytes).unwrap();
         }

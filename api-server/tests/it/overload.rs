@@ -26,6 +26,8 @@ async fn bounded(requests: usize, woken: usize, bodies: usize) -> Server {
     let mut limits = limits();
     limits.work = Bounds {
         requests,
+        waiting: 8,
+        patience: Duration::from_millis(100),
         woken,
         bodies,
     };
