@@ -33,6 +33,20 @@ pub fn open_files() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
+/// Where a container finds its own limit of memory, in bytes or `max`: of either version of control groups.
+const MEMORY_LIMITS: [&str; 2] = [
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+];
+
+/// How many bytes this process and its neighbours may have before one of them is killed; none: what the machine has.
+pub fn memory() -> Option<u64> {
+    let mut limits = MEMORY_LIMITS
+        .into_iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok());
+    limits.find_map(|text| text.trim().parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

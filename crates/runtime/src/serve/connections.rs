@@ -17,6 +17,10 @@ use crate::process;
 const RESERVED_FILES: u64 = 512;
 /// Most connections, however many descriptors there are.
 const MAX_CONNECTIONS: u64 = 65_536;
+/// What one that waits takes of memory, with TLS: 20 KiB of the HTTP library, 10 of TLS.
+const MEMORY_OF_ONE: u64 = 32 * 1024;
+/// As many as three quarters of the memory hold, and never fewer than these.
+const FEW_CONNECTIONS: u64 = 512;
 /// A stranger that is younger than this is not sent away for a newer one: it may just be about to show who it is.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often the log tells of connections that were refused.
@@ -48,17 +52,24 @@ pub struct Strangers {
 }
 
 impl Default for Limits {
-    /// As many connections as the process may have open files, less some for other files.
+    /// As many connections as the process may have open files, less some for other files, and as its memory holds: to
+    /// close some is better than to be killed with all.
     fn default() -> Self {
-        let files = process::open_files();
-        let connections = files - RESERVED_FILES.min(files / 2);
+        let connections = most(process::open_files(), process::memory());
         Self {
-            connections: usize::try_from(connections.min(MAX_CONNECTIONS)).unwrap_or(usize::MAX),
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
             handshakes: handshake::places(),
             strangers: None,
             patience: Duration::from_secs(30),
         }
     }
+}
+
+/// How many connections so many files and so much memory allow.
+fn most(files: u64, memory: Option<u64>) -> u64 {
+    let by_files = files - RESERVED_FILES.min(files / 2);
+    let by_memory = memory.map_or(u64::MAX, |bytes| (bytes / 4 * 3 / MEMORY_OF_ONE).max(FEW_CONNECTIONS));
+    by_files.min(by_memory).min(MAX_CONNECTIONS)
 }
 
 impl fmt::Debug for Limits {
@@ -290,6 +301,18 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn files_and_memory_bound_connections() {
+        const MIB: u64 = 1024 * 1024;
+        assert_eq!(most(1_024, None), 512);
+        assert_eq!(most(100, None), 50);
+        assert_eq!(most(1_000_000, None), MAX_CONNECTIONS);
+        assert_eq!(most(1_000_000, Some(256 * MIB)), 6_144);
+        assert_eq!(most(1_000_000, Some(4 * MIB)), FEW_CONNECTIONS);
+        // As the first version of control groups writes no limit.
+        assert_eq!(most(1_000_000, Some(0x7fff_ffff_ffff_f000)), MAX_CONNECTIONS);
     }
 
     #[test]
