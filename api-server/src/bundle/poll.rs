@@ -174,7 +174,8 @@ impl Waiting {
             };
             // In memory of its own, which is held only meanwhile.
             let looking = Box::pin(self.look(need));
-            let looked = tokio::time::timeout(POLL_SLACK, looking).await;
+            // Thousands may be in line before it.
+            let looked = tokio::time::timeout_at(self.deadline + POLL_SLACK, looking).await;
             if let Some(answer) = looked.map_err(|_| ApiError::Timeout)?? {
                 return Ok(answer);
             }
