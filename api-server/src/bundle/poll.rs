@@ -172,10 +172,11 @@ impl Waiting {
                 // Nobody left word of a change, so there is none.
                 return Ok(Answer::Same(self.etag));
             };
+            // Not so long from now: thousands may be in line before it.
+            let limit = self.deadline + POLL_SLACK;
             // In memory of its own, which is held only meanwhile.
             let looking = Box::pin(self.look(need));
-            // Thousands may be in line before it.
-            let looked = tokio::time::timeout_at(self.deadline + POLL_SLACK, looking).await;
+            let looked = tokio::time::timeout_at(limit, looking).await;
             if let Some(answer) = looked.map_err(|_| ApiError::Timeout)?? {
                 return Ok(answer);
             }
