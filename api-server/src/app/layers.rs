@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use super::App;
 use crate::audit::Source;
-use crate::auth::Plane;
+use crate::auth::{self, Plane};
 use crate::error::{ApiError, Cause};
+use crate::idempotency::{self, Turns};
 
 /// Time limit of every request but the long poll.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -92,17 +93,25 @@ fn user_agent(headers: &HeaderMap) -> Option<String> {
 /// Longest path and query together, in bytes: the question for a bundle can name 500 keys; longer ones go into a body.
 const MAX_URI: usize = 32 * 1024;
 
-/// Refuses what no call needs, before anything looks at it.
-pub async fn short_uri(request: Request, next: Next) -> Response {
+/// The way of every request to its handler. One layer, because each of axum's costs a request several allocations:
+/// 1. What no call needs is refused before anything looks at it.
+/// 2. The time begins to run.
+/// 3. A place among what is worked on.
+/// 4. The caller.
+/// 5. What is to be done once is done once.
+pub async fn way_in(State((app, turns)): State<(App, Turns)>, request: Request, next: Next) -> Response {
     let length = request.uri().path_and_query().map_or(0, |whole| whole.as_str().len());
     if length > MAX_URI {
         return ApiError::UriTooLong { limit: MAX_URI }.into_response();
     }
-    next.run(request).await
+    let once = |request| idempotency::layer(&app, turns, request, next);
+    let known = |request| auth::check(&app, request, once);
+    let placed = |request| bounded(&app, request, known);
+    time_limit(request, placed).await
 }
 
 /// Ends a request that takes too long. Long polls have a limit of their own inside this one, which knows their `wait`.
-pub async fn time_limit(request: Request, next: Next) -> Response {
+async fn time_limit<F: Future<Output = Response>>(request: Request, next: impl FnOnce(Request) -> F) -> Response {
     let polls = request
         .extensions()
         .get::<MatchedPath>()
@@ -112,19 +121,23 @@ pub async fn time_limit(request: Request, next: Next) -> Response {
     } else {
         TIME_LIMIT
     };
-    tokio::time::timeout(limit, next.run(request))
+    tokio::time::timeout(limit, next(request))
         .await
         .unwrap_or_else(|_| ApiError::Timeout.into_response())
 }
 
 /// Refuses what comes beyond the server's bound of work, before it costs anything. What needs no credential, such as
 /// probes, is no work.
-pub async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn bounded<F: Future<Output = Response>>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     if Plane::of(request.uri().path()).is_none() {
-        return next.run(request).await;
+        return next(request).await;
     }
     match app.limits().begin().await {
-        Ok(place) => place.work(next.run(request)).await,
+        Ok(place) => place.work(next(request)).await,
         Err(overloaded) => ApiError::from(overloaded).into_response(),
     }
 }

@@ -9,7 +9,7 @@ mod vitals;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use sealpod_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -24,13 +24,13 @@ use crate::auth::superadmins::Superadmins;
 use crate::bundle::Polls;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
-use crate::idempotency::{self, Turns};
+use crate::idempotency::Turns;
 use crate::limits::Limits;
 use crate::login::Login;
 use crate::maintenance::TrashDays;
 use crate::reports::Reports;
+use crate::routes;
 use crate::store::{ProjectRef, Store};
-use crate::{auth, routes};
 
 /// What an [`App`] is made of.
 pub struct Parts {
@@ -136,11 +136,7 @@ pub fn router(app: App) -> Router {
     router
         .fallback(|| std::future::ready(ApiError::no_such_path()))
         .method_not_allowed_fallback(|| std::future::ready(ApiError::MethodNotAllowed))
-        .layer(from_fn_with_state((app.clone(), Turns::default()), idempotency::layer))
-        .layer(from_fn_with_state(app.clone(), auth::check))
-        .layer(from_fn_with_state(app.clone(), layers::bounded))
-        .layer(from_fn(layers::time_limit))
-        .layer(from_fn(layers::short_uri))
+        .layer(from_fn_with_state((app.clone(), Turns::default()), layers::way_in))
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(from_fn_with_state(app.clone(), layers::boundary))
         .with_state(app)

@@ -19,8 +19,7 @@ pub use member::Member;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use sealpod_core::wire::headers::ON_BEHALF;
 use sealpod_runtime::serve::Connection;
@@ -66,21 +65,25 @@ impl Plane {
 /// Where a credential is made from a code, so none is needed.
 const OPEN: [&str; 2] = ["/api/auth/login", "/api/auth/verify"];
 
-/// The layer that lets nothing into a plane without a credential of that plane.
-pub async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Lets nothing into a plane without a credential of that plane.
+pub async fn check<F: Future<Output = Response>>(
+    app: &App,
+    mut request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let mut caller = None;
     if let Some(plane) = Plane::of(request.uri().path())
         && !OPEN.contains(&request.uri().path())
     {
-        match admit(&app, plane, &mut request).await {
+        match admit(app, plane, &mut request).await {
             Ok(kind) => caller = Some(kind),
             Err(error) => return error.into_response(),
         }
     }
     let call = refused::Call::of(&request);
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     if let Some(call) = call {
-        response = call.answered(&app, response).await;
+        response = call.answered(app, response).await;
     }
     // For the metrics, which are counted further out.
     if let Some(kind) = caller {

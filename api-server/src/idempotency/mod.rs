@@ -16,7 +16,7 @@ mod answer;
 mod turns;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -71,11 +71,11 @@ pub const READS: &[&str] = &[
 const MAX_KEY: usize = 255;
 
 /// The layer behind the check of credentials.
-pub async fn layer(State((app, turns)): State<(App, Turns)>, request: Request, next: Next) -> Response {
-    match ask(&app, request).await {
+pub async fn layer(app: &App, turns: Turns, request: Request, next: Next) -> Response {
+    match ask(app, request).await {
         Ok((request, None)) => next.run(request).await,
         Ok((request, Some(once))) => {
-            let turn = turns.take(once.claim.scope).await;
+            let (app, turn) = (app.clone(), turns.take(once.claim.scope).await);
             let work = async move {
                 let answer = once.answer(&app, request, next).await;
                 drop(turn);
