@@ -16,7 +16,6 @@ CREATE TABLE audit_runs (
 ) STRICT;
 
 CREATE UNIQUE INDEX audit_runs_of_chain ON audit_runs (chain, last);
-CREATE INDEX audit_runs_incomplete ON audit_runs (complete) WHERE complete = 0;
 
 CREATE TABLE audit_lists (
     run     INTEGER NOT NULL,

@@ -32,8 +32,9 @@ impl KeyHolder {
             Self::Account(key) => {
                 let rules = key.rules.iter().map(|rule| {
                     let patterns = [&rule.project_pattern, &rule.env_pattern, &rule.key_pattern];
-                    // Each as text and, parsed, as about as much again for each of its characters.
-                    size_of::<AclRule>() + patterns.map(|pattern| 8 * pattern.as_str().len()).iter().sum::<usize>()
+                    // Parsed, a pattern has three sets of its steps, and one for each different character.
+                    let patterns = patterns.map(|pattern| 320 + 80 * pattern.as_str().len());
+                    size_of::<AclRule>() + patterns.iter().sum::<usize>()
                 });
                 size_of::<AccountKey>() + rules.sum::<usize>() + labels(&key.account.labels) + 256
             }

@@ -51,9 +51,7 @@ impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> 
 
     fn run(&mut self, tx: &Tx<'_>) -> Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
-        // A panic is a defect of one use case; its savepoint is rolled back like that of any error.
-        let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
-            .unwrap_or_else(|_| Err(StoreError::Internal("a change panicked".into())));
+        let result = caught(|| work(tx));
         let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
         self.result = Some(result);
         outcome
@@ -68,6 +66,11 @@ impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> 
         // Whoever asked may have gone; the change stands all the same.
         self.reply.send(result).ok();
     }
+}
+
+/// A panic is a defect of one use case: what it did is rolled back like that of any error, and the writer goes on.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(StoreError::Internal("a change panicked".into())))
 }
 
 /// An audit entry by itself, of a look or a refusal most often: what the server writes most.
@@ -100,7 +103,7 @@ impl WriteJob for Record {
         let Some((chain, entry, by)) = self.what.take() else {
             return Ok(());
         };
-        tx.audit(chain, entry, &by)
+        caught(|| tx.audit(chain, entry, &by))
     }
 
     fn answer(self: Box<Self>, committed: &Result<()>) {

@@ -33,12 +33,14 @@ use crate::ids::AccountId;
 /// Most jobs of one commit, and how long it may go on taking more: what bounds the wait of the first one.
 const MAX_BATCH: usize = 512;
 const MAX_GATHER: Duration = Duration::from_millis(20);
-/// Rows of the audit log's lists that are written with each job, of which most have one entry, and an entry three rows:
-/// reading the entries and writing the rows both keep pace.
-const ROWS_PER_JOB: usize = 8;
-const MIN_ROWS: usize = 64;
+/// Rows of the audit log's lists that are written for each entry that is appended, which has three itself: reading the
+/// entries and writing the rows both keep pace.
+const ROWS_PER_ENTRY: u64 = 8;
+const MIN_ROWS: u64 = 64;
+/// Some milliseconds, in what others wait for.
+const MAX_ROWS: u64 = 4_096;
 /// While nobody waits: about a millisecond.
-const IDLE_ROWS: usize = 1_024;
+const IDLE_ROWS: u64 = 1_024;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -231,10 +233,12 @@ impl Writer {
     /// Goes on with the lists of the audit log, further the more there is in this transaction: never behind for long, and
     /// never in the way. An error of theirs is nobody's whose change stands beside it.
     fn index(&self, batch: &mut Batch) -> Result<()> {
-        let rows = match batch.jobs.len() {
-            0 => IDLE_ROWS,
-            jobs => (ROWS_PER_JOB * jobs).max(MIN_ROWS),
+        let rows = if batch.jobs.is_empty() {
+            IDLE_ROWS
+        } else {
+            (ROWS_PER_ENTRY * batch.entries).clamp(MIN_ROWS, MAX_ROWS)
         };
+        let rows = usize::try_from(rows).expect("some thousands");
         execute(&self.connection, "SAVEPOINT lists")?;
         match self.chains.runs.advance(&self.connection, rows) {
             Ok(written) => {

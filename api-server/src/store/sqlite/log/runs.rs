@@ -96,13 +96,19 @@ struct Building {
 }
 
 impl Runs {
-    /// Goes on with what an earlier process began.
+    /// Goes on with what an earlier process began, and with what it did not come to, or knew nothing of.
     pub(in super::super) fn open(conn: &Connection) -> Result<Self> {
-        let mut statement = conn.prepare("SELECT chain FROM audit_runs WHERE complete = 0")?;
-        let chains = statement.query_map([], |row| row.get::<_, Id>(0))?;
-        let due = chains
-            .map(|id| Ok(Chain::of_id(id?.0)))
-            .collect::<rusqlite::Result<_>>()?;
+        // From one chain to the next: a look at each, however many entries it has.
+        let mut following = conn.prepare("SELECT chain FROM audit_entries WHERE chain > ?1 ORDER BY chain LIMIT 1")?;
+        let mut due = VecDeque::new();
+        let mut last = Vec::new();
+        while let Some(id) = following.query_row([&last], |row| row.get::<_, Id>(0)).optional()? {
+            let chain = Chain::of_id(id.0);
+            if next(conn, chain)?.is_some() {
+                due.push_back(chain);
+            }
+            last = id.0.as_bytes().to_vec();
+        }
         Ok(Self(RefCell::new(Work { due, current: None })))
     }
 
@@ -153,8 +159,29 @@ impl Runs {
     }
 }
 
-/// The run that an earlier process did not finish, or the one that follows the last, if its entries are all there.
 fn begin(conn: &Connection, chain: Chain) -> Result<Option<Building>> {
+    let Some(Stretch { run, first, last }) = next(conn, chain)? else {
+        return Ok(None);
+    };
+    let run = if let Some(run) = run {
+        run
+    } else {
+        conn.prepare_cached("INSERT INTO audit_runs (chain, first, last, complete) VALUES (?1, ?2, ?3, 0)")?
+            .execute((Id(chain.id()), integer(first), integer(last)))?;
+        conn.last_insert_rowid()
+    };
+    Ok(Some(Building::new(chain, run, (first, last))))
+}
+
+/// What is to become a run, and its id if it is one that an earlier process did not finish.
+struct Stretch {
+    run: Option<i64>,
+    first: u64,
+    last: u64,
+}
+
+/// The run of a chain that an earlier process did not finish, or what follows the last one, if its entries are all there.
+fn next(conn: &Connection, chain: Chain) -> Result<Option<Stretch>> {
     let id = Id(chain.id());
     let latest = conn
         .prepare_cached("SELECT id, first, last, complete FROM audit_runs WHERE chain = ?1 ORDER BY last DESC LIMIT 1")?
@@ -168,7 +195,8 @@ fn begin(conn: &Connection, chain: Chain) -> Result<Option<Building>> {
         })
         .optional()?;
     if let Some((run, first, last, false)) = latest {
-        return Ok(Some(Building::new(chain, run, (first, last))));
+        let run = Some(run);
+        return Ok(Some(Stretch { run, first, last }));
     }
     let end = |order: &str| {
         conn.prepare_cached(&format!(
@@ -182,12 +210,8 @@ fn begin(conn: &Connection, chain: Chain) -> Result<Option<Building>> {
     };
     let first = latest.map_or(oldest, |(_, _, last, _)| last + 1);
     let last = first + LENGTH - 1;
-    if last > newest {
-        return Ok(None);
-    }
-    conn.prepare_cached("INSERT INTO audit_runs (chain, first, last, complete) VALUES (?1, ?2, ?3, 0)")?
-        .execute((id, integer(first), integer(last)))?;
-    Ok(Some(Building::new(chain, conn.last_insert_rowid(), (first, last))))
+    let run = None;
+    Ok((last <= newest).then_some(Stretch { run, first, last }))
 }
 
 impl Building {

@@ -268,3 +268,57 @@ fn a_run_that_was_cut_short_is_written_to_its_end() {
     finish();
     assert_eq!((lists(), incomplete()), (whole, 0));
 }
+
+#[test]
+fn a_log_that_is_older_than_its_runs_gets_them_without_a_new_entry() {
+    let event = |n: u8| Event {
+        action: usize::from(n % 3),
+        actor: Some(n % 2),
+        resource: Some(n % 5),
+        later: 1,
+    };
+    let (conn, entries) = log_of(&(0..100).map(event).collect::<Vec<_>>());
+    conn.execute_batch("DELETE FROM audit_lists; DELETE FROM audit_runs;")
+        .unwrap();
+    let runs = Runs::open(&conn).unwrap();
+    while !runs.is_idle() {
+        runs.advance(&conn, 50).unwrap();
+    }
+    let sql = "SELECT count(*), min(first), max(last) FROM audit_runs WHERE complete = 1 GROUP BY chain";
+    let mut statement = conn.prepare(sql).unwrap();
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let found: Vec<(i64, i64, i64)> = found.unwrap().collect::<rusqlite::Result<_>>().unwrap();
+    // Both chains; four entries are no stretch yet.
+    assert_eq!(found, [(6, 1, 96); 2]);
+    assert!(Runs::open(&conn).unwrap().is_idle());
+    let query = AuditQuery {
+        resource_id: Some(id(3)),
+        limit: 7,
+        ..AuditQuery::default()
+    };
+    let want: Vec<_> = entries.iter().filter(|entry| matches(&query, entry)).cloned().collect();
+    assert_eq!((walk(&conn, query).0, want.len()), (want, 20));
+}
+
+#[test]
+fn entries_that_somebody_took_out_of_a_chain_are_missing_in_its_pages_and_nothing_else_is() {
+    let event = |n: u8| Event {
+        action: usize::from(n % 3),
+        actor: Some(n % 2),
+        resource: None,
+        later: 1,
+    };
+    let (conn, mut entries) = log_of(&(0..60).map(event).collect::<Vec<_>>());
+    conn.execute_batch("DROP TRIGGER audit_entries_no_delete; DELETE FROM audit_entries WHERE seq IN (5, 6, 20, 59)")
+        .unwrap();
+    entries.retain(|entry| ![5, 6, 20, 59].contains(&entry.seq));
+    for actor_id in [None, Some(id(0)), Some(id(1))] {
+        let query = AuditQuery {
+            actor_id,
+            limit: 5,
+            ..AuditQuery::default()
+        };
+        let want: Vec<_> = entries.iter().filter(|entry| matches(&query, entry)).cloned().collect();
+        assert_eq!(walk(&conn, query).0, want);
+    }
+}
