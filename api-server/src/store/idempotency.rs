@@ -28,14 +28,14 @@ impl Store {
     /// Keeps the answer of this very execution; one that changed nothing is noted by it.
     pub async fn keep_answer(&self, claim: Claim, sealed: Sealed) -> Result<()> {
         self.engine
-            .write(move |tx| sqlite::idempotency::keep(tx, &claim, &sealed))
+            .write_values(move |tx| sqlite::idempotency::keep(tx, &claim, &sealed))
             .await
     }
 
     /// Forgets up to `limit` requests that are more than a day old; answers how many there were.
     pub async fn forget_done(&self, limit: u32) -> Result<usize> {
         self.engine
-            .write(move |tx| sqlite::idempotency::forget(tx, limit))
+            .write_values(move |tx| sqlite::idempotency::forget(tx, limit))
             .await
     }
 }

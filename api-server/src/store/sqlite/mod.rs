@@ -56,6 +56,7 @@ use crate::audit::{AuditKey, By, Chain, Entry, Head};
 use crate::crypto::{KeyDigest, Keyring, Pepper};
 use crate::ids::AccountId;
 use clock::Clock;
+use fresh::Stamp;
 use heads::Heads;
 use health::Health;
 use job::{Reach, WriteJob};
@@ -202,18 +203,32 @@ impl Engine {
         answer.await.unwrap_or_else(|_| Err(self.health.closed()))
     }
 
+    /// Reads what is to be remembered. The stamp is taken when the read's turn comes, before its first statement fixes what
+    /// it sees: what changed while it waited does not count against it.
+    async fn look<T, F>(&self, work: F) -> Result<(Stamp, T)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View<'_>) -> Result<T> + Send + 'static,
+    {
+        let remembered = Arc::clone(&self.remembered);
+        self.read(move |view| {
+            let stamp = remembered.stamp();
+            Ok((stamp, work(view)?))
+        })
+        .await
+    }
+
     /// Whose key it is, as of `clock`; by memory where that is as good as the database.
     pub(super) async fn find_key(&self, digest: KeyDigest, clock: Time) -> Result<Option<KeyHolder>> {
         self.health.check()?;
         if let Some(holder) = self.remembered.key(&digest, clock) {
             return Ok(Some(holder));
         }
-        let stamp = self.remembered.stamp();
-        let found = self.read(move |view| keys::find(view.conn, &digest, clock)).await?;
-        if let Some(holder) = &found {
-            self.remembered.keep_key(stamp, &digest, holder);
+        let looked = self.look(move |view| keys::find(view.conn, &digest, clock)).await?;
+        if let (stamp, Some(holder)) = &looked {
+            self.remembered.keep_key(*stamp, &digest, holder);
         }
-        Ok(found)
+        Ok(looked.1)
     }
 
     /// Where a live environment is; by memory where that is as good as the database.
@@ -222,9 +237,8 @@ impl Engine {
         if let Some(location) = self.remembered.location(&environment) {
             return Ok(location);
         }
-        let stamp = self.remembered.stamp();
         let asked = environment.clone();
-        let located = self.read(move |view| environments::locate(view.conn, &asked)).await?;
+        let (stamp, located) = self.look(move |view| environments::locate(view.conn, &asked)).await?;
         let location = Arc::new(located);
         self.remembered.keep_location(stamp, environment, Arc::clone(&location));
         Ok(location)
@@ -238,10 +252,9 @@ impl Engine {
         if let Some(version) = remembered.and_then(|location| self.remembered.active_version(&location, name, now)) {
             return Ok(version);
         }
-        let stamp = self.remembered.stamp();
         let (asked, name) = (environment.clone(), name.to_owned());
-        let reading = self.read(move |view| Ok((values::active(view, &asked, &name)?, view.now)));
-        let ((version, until), from) = reading.await?;
+        let looking = self.look(move |view| Ok((values::active(view, &asked, &name)?, view.now)));
+        let (stamp, ((version, until), from)) = looking.await?;
         let version = Arc::new(version);
         self.remembered.keep_version(stamp, &version, (from, until));
         self.remembered

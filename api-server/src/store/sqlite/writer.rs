@@ -220,8 +220,8 @@ impl Writer {
     fn write_clock(&self, step: Option<Step>, batch: &mut Batch) -> Result<()> {
         let Some(step) = step else { return Ok(()) };
         batch.changed = true;
-        // It may remove keys that have ended.
-        batch.touched.everything = true;
+        // What had ended by the clock as it was is removed.
+        batch.touched.everything |= matches!(step, Step::Back { .. });
         clock::write(&self.connection, step)
     }
 
