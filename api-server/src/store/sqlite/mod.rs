@@ -255,7 +255,13 @@ impl Engine {
         let (asked, name) = (environment.clone(), name.to_owned());
         let looking = self.look(move |view| Ok((values::active(view, &asked, &name)?, view.now)));
         let (stamp, ((version, until), from)) = looking.await?;
-        let version = Arc::new(version);
+        // All versions of an environment share where that is.
+        let known = self.remembered.location(&environment);
+        let location = known.filter(|known| **known == *version.location);
+        let version = Arc::new(ActiveVersion {
+            location: location.unwrap_or_else(|| Arc::clone(&version.location)),
+            ..version
+        });
         self.remembered.keep_version(stamp, &version, (from, until));
         self.remembered
             .keep_location(stamp, environment, Arc::clone(&version.location));

@@ -15,7 +15,7 @@ use crate::ids::EnvironmentId;
 /// Most bytes of one generation of each; there are two of them.
 const KEYS: usize = 8 * 1024 * 1024;
 const LOCATIONS: usize = 512 * 1024;
-const VERSIONS: usize = 6 * 1024 * 1024;
+const VERSIONS: usize = 8 * 1024 * 1024;
 
 /// An active version, and until when the passing of time alone leaves it the active one.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ impl Remembered {
 
     pub(super) fn keep_version(&self, stamp: Stamp, version: &Arc<ActiveVersion>, (from, until): (Time, Option<Time>)) {
         let key = (version.location.environment, Box::from(version.name.as_str()));
-        let bytes = 2 * version.name.len() + version.sealed.as_bytes().len() + 768;
+        let bytes = 2 * version.name.len() + version.sealed.as_bytes().len() + 320;
         let active = Active {
             version: Arc::clone(version),
             from,
