@@ -8,7 +8,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Where the kernel gives huge pages to everybody, they hold a third more memory than is used.
+    // Where the kernel gives huge pages to everybody, an idle server with them holds half as much memory again.
     rustix::thread::disable_transparent_huge_pages(true).ok();
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()

@@ -297,8 +297,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// With what the store keeps of a waiting call (some 300 bytes), the question itself, and what the layers want done to
-    /// the answer, this is the KiB that a waiting call may take.
+    /// To this come what the store keeps of a waiting call (some 300 bytes), the question itself, and what the layers want
+    /// done to the answer.
     #[test]
     fn a_waiting_call_is_small() {
         let sizes = (size_of::<Waiting>(), future(Waiting::answered));

@@ -15,6 +15,8 @@
 mod answer;
 mod turns;
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request};
 use axum::http::request::Parts;
@@ -32,6 +34,7 @@ use uuid::Uuid;
 pub use turns::Turns;
 
 use crate::app::App;
+use crate::audit::Source;
 use crate::auth::{Admin, Caller, Plane};
 use crate::body::{VALUE_BODY_LIMIT, receive};
 use crate::error::{ApiError, Code};
@@ -76,13 +79,17 @@ pub async fn layer(app: &App, turns: Turns, request: Request, next: Next) -> Res
         Ok((request, None)) => next.run(request).await,
         Ok((request, Some(once))) => {
             let (app, turn) = (app.clone(), turns.take(once.claim.scope).await);
+            // These are few enough for a span, by which their warnings name the request.
+            let source = request.extensions().get::<Arc<Source>>();
+            let id = source.and_then(|source| source.request_id.as_deref());
+            let span = tracing::info_span!("request", id);
             let work = async move {
                 let answer = once.answer(&app, request, next).await;
                 drop(turn);
                 answer
             };
             // Not this request's own future, which is dropped when its caller hangs up. It ends with the store's answer.
-            match tokio::spawn(carried(work.in_current_span())).await {
+            match tokio::spawn(carried(work.instrument(span))).await {
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),

@@ -1,6 +1,7 @@
 //! What there is, now, of what reports of pods speak of.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::{Location, Result, Store, Subject, sqlite};
 
@@ -21,7 +22,7 @@ pub struct Running {
 
 impl Store {
     /// Looks all of it up as of one instant.
-    pub async fn running(&self, location: Location, reported: Reported) -> Result<Running> {
+    pub async fn running(&self, location: Arc<Location>, reported: Reported) -> Result<Running> {
         self.engine
             .read(move |view| sqlite::consumers::running(view, &location, reported))
             .await

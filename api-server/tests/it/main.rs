@@ -44,7 +44,6 @@ mod store_bundle;
 mod store_clock;
 mod store_disk;
 
-mod store_figures;
 mod store_files;
 mod store_resources;
 mod store_sealing;

@@ -273,7 +273,7 @@ async fn list(
 ) -> Result<Response, ApiError> {
     let (member, environment) = environment(&app, &caller, path).await?;
     member.caller().person()?;
-    let (location, _) = app.store().environment(environment).await?;
+    let location = app.store().location(environment).await?;
     values::require_any(&app, &member, &location, Verb::List).await?;
     let mut reports: Vec<(Position, Arc<Report>)> = app
         .reports()
