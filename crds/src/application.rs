@@ -1,4 +1,6 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use sealpod_core::names::{NameError, Slug};
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::common::{DeletionPolicy, SLUG_PATTERN, conditions_schema, is_slug};
 
 /// What the application shall be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[kube(
     group = "sealpod.dev",
@@ -58,6 +60,24 @@ pub struct ApplicationSpec {
         .message("two environments have the same slug"))]
     pub environments: Vec<ApplicationEnvironment>,
 
+    /// Which namespaces may have SecretBindings to this Application.
+    #[serde(default)]
+    pub allowed_namespaces: AllowedNamespaces,
+
+    /// Secret of this namespace that the application's own key is written to, as `api-key`. The key reads everything of
+    /// the application. A new value of the annotation `sealpod.dev/rotate-key` replaces it. Absent: nobody gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub api_key_secret_name: Option<String>,
+
+    /// Take over an application that the server has already. Only with an administrator's consent there: the message of
+    /// the condition says how it is given.
+    #[serde(default)]
+    pub adopt: bool,
+
     /// What becomes of the server's application when this object is deleted. `Retain`: it stays, marked as released;
     /// making this object again then needs an administrator's consent. `Delete`: it is deleted with all its secrets.
     /// Environments that are taken out of `environments` are treated likewise.
@@ -79,6 +99,34 @@ pub struct ApplicationEnvironment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100), regex(pattern = SLUG_PATTERN))]
     pub slug: Option<String>,
+
+    /// Settings that are no secrets, by key. Others of the environment are left as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 500))]
+    pub configurations: BTreeMap<String, String>,
+}
+
+/// The namespaces whose SecretBindings are admitted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("(has(self.from) && self.from == 'Selector') == has(self.selector)")
+    .message("selector goes with from: Selector, and with nothing else"))]
+pub struct AllowedNamespaces {
+    /// `Same`: this one. `All`: every one. `Selector`: this one, and those whose labels match.
+    #[serde(default)]
+    pub from: NamespacesFrom,
+
+    /// Labels of namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub selector: Option<LabelSelector>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NamespacesFrom {
+    #[default]
+    Same,
+    All,
+    Selector,
 }
 
 impl ApplicationEnvironment {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -51,6 +53,11 @@ pub struct EnvironmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100), regex(pattern = SLUG_PATTERN))]
     pub slug: Option<String>,
+
+    /// Settings that are no secrets, by key. Others of the environment are left as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 500))]
+    pub configurations: BTreeMap<String, String>,
 
     /// What becomes of the server's environment when this object is deleted. `Retain`: it stays, marked as released;
     /// making this object again then needs an administrator's consent. `Delete`: it is deleted with all its values.

@@ -9,10 +9,14 @@ mod binding;
 mod common;
 mod environment;
 
-pub use application::{Application, ApplicationEnvironment, ApplicationSpec, ApplicationStatus};
+pub use application::{
+    AllowedNamespaces, Application, ApplicationEnvironment, ApplicationSpec, ApplicationStatus, NamespacesFrom,
+};
 pub use binding::{
-    KeyRotation, SecretBinding, SecretBindingSpec, SecretBindingStatus, SecretDecode, SecretSelection, SecretState,
-    SecretStatus,
+    BindingApplicationReference, CombinedFile, Configurations, ConfigurationsFormat, FileFormat, HttpCall, Include,
+    KeyRotation, KubernetesSecret, KubernetesSecretEntry, KubernetesSecretType, OnChange, PodCounts, Restart,
+    SecretBinding, SecretBindingSpec, SecretBindingStatus, SecretDecode, SecretSelection, SecretState, SecretStatus,
+    Signal, Stale, Staleness,
 };
 pub use common::{ApplicationReference, DeletionPolicy, ParseError, parse_duration, parse_size};
 pub use environment::{Environment, EnvironmentSpec, EnvironmentStatus};

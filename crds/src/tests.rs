@@ -43,7 +43,7 @@ fn the_schemas_are_structural_and_every_list_says_how_it_merges() {
             for forbidden in ["$ref", "oneOf", "anyOf", "definitions", "const", "nullable", "title"] {
                 assert!(node.get(forbidden).is_none(), "{path} has {forbidden}");
             }
-            let foreign = path.contains("podSelector");
+            let foreign = path.contains("podSelector") || path.contains("allowedNamespaces.selector");
             if node["type"] == "array" && !foreign {
                 assert!(node["x-kubernetes-list-type"].is_string(), "{path}");
             }
@@ -142,6 +142,21 @@ fn an_environment_stays_with_its_application() {
     assert!(!broken(&crd, &object("prod", "other"), Some(&object("prod", "shop"))).is_empty());
 }
 
+#[test]
+fn a_selector_of_namespaces_goes_with_from_selector_alone() {
+    let crd = definition("Application");
+    let with = |allowed: Value| application("shop", &json!({ "allowedNamespaces": allowed }));
+    let selector = json!({"matchLabels": {"team": "shop"}});
+    accepted(&crd, &with(json!({"from": "All"})));
+    accepted(&crd, &with(json!({"from": "Selector", "selector": selector})));
+    refused(&crd, &with(json!({"from": "Selector"})), "goes with from: Selector");
+    refused(
+        &crd,
+        &with(json!({"from": "All", "selector": selector})),
+        "goes with from: Selector",
+    );
+}
+
 fn binding(name: &str, extra: &Value) -> Value {
     let mut spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod", "sizeLimit": "16Mi",
                           "refreshInterval": "30s", "keyRotation": {"interval": "24h", "overlap": "1h"}});
@@ -204,6 +219,78 @@ fn the_figures_of_a_binding_have_bounds() {
     refused(&crd, &rotation("119m", "1h"), "twice the overlap");
     accepted(&crd, &rotation("1440h", "720h"));
     refused(&crd, &rotation("2000h", "720h1s"), "at most 720h");
+}
+
+#[test]
+fn a_file_of_several_values_has_a_template_or_a_list() {
+    let crd = definition("SecretBinding");
+    let with = |file: Value| binding("db", &json!({ "files": [file] }));
+    accepted(&crd, &with(json!({"path": "app.env", "format": "env"})));
+    accepted(
+        &crd,
+        &with(json!({"path": "a", "format": "json", "include": [{"name": "a"}, {"pattern": "b-*"}]})),
+    );
+    accepted(&crd, &with(json!({"path": "a", "format": "template", "template": "x"})));
+    refused(
+        &crd,
+        &with(json!({"path": "a", "format": "template"})),
+        "goes with format: template",
+    );
+    refused(
+        &crd,
+        &with(json!({"path": "a", "format": "env", "template": "x"})),
+        "goes with format: template",
+    );
+    let both = json!({"path": "a", "format": "template", "template": "x", "include": [{"name": "a"}]});
+    refused(&crd, &with(both), "include does not go");
+    refused(
+        &crd,
+        &with(json!({"path": "a", "format": "env", "include": [{}]})),
+        "either name or pattern",
+    );
+}
+
+#[test]
+fn a_change_is_told_in_one_way() {
+    let crd = definition("SecretBinding");
+    let with = |change: Value| binding("db", &json!({ "onChange": change }));
+    for one in [
+        json!({"signal": {"container": "app"}}),
+        json!({"http": {"port": 80}}),
+        json!({"restart": "Rollout"}),
+    ] {
+        accepted(&crd, &with(one));
+    }
+    refused(&crd, &with(json!({})), "give one of");
+    refused(
+        &crd,
+        &with(json!({"http": {"port": 80}, "restart": "Rollout"})),
+        "give one of",
+    );
+    let stale = |max: &str| binding("db", &json!({"staleness": {"max": max}}));
+    accepted(&crd, &stale("1h"));
+    refused(&crd, &stale("59s"), "1m to 8760h");
+}
+
+#[test]
+fn an_entry_of_a_kubernetes_secret_is_a_secret_or_a_template() {
+    let crd = definition("SecretBinding");
+    let with = |entry: Value| binding("db", &json!({"kubernetesSecret": {"name": "db", "data": [entry]}}));
+    accepted(&crd, &with(json!({"key": "a", "secret": "b"})));
+    accepted(&crd, &with(json!({"key": "a", "template": "b"})));
+    refused(&crd, &with(json!({"key": "a"})), "either secret or template");
+    refused(
+        &crd,
+        &with(json!({"key": "a", "secret": "b", "template": "c"})),
+        "either secret or template",
+    );
+    let types = &schema(&crd)["properties"]["spec"]["properties"]["kubernetesSecret"]["properties"]["type"]["enum"];
+    assert!(
+        !types
+            .as_array()
+            .unwrap()
+            .contains(&json!("kubernetes.io/service-account-token"))
+    );
 }
 
 #[test]

@@ -44,6 +44,11 @@ enum Task {
     },
     /// Call a server by its own description, as every kind of caller, and use its page in a browser
     Api,
+    /// Only the end-to-end tests, on the local cluster, which stays afterwards
+    E2e {
+        /// Run only tests whose names hold one of these
+        filters: Vec<String>,
+    },
     /// Formatting, clippy, generated files, unit and integration tests, then the end-to-end tests on the local cluster
     Test {
         /// Stop before the cluster
@@ -96,6 +101,7 @@ impl Cli {
             }
             Task::Generate { check } => generate::run(&workspace, check),
             Task::Api => api::run(&workspace, &mut Progress::plain()),
+            Task::E2e { filters } => test::end_to_end(&workspace, &filters),
             Task::Test { fast } => test::run(&workspace, fast),
         }
     }

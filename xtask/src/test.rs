@@ -38,7 +38,12 @@ fn suites(workspace: &Workspace, fast: bool, progress: &mut Progress) -> Result<
         return Ok(());
     }
     api::run(workspace, progress)?;
-    on_the_cluster(workspace, progress)
+    on_the_cluster(workspace, progress, &[])
+}
+
+/// Only the end-to-end tests whose names hold one of `filters`; all where there is none. The cluster stays.
+pub fn end_to_end(workspace: &Workspace, filters: &[String]) -> Result<()> {
+    on_the_cluster(workspace, &mut Progress::plain(), filters)
 }
 
 const E2E_PACKAGE: &str = "sealpod-e2e";
@@ -46,7 +51,7 @@ const E2E_PACKAGE: &str = "sealpod-e2e";
 const E2E_CLAIM: &str = "sealpod/data-sealpod-api-server-0";
 
 /// The end-to-end tests with all that they are told by their environment.
-fn on_the_cluster(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+fn on_the_cluster(workspace: &Workspace, progress: &mut Progress, filters: &[String]) -> Result<()> {
     let cluster = Cluster::open(workspace, None);
     cluster.up(workspace, progress)?;
     let images = images::build(workspace, &workspace.target.join("images"), progress)?;
@@ -57,6 +62,7 @@ fn on_the_cluster(workspace: &Workspace, progress: &mut Progress) -> Result<()> 
         let mut command = workspace.cargo();
         // They wait most of the time, so more of them than there are processors run at once.
         command.args(["test", "--package", E2E_PACKAGE, "--", "--test-threads=6"]);
+        command.args(filters);
         command.env("KUBECONFIG", cluster.kubeconfig());
         command.env("SEALPOD_E2E_BIN", cluster.bin());
         command.env("SEALPOD_E2E_IMAGE_REGISTRY", images::REGISTRY);

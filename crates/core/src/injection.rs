@@ -19,6 +19,12 @@ pub const CA_FILE: &str = "ca.crt";
 /// [`BindingFile`] as JSON.
 pub const BINDING_FILE: &str = "binding.json";
 
+/// Environment variable by which the sidecar knows the main process of the container that gets a signal; its value is the
+/// container's name.
+pub const CONTAINER_VARIABLE: &str = "SEALPOD_CONTAINER";
+/// Where a container that asks for it finds the sidecar's binary, as `exec`.
+pub const EXEC_MOUNT: &str = "/sealpod";
+
 /// File at the top of each mount that holds [`HandOver`] as JSON; beginning with `..` it is none of the delivered
 /// files, and its mode 0600 keeps it the sidecar's own.
 pub const HAND_OVER_FILE: &str = "..sealpod-state";
@@ -33,6 +39,10 @@ pub struct SidecarSettings {
     /// Port of `/healthz`, `/readyz` and `/metrics` on the pod's address; none on `hostNetwork` pods.
     pub health_port: Option<u16>,
     pub bindings: Vec<MountedBinding>,
+    /// Directory that the sidecar copies its own binary to, as `exec`, for a container that reads its values from the
+    /// environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_directory: Option<String>,
 }
 
 /// Filled in by the kubelet: the injector writes `$(VARIABLE)` references to downward-API variables.
@@ -70,6 +80,18 @@ pub struct BindingFile {
     /// What to write; none = every key that the account may read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<SecretFile>>,
+    /// Also write the configurations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configurations: Option<ConfigurationFiles>,
+    /// Files with several values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<CombinedFile>,
+    /// How the app is told of a change; none where it is not, or where the operator restarts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<OnChange>,
+    /// What becomes of the files while they cannot be checked; none = they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<Staleness>,
     /// Mode of files that name none, for example `0o440`.
     pub mode: u32,
     /// Seconds between fetches, as the safety net beside the long poll.
@@ -96,6 +118,85 @@ pub struct SecretFile {
     pub version: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<Decode>,
+}
+
+/// `spec.configurations`, where they are enabled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationFiles {
+    /// The folder where each key is a file, else the file; never left to a default.
+    pub path: FilePath,
+    /// None = each key a file of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+}
+
+/// One entry of `spec.files`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CombinedFile {
+    pub path: FilePath,
+    #[serde(flatten)]
+    pub content: CombinedContent,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+}
+
+/// What a file of several values holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum CombinedContent {
+    Values {
+        format: Format,
+        /// None = every secret that the binding names.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        include: Option<Vec<Select>>,
+    },
+    /// Source of a template over `secrets` and `configurations`.
+    Template(String),
+}
+
+/// How several values are written as one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Env,
+    Json,
+    Yaml,
+    Properties,
+}
+
+/// `spec.onChange`, as far as it is the sidecar's to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnChange {
+    /// `name` is that of the signal, `SIGHUP`.
+    Signal {
+        container: String,
+        name: String,
+    },
+    Http {
+        port: u16,
+        path: String,
+    },
+}
+
+/// `spec.staleness`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Staleness {
+    /// Seconds that the server may be away; none = for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    pub then: Stale,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stale {
+    Keep,
+    Remove,
+    Unready,
 }
 
 /// Which secrets an entry means.
@@ -137,6 +238,13 @@ mod tests {
                 {"name": "db/password", "path": "db/password", "optional": false, "version": 3},
                 {"pattern": "tls-*", "path": "tls", "mode": 0o400, "optional": true, "decode": "base64"},
             ],
+            "configurations": {"path": "configurations"},
+            "files": [
+                {"path": "app.env", "values": {"format": "env", "include": [{"name": "db/password"}]}},
+                {"path": "app.ini", "template": "x", "mode": 0o400},
+            ],
+            "onChange": {"signal": {"container": "app", "name": "SIGHUP"}},
+            "staleness": {"max": 60, "then": "unready"},
         });
         let file: BindingFile = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&file).unwrap(), json);

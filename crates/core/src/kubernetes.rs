@@ -13,6 +13,16 @@ pub const BINDING_UID_LABEL: &str = "sealpod.dev/binding-uid";
 /// Annotation on a key Secret: when its key was made, RFC 3339. It decides only when the key is rotated next.
 pub const KEY_ROTATED_AT: &str = "sealpod.dev/key-rotated-at";
 
+/// What users write on Applications, Environments and SecretBindings, beside their spec.
+pub mod controls {
+    /// Any new value: reconcile now. Example: the time.
+    pub const RECONCILE_AT: &str = "sealpod.dev/reconcile-at";
+    /// `"true"`: nothing is changed on the server or in the cluster until it goes; the condition `Ready` says so.
+    pub const PAUSED: &str = "sealpod.dev/paused";
+    /// On an Application, any new value: replace the key in `spec.apiKeySecretName`, with overlap.
+    pub const ROTATE_KEY: &str = "sealpod.dev/rotate-key";
+}
+
 /// What users write on pods, with type, default and an example.
 pub mod annotations {
     /// List of names; default: every binding of the namespace whose `podSelector` matches. Example: `"db,mail"`.

@@ -79,7 +79,7 @@ impl Parts {
                 all(),
                 move |environment| {
                     referring(&of_environment, &environment, |b| {
-                        b.spec.application_ref == environment.spec.application_ref
+                        b.spec.application_ref.name == environment.spec.application_ref.name
                     })
                 },
             );

@@ -120,6 +120,7 @@ impl Parts<'_> {
         });
         let [namespace, name, uid, node] = DOWNWARD.map(|(variable, _)| format!("$({variable})"));
         let settings = SidecarSettings {
+            exec_directory: None,
             server_url: literal(&self.settings.server_url),
             pod: PodIdentity {
                 namespace,

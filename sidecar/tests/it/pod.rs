@@ -61,6 +61,7 @@ impl Pod {
             })
             .collect();
         let settings = SidecarSettings {
+            exec_directory: None,
             server_url: server_url.to_owned(),
             pod: PodIdentity {
                 namespace: "team".to_owned(),

@@ -158,6 +158,10 @@ impl Selection {
                 .map_err(|e| invalid("refreshInterval", &e))?
                 .as_secs(),
             watch: spec.watch,
+            configurations: None,
+            files: vec![],
+            on_change: None,
+            staleness: None,
         })
     }
 }

@@ -1,15 +1,26 @@
+//! SecretBinding: its spec here, the parts of it in files of their own.
+
+mod change;
+mod files;
+mod native;
+mod secrets;
+mod status;
+
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use sealpod_core::kubernetes::MOUNT_ROOT;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{
-    ApplicationReference, DURATION_PATTERN, ParseError, SIZE_PATTERN, SLUG_PATTERN, conditions_schema, parse_duration,
-    parse_size,
-};
+use crate::common::{DURATION_PATTERN, ParseError, SIZE_PATTERN, SLUG_PATTERN, parse_duration, parse_size};
+
+pub use change::{HttpCall, OnChange, Restart, Signal, Stale, Staleness};
+pub use files::{CombinedFile, Configurations, ConfigurationsFormat, FileFormat, Include};
+pub use native::{KubernetesSecret, KubernetesSecretEntry, KubernetesSecretType};
+pub use secrets::{SecretDecode, SecretSelection};
+pub use status::{PodCounts, SecretBindingStatus, SecretState, SecretStatus};
 
 /// Which secrets of one application environment which pods get, where and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -40,8 +51,8 @@ use crate::common::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct SecretBindingSpec {
-    /// The Application whose secrets are read, in the same namespace.
-    pub application_ref: ApplicationReference,
+    /// The Application whose secrets are read.
+    pub application_ref: BindingApplicationReference,
 
     /// Slug of the environment on the server; no Environment object is needed for it.
     #[schemars(length(min = 1, max = 100), regex(pattern = SLUG_PATTERN))]
@@ -51,6 +62,15 @@ pub struct SecretBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 500), extend("x-kubernetes-list-type" = "atomic"))]
     pub secrets: Option<Vec<SecretSelection>>,
+
+    /// Also write the configurations of the environment. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configurations: Option<Configurations>,
+
+    /// Files that hold several values, beside one file for each secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub files: Vec<CombinedFile>,
 
     /// Directory of the files in the containers; an absolute path. Default: `/var/run/secrets/sealpod.dev/<metadata.name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +114,19 @@ pub struct SecretBindingSpec {
     #[serde(default = "yes")]
     pub watch: bool,
 
+    /// What happens to the app when a value that it uses changes. Absent: nothing, it reads the new files by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<OnChange>,
+
+    /// How long files stay good while the server is away, or when access is taken away. Absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<Staleness>,
+
+    /// Also keep the values in a Secret of Kubernetes, for what can read nothing else. Absent: values never pass through
+    /// etcd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_secret: Option<KubernetesSecret>,
+
     /// Rotation of the key with which pods read.
     #[serde(default)]
     pub key_rotation: KeyRotation,
@@ -115,55 +148,17 @@ fn yes() -> bool {
     true
 }
 
-/// One secret, or all whose names match a pattern.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.name) != has(self.pattern)").message("give either name or pattern"))]
-#[x_kube(validation = Rule::new("has(self.name) || !has(self.version)").message("version goes with name, not with pattern"))]
-#[x_kube(validation = Rule::new("!has(self.name) || has(self.path) || self.name.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*$')")
-    .message("this name is no file name: set path"))]
-pub struct SecretSelection {
-    /// Name of a secret, taken literally.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200))]
-    pub name: Option<String>,
+/// An Application, of this namespace or of one whose Application admits this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BindingApplicationReference {
+    /// `metadata.name` of the Application.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 
-    /// Pattern of names: `*` any run of characters, `?` one character, `{a,b}` alternatives, `\` takes the next character literally.
+    /// Its namespace, where that is another one; its `spec.allowedNamespaces` has to admit this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub pattern: Option<String>,
-
-    /// For a name: the file below `mountPath`. Default: the name. For a pattern: a folder. Default: `mountPath` itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 1024),
-        regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,252})*$")
-    )]
-    pub path: Option<String>,
-
-    /// Mode of these files instead of `spec.mode`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 511))]
-    pub mode: Option<i32>,
-
-    /// Whether pods may start without it. Default: `false` for a name, `true` for a pattern.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optional: Option<bool>,
-
-    /// This version instead of the active one; only with `name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub version: Option<i64>,
-
-    /// `base64`: the value is base64 text, and the bytes that it stands for are written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decode: Option<SecretDecode>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SecretDecode {
-    Base64,
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
 }
 
 /// How often the key is replaced, and how long the one before it lives on.
@@ -202,62 +197,6 @@ impl Default for KeyRotation {
             overlap: default_overlap(),
         }
     }
-}
-
-/// What the controller last saw. For display: nothing is decided by it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretBindingStatus {
-    /// `metadata.generation` that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-
-    /// Id of the binding's service account on the server.
-    #[serde(default, rename = "serviceAccountID", skip_serializing_if = "Option::is_none")]
-    pub service_account_id: Option<String>,
-
-    /// Secret that holds the key with which pods read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_secret_name: Option<String>,
-
-    /// When the key was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_rotated_at: Option<Time>,
-
-    /// The secrets that pods get, by name; at most 500 are shown.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 500), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub secrets: Vec<SecretStatus>,
-
-    /// `Ready` sums up the others; `AccessGranted`: the binding's key may read what the spec names; `SecretsResolved`:
-    /// all of it has an active version; `KeyFresh`: the key works and is not due for rotation.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions_schema")]
-    pub conditions: Vec<Condition>,
-}
-
-/// A secret that the binding names or matches; never its value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretStatus {
-    /// Name of the secret.
-    pub name: String,
-
-    /// The version that pods get.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<i64>,
-
-    /// `Active`: pods get it. `Missing`: there is none, or no version of it is active now. `Denied`: the key may not read it.
-    /// `NeedsPath`: its name is no file name, so it is left out until `spec.secrets` gives it a path.
-    pub state: SecretState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum SecretState {
-    Active,
-    Missing,
-    Denied,
-    NeedsPath,
 }
 
 impl SecretBinding {
