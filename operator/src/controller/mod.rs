@@ -1,5 +1,6 @@
 //! Brings Applications, Environments and SecretBindings to the api-server: observe, evaluate, apply.
 
+mod allowed;
 mod application;
 mod binding;
 mod conditions;

@@ -8,6 +8,7 @@ use sealpod_core::wire::management::{CreateApplication, CreateEnvironment, Updat
 use sealpod_crds::{Application, DeletionPolicy};
 
 use super::observe::Observed;
+use crate::controller::allowed;
 use crate::controller::owner::{Ownership, is_left_behind, needs_consent, owned, ownership, released};
 use crate::controller::verdict::{Refusal, Verdict, reasons};
 
@@ -43,8 +44,9 @@ struct Input<'a> {
 }
 
 /// In this order; the first that objects names the reason.
-const CHECKS: [fn(&Input) -> Option<Refusal>; 5] = [
+const CHECKS: [fn(&Input) -> Option<Refusal>; 6] = [
     slugs_are_valid,
+    the_allowed_namespaces_are_valid,
     names_are_valid,
     environments_are_different,
     the_application_is_free_or_ours,
@@ -85,6 +87,14 @@ fn slugs_are_valid(input: &Input) -> Option<Refusal> {
             .next()
             .map(|(at, error)| invalid(&format!("spec.environments[{at}].slug"), error))
     })
+}
+
+fn the_allowed_namespaces_are_valid(input: &Input) -> Option<Refusal> {
+    let fault = allowed::fault(&input.object.spec.allowed_namespaces)?;
+    Some(Refusal::until_edited(
+        reasons::INVALID_SPEC,
+        format!("spec.allowedNamespaces {fault}"),
+    ))
 }
 
 /// The schema knows the lengths of what is given, and nothing else.

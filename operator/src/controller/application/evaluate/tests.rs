@@ -217,6 +217,10 @@ fn an_object_from_before_the_schema_is_refused_by_name_of_the_field() {
             json!({"environments": [{"name": "a"}, {"name": "b", "slug": "a"}]}),
             "`a` twice",
         ),
+        (
+            json!({"allowedNamespaces": {"from": "Selector"}}),
+            "spec.allowedNamespaces has",
+        ),
     ] {
         let refusal = refusal(&object(spec), &observed(None, vec![]));
         assert_eq!((refusal.reason, refusal.again), (reasons::INVALID_SPEC, Again::Stuck));

@@ -1,0 +1,143 @@
+//! Which namespaces may bind to an Application: pure.
+//!
+//! The owner of the Application says it, in its spec. Whoever may set labels on namespaces takes part in the decision
+//! too, and in Kubernetes that is nobody who has rights inside of a namespace only.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt};
+use sealpod_crds::{AllowedNamespaces, NamespacesFrom};
+
+/// Whether a SecretBinding of the namespace `asking`, which has these labels, may read of an Application of the
+/// namespace `own`. Its own namespace always may; what cannot be understood admits no other.
+#[allow(dead_code, reason = "the binding's evaluation is built beside this one")]
+pub fn admits(allowed: &AllowedNamespaces, own: &str, asking: &str, labels: &BTreeMap<String, String>) -> bool {
+    asking == own
+        || match allowed.from {
+            NamespacesFrom::Same => false,
+            NamespacesFrom::All => true,
+            NamespacesFrom::Selector => allowed.selector.as_ref().is_some_and(|s| selects(s, labels)),
+        }
+}
+
+/// What is wrong with `spec.allowedNamespaces`. The schema does not look into a selector.
+pub fn fault(allowed: &AllowedNamespaces) -> Option<&'static str> {
+    match (allowed.from, &allowed.selector) {
+        (NamespacesFrom::Selector, None) => Some("has `from: Selector` and no selector: add one"),
+        (NamespacesFrom::Selector, Some(selector)) => parsed(selector).err(),
+        (NamespacesFrom::Same | NamespacesFrom::All, _) => None,
+    }
+}
+
+/// As in Kubernetes, a selector that asks for nothing selects all.
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    parsed(selector).is_ok_and(|selector| selector.matches(labels))
+}
+
+/// A `NotIn` without values would select everything; Kubernetes refuses it wherever it reads a selector itself.
+fn parsed(selector: &LabelSelector) -> Result<Selector, &'static str> {
+    let requirements = selector.match_expressions.iter().flatten();
+    for requirement in requirements {
+        let values = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
+        match (requirement.operator.as_str(), values) {
+            ("In" | "NotIn", true) | ("Exists" | "DoesNotExist", false) => {}
+            ("In" | "NotIn", false) => return Err("has a selector with `In` or `NotIn` and no values: add some"),
+            ("Exists" | "DoesNotExist", true) => {
+                return Err("has a selector with `Exists` or `DoesNotExist` and values: take them out");
+            }
+            _ => return Err("has a selector with another operator than `In`, `NotIn`, `Exists` and `DoesNotExist`"),
+        }
+    }
+    Selector::try_from(selector.clone()).map_err(|_| "has a selector that cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn allowed(value: Value) -> AllowedNamespaces {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn admitted(value: Value, asking: &str, labels: &[(&str, &str)]) -> bool {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        admits(&allowed(value), "shop", asking, &labels)
+    }
+
+    #[test]
+    fn the_own_namespace_is_always_admitted_and_another_only_if_the_spec_says_so() {
+        let team_a = json!({"from": "Selector", "selector": {"matchLabels": {"team": "a"}}});
+        for (spec, asking, labels, want) in [
+            (json!({}), "shop", &[][..], true),
+            (json!({}), "other", &[("team", "a")], false),
+            (json!({"from": "Same"}), "other", &[], false),
+            (json!({"from": "All"}), "other", &[], true),
+            (team_a.clone(), "shop", &[], true),
+            (team_a.clone(), "other", &[("team", "a")], true),
+            (team_a.clone(), "other", &[("team", "b")], false),
+            (team_a, "other", &[], false),
+            // As in Kubernetes.
+            (json!({"from": "Selector", "selector": {}}), "other", &[], true),
+            (json!({"from": "Selector"}), "other", &[], false),
+            // A selector without `from: Selector` is not looked at; the schema refuses it.
+            (json!({"selector": {}}), "other", &[], false),
+        ] {
+            assert_eq!(
+                admitted(spec.clone(), asking, labels),
+                want,
+                "{spec} {asking} {labels:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_requirement_has_to_be_met() {
+        let spec = |expressions: Value| {
+            json!({"from": "Selector", "selector": {
+                "matchLabels": {"team": "a"}, "matchExpressions": expressions,
+            }})
+        };
+        let prod = json!([{"key": "tier", "operator": "In", "values": ["prod", "qa"]}]);
+        assert!(admitted(spec(prod.clone()), "other", &[("team", "a"), ("tier", "qa")]));
+        assert!(!admitted(spec(prod.clone()), "other", &[("team", "a")]));
+        assert!(!admitted(spec(prod), "other", &[("tier", "qa")]));
+        let not_dev = json!([
+            {"key": "tier", "operator": "NotIn", "values": ["dev"]}, {"key": "frozen", "operator": "DoesNotExist"},
+        ]);
+        assert!(admitted(spec(not_dev.clone()), "other", &[("team", "a")]));
+        assert!(!admitted(
+            spec(not_dev.clone()),
+            "other",
+            &[("team", "a"), ("tier", "dev")]
+        ));
+        assert!(!admitted(spec(not_dev), "other", &[("team", "a"), ("frozen", "")]));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_admits_only_the_own_namespace_and_says_why() {
+        for (requirement, why) in [
+            (json!({"key": "a", "operator": "NotIn", "values": []}), "no values"),
+            (json!({"key": "a", "operator": "NotIn"}), "no values"),
+            (json!({"key": "a", "operator": "In"}), "no values"),
+            (
+                json!({"key": "a", "operator": "Exists", "values": ["x"]}),
+                "take them out",
+            ),
+            (
+                json!({"key": "a", "operator": "Gt", "values": ["1"]}),
+                "another operator",
+            ),
+        ] {
+            let spec = json!({"from": "Selector", "selector": {"matchExpressions": [requirement]}});
+            assert!(!admitted(spec.clone(), "other", &[("a", "b")]), "{spec}");
+            assert!(admitted(spec.clone(), "shop", &[]), "{spec}");
+            let fault = fault(&allowed(spec)).unwrap();
+            assert!(fault.contains(why), "{fault}");
+        }
+        assert!(fault(&allowed(json!({"from": "Selector"}))).is_some());
+        assert_eq!(fault(&allowed(json!({"from": "All"}))), None);
+        assert_eq!(fault(&allowed(json!({"from": "Selector", "selector": {}}))), None);
+    }
+}
