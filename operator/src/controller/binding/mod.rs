@@ -3,6 +3,7 @@
 mod apply;
 mod evaluate;
 mod observe;
+mod pods;
 mod resolve;
 mod secret;
 mod selection;
@@ -21,10 +22,12 @@ use super::context::Context;
 use super::error::Error;
 use super::kind::{Kind, Outcome};
 use super::verdict::Refusal;
-use evaluate::{Access, Plan, Rights};
+use evaluate::{Access, Rights};
 use resolve::Resolution;
 
-pub use resolve::Resolutions;
+pub use apply::Granted;
+pub use evaluate::Plan;
+pub use resolve::{Known, Resolutions};
 
 impl Kind for SecretBinding {
     const NAME: &'static str = "SecretBinding";
@@ -61,15 +64,33 @@ impl Kind for SecretBinding {
     }
 }
 
+/// What is known of a binding once its rights and its key are in place: whatever else is made of it begins here.
+#[derive(Clone, Copy)]
+pub struct Delivery<'a> {
+    pub object: &'a SecretBinding,
+    pub plan: &'a Plan,
+    /// The account and the key that its pods use, and by which alone values are read.
+    pub granted: &'a Granted,
+    /// Names and versions of what the key may read.
+    pub known: &'a Known,
+}
+
+/// What is made of a binding beside its key Secret.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// One for each thing that is made; `Ready` sums them up with the binding's own.
+    pub conditions: Vec<Wanted>,
+}
+
 /// Uses the key once, as the pods will, and says what that shows. A key that the server does not take (after a
 /// restore, say) is replaced.
 async fn deliver(
     object: &SecretBinding,
     plan: &Plan,
-    mut granted: apply::Granted,
+    mut granted: Granted,
     context: &Context,
 ) -> Result<Outcome<SecretBindingStatus>, Error> {
-    let ask = async |granted: &apply::Granted| {
+    let ask = async |granted: &Granted| {
         let request = plan.selection.request();
         resolve::resolve(object, &granted.key, granted.account, &plan.project, request, context).await
     };
@@ -78,13 +99,29 @@ async fn deliver(
         granted = apply::renew(object, plan, granted.account, context).await?;
         resolution = ask(&granted).await?;
     }
-    let status = SecretBindingStatus {
+    let mut status = SecretBindingStatus {
         service_account_id: Some(granted.account.to_string()),
         key_secret_name: Some(key_secret_name(&object.name_any())),
         key_rotated_at: Some(seconds(granted.rotated_at.timestamp())),
         ..SecretBindingStatus::default()
     };
-    Ok(status::outcome(status, &plan.selection, &resolution))
+    let mut made = Beside::default();
+    if let Resolution::Known(known) = &resolution {
+        let delivery = Delivery {
+            object,
+            plan,
+            granted: &granted,
+            known,
+        };
+        status.pods = pods::counted(delivery, context).await;
+        made = beside(delivery, context);
+    }
+    Ok(status::outcome(status, &plan.selection, &resolution, made))
+}
+
+/// Makes what the binding asks for beside its key Secret, in this order.
+fn beside(_delivery: Delivery<'_>, _context: &Context) -> Beside {
+    Beside::default()
 }
 
 fn refused(object: &SecretBinding, refusal: Refusal, rights: Rights) -> Outcome<SecretBindingStatus> {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use sealpod_crds::{SecretBindingStatus, SecretState, SecretStatus};
 
+use super::Beside;
 use super::resolve::{Known, Resolution};
 use super::selection::Selection;
 use crate::controller::conditions::{READY, Status, Wanted};
@@ -21,11 +22,12 @@ const MAX_SHOWN: usize = 500;
 /// Most names in a message.
 const MAX_NAMED: usize = 5;
 
-/// `status` is that of account and Secret; the secrets and all conditions are added.
+/// `status` is that of account and Secret; the secrets and all conditions are added, and what `beside` says.
 pub fn outcome(
     mut status: SecretBindingStatus,
     selection: &Selection,
     resolution: &Resolution,
+    beside: Beside,
 ) -> Outcome<SecretBindingStatus> {
     let granted = Wanted::new(
         ACCESS_GRANTED,
@@ -62,6 +64,7 @@ pub fn outcome(
     // Secrets that only lack a path are told by their own condition; the others are delivered.
     let blocking = [&fresh, &resolved]
         .into_iter()
+        .chain(&beside.conditions)
         .find(|c| c.status != Status::True && c.reason != reasons::NEEDS_PATH);
     let ready = match blocking {
         Some(condition) => Wanted::new(READY, Status::False, condition.reason, condition.message.clone()),
@@ -72,9 +75,11 @@ pub fn outcome(
     } else {
         Again::Settled
     };
+    let mut conditions = vec![ready, granted, resolved, fresh];
+    conditions.extend(beside.conditions);
     Outcome {
         status,
-        conditions: vec![ready, granted, resolved, fresh],
+        conditions,
         again,
     }
 }
@@ -194,7 +199,7 @@ mod tests {
     }
 
     fn of(selection: &Selection, resolution: &Resolution) -> Outcome<SecretBindingStatus> {
-        outcome(SecretBindingStatus::default(), selection, resolution)
+        outcome(SecretBindingStatus::default(), selection, resolution, Beside::default())
     }
 
     fn condition<'a>(outcome: &'a Outcome<SecretBindingStatus>, kind: &str) -> &'a Wanted {
