@@ -61,6 +61,8 @@ enum Task {
 enum BenchTask {
     /// The api-server beside OpenBao, alone, and with a large organization's data
     Server(bench::Options),
+    /// The controller on the local cluster: how soon objects are ready, what it takes to keep many
+    Operator(bench::OperatorOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,6 +94,7 @@ impl Cli {
             Task::Demo(options) => demo::run(options, &workspace),
             Task::Cluster(task) => task.run(&workspace),
             Task::Bench(BenchTask::Server(options)) => bench::server(&options, &workspace),
+            Task::Bench(BenchTask::Operator(options)) => bench::operator(&options, &workspace),
             Task::Images { output } => {
                 let output = output.unwrap_or_else(|| workspace.target.join("images"));
                 let images = images::build(&workspace, &output, &mut Progress::new())?;

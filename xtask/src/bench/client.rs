@@ -1,18 +1,15 @@
 //! The release build's client (`api-server/examples/bench_client`), which says what it is told to.
 
-use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde::de::DeserializeOwned;
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::child::{self, Running};
-use crate::process::Failure;
+use super::child;
+use super::conversation::Conversation;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Request {
@@ -25,7 +22,7 @@ pub struct Request {
 
 /// In microseconds.
 #[derive(Debug, Clone, Deserialize)]
-struct Micros {
+pub struct Micros {
     answers: u32,
     p50: u64,
     p99: u64,
@@ -108,46 +105,11 @@ impl Client {
     }
 
     fn begin(&self, order: &Value) -> Result<Conversation> {
-        let log = std::fs::File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = child::command(&self.program);
-        command
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut running = Running::start(&mut command)?;
-        let input = running.0.stdin.take().context("its input is a pipe")?;
-        let output = running.0.stdout.take().context("its output is a pipe")?;
-        let mut conversation = Conversation {
-            input,
-            output: BufReader::new(output).lines(),
-            log: self.log.clone(),
-            _running: running,
-        };
+        command.env_clear();
+        let mut conversation = Conversation::begin(command, &self.log)?;
         conversation.say(&order.to_string())?;
         Ok(conversation)
-    }
-}
-
-#[derive(Debug)]
-struct Conversation {
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    log: PathBuf,
-    _running: Running,
-}
-
-impl Conversation {
-    fn say(&mut self, line: &str) -> Result<()> {
-        let said = writeln!(self.input, "{line}");
-        said.map_err(|_| Failure::new("the bench's client ended early").log(&self.log).into())
-    }
-
-    fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let Some(line) = self.output.next() else {
-            return Err(Failure::new("the bench's client met a fault").log(&self.log).into());
-        };
-        serde_json::from_str(&line?).context("the bench's client answers in JSON")
     }
 }
 

@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+/// Rows of a Markdown table: what, and its figure.
+#[derive(Debug, Default)]
+pub struct Rows(pub String);
+
+impl Rows {
+    pub fn add(&mut self, what: &str, figure: &str) {
+        self.0 += &["| ", what, " | ", figure, " |\n"].concat();
+    }
+}
+
 /// The one in the middle; of an even number of them, the lower one of the two.
 pub fn median<T: Copy + PartialOrd>(figures: impl IntoIterator<Item = T>) -> Option<T> {
     let mut figures: Vec<T> = figures.into_iter().collect();
@@ -36,6 +46,13 @@ pub fn shown(figure: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_what_and_its_figure() {
+        let mut rows = Rows::default();
+        rows.add("what", "figure");
+        assert_eq!(rows.0, "| what | figure |\n");
+    }
 
     #[test]
     fn the_median_is_the_figure_of_a_round() {

@@ -4,17 +4,19 @@ mod alone;
 mod bars;
 mod child;
 mod client;
+mod conversation;
 mod disk;
 mod figures;
 mod http;
 mod machine;
+mod operator;
 mod org;
 mod peer;
 mod server;
 mod stage;
 mod wrk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -29,6 +31,8 @@ use crate::workspace::{Workspace, require_free_disk};
 use bars::Bars;
 use client::Client;
 use disk::Flushes;
+pub use operator::Options as OperatorOptions;
+pub use operator::run as operator;
 use stage::Stage;
 use wrk::Wrk;
 
@@ -164,7 +168,8 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     let then = bench
         .progress
         .step("Asking the disk again", |_| Flushes::measure(&bench.directory))?;
-    let (header, flushes, then) = (bench.header()?, flushes.describe(), then.describe());
+    let header = header(workspace, &bench.server)?;
+    let (flushes, then) = (flushes.describe(), then.describe());
     print!(
         "\n{header}\nload before it began {load}; {flushes}; behind it {then}\n{text}{}",
         bench.bars.text()
@@ -173,22 +178,6 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
 }
 
 impl Bench<'_> {
-    /// Day, machine and version, by which one knows what a table is of.
-    fn header(&self) -> Result<String> {
-        let version = process::capture(Command::new(&self.server).arg("--version"))?;
-        let mut git = Command::new("git");
-        git.args(["describe", "--always", "--dirty"])
-            .current_dir(&self.workspace.root);
-        let commit = process::capture(&mut git).unwrap_or_default();
-        let commit = commit.trim();
-        Ok(format!(
-            "{} · {} · {} {commit}",
-            &Time::now().to_string()[..10],
-            machine::describe(),
-            version.trim()
-        ))
-    }
-
     /// Loads the secrets, unless another part did.
     fn prepare_stage(&mut self) -> Result<()> {
         if self.stage.is_none() {
@@ -200,6 +189,22 @@ impl Bench<'_> {
         }
         Ok(())
     }
+}
+
+/// Day, machine and version, by which one knows what a table is of.
+fn header(workspace: &Workspace, program: &Path) -> Result<String> {
+    let version = process::capture(Command::new(program).arg("--version"))?;
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"])
+        .current_dir(&workspace.root);
+    let commit = process::capture(&mut git).unwrap_or_default();
+    let commit = commit.trim();
+    Ok(format!(
+        "{} · {} · {} {commit}",
+        &Time::now().to_string()[..10],
+        machine::describe(),
+        version.trim()
+    ))
 }
 
 fn build(workspace: &Workspace, progress: &mut Progress) -> Result<()> {

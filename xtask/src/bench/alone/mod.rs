@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::Bench;
 use super::bars::{Depends, Limit};
 use super::child;
-use super::figures::{median, mib, milliseconds, shown};
+use super::figures::{Rows, median, mib, milliseconds, shown};
 use super::server::Server;
 use super::stage::Stage;
 use super::wrk::{Load, Plan};
@@ -46,16 +46,6 @@ const MANY_WITHIN: Duration = Duration::from_mins(4);
 const MANY_CONNECTIONS: usize = 64;
 /// How long each run of wrk takes meanwhile.
 const SLICE: u64 = 10;
-
-/// Rows of the table: what, and its figure.
-#[derive(Debug, Default)]
-struct Rows(String);
-
-impl Rows {
-    fn add(&mut self, what: &str, figure: &str) {
-        self.0 += &["| ", what, " | ", figure, " |\n"].concat();
-    }
-}
 
 /// Measures what the filter names, holds it against the bars and answers the table.
 pub fn run(bench: &mut Bench) -> Result<String> {
@@ -251,8 +241,5 @@ mod tests {
             described(&load, Duration::from_secs(1)),
             "10000 /s; p50 0.90 ms, p99 4.0 ms; CPU 0.050 s for 1,000"
         );
-        let mut rows = Rows::default();
-        rows.add("what", "figure");
-        assert_eq!(rows.0, "| what | figure |\n");
     }
 }
