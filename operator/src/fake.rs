@@ -61,6 +61,16 @@ impl FakeApi {
         Some(String::from_utf8(bytes).unwrap())
     }
 
+    /// Every Event, oldest first.
+    pub fn events(&self) -> Vec<Value> {
+        let state = self.state();
+        let events = state.objects.iter().filter(|(path, _)| path.contains("/events/"));
+        let mut events: Vec<_> = events.map(|(_, event)| event.clone()).collect();
+        let version = |event: &Value| event["metadata"]["resourceVersion"].as_str().map(str::parse::<u64>);
+        events.sort_by_key(|event| version(event).and_then(Result::ok));
+        events
+    }
+
     /// Changes that were asked for since the last time, as `METHOD path`.
     pub fn take_writes(&self) -> Vec<String> {
         let calls = std::mem::take(&mut self.state().calls);

@@ -5,6 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 
 /// The condition that every kind has.
 pub const READY: &str = "Ready";
+/// `True` while only an edit of the object helps, which is what kstatus, and so Helm and Flux, take it for.
+pub const STALLED: &str = "Stalled";
 /// Longest message, in bytes: a status is kept in etcd and read by people.
 const MAX_MESSAGE: usize = 4_096;
 

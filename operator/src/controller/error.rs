@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sealpod_client::Error as ServerError;
+use sealpod_client::{Code, Error as ServerError};
+
+use super::verdict::reasons;
 
 /// A failed reconciliation: what was being done, and why it failed. Its text is for the log; [`Error::summary`] is for
 /// users.
@@ -84,26 +86,96 @@ impl Error {
         }
     }
 
-    /// Reason and message for the object's condition. Quotes nothing that a server sent, but for its stable error code.
-    pub fn summary(&self) -> (&'static str, String) {
+    /// The word for the object's condition, and for counting.
+    pub fn reason(&self) -> &'static str {
         match self {
-            Self::Server { doing, source } => match source.code() {
-                Some(code) => (
-                    "ServerRefused",
-                    format!("{doing}: the api-server answers `{code}`; the operator's log has the details"),
-                ),
-                None => ("ServerUnavailable", format!("{doing}: {source}; trying again")),
+            Self::Server { source, .. } => match source.as_ref() {
+                ServerError::Unauthorized(_) | ServerError::Forbidden(_) => reasons::ADMIN_KEY_REJECTED,
+                _ if source.kind() == Some(Code::QuotaExceeded) => reasons::QUOTA_EXCEEDED,
+                ServerError::Rejected(_) => reasons::SERVER_REFUSED,
+                ServerError::Unaddressable { .. } => reasons::INVALID_SPEC,
+                ServerError::TooLarge { .. } => reasons::ANSWER_TOO_LARGE,
+                ServerError::Untrusted { .. } => reasons::SERVER_NOT_TRUSTED,
+                ServerError::Unreachable { .. }
+                | ServerError::Timeout { .. }
+                | ServerError::Unavailable { .. }
+                | ServerError::BadAnswer { .. } => reasons::SERVER_UNAVAILABLE,
+                ServerError::NotFound(_) | ServerError::Conflict(_) => reasons::RETRYING,
             },
-            Self::Kubernetes { doing, source } => ("KubernetesError", format!("{doing}: {}", describe(source))),
-            Self::NotNow(what) => ("Retrying", format!("{what}; trying again")),
+            Self::Kubernetes { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.is_forbidden() => reasons::KUBERNETES_FORBIDDEN,
+                _ => reasons::KUBERNETES_ERROR,
+            },
+            Self::NotNow(_) => reasons::RETRYING,
         }
+    }
+
+    /// Reason and message for the object's condition. Quotes nothing that the server sent, but for an error code that
+    /// this build knows.
+    pub fn summary(&self) -> (&'static str, String) {
+        let message = match self {
+            Self::Server { doing, source } => format!("{doing}: {}", advice(source)),
+            Self::Kubernetes { doing, source } => format!("{doing}: {}", describe(source)),
+            Self::NotNow(what) => format!("{what}; trying again"),
+        };
+        (self.reason(), message)
     }
 }
 
-/// The text of an error of the Kubernetes client without what it could not read: that may be a Secret.
+/// What is wrong with a call of the server, and what to do about it.
+fn advice(error: &ServerError) -> String {
+    let code = match error.kind() {
+        // Words that this build does not know may be anything.
+        None | Some(Code::Other(_)) => "unknown".to_owned(),
+        Some(known) => known.to_string(),
+    };
+    if code == Code::QuotaExceeded.as_str() {
+        return "a quota of the server is used up: delete what is not needed, or let an administrator raise it"
+            .to_owned();
+    }
+    match error {
+        ServerError::Unauthorized(_) | ServerError::Forbidden(_) => format!(
+            "the server does not take the operator's own key (`{code}`): an administrator has to put the admin key into \
+             the Secret that the controller mounts"
+        ),
+        ServerError::Rejected(_) => format!(
+            "the server refuses what this object asks for (`{code}`): the operator's log says which field; change it in \
+             the spec"
+        ),
+        ServerError::NotFound(_) | ServerError::Conflict(_) => {
+            format!("the server has changed meanwhile (`{code}`); trying again")
+        }
+        ServerError::Unaddressable { .. } => "a name of the spec cannot be part of a URL: choose another".to_owned(),
+        ServerError::TooLarge { limit } => {
+            format!("the answer is larger than {limit} bytes: the application has too much for one look")
+        }
+        ServerError::Untrusted { .. } => {
+            "the server's certificate is not signed by the CA that the operator has: check \
+                                          the Secrets of the server's certificate and CA; trying again"
+                .to_owned()
+        }
+        ServerError::Unreachable { .. } | ServerError::Timeout { .. } => format!("{error}; trying again"),
+        ServerError::Unavailable { status, .. } => {
+            format!("the server is not able to answer now (status {status}, `{code}`); trying again")
+        }
+        ServerError::BadAnswer { status, .. } => format!(
+            "what answers is not the api-server (status {status}): check the server's URL and what lies between; trying \
+             again"
+        ),
+    }
+}
+
+/// The text of an error of the Kubernetes client without what it could not read, which may be a Secret, and without
+/// what an admission webhook or policy of others says about the object: it may quote one.
 pub fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.reason),
+        kube::Error::Api(status) => {
+            let message = status.message.as_str();
+            let cut = ["denied the request", "denied request"]
+                .iter()
+                .find_map(|end| message.find(end).map(|at| at + end.len()));
+            format!("{} ({})", &message[..cut.unwrap_or(message.len())], status.reason)
+        }
         kube::Error::SerdeError(_) => "the answer of the Kubernetes API cannot be read".to_owned(),
         kube::Error::Service(cause) => format!("the Kubernetes API cannot be reached: {}", innermost(cause.as_ref())),
         kube::Error::HyperError(cause) => format!("the Kubernetes API cannot be reached: {}", innermost(cause)),
@@ -158,6 +230,112 @@ mod tests {
         assert_eq!(kubernetes("Invalid", 422), Class::Permanent);
         assert_eq!(kubernetes("Conflict", 409), Class::Transient);
         assert_eq!(kubernetes("Forbidden", 403), Class::Transient);
+    }
+
+    #[test]
+    fn every_failure_has_its_word_and_says_what_to_do() {
+        let problem = |code: &str| {
+            let mut problem = problem("canary");
+            problem.code = code.to_owned();
+            Box::new(problem)
+        };
+        let hostile = "canary \n level=error";
+        for (error, reason, says) in [
+            (
+                ServerError::Unauthorized(problem("unauthorized")),
+                "AdminKeyRejected",
+                "put the admin key into",
+            ),
+            (
+                ServerError::Forbidden(problem(hostile)),
+                "AdminKeyRejected",
+                "`unknown`",
+            ),
+            (
+                ServerError::Conflict(problem("quota_exceeded")),
+                "QuotaExceeded",
+                "raise it",
+            ),
+            (
+                ServerError::Rejected(problem("quota_exceeded")),
+                "QuotaExceeded",
+                "raise it",
+            ),
+            (
+                ServerError::Rejected(problem(hostile)),
+                "ServerRefused",
+                "change it in the spec",
+            ),
+            (ServerError::Conflict(problem("conflict")), "Retrying", "`conflict`"),
+            (ServerError::NotFound(problem("not_found")), "Retrying", "meanwhile"),
+            (
+                ServerError::Unaddressable {
+                    name: "canary".to_owned(),
+                },
+                "InvalidSpec",
+                "choose another",
+            ),
+            (ServerError::TooLarge { limit: 7 }, "AnswerTooLarge", "7 bytes"),
+            (
+                ServerError::Untrusted {
+                    reason: "canary".to_owned(),
+                },
+                "ServerNotTrusted",
+                "check the Secrets",
+            ),
+            (
+                ServerError::Unreachable {
+                    reason: "refused".to_owned(),
+                },
+                "ServerUnavailable",
+                "refused",
+            ),
+            (
+                ServerError::Timeout {
+                    deadline: Duration::from_secs(10),
+                },
+                "ServerUnavailable",
+                "within 10 s",
+            ),
+            (
+                ServerError::Unavailable {
+                    status: 503,
+                    code: Some(hostile.to_owned()),
+                    retry_after: None,
+                },
+                "ServerUnavailable",
+                "status 503",
+            ),
+            (
+                ServerError::BadAnswer {
+                    status: 502,
+                    reason: "canary".to_owned(),
+                },
+                "ServerUnavailable",
+                "check the server's URL",
+            ),
+        ] {
+            let (word, message) = Error::server("reading")(error).summary();
+            assert_eq!(word, reason, "{message}");
+            assert!(message.starts_with("reading: ") && message.contains(says), "{message}");
+            assert!(!message.contains("canary"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_a_webhook_of_others_says_is_not_repeated() {
+        for said in [
+            "admission webhook \"policy.example.com\" denied the request: data is canary",
+            "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: canary",
+        ] {
+            let status = Status::failure(said, "Forbidden").with_code(403).boxed();
+            let (reason, message) = Error::kubernetes("writing")(kube::Error::Api(status)).summary();
+            assert_eq!(reason, "KubernetesForbidden");
+            assert!(message.contains("denied") && !message.contains("canary"), "{message}");
+        }
+        let status = Status::failure("exceeded quota: q", "Forbidden").with_code(403).boxed();
+        let (_, message) = Error::kubernetes("writing")(kube::Error::Api(status)).summary();
+        assert!(message.contains("exceeded quota: q"), "{message}");
     }
 
     #[test]

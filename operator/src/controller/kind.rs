@@ -8,21 +8,20 @@ use std::time::{Duration, Instant};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event as KubeEvent, EventType};
 use kube::runtime::finalizer::{self, Event, finalizer};
 use kube::{Api, Resource, ResourceExt};
-use sealpod_core::kubernetes::{FIELD_MANAGER, FINALIZER};
+use sealpod_core::kubernetes::{FINALIZER, controls};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
-use super::conditions::{self, READY, Status, Wanted, shorten};
+use super::conditions::{READY, Status, Wanted};
 use super::context::Context;
 use super::error::{Class, Error};
+use super::report;
 use super::retries::Again;
+use super::verdict::reasons;
 use crate::tolerant::Tolerant;
 
 /// How long and how often a deletion tries to clean up on the server before it lets the object go. Both have to be
@@ -34,10 +33,6 @@ const TRIES: u32 = 4;
 const MOST_TRIES: u32 = 24;
 /// Longest delay between two of these tries.
 const DELETION_CAP: Duration = Duration::from_secs(10);
-/// Failures in a row after which an object that was ready no longer counts as such.
-const FAILURES_SHOWN: u32 = 4;
-/// Limit of the Kubernetes API for an event's note, in bytes.
-const MAX_NOTE: usize = 1_000;
 
 /// A kind that this controller brings to the server.
 pub trait Kind:
@@ -106,27 +101,63 @@ pub struct Outcome<S> {
 pub async fn reconcile<K: Kind>(object: Arc<Tolerant<K>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let api: Api<Tolerant<K>> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
-    let result = finalizer(&api, FINALIZER, Arc::clone(&object), |event| async {
-        match event {
-            Event::Apply(object) => apply(&api, &object.0, &context).await,
-            Event::Cleanup(object) => clean_up(&object.0, &context).await,
+    let result = match (is_paused(&object.0), is_deleted(&object.0)) {
+        // Not even a finalizer is put on it.
+        (true, false) => pause(&api, &object.0, &context).await,
+        _ => bring(&api, Arc::clone(&object), &context).await,
+    };
+    let failed = result.as_ref().err().map(Error::reason);
+    context.metrics.reconciled(K::NAME, failed, started.elapsed());
+    if result.is_ok() {
+        context.retries.succeeded(&row(&object.0));
+        context.retries.succeeded(&object.uid().unwrap_or_default());
+        if is_deleted(&object.0) {
+            context.metrics.forget(K::NAME, &name(&object.0));
         }
-    })
-    .await
-    .map_err(|error| match error {
+    }
+    result
+}
+
+/// Makes what the object says, or takes it back, under the protection of the finalizer.
+async fn bring<K: Kind>(api: &Api<Tolerant<K>>, object: Arc<Tolerant<K>>, context: &Context) -> Result<Action, Error> {
+    let result = finalizer(api, FINALIZER, object, |event| async {
+        match event {
+            Event::Apply(object) => apply(api, &object.0, context).await,
+            Event::Cleanup(object) => clean_up(&object.0, context).await,
+        }
+    });
+    result.await.map_err(|error| match error {
         finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error,
         finalizer::Error::AddFinalizer(error) => Error::kubernetes("adding the finalizer")(error),
         finalizer::Error::RemoveFinalizer(error) => Error::kubernetes("removing the finalizer")(error),
         finalizer::Error::UnnamedObject | finalizer::Error::InvalidFinalizer => {
             Error::NotNow("the object has no name, or the finalizer no valid one")
         }
-    });
-    context.metrics.reconciled(K::NAME, result.is_ok(), started.elapsed());
-    if result.is_ok() {
-        context.retries.succeeded(&row(&object.0));
-        context.retries.succeeded(&object.uid().unwrap_or_default());
-    }
-    result
+    })
+}
+
+/// Whether its owner has asked for nothing to be changed.
+pub fn is_paused<K: Resource>(object: &K) -> bool {
+    let annotations = object.meta().annotations.as_ref();
+    annotations
+        .and_then(|a| a.get(controls::PAUSED))
+        .is_some_and(|value| value == "true")
+}
+
+fn is_deleted<K: Resource>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_some()
+}
+
+/// Says that nothing is done, and that therefore nobody knows whether the server has what the spec says.
+async fn pause<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -> Result<Action, Error> {
+    let message = format!(
+        "paused by the annotation {}: the server and the cluster stay as they are; take the annotation off to go on",
+        controls::PAUSED
+    );
+    let wanted = Wanted::new(READY, Status::Unknown, reasons::PAUSED, message);
+    let status = object.status().cloned().unwrap_or_default();
+    report::write_status(api, object, status, &[wanted], context).await?;
+    Ok(Action::requeue(Again::Stuck.delay()))
 }
 
 /// What the failures of an object are counted under: those of its deletion begin with it.
@@ -146,7 +177,7 @@ fn lets_go(tries: u32, waited: Option<Duration>) -> bool {
 /// What follows from a failure; called by the queue with every error of [`reconcile`].
 #[expect(clippy::needless_pass_by_value, reason = "the queue's signature")]
 pub fn after_failure<K: Kind>(object: Arc<Tolerant<K>>, error: &Error, context: Arc<Context>) -> Action {
-    let deleting = object.meta().deletion_timestamp.is_some();
+    let deleting = is_deleted(&object.0);
     let (_, backoff) = context.retries.failed(&row(&object.0));
     Action::requeue(match error.class() {
         // Somebody waits for it, and its patience has an end.
@@ -160,100 +191,27 @@ async fn apply<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
     match K::reconcile(object, context).await {
         Ok(Outcome {
             status,
-            conditions,
+            mut conditions,
             again,
         }) => {
-            write_status(api, object, status, &conditions, context).await?;
+            report::say_whether_stalled(object, &mut conditions, again == Again::Stuck);
+            report::write_status(api, object, status, &conditions, context).await?;
             Ok(Action::requeue(again.delay()))
         }
         Err(error) => {
-            show_failure(api, object, &error, context).await;
+            report::failure(api, object, &error, context).await;
             Err(error)
         }
     }
 }
 
-/// Puts a failure into the conditions. One that may pass by itself says nothing about an object that was ready, until
-/// it has not passed for a while; and then not that the object is not ready, only that nobody knows.
-async fn show_failure<K: Kind>(api: &Api<Tolerant<K>>, object: &K, error: &Error, context: &Context) {
-    let old = object.status().cloned().unwrap_or_default();
-    let was_ready = conditions::find(old.conditions(), READY).is_some_and(|c| c.status == Status::True.as_str());
-    let lasting = context.retries.count(&object.uid().unwrap_or_default()) + 1 >= FAILURES_SHOWN;
-    let (reason, message) = error.summary();
-    let wanted = match error.class() {
-        Class::Permanent => Wanted::new(READY, Status::False, reason, message),
-        Class::Transient if !was_ready || lasting => Wanted::new(READY, Status::Unknown, reason, message),
-        Class::Transient => return,
-    };
-    if let Err(error) = write_status(api, object, old, &[wanted], context).await {
-        tracing::debug!(%error, "the failure could not be shown in the status");
-    }
-}
-
-/// Writes the status if it differs, and tells of a change of `Ready` by an event. Conditions that are not in `wanted`
-/// stay as they are in `status`.
-async fn write_status<K: Kind>(
-    api: &Api<Tolerant<K>>,
-    object: &K,
-    mut status: K::Status,
-    wanted: &[Wanted],
-    context: &Context,
-) -> Result<(), Error> {
-    let old = object.status();
-    let shown = old.map(StatusOf::conditions).unwrap_or_default();
-    let generation = object.meta().generation;
-    let mut merged = conditions::merge(shown, wanted, generation, Timestamp::now());
-    merged.extend(
-        status
-            .conditions()
-            .iter()
-            .filter(|c| !wanted.iter().any(|w| w.kind == c.type_))
-            .cloned(),
-    );
-    status.set(merged, generation);
-    if old.is_some_and(|old| shows(old, &status)) {
-        return Ok(());
-    }
-    let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        // With the UID, a status never lands on an object that was made again under the same name.
-        "metadata": {"name": object.name_any(), "uid": object.uid()},
-        "status": status,
-    });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api
-        .patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch))
-        .await;
-    written.map_err(Error::kubernetes("writing the status"))?;
-    let ready = |conditions| conditions::find(conditions, READY).map(|c| (c.status.clone(), c.reason.clone()));
-    if ready(shown) != ready(status.conditions())
-        && let Some(now) = conditions::find(status.conditions(), READY)
-    {
-        let kind = if now.status == Status::True.as_str() {
-            EventType::Normal
-        } else {
-            EventType::Warning
-        };
-        publish(object, context, kind, &now.reason, &now.message).await;
-    }
-    Ok(())
-}
-
-/// Whether `old` is what `new` says. Conditions that other controllers have added to it are none of ours, and the order
-/// of all means nothing.
-fn shows<S: StatusOf>(old: &S, new: &S) -> bool {
-    let normal = |status: &S| {
-        let mut status = status.clone();
-        let conditions = status.conditions_mut();
-        conditions.retain(|c| conditions::find(new.conditions(), &c.type_).is_some());
-        conditions.sort_unstable_by(|a, b| a.type_.cmp(&b.type_));
-        status
-    };
-    normal(old) == normal(new)
-}
-
 async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Error> {
+    if is_paused(object) {
+        // Waiting for the pause to end would hold up the namespace; cleaning up would change what shall stay.
+        let note = "deleted while paused: nothing was cleaned up on the server";
+        report::left_behind(object, context, note).await;
+        return Ok(Action::await_change());
+    }
     let Err(error) = K::clean_up(object, context).await else {
         return Ok(Action::await_change());
     };
@@ -266,25 +224,8 @@ async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Erro
     let (_, message) = error.summary();
     tracing::warn!(kind = K::NAME, object = %name(object), %error, "deleted without cleaning up on the server");
     let note = format!("deleted without cleaning up on the server, after {tries} tries: {message}");
-    publish(object, context, EventType::Warning, "ServerNotCleanedUp", &note).await;
+    report::left_behind(object, context, &note).await;
     Ok(Action::await_change())
-}
-
-/// An event is best effort: a namespace that goes takes none any more.
-async fn publish<K: Kind>(object: &K, context: &Context, type_: EventType, reason: &str, note: &str) {
-    let event = KubeEvent {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(shorten(note, MAX_NOTE).to_owned()),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
-        tracing::debug!(
-            error = super::error::describe(&error),
-            "an event could not be published"
-        );
-    }
 }
 
 /// `namespace/name`, for the log.
@@ -293,98 +234,4 @@ pub fn name<K: Resource>(object: &K) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::binding::world::{World, object, world};
-    use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use sealpod_crds::SecretBinding;
-    use serde_json::Value;
-
-    #[test]
-    fn a_deletion_lets_go_after_its_time_and_whatever_the_clocks_say() {
-        let minute = Some(PATIENCE);
-        for (tries, waited, want) in [
-            (1, minute, false),
-            (TRIES - 1, Some(PATIENCE * 60), false),
-            (TRIES, minute, true),
-            (TRIES, Some(PATIENCE / 2), false),
-            (TRIES, None, false),
-            (MOST_TRIES, None, true),
-            (MOST_TRIES, Some(Duration::ZERO), true),
-        ] {
-            assert_eq!(lets_go(tries, waited), want, "{tries} tries in {waited:?}");
-        }
-    }
-
-    #[test]
-    fn failures_before_a_deletion_are_not_those_of_the_deletion() {
-        let mut object = object();
-        let before = row(&object);
-        object.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-        assert_ne!(row(&object), before);
-    }
-
-    const BINDING: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/secretbindings/db";
-
-    /// A binding in Kubernetes, with its finalizer, and the namespace it is in.
-    fn install(world: &World) {
-        world.kube.put(
-            "/api/v1/namespaces/shop",
-            json!({"metadata": {"name": "shop", "uid": "ns-uid"}}),
-        );
-        let mut binding = serde_json::to_value(object()).unwrap();
-        binding["metadata"]["finalizers"] = json!([FINALIZER]);
-        world.kube.put(BINDING, binding);
-    }
-
-    async fn look(world: &World) -> Result<Action, Error> {
-        let object: Tolerant<SecretBinding> = serde_json::from_value(world.kube.get(BINDING).unwrap()).unwrap();
-        reconcile(Arc::new(object), Arc::clone(&world.context)).await
-    }
-
-    #[tokio::test]
-    async fn at_rest_nothing_is_written_whatever_conditions_others_add() {
-        let world = world().await;
-        install(&world);
-        world.answers("GET", "/service-accounts$", 200, json!([])).await;
-        look(&world).await.unwrap();
-        let writes = world.kube.take_writes();
-        assert_eq!(writes[0], format!("PATCH {BINDING}/status"));
-        assert!(writes[1].contains("/events"), "{writes:?}");
-        look(&world).await.unwrap();
-        assert_eq!(world.kube.take_writes(), [""; 0]);
-        let mut object = world.kube.get(BINDING).unwrap();
-        assert_eq!(object["status"]["conditions"][0]["reason"], "ApplicationNotFound");
-        let mut foreign = object["status"]["conditions"][0].clone();
-        foreign["type"] = json!("Audited");
-        object["status"]["conditions"]
-            .as_array_mut()
-            .unwrap()
-            .insert(0, foreign);
-        world.kube.put(BINDING, object);
-        look(&world).await.unwrap();
-        assert_eq!(world.kube.take_writes(), [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn a_server_that_does_not_answer_costs_no_right_and_no_secret() {
-        let world = world().await;
-        install(&world);
-        let application = json!({"metadata": {"name": "shop"}, "spec": {}});
-        world.kube.put(
-            "/apis/sealpod.dev/v1alpha1/namespaces/shop/applications/shop",
-            application,
-        );
-        world.answers("GET", ".*", 503, Value::Null).await;
-        let error = look(&world).await.unwrap_err();
-        assert_eq!(error.class(), Class::Transient);
-        assert!(world.asked().await.iter().all(|call| call.starts_with("GET ")));
-        let writes = world.kube.take_writes();
-        assert!(
-            writes
-                .iter()
-                .all(|call| call.ends_with("/status") || call.contains("/events")),
-            "{writes:?}"
-        );
-    }
-}
+mod tests;

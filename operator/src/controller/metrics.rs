@@ -1,5 +1,8 @@
-//! The controller's numbers, by kind and result only, so that their count is bounded.
+//! The controller's numbers. No label holds an object's name, and reasons are words of ours, so their count is bounded
+//! by the number of namespaces.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -8,15 +11,24 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::conditions::{Status, Wanted};
+
 type KindLabel = [(&'static str, &'static str); 1];
-type KindAndResult = [(&'static str, &'static str); 2];
+type KindAnd = [(&'static str, &'static str); 2];
+/// Kind, namespace, condition, status, reason.
+type ConditionLabels = [(&'static str, String); 5];
+/// What each object shows, by kind and `namespace/name`: status and reason by condition.
+type Shown = HashMap<(&'static str, String), BTreeMap<&'static str, (Status, &'static str)>>;
 
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    reconciles: Family<KindAndResult, Counter>,
+    reconciles: Family<KindAnd, Counter>,
+    errors: Family<KindAnd, Counter>,
     durations: Family<KindLabel, Histogram, fn() -> Histogram>,
     /// 1 while this replica does the work.
     pub leader: Gauge,
+    conditions: Family<ConditionLabels, Gauge>,
+    shown: Arc<Mutex<Shown>>,
 }
 
 impl Metrics {
@@ -25,12 +37,25 @@ impl Metrics {
             reconciles: Family::default(),
             durations: Family::new_with_constructor(histogram),
             leader: Gauge::default(),
+            errors: Family::default(),
+            conditions: Family::default(),
+            shown: Arc::default(),
         };
+        registry.register(
+            "resource_condition",
+            "How many objects show a condition, by kind, namespace, condition, status and reason",
+            metrics.conditions.clone(),
+        );
         let registry = registry.sub_registry_with_prefix("controller");
         registry.register(
             "reconcile",
             "Reconciliations by kind and result",
             metrics.reconciles.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Reconciliations that failed, by kind and reason",
+            metrics.errors.clone(),
         );
         registry.register_with_unit(
             "reconcile_duration",
@@ -42,8 +67,12 @@ impl Metrics {
         metrics
     }
 
-    pub fn reconciled(&self, kind: &'static str, ok: bool, took: Duration) {
-        let result = if ok { "ok" } else { "error" };
+    /// `failed` is the reason of a failure.
+    pub fn reconciled(&self, kind: &'static str, failed: Option<&'static str>, took: Duration) {
+        let result = if failed.is_none() { "ok" } else { "error" };
+        if let Some(reason) = failed {
+            self.errors.get_or_create(&[("kind", kind), ("reason", reason)]).inc();
+        }
         self.reconciles
             .get_or_create(&[("kind", kind), ("result", result)])
             .inc();
@@ -51,6 +80,55 @@ impl Metrics {
             .get_or_create(&[("kind", kind)])
             .observe(took.as_secs_f64());
     }
+
+    /// Counts what an object (`namespace/name`) shows from now on; conditions that are not in `wanted` stay as they were.
+    pub fn shows(&self, kind: &'static str, object: &str, wanted: &[Wanted]) {
+        let mut shown = self.shown();
+        let row = shown.entry((kind, object.to_owned())).or_default();
+        for condition in wanted {
+            let now = (condition.status, condition.reason);
+            let before = row.insert(condition.kind, now);
+            if before == Some(now) {
+                continue;
+            }
+            if let Some(before) = before {
+                self.count(&labels(kind, object, condition.kind, before), -1);
+            }
+            self.count(&labels(kind, object, condition.kind, now), 1);
+        }
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, kind: &'static str, object: &str) {
+        let row = self.shown().remove(&(kind, object.to_owned()));
+        for (condition, last) in row.into_iter().flatten() {
+            self.count(&labels(kind, object, condition, last), -1);
+        }
+    }
+
+    /// A row that counts nothing goes: namespaces come and go.
+    fn count(&self, labels: &ConditionLabels, by: i64) {
+        let gauge = self.conditions.get_or_create_owned(labels);
+        if gauge.inc_by(by) + by == 0 {
+            self.conditions.remove(labels);
+        }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn labels(kind: &str, object: &str, condition: &str, (status, reason): (Status, &str)) -> ConditionLabels {
+    let namespace = object.split_once('/').map_or(object, |(namespace, _)| namespace);
+    [
+        ("kind", kind.to_owned()),
+        ("namespace", namespace.to_owned()),
+        ("condition", condition.to_owned()),
+        ("status", status.as_str().to_owned()),
+        ("reason", reason.to_owned()),
+    ]
 }
 
 fn histogram() -> Histogram {
@@ -61,15 +139,55 @@ fn histogram() -> Histogram {
 mod tests {
     use super::*;
 
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn an_object_counts_once_under_each_condition_and_not_at_all_when_it_is_gone() {
+        let mut registry = Registry::with_prefix("sealpod");
+        let metrics = Metrics::new(&mut registry);
+        let row = |reason: &str, status: &str, count: u8| {
+            format!(
+                "sealpod_resource_condition{{kind=\"Application\",namespace=\"shop\",condition=\"Ready\",\
+                 status=\"{status}\",reason=\"{reason}\"}} {count}\n"
+            )
+        };
+        metrics.shows("Application", "shop/a", &[Wanted::not_ready("AlreadyExists", "x")]);
+        metrics.shows("Application", "shop/b", &[Wanted::not_ready("AlreadyExists", "y")]);
+        assert!(text(&registry).contains(&row("AlreadyExists", "False", 2)));
+        metrics.shows("Application", "shop/a", &[Wanted::ready("fine")]);
+        metrics.shows("Application", "shop/a", &[Wanted::ready("fine")]);
+        // Another condition leaves this one as it is.
+        metrics.shows(
+            "Application",
+            "shop/a",
+            &[Wanted::new("Other", Status::True, "Some", "")],
+        );
+        let now = text(&registry);
+        assert!(now.contains(&row("AlreadyExists", "False", 1)), "{now}");
+        assert!(now.contains(&row("Synced", "True", 1)), "{now}");
+        metrics.forget("Application", "shop/a");
+        metrics.forget("Application", "shop/b");
+        metrics.forget("Application", "shop/never-seen");
+        assert!(
+            !text(&registry).contains("sealpod_resource_condition{"),
+            "{}",
+            text(&registry)
+        );
+    }
+
     #[test]
     fn reconciliations_are_counted_by_kind_and_result() {
         let mut registry = Registry::with_prefix("sealpod");
         let metrics = Metrics::new(&mut registry);
-        metrics.reconciled("Application", true, Duration::from_millis(20));
-        metrics.reconciled("Application", false, Duration::from_millis(20));
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        metrics.reconciled("Application", None, Duration::from_millis(20));
+        metrics.reconciled("Application", Some("ServerUnavailable"), Duration::from_millis(20));
+        let text = text(&registry);
         for line in [
+            r#"sealpod_controller_reconcile_errors_total{kind="Application",reason="ServerUnavailable"} 1"#,
             r#"sealpod_controller_reconcile_total{kind="Application",result="ok"} 1"#,
             r#"sealpod_controller_reconcile_total{kind="Application",result="error"} 1"#,
             r#"sealpod_controller_reconcile_duration_seconds_count{kind="Application"} 2"#,

@@ -13,6 +13,7 @@ mod metrics;
 mod namespace;
 mod owner;
 mod referred;
+mod report;
 mod retries;
 mod server;
 mod verdict;

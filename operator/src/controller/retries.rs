@@ -17,11 +17,10 @@ pub enum Again {
     Stuck,
 }
 
-/// Ceilings of the delays after failures.
-const BASE: Duration = Duration::from_millis(500);
-const CAP: Duration = Duration::from_mins(1);
-/// A delay drawn from nearly nothing would be no delay.
-const FLOOR: Duration = Duration::from_millis(100);
+/// The first delay after a failure, and what the doubled ones end at. Each is drawn from its upper half, so that objects
+/// that failed together do not come back together: 1 s … 5 min.
+const BASE: Duration = Duration::from_secs(2);
+const CAP: Duration = Duration::from_mins(5);
 
 /// Failures by the UID of the object.
 #[derive(Debug, Default)]
@@ -32,8 +31,9 @@ impl Retries {
     pub fn failed(&self, uid: &str) -> (u32, Duration) {
         let mut objects = self.objects();
         let backoff = objects.entry(uid.to_owned()).or_insert_with(|| Backoff::new(BASE, CAP));
-        let delay = backoff.next_delay().max(FLOOR);
-        (backoff.failures(), delay)
+        let ceiling = BASE.saturating_mul(1 << backoff.failures().min(20)).min(CAP);
+        backoff.next_delay();
+        (backoff.failures(), backoff.jittered(ceiling, 0.5))
     }
 
     /// Failures since the last success.
@@ -70,10 +70,11 @@ mod tests {
     #[test]
     fn failures_are_counted_for_each_object_until_it_succeeds() {
         let retries = Retries::default();
-        for count in 1..10 {
+        for (count, most) in (1..10).zip([2, 4, 8, 16, 32, 64, 128, 256, 300]) {
             let (failures, delay) = retries.failed("a");
             assert_eq!(failures, count);
-            assert!((FLOOR..=CAP).contains(&delay));
+            let most = Duration::from_secs(most);
+            assert!((most / 2..=most).contains(&delay), "{delay:?} after {count} failures");
         }
         assert_eq!(retries.failed("b").0, 1);
         assert_eq!((retries.count("a"), retries.count("c")), (9, 0));

@@ -25,7 +25,7 @@ pub struct Refusal {
     pub again: Again,
 }
 
-/// The reasons of refusals. They are part of the API: scripts and dashboards match them.
+/// The reasons of conditions and events. They are part of the API: scripts and dashboards match them.
 pub mod reasons {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     pub const ALREADY_EXISTS: &str = "AlreadyExists";
@@ -39,6 +39,21 @@ pub mod reasons {
     pub const SECRETS_DENIED: &str = "SecretsDenied";
     pub const NEEDS_PATH: &str = "NeedsPath";
     pub const KEY_REJECTED: &str = "KeyRejected";
+    pub const PAUSED: &str = "Paused";
+    /// Of failures: what could not be done, and where.
+    pub const SERVER_UNAVAILABLE: &str = "ServerUnavailable";
+    pub const SERVER_NOT_TRUSTED: &str = "ServerNotTrusted";
+    pub const SERVER_REFUSED: &str = "ServerRefused";
+    pub const ADMIN_KEY_REJECTED: &str = "AdminKeyRejected";
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    pub const ANSWER_TOO_LARGE: &str = "AnswerTooLarge";
+    pub const KUBERNETES_FORBIDDEN: &str = "KubernetesForbidden";
+    pub const KUBERNETES_ERROR: &str = "KubernetesError";
+    pub const RETRYING: &str = "Retrying";
+    /// Of the condition `Stalled` that is `False`.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Of events only.
+    pub const SERVER_NOT_CLEANED_UP: &str = "ServerNotCleanedUp";
 }
 
 impl Refusal {
