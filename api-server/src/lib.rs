@@ -26,6 +26,7 @@ pub mod mail;
 pub mod maintenance;
 pub mod preconditions;
 pub mod reports;
+pub mod rotation;
 pub mod routes;
 pub mod store;
 pub mod values;

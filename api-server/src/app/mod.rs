@@ -29,6 +29,7 @@ use crate::limits::Limits;
 use crate::login::Login;
 use crate::maintenance::TrashDays;
 use crate::reports::Reports;
+use crate::rotation::Rotation;
 use crate::routes;
 use crate::store::{ProjectRef, Store};
 
@@ -36,6 +37,7 @@ use crate::store::{ProjectRef, Store};
 pub struct Parts {
     pub store: Store,
     pub keyring: Keyring,
+    pub rotation: Rotation,
     pub admin_keys: Arc<AdminKeys>,
     pub superadmins: Superadmins,
     pub refusals: Refusals,
@@ -70,6 +72,10 @@ impl App {
 
     pub fn keyring(&self) -> &Keyring {
         &self.0.keyring
+    }
+
+    pub fn rotation(&self) -> &Rotation {
+        &self.0.rotation
     }
 
     pub fn admin_keys(&self) -> &AdminKeys {

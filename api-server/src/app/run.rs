@@ -23,6 +23,7 @@ use crate::login::Login;
 use crate::mail::{Outbox, Pace, Transport};
 use crate::maintenance;
 use crate::reports::Reports;
+use crate::rotation::Rotation;
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -34,6 +35,8 @@ pub enum RunError {
     Open(#[from] store::OpenError),
     #[error("the default organization could not be made: {0}")]
     Organization(StoreError),
+    #[error("it could not be noted which master key is in use: {0}")]
+    MasterKey(StoreError),
     #[error(transparent)]
     Listen(io::Error),
     #[error("the listener failed: {0}")]
@@ -48,7 +51,7 @@ const OPENING: &str = "the database is being opened, and brought up to date wher
 /// Opens the store off the runtime's threads.
 pub async fn open_store(config: StoreConfig) -> Result<(Store, crate::crypto::Keyring), store::OpenError> {
     let opening = tokio::task::spawn_blocking(move || {
-        let StoreConfig { options, keyring } = config;
+        let StoreConfig { options, keyring, .. } = config;
         Store::open(&options, &keyring).map(|store| (store, keyring))
     });
     opening.await.expect("opening the store does not panic")
@@ -110,12 +113,17 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     let metrics = serve_metrics(metrics_listen, &readiness, stop, tasks)?;
     // 2. The database.
     store.options.meters = metrics.meters();
+    let master_key_file = store.master_key_file.clone();
     let (store, keyring) = open_store(store).await?;
     let organization = store
         .ensure_organization(&default_organization, By::system("start"))
         .await
         .map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
+    store
+        .begin_key(keyring.current(), By::system("start"))
+        .await
+        .map_err(RunError::MasterKey)?;
     // 3. Everything else.
     let admin_keys = Arc::new(admin_keys);
     if let Some(file) = admin_key_file {
@@ -125,6 +133,7 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     let app = App::new(Parts {
         store,
         keyring,
+        rotation: Rotation::new(master_key_file),
         admin_keys,
         superadmins,
         refusals: Refusals::default(),
@@ -176,6 +185,12 @@ fn look_after(app: &App, default_organization: OrganizationId, tasks: &mut JoinS
     tasks.spawn(watch_store(store.clone(), topic, readiness.clone(), stop.clone()));
     tasks.spawn(heads::log(store.clone(), heads::INTERVAL, stop.clone()));
     tasks.spawn(vitals::check(store.clone(), readiness.clone(), stop.clone()));
+    let (rotation, keyring) = (app.rotation(), app.keyring());
+    let follow = rotation
+        .clone()
+        .follow(store.clone(), keyring.clone(), readiness.clone(), stop.clone());
+    tasks.spawn(follow);
+    tasks.spawn(rotation.clone().run(store.clone(), keyring.clone(), stop.clone()));
     let metrics = app.metrics().clone();
     tasks.spawn(vitals::watch(store.clone(), readiness.clone(), metrics, stop.clone()));
     tasks.spawn(maintenance::run(store.clone(), app.trash_days(), stop.clone()));

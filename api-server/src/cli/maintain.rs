@@ -97,6 +97,6 @@ fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-fn print(line: std::fmt::Arguments<'_>) -> Outcome {
+pub fn print(line: std::fmt::Arguments<'_>) -> Outcome {
     Ok(writeln!(io::stdout(), "{line}")?)
 }

@@ -3,6 +3,7 @@
 mod dev;
 mod export;
 mod maintain;
+mod remote;
 mod serve;
 
 use std::process::ExitCode;
@@ -48,6 +49,10 @@ enum Command {
 enum KeyCommand {
     /// Print a new master key
     Generate,
+    /// Have the running server read its key file and wrap everything under the first key; waits until that is done
+    Rotate(remote::RemoteArgs),
+    /// Show the ids of the master keys, what needs each of them, and which may be thrown away
+    List(remote::RemoteArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +87,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::serve(args, &log),
         Command::Dev(args) => dev::dev(&args, &log),
         Command::Key(KeyCommand::Generate) => maintain::generate_key(),
+        Command::Key(KeyCommand::Rotate(args)) => remote::rotate_keys(args),
+        Command::Key(KeyCommand::List(args)) => remote::list_keys(args),
         Command::Audit(AuditCommand::Verify(args)) => maintain::verify_audit(args),
         Command::Audit(AuditCommand::Export(args)) => export::export(args),
         Command::Migrate(args) => maintain::migrate(args),

@@ -28,7 +28,7 @@ use crate::store;
 
 /// What is never a flag: an argument can be read by everybody on the machine.
 const MASTER_KEY: &str = "SEALPOD_MASTER_KEY";
-const ADMIN_API_KEY: &str = "SEALPOD_ADMIN_API_KEY";
+pub const ADMIN_API_KEY: &str = "SEALPOD_ADMIN_API_KEY";
 /// A flag as well, and read by `dev` too.
 pub const SUPERADMINS: &str = "SEALPOD_SUPERADMINS";
 
@@ -166,6 +166,8 @@ pub struct Config {
 pub struct StoreConfig {
     pub options: store::Options,
     pub keyring: Keyring,
+    /// The file that the keys came from, to be followed.
+    pub master_key_file: Option<PathBuf>,
 }
 
 /// Everything that is wrong with a configuration.
@@ -256,7 +258,8 @@ impl StoreConfig {
         } = args;
         let options = faults.check("SEALPOD_DATABASE_URL", store::Options::from_url(&database_url));
         let setting = "SEALPOD_MASTER_KEY_FILE";
-        let keyring = match (given(master_key_file), environment.get(MASTER_KEY)) {
+        let master_key_file = given(master_key_file);
+        let keyring = match (&master_key_file, environment.get(MASTER_KEY)) {
             (Some(_), Some(_)) => {
                 faults.add(
                     setting,
@@ -280,6 +283,7 @@ impl StoreConfig {
         Some(Self {
             options: options?,
             keyring: keyring?,
+            master_key_file: master_key_file.map(PathBuf::from),
         })
     }
 }

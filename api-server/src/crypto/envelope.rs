@@ -80,6 +80,13 @@ impl Sealed {
         out
     }
 
+    /// The same ciphertext behind the header of another wrapping of its data key.
+    pub(super) fn under(&self, key: MasterKeyId, dek_nonce: &[u8; NONCE], wrapped_dek: &[u8]) -> Self {
+        let mut out = Self::header(key, dek_nonce, wrapped_dek, &self.nonce(), self.ciphertext().len());
+        out.extend_from_slice(self.ciphertext());
+        Self(out)
+    }
+
     fn part<const N: usize>(&self, at: usize) -> [u8; N] {
         *self.0[at..]
             .first_chunk()

@@ -1,6 +1,7 @@
 //! The master keys, and sealing under them.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce};
@@ -41,6 +42,10 @@ impl MasterKeyId {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
     }
 }
 
@@ -90,10 +95,12 @@ struct Key {
     kek: Aes256GcmSiv,
 }
 
-/// The master keys; the first one seals, all of them open.
-pub struct Keyring {
-    keys: Vec<Key>,
-}
+type Keys = Arc<Vec<Key>>;
+
+/// The master keys; the first one seals, all of them open. Clones are the same keyring: what [replaces](Self::replace)
+/// the keys of one replaces those of all.
+#[derive(Clone)]
+pub struct Keyring(Arc<RwLock<Keys>>);
 
 impl Keyring {
     /// Reads one key a line, the current one first; blank lines do not count.
@@ -116,24 +123,31 @@ impl Keyring {
         if seen.len() > MAX_KEYS {
             return Err(KeyringError::TooMany);
         }
-        Ok(Self {
-            keys: seen.iter().map(|(_, key)| Key::derive(key)).collect(),
-        })
+        let keys = seen.iter().map(|(_, key)| Key::derive(key)).collect();
+        Ok(Self(Arc::new(RwLock::new(Arc::new(keys)))))
+    }
+
+    /// Takes the keys of another keyring in place of these.
+    pub fn replace(&self, other: &Self) {
+        let keys = other.keys();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// The key that seals.
     pub fn current(&self) -> MasterKeyId {
-        self.first().id
+        first(&self.keys()).id
     }
 
     /// All keys, the current one first.
     pub fn ids(&self) -> impl Iterator<Item = MasterKeyId> {
-        self.keys.iter().map(|key| key.id)
+        let keys = self.keys();
+        (0..keys.len()).map(move |at| keys[at].id)
     }
 
     /// Seals under a fresh data key, bound to where the value belongs.
     pub fn seal(&self, aad: &Aad, value: &[u8]) -> Sealed {
-        let key = self.first();
+        let keys = self.keys();
+        let key = first(&keys);
         let dek = random::<DEK>();
         let (dek_nonce, nonce) = (random::<NONCE>(), random::<NONCE>());
 
@@ -158,14 +172,7 @@ impl Keyring {
     /// Opens what was sealed for the same place. The key is chosen by its id and never by trial: the cipher does not
     /// commit to its key.
     pub fn open(&self, aad: &Aad, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let needed = sealed.key_id();
-        let key = self.keys.iter().find(|key| key.id == needed);
-        let key = key.ok_or(OpenError::UnknownKey { needed })?;
-
-        let mut dek = Zeroizing::new(sealed.wrapped_dek().to_vec());
-        decrypt(&key.kek, &sealed.dek_nonce(), &key.dek_aad(aad), &mut dek)?;
-        let dek = Zeroizing::new(<[u8; DEK]>::try_from(dek.as_slice()).map_err(|_| OpenError::Refused)?);
-
+        let dek = self.unwrap(aad, sealed)?;
         let mut value = Zeroizing::new(sealed.ciphertext().to_vec());
         decrypt(
             &cipher(&dek),
@@ -176,9 +183,35 @@ impl Keyring {
         Ok(value)
     }
 
-    fn first(&self) -> &Key {
-        self.keys.first().expect("a keyring is never empty")
+    /// The same value with its data key wrapped under the current master key. The value itself is not opened.
+    pub fn rewrap(&self, aad: &Aad, sealed: &Sealed) -> Result<Sealed, OpenError> {
+        let dek = self.unwrap(aad, sealed)?;
+        let keys = self.keys();
+        let (key, nonce) = (first(&keys), random::<NONCE>());
+        let mut wrapped = Zeroizing::new(Vec::with_capacity(DEK + TAG));
+        wrapped.extend_from_slice(dek.as_slice());
+        encrypt(&key.kek, &nonce, &key.dek_aad(aad), &mut wrapped);
+        Ok(sealed.under(key.id, &nonce, &wrapped))
     }
+
+    fn unwrap(&self, aad: &Aad, sealed: &Sealed) -> Result<Zeroizing<[u8; DEK]>, OpenError> {
+        let (keys, needed) = (self.keys(), sealed.key_id());
+        let key = keys.iter().find(|key| key.id == needed);
+        let key = key.ok_or(OpenError::UnknownKey { needed })?;
+        let mut dek = Zeroizing::new(sealed.wrapped_dek().to_vec());
+        decrypt(&key.kek, &sealed.dek_nonce(), &key.dek_aad(aad), &mut dek)?;
+        let dek = <[u8; DEK]>::try_from(dek.as_slice()).map_err(|_| OpenError::Refused)?;
+        Ok(Zeroizing::new(dek))
+    }
+
+    fn keys(&self) -> Keys {
+        // Nothing that runs under this lock can panic.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn first(keys: &Keys) -> &Key {
+    keys.first().expect("a keyring is never empty")
 }
 
 impl fmt::Debug for Keyring {

@@ -37,6 +37,7 @@ pub(super) fn taken(object: Object) -> &'static str {
         Object::Session => "this session exists already; sign in again",
         Object::AclRule | Object::Subject => "this rule exists already; read the list of rules",
         Object::TrashItem => "this is in the trash already; read its list",
+        Object::MasterKey | Object::Backup => "this exists already; read its list",
     }
 }
 
@@ -54,6 +55,8 @@ pub(super) fn taken_again(object: Object) -> &'static str {
         | Object::Subject
         | Object::Member
         | Object::Session
-        | Object::TrashItem => "its name is taken by now; free it first, then restore",
+        | Object::TrashItem
+        | Object::MasterKey
+        | Object::Backup => "its name is taken by now; free it first, then restore",
     }
 }

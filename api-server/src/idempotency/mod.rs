@@ -53,6 +53,7 @@ pub struct Claim {
 
 /// Routes whose answers hold no key, so that they can be kept.
 pub const KEPT: &[&str] = &[
+    "/api/keys/rotate",
     "/api/management/applications/{slug}/configurations",
     "/api/management/applications/{slug}/environments",
     "/api/management/applications/{slug}/secrets",

@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod consumer;
+mod keys;
 mod labels;
 mod links;
 mod list;
@@ -29,6 +30,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(auth::router())
         .merge(orgs::router())
         .merge(audit::router())
+        .merge(keys::router())
 }
 
 /// The OpenAPI document of [`router`], as JSON.

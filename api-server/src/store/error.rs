@@ -24,6 +24,9 @@ pub enum Object {
     Session,
     /// A deletion that can be undone.
     TrashItem,
+    /// The key that a value was sealed under.
+    MasterKey,
+    Backup,
 }
 
 impl fmt::Display for Object {
@@ -41,6 +44,8 @@ impl fmt::Display for Object {
             Self::Member => "member",
             Self::Session => "session",
             Self::TrashItem => "item of the trash",
+            Self::MasterKey => "master key",
+            Self::Backup => "backup",
         })
     }
 }

@@ -26,6 +26,7 @@ mod people;
 mod projects;
 mod quotas;
 mod refs;
+mod rewrap;
 mod secrets;
 mod sqlite;
 mod trash;
@@ -58,6 +59,7 @@ pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, U
 pub use projects::{NewProject, Project, ProjectEdit, ProjectUpdate};
 pub use quotas::{Quota, QuotaUpdate, Quotas, Usage};
 pub use refs::{EnvironmentRef, Location, OrganizationRef, Page, ProjectRef};
+pub use rewrap::{KeyNeeds, Piece, Place, Shelf, Wrapped};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};
 pub use values::{ActiveVersion, Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};

@@ -96,7 +96,7 @@ async fn the_check_comes_before_routing() {
         .admin("GET", "/api/management/nothing")
         .problem(404, "not_found")
         .await;
-    server.admin("GET", "/api/keys").problem(404, "not_found").await;
+    server.admin("GET", "/api/keys/nothing").problem(404, "not_found").await;
     server.call("GET", "/api/managementx").problem(404, "not_found").await;
 }
 

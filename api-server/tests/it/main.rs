@@ -34,6 +34,7 @@ mod query_plans;
 mod quotas;
 mod remembered;
 mod roles;
+mod rotation;
 mod secrecy;
 mod seeds_org;
 mod service;

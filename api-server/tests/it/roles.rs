@@ -95,8 +95,10 @@ const TABLE: [(&str, &str, &str); 50] = [
 
 /// The instance's own, which no membership leads to.
 #[rustfmt::skip]
-const INSTANCE: [(&str, &str, &str); 1] = [
+const INSTANCE: [(&str, &str, &str); 3] = [
     ("GET",    "/api/audit-logs",                                     "22  3 3  3333  3333  333333  33  1"),
+    ("GET",    "/api/keys",                                           "22  3 3  3333  3333  333333  33  1"),
+    ("POST",   "/api/keys/rotate",                                    "22  3 3  3333  3333  333333  33  1"),
 ];
 
 /// Without a credential, because one is got there; tested where signing in is.
@@ -344,6 +346,7 @@ impl World {
                 credential: Some(self.enter(ORG, who).await),
                 ..Target::default()
             },
+            ("POST", "/api/keys/rotate") => Target::default(),
             ("POST", "/api/orgs") => Target::body(json!({"name": self.fresh("org")})),
             ("PATCH" | "DELETE", "") => {
                 let organization = self.fresh("org");

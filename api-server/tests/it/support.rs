@@ -16,6 +16,7 @@ use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
 use sealpod_api_server::login::{Login, Signup};
 use sealpod_api_server::maintenance::TrashDays;
 use sealpod_api_server::reports::Reports;
+use sealpod_api_server::rotation::Rotation;
 use sealpod_api_server::store::{NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
@@ -82,6 +83,8 @@ impl Server {
     ) -> Self {
         logs();
         let keyring = Keyring::parse(master_key).unwrap();
+        let master = dir.path().join("master.key");
+        write_for_owner(&master, master_key);
         let mut options = Options::new(dir.path().join("sealpod.db"));
         let statements = Statements::default();
         options.trace = Some(statements.trace());
@@ -93,6 +96,7 @@ impl Server {
         let app = App::new(Parts {
             store: store.clone(),
             keyring,
+            rotation: Rotation::new(Some(master)),
             admin_keys: Arc::new(AdminKeys::new(format!("{ADMIN}\n{OTHER_ADMIN}\n").as_bytes()).unwrap()),
             superadmins: SUPERADMIN.parse().unwrap(),
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),
@@ -253,6 +257,19 @@ impl Drop for Server {
             assert!(scans.is_empty(), "a request read a whole table:\n{}", scans.join("\n"));
         }
     }
+}
+
+fn write_for_owner(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// The server's own limits, but for those that tests which fail on purpose would meet.

@@ -163,6 +163,36 @@ fn debug_output_tells_ids_and_nothing_else() {
     assert!(!KEY.contains(&id));
 }
 
+#[test]
+fn what_is_wrapped_anew_needs_the_new_key_only_and_opens_only_where_it_belongs() {
+    let old = Keyring::parse(OTHER).unwrap();
+    let aad = place();
+    let sealed = old.seal(&aad, b"value");
+    let both = Keyring::parse(&format!("{KEY}\n{OTHER}")).unwrap();
+    let rewrapped = both.rewrap(&aad, &sealed).unwrap();
+    let new = Keyring::parse(KEY).unwrap();
+    assert_eq!(rewrapped.key_id(), new.current());
+    assert_eq!(*new.open(&aad, &rewrapped).unwrap(), b"value");
+    assert_eq!(rewrapped.ciphertext(), sealed.ciphertext());
+    assert_ne!(
+        rewrapped.wrapped_dek(),
+        both.rewrap(&aad, &sealed).unwrap().wrapped_dek()
+    );
+    assert_eq!(both.rewrap(&place(), &sealed), Err(OpenError::Refused));
+    assert_eq!(new.open(&place(), &rewrapped), Err(OpenError::Refused));
+    let needed = old.current();
+    assert_eq!(new.rewrap(&aad, &sealed), Err(OpenError::UnknownKey { needed }));
+}
+
+#[test]
+fn clones_of_a_keyring_share_their_keys() {
+    let keyring = Keyring::parse(OTHER).unwrap();
+    let clone = keyring.clone();
+    keyring.replace(&Keyring::parse(&format!("{KEY}\n{OTHER}")).unwrap());
+    assert_eq!(clone.current(), Keyring::parse(KEY).unwrap().current());
+    assert_eq!(clone.ids().count(), 2);
+}
+
 proptest! {
     #[test]
     fn every_value_comes_back(value in proptest::collection::vec(any::<u8>(), 0..4096)) {

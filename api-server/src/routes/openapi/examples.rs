@@ -24,8 +24,11 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
         ("CreateServiceAccount", "project") => "payments-api".into(),
         ("AclRule" | "CreateAclRule", "project_pattern") => "payments-*".into(),
         ("AclRule" | "CreateAclRule", "env_pattern") => "{dev,staging}".into(),
+        ("Keys", "current") | ("MasterKey", "id") => "5f1d0c9a4be37d26".into(),
+        ("MasterKey", "configurations") => 12.into(),
+        ("Rotation", "problem") => "the disk that holds the database is full".into(),
         ("Quota", "limit") => 10_000.into(),
-        ("Quota", "used") => 128.into(),
+        ("Quota", "used") | ("MasterKey", "versions") => 128.into(),
         ("SetQuotas", "value_bytes") => 1_073_741_824.into(),
         ("SetQuotas", "projects" | "secrets") => 20_000.into(),
         ("CodeRequested", "message") => {

@@ -8,6 +8,7 @@ use super::super::{
 };
 use super::environments;
 use super::reader::View;
+use super::rewrap;
 use super::row::{At, integer, number, time};
 use super::trash::{self, Deleted, What};
 use super::tx::Tx;
@@ -123,6 +124,7 @@ pub(in super::super) fn create(tx: &Tx<'_>, write: ConfigurationWrite, by: &By) 
         sealed,
         description,
     } = write;
+    rewrap::check(tx, &sealed)?;
     if hold(tx.conn, &slot)?.is_some() {
         return Err(StoreError::Conflict(Object::Configuration));
     }
@@ -160,6 +162,7 @@ pub(in super::super) fn update(
         sealed,
         description,
     } = write;
+    rewrap::check(tx, &sealed)?;
     if !slot.exists {
         return Err(StoreError::NotFound(Object::Configuration));
     }

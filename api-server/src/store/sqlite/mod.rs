@@ -28,6 +28,7 @@ mod queue;
 pub(super) mod quotas;
 mod reader;
 mod remembered;
+pub(super) mod rewrap;
 mod row;
 pub(super) mod secrets;
 mod trace;

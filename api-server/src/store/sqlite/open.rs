@@ -14,6 +14,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::{OpenError, Options};
+use super::rewrap;
 use crate::audit::AuditKey;
 use crate::crypto::{Aad, Keyring, Pepper, Sealed, random};
 
@@ -29,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0007_credentials.sql"),
     include_str!("../../../migrations/0008_clock.sql"),
     include_str!("../../../migrations/0009_audit_runs.sql"),
+    include_str!("../../../migrations/0010_master_keys.sql"),
 ];
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;
@@ -38,6 +40,8 @@ pub(super) const BUSY: Duration = Duration::from_secs(5);
 const WRITER_CACHE: u32 = 4096;
 const READER_CACHE: u32 = 1024;
 const STATEMENTS: usize = 128;
+/// The names of the server's own secrets in `meta`, each sealed.
+pub(super) const SERVER_KEYS: [&str; 2] = ["pepper", "audit_key"];
 
 pub(super) struct Opened {
     pub(super) path: PathBuf,
@@ -69,6 +73,11 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     let schema = inspect(&writer, &path)?;
     if schema > 0 {
         read_keys(&writer, &path, keyring)?;
+        let needed = rewrap::needed(&writer, schema).map_err(engine("cannot read which master keys the data needs"))?;
+        let given: Vec<_> = keyring.ids().collect();
+        if let Some(needed) = needed.into_iter().find(|needed| !given.contains(needed)) {
+            return Err(OpenError::WrongMasterKey { needed, given });
+        }
     }
     // 4. From here on it is written to.
     let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
@@ -299,7 +308,7 @@ fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result
     }
     let insert = "INSERT INTO meta (name, value) VALUES (?1, ?2)";
     tx.execute(insert, ("epoch", Uuid::now_v7().as_bytes().as_slice()))?;
-    for name in ["pepper", "audit_key"] {
+    for name in SERVER_KEYS {
         tx.execute(
             insert,
             (name, keyring.seal(&Aad::server_key(name), random::<32>().as_slice())),

@@ -12,6 +12,7 @@ use super::super::{
 use super::environments;
 use super::projects::changed;
 use super::reader::View;
+use super::rewrap;
 use super::row::{At, Id, integer, number, optional_id, optional_time, time};
 use super::secrets;
 use super::tx::Tx;
@@ -150,6 +151,7 @@ fn next_number(conn: &Connection, secret: SecretId, environment: EnvironmentId) 
 }
 
 fn insert(tx: &Tx<'_>, version: &NewVersion, number: u64, by: &By) -> Result<()> {
+    rewrap::check(tx, &version.sealed)?;
     tx.conn
         .prepare_cached(
             "INSERT INTO versions (id, secret_id, environment_id, number, is_enabled, not_before, expires_at, created_at,

@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod consumers;
 mod edit;
 pub mod headers;
+pub mod keys;
 pub mod login;
 pub mod management;
 pub mod org;
