@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use sealpod_client::Fetched;
-use sealpod_core::injection::{BindingFile, MountedBinding};
+use sealpod_core::injection::{BindingFile, CombinedContent, CombinedFile, MountedBinding, Select};
 use sealpod_core::wire::bundle::Bundle;
 
 use crate::credentials::Credentials;
-use crate::selection::{Finding, resolve};
+use crate::selection::{Finding, Source, Trouble, resolve};
 
 /// What to print, and whether all is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,20 +52,27 @@ fn source(binding: &BindingFile) -> String {
 
 /// One line a file, one a finding. Names are the server's: they are quoted.
 fn describe(binding: &BindingFile, bundle: &Bundle) -> Report {
-    let (targets, findings) = resolve(binding, bundle);
+    let (targets, mut findings) = resolve(binding, bundle);
     let mut text = String::new();
     for target in &targets {
-        let version = bundle.secrets.get(&target.key).filter(|_| target.present);
-        let state = version.map_or("nothing to write".to_owned(), |secret| {
-            format!("version {}", secret.version)
-        });
-        let _ = writeln!(
-            text,
-            "  {} ({:o}) <- {:?}, {state}",
-            target.path.as_str(),
-            target.mode,
-            target.key
-        );
+        let content = match &target.source {
+            Source::Secret { key, .. } => {
+                let version = bundle.secrets.get(key).filter(|_| target.present);
+                version.map_or(format!("{key:?}, nothing to write"), |secret| {
+                    format!("{key:?}, version {}", secret.version)
+                })
+            }
+            Source::Configuration(key) => format!("configuration {key:?}"),
+            Source::Configurations(format) => {
+                format!("{} configurations as {format:?}", bundle.configurations.len()).to_lowercase()
+            }
+            Source::Combined(index) => {
+                let (content, finding) = combined(&binding.files[*index]);
+                findings.extend(finding);
+                content
+            }
+        };
+        let _ = writeln!(text, "  {} ({:o}) <- {content}", target.path.as_str(), target.mode);
     }
     if targets.is_empty() {
         let _ = writeln!(text, "  no files");
@@ -77,6 +84,30 @@ fn describe(binding: &BindingFile, bundle: &Bundle) -> Report {
     Report {
         text,
         good: !findings.iter().any(Finding::is_required),
+    }
+}
+
+/// What a file of several values is made of, and what is wrong with its template whatever the values are.
+fn combined(file: &CombinedFile) -> (String, Option<Finding>) {
+    match &file.content {
+        CombinedContent::Values { format, include } => {
+            let which = include.as_ref().map_or("every selected secret".to_owned(), |include| {
+                let names = include.iter().map(|select| match select {
+                    Select::Name(name) => format!("{name:?}"),
+                    Select::Pattern(pattern) => format!("pattern {:?}", pattern.as_str()),
+                });
+                names.collect::<Vec<_>>().join(", ")
+            });
+            (format!("{} of {which}", format!("{format:?}").to_lowercase()), None)
+        }
+        CombinedContent::Template(source) => {
+            let finding = sealpod_render::check_template(source).err().map(|error| Finding {
+                selector: file.path.to_string(),
+                trouble: Trouble::Unmade(error.to_string()),
+                required: true,
+            });
+            ("template".to_owned(), finding)
+        }
     }
 }
 

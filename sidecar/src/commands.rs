@@ -6,15 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sealpod_core::injection::MountedBinding;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Until};
 use crate::config::Config;
-use crate::health::{Health, Status};
+use crate::health::Health;
 use crate::pace::Timing;
-use crate::{check, handover};
+use crate::{check, handover, install};
 
 const USAGE: &str = "usage: sealpod-sidecar <command>
 
@@ -97,11 +96,19 @@ pub async fn work(
     timing: Timing,
     shutdown: CancellationToken,
 ) -> ExitCode {
+    if let Some(directory) = &config.settings.exec_directory
+        && let Err(error) = install::own_binary(Path::new(directory))
+    {
+        return tell(
+            &format!("cannot copy this program into {directory}, as the pod asks for: {error}"),
+            1,
+        );
+    }
     let bindings = &config.settings.bindings;
-    let (health, statuses) = Health::new(bindings.iter().map(|binding| binding.name.as_str()));
+    let (health, statuses) = Health::new(bindings.iter().map(|binding| binding.name.as_str()), config.versions);
     let mut agents = JoinSet::new();
     for (mounted, status) in bindings.iter().zip(statuses) {
-        match agent(config, mounted, timing, status) {
+        match Agent::new(&config.settings, mounted, timing, status) {
             Ok(agent) => agents.spawn(agent.run(until, shutdown.clone())),
             Err(error) => return tell(&format!("binding {:?}: {error}", mounted.name), 1),
         };
@@ -121,15 +128,6 @@ pub async fn work(
         Until::Complete if !done => ExitCode::from(STOPPED),
         Until::Complete | Until::Stopped => ExitCode::SUCCESS,
     }
-}
-
-fn agent(
-    config: &Config,
-    mounted: &MountedBinding,
-    timing: Timing,
-    status: std::sync::Arc<Status>,
-) -> Result<Agent, crate::publish::PublishError> {
-    Agent::new(&config.settings, mounted, timing, status)
 }
 
 /// Blocks until the gate of every binding is open. How long that may take is the kubelet's business.

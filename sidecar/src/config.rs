@@ -11,6 +11,8 @@ use sealpod_runtime::telemetry::Format;
 /// Environment variables beside [`SETTINGS_VARIABLE`].
 pub const LOG_VARIABLE: &str = "SEALPOD_LOG";
 pub const LOG_FORMAT_VARIABLE: &str = "SEALPOD_LOG_FORMAT";
+/// `true`: the metrics also tell the version of each key, and so which keys there are.
+pub const VERSIONS_VARIABLE: &str = "SEALPOD_METRICS_VERSIONS";
 
 /// Smallest volume that holds a file, its successor and the state, in bytes.
 const MIN_SIZE_LIMIT: u64 = 64 * 1024;
@@ -21,6 +23,8 @@ pub struct Config {
     /// A level and/or `target=level` pairs.
     pub log: String,
     pub log_format: Format,
+    /// Whether the metrics tell the version of each key.
+    pub versions: bool,
 }
 
 /// Every fault of the configuration at once.
@@ -50,6 +54,14 @@ impl Config {
                 Format::default()
             }
         };
+        let versions = match variable(VERSIONS_VARIABLE).as_deref() {
+            None | Some("" | "false") => false,
+            Some("true") => true,
+            Some(_) => {
+                faults.push(format!("{VERSIONS_VARIABLE}: must be true or false"));
+                false
+            }
+        };
         let settings = match variable(SETTINGS_VARIABLE) {
             None => Err(format!(
                 "{SETTINGS_VARIABLE} is not set; the injector sets it, as one JSON document"
@@ -65,6 +77,7 @@ impl Config {
                         settings,
                         log: variable(LOG_VARIABLE).unwrap_or_else(|| "info".to_owned()),
                         log_format,
+                        versions,
                     });
                 }
             }

@@ -37,6 +37,20 @@ pub fn read(mount: &Path) -> Option<(HandOver, Time)> {
     Some((state, Time::from_timestamp(written)))
 }
 
+/// Says that the files are still what the server has, as of now.
+pub fn touch(mount: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(mount.join(HAND_OVER_FILE))?;
+    file.set_modified(std::time::SystemTime::now())
+}
+
+/// Nobody vouches for the files any more.
+pub fn remove(mount: &Path) -> io::Result<()> {
+    match fs::remove_file(mount.join(HAND_OVER_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Whether everything that pods wait for is there.
 pub fn is_open(mount: &Path) -> bool {
     read(mount).is_some() && mount.join("..data").is_dir()
@@ -72,6 +86,26 @@ mod tests {
         assert!(!is_open(dir.path()), "a state without files opens no gate");
         fs::create_dir(dir.path().join("..data")).unwrap();
         assert!(is_open(dir.path()));
+    }
+
+    #[test]
+    fn a_state_can_be_said_again_and_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(touch(dir.path()).is_err(), "there is nothing to say again");
+        write(dir.path(), &state()).unwrap();
+        let path = dir.path().join(HAND_OVER_FILE);
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        touch(dir.path()).unwrap();
+        assert!(fs::metadata(&path).unwrap().modified().unwrap() > long_ago);
+        remove(dir.path()).unwrap();
+        remove(dir.path()).unwrap();
+        assert!(read(dir.path()).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One log line for each change of state, however often the state is met.
 
 use sealpod_client::Error;
+use sealpod_core::injection::Stale;
 
 use crate::credentials::CredentialError;
 use crate::publish::{PublishError, Published};
@@ -31,6 +32,8 @@ pub enum State<'a> {
     Disturbed,
     /// The files cannot be written.
     Unwritable(&'a PublishError),
+    /// The files are given up for want of the server's word, as the binding says.
+    GivenUp { then: Stale, why: &'a str },
 }
 
 /// What was last said about one binding.
@@ -104,6 +107,14 @@ impl Journal {
             State::Unwritable(error) => {
                 tracing::error!(binding, %error, "the files cannot be written; the old ones stay");
             }
+            State::GivenUp { then, why } => match then {
+                Stale::Remove => {
+                    tracing::error!(binding, why, "the files are removed, as the binding's staleness says");
+                }
+                Stale::Unready | Stale::Keep => {
+                    tracing::error!(binding, why, "the pod is not ready, as the binding's staleness says");
+                }
+            },
         }
     }
 }
@@ -120,6 +131,7 @@ fn news(state: &State<'_>) -> (&'static str, String) {
         State::Early => ("early", String::new()),
         State::Disturbed => ("disturbed", String::new()),
         State::Unwritable(error) => ("unwritable", error.to_string()),
+        State::GivenUp { why, .. } => ("given up", (*why).to_owned()),
     }
 }
 
@@ -133,7 +145,7 @@ fn side(error: &Error) -> &'static str {
 
 /// `kept` is said of each secret that the app still has an older file of. What pods wait for comes first, and a long
 /// list is cut, so that a line stays one that can be read.
-fn list(findings: &[Finding], kept: &str) -> String {
+pub(crate) fn list(findings: &[Finding], kept: &str) -> String {
     let one = |finding: &Finding| format!("{finding}{}", if finding.required { kept } else { "" });
     let (required, others): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.required);
     let mut said: Vec<_> = required.into_iter().chain(others).take(MAX_LISTED).map(one).collect();

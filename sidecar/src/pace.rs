@@ -20,11 +20,16 @@ pub struct Timing {
     pub grace: Duration,
     /// Shortest wait for `next_change_at`, whatever the server says.
     pub soonest_change: Duration,
-    /// A server that is away for less than this may just be restarting: then no delay is over the ceiling below.
+    /// Longest delay after a failure while a pod waits for its first files.
+    pub first_cap: Duration,
+    /// Longest delay while nobody listens, which costs nobody anything: at first, when the server may just be restarting,
+    /// and once it has been away for longer than `restart`.
     pub restart: Duration,
     pub restart_cap: Duration,
+    pub away_cap: Duration,
     /// Longest rest of an agent that does not long-poll, while a pod waits for its files.
     pub hurry: Duration,
+    pub notify: crate::notify::Timing,
 }
 
 impl Default for Timing {
@@ -36,9 +41,12 @@ impl Default for Timing {
             settle: Duration::from_millis(250),
             grace: Duration::from_secs(5),
             soonest_change: Duration::from_secs(1),
+            first_cap: Duration::from_secs(2),
             restart: Duration::from_mins(1),
             restart_cap: Duration::from_secs(2),
+            away_cap: Duration::from_secs(15),
             hurry: Duration::from_secs(10),
+            notify: crate::notify::Timing::default(),
         }
     }
 }
@@ -50,6 +58,8 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Pace {
     timing: Timing,
+    /// Of answers that are no bundle. Failures to reach the server do not count: when it returns, nobody has asked it for
+    /// too much yet.
     backoff: Backoff,
     /// When the first of the failures in a row was.
     failing_since: Option<Instant>,
@@ -74,19 +84,29 @@ impl Pace {
         self.fruitless = false;
     }
 
-    /// No answer, or one that is no bundle; gives how long to rest.
-    pub fn failed(&mut self, error: &Error, now: Instant) -> Duration {
+    /// No answer, or one that is no bundle; gives how long to rest. `waiting`: a pod waits for its first files.
+    ///
+    /// Everybody draws from zero up, so a fleet that lost its server together comes back spread over the ceiling. The
+    /// ceiling grows only where the server hears of it: a connection that is refused costs it nothing.
+    pub fn failed(&mut self, error: &Error, waiting: bool, now: Instant) -> Duration {
         let since = *self.failing_since.get_or_insert(now);
-        let asked_for = error.retry_after();
-        let mut delay = self.backoff.next_delay();
-        // Nobody listens, or somebody says when to come back: what the clients of a server see that is restarted, and
-        // what costs it nothing.
-        let restarting = matches!(error, Error::Unreachable { .. }) || asked_for.is_some();
-        if restarting && now.saturating_duration_since(since) < self.timing.restart {
-            delay = delay.min(self.backoff.jittered(self.timing.restart_cap, 0.0));
+        if matches!(error, Error::Unreachable { .. }) {
+            self.backoff.reset();
+            let restarting = now.saturating_duration_since(since) < self.timing.restart;
+            let cap = match (waiting, restarting) {
+                (true, _) => self.timing.first_cap,
+                (false, true) => self.timing.restart_cap,
+                (false, false) => self.timing.away_cap,
+            };
+            return self.backoff.jittered(cap, 0.0);
         }
-        // On top of what was asked for, so that a fleet does not come back in one moment.
-        asked_for.unwrap_or_default() + delay
+        let delay = self.backoff.next_delay();
+        match error.retry_after() {
+            // On top of what was asked for, so that a fleet does not come back in one moment.
+            Some(asked_for) => asked_for + delay,
+            None if waiting => delay.min(self.backoff.jittered(self.timing.first_cap, 0.0)),
+            None => delay,
+        }
     }
 
     /// "Nothing changed", sooner than asked; gives how long to rest.
@@ -153,34 +173,56 @@ mod tests {
         }
     }
 
+    const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+    fn longest(pace: &mut Pace, error: &Error, waiting: bool, now: Instant) -> Duration {
+        (0..50).map(|_| pace.failed(error, waiting, now)).max().unwrap()
+    }
+
     #[test]
-    fn a_server_that_restarts_is_found_soon_and_one_that_stays_away_is_asked_seldom() {
+    fn a_server_that_nobody_reaches_is_found_soon_however_long_it_was_away() {
         let (mut pace, start) = (pace(), Instant::now());
-        let longest = |pace: &mut Pace, error: &Error, now| (0..50).map(|_| pace.failed(error, now)).max().unwrap();
-        assert!(longest(&mut pace, &unreachable(), start) <= Duration::from_secs(2));
-        let later = start + Duration::from_secs(59);
-        assert!(longest(&mut pace, &unreachable(), later) <= Duration::from_secs(2));
+        assert!(longest(&mut pace, &unreachable(), false, start) <= SECONDS(2));
+        assert!(longest(&mut pace, &unreachable(), false, start + SECONDS(59)) <= SECONDS(2));
+        let later = start + Duration::from_hours(5);
+        let running = longest(&mut pace, &unreachable(), false, later);
+        assert!((SECONDS(5)..=SECONDS(15)).contains(&running), "{running:?}");
+        assert!(
+            longest(&mut pace, &unreachable(), true, later) <= SECONDS(2),
+            "a pod waits"
+        );
+        // The next outage is another one.
+        pace.confirmed();
+        assert!(longest(&mut pace, &unreachable(), false, later) <= SECONDS(2));
+    }
+
+    #[test]
+    fn an_outage_does_not_count_against_the_server_that_returns() {
+        let (mut pace, now) = (pace(), Instant::now());
+        longest(&mut pace, &unreachable(), true, now);
         let stopping = Error::Unavailable {
             status: 503,
             code: None,
-            retry_after: Some(Duration::from_secs(1)),
+            retry_after: Some(SECONDS(1)),
         };
-        assert!(longest(&mut pace, &stopping, later) <= Duration::from_secs(3));
-        let long_after = start + Duration::from_mins(1);
-        assert!(longest(&mut pace, &unreachable(), long_after) > Duration::from_secs(30));
-        // The next outage is another one.
-        pace.confirmed();
-        assert!(longest(&mut pace, &unreachable(), long_after) <= Duration::from_secs(2));
+        let first = pace.failed(&stopping, true, now);
+        assert!(
+            (SECONDS(1)..=Duration::from_millis(1_500)).contains(&first),
+            "{first:?}"
+        );
+        let longest = longest(&mut pace, &stopping, true, now);
+        assert!(
+            longest > SECONDS(30),
+            "who is asked to wait again and again asks ever less"
+        );
     }
 
     #[test]
     fn a_server_that_listens_and_cannot_answer_is_asked_ever_less() {
         let (mut pace, now) = (pace(), Instant::now());
-        let error = Error::Timeout {
-            deadline: Duration::from_secs(1),
-        };
-        let delays: Vec<_> = (0..50).map(|_| pace.failed(&error, now)).collect();
-        assert!(*delays.iter().max().unwrap() > Duration::from_secs(30));
+        let error = Error::Timeout { deadline: SECONDS(1) };
+        assert!(longest(&mut pace, &error, false, now) > SECONDS(30));
+        assert!(longest(&mut pace, &error, true, now) <= SECONDS(2), "but a pod waits");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use sealpod_core::SecretValue;
 
 pub use error::Error;
 pub use formats::{format, format_text};
-pub use template::{MAX_OUTPUT_BYTES, MAX_SOURCE_BYTES, template};
+pub use template::{MAX_OUTPUT_BYTES, MAX_SOURCE_BYTES, check_template, template};
 pub use variables::variables;
 
 /// What a template sees, as the maps `secrets` and `configurations`.

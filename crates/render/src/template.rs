@@ -26,22 +26,8 @@ const FUEL: u64 = 200_000;
 /// template has a `default` for it. The text is not escaped, and ends as the source does. A secret that is not text has
 /// to go through `b64encode`.
 pub fn template(source: &str, values: &Values<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
-    if source.len() > MAX_SOURCE_BYTES {
-        return Err(Error::SourceTooLarge);
-    }
     let notes = Notes::default();
-    let mut environment = environment(&notes);
-    environment
-        .add_template(NAME, source)
-        .map_err(|error| Error::Template {
-            line: error.line().unwrap_or(1),
-            // Of the source alone: nothing has been read yet.
-            what: format!(
-                "{error_kind}{detail}",
-                error_kind = error.kind(),
-                detail = detail(&error)
-            ),
-        })?;
+    let environment = environment(source, &notes)?;
     let template = environment.get_template(NAME).expect("it has just been added");
     let mut out = Buffer::new(MAX_OUTPUT_BYTES);
     let rendered = template.render_captured_to(context(values, &notes), &mut out).map(drop);
@@ -56,9 +42,18 @@ pub fn template(source: &str, values: &Values<'_>) -> Result<Zeroizing<Vec<u8>>,
     }
 }
 
+/// Whether `source` is a template at all; which keys and filters it wants shows only with values.
+pub fn check_template(source: &str) -> Result<(), Error> {
+    environment(source, &Notes::default()).map(drop)
+}
+
 const NAME: &str = "template";
 
-fn environment(notes: &Notes) -> Environment<'static> {
+/// The engine with the one template in it.
+fn environment<'a>(source: &'a str, notes: &Notes) -> Result<Environment<'a>, Error> {
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err(Error::SourceTooLarge);
+    }
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -69,6 +64,13 @@ fn environment(notes: &Notes) -> Environment<'static> {
     environment.remove_global("debug");
     filters::add_to(&mut environment, notes);
     environment
+        .add_template(NAME, source)
+        .map_err(|error| Error::Template {
+            line: error.line().unwrap_or(1),
+            // Of the source alone: nothing has been read yet.
+            what: format!("{}{}", error.kind(), detail(&error)),
+        })?;
+    Ok(environment)
 }
 
 /// What is wrong, without the engine's own details: those of a rendering may quote values.

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum_server::tls_rustls::RustlsConfig;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -49,6 +49,7 @@ struct World {
 pub struct Fake {
     world: watch::Sender<World>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    reports: Arc<Mutex<Vec<Value>>>,
     pub address: SocketAddr,
     shutdown: Arc<Mutex<CancellationToken>>,
 }
@@ -74,6 +75,7 @@ impl Fake {
         Self {
             world: watch::Sender::new(world),
             seen: Arc::default(),
+            reports: Arc::default(),
             address: listener.local_addr().unwrap(),
             shutdown: Arc::default(),
         }
@@ -98,6 +100,10 @@ impl Fake {
         *self.shutdown.lock().unwrap() = shutdown.clone();
         let router = Router::new()
             .route("/api/orgs/{org}/projects/{project}/envs/{env}/bundle", get(bundle))
+            .route(
+                "/api/orgs/{org}/projects/{project}/envs/{env}/bundle/report",
+                post(report).delete(withdraw),
+            )
             .with_state(self.clone());
         tokio::spawn(sealpod_runtime::serve::run(
             listener,
@@ -142,6 +148,11 @@ impl Fake {
     /// The only key that is taken from now on.
     pub fn key(&self, key: &str) {
         self.world.send_modify(|world| key.clone_into(&mut world.key));
+    }
+
+    /// What was said of pods, and `null` where it was taken back.
+    pub fn reports(&self) -> Vec<Value> {
+        self.reports.lock().unwrap().clone()
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -224,4 +235,15 @@ fn problem(status: u16, retry_after: Option<&str>) -> Response {
         headers.insert(header::RETRY_AFTER, text.parse().unwrap());
     }
     (StatusCode::from_u16(status).unwrap(), headers, body.to_string()).into_response()
+}
+
+async fn report(State(fake): State<Fake>, axum::Json(report): axum::Json<Value>) -> StatusCode {
+    fake.reports.lock().unwrap().push(report);
+    StatusCode::NO_CONTENT
+}
+
+async fn withdraw(State(fake): State<Fake>, RawQuery(query): RawQuery) -> StatusCode {
+    assert_eq!(query.as_deref(), Some("namespace=team&pod=app-0"));
+    fake.reports.lock().unwrap().push(Value::Null);
+    StatusCode::NO_CONTENT
 }

@@ -4,5 +4,9 @@
 
 mod agent;
 mod binary;
+mod delivery;
 mod fake;
+mod notify;
 mod pod;
+mod report;
+mod stale;

@@ -11,6 +11,7 @@ use sealpod_runtime::telemetry::Format;
 use sealpod_sidecar::agent::Until;
 use sealpod_sidecar::commands;
 use sealpod_sidecar::config::Config;
+use sealpod_sidecar::notify;
 use sealpod_sidecar::pace::Timing;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -25,9 +26,19 @@ pub const TIMING: Timing = Timing {
     settle: Duration::from_millis(5),
     grace: Duration::from_millis(50),
     soonest_change: Duration::from_secs(1),
+    first_cap: Duration::from_millis(200),
     restart: Duration::from_mins(1),
     restart_cap: Duration::from_millis(200),
+    away_cap: Duration::from_millis(200),
     hurry: Duration::from_millis(500),
+    notify: notify::Timing {
+        quiet: Duration::from_millis(30),
+        latest: Duration::from_millis(200),
+        retry: Duration::from_millis(20),
+        retry_cap: Duration::from_millis(100),
+        give_up: Duration::from_secs(2),
+        call: Duration::from_millis(500),
+    },
 };
 
 pub struct Pod {
@@ -78,6 +89,7 @@ impl Pod {
                 settings,
                 log: "info".to_owned(),
                 log_format: Format::Text,
+                versions: false,
             },
         };
         for name in names {
@@ -117,12 +129,12 @@ impl Pod {
     }
 
     pub fn start(&self, until: Until) -> Running {
-        self.start_with(until, TIMING)
+        self.start_with(until, &TIMING)
     }
 
-    pub fn start_with(&self, until: Until, timing: Timing) -> Running {
+    pub fn start_with(&self, until: Until, timing: &Timing) -> Running {
         let shutdown = CancellationToken::new();
-        let (config, token) = (self.config.clone(), shutdown.clone());
+        let (config, token, timing) = (self.config.clone(), shutdown.clone(), *timing);
         let port = config.settings.health_port;
         let task = tokio::spawn(async move { commands::work(&config, until, port, timing, token).await });
         Running { task, shutdown }

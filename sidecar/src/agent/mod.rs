@@ -1,23 +1,30 @@
 //! One binding in one pod, from its key Secret to its files, for as long as the pod lives.
 
+mod answers;
+mod report;
+mod stale;
+
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sealpod_client::{Error, Fetched};
 use sealpod_core::Time;
-use sealpod_core::injection::{BindingFile, HandOver, MountedBinding, SidecarSettings};
-use sealpod_core::wire::bundle::{Bundle, MAX_WAIT};
+use sealpod_core::injection::{MountedBinding, SidecarSettings};
+use sealpod_core::wire::bundle::MAX_WAIT;
 use tokio_util::sync::CancellationToken;
 
 use crate::credentials::{CredentialError, Credentials, Session};
 use crate::handover;
-use crate::health::{Outcome, Status};
+use crate::health::Status;
 use crate::journal::{Journal, State};
+use crate::notify::Notifier;
 use crate::pace::{Pace, Timing};
-use crate::publish::{FileSet, PublishError, Published, Publisher};
-use crate::selection::{Finding, Selection, select};
+use crate::publish::{PublishError, Publisher};
+use crate::selection::Finding;
+use report::Reporter;
+use stale::Freshness;
 
 /// When an agent's work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +39,9 @@ enum Event<T> {
     Done(T),
     Credentials(Result<Arc<Session>, CredentialError>),
 }
+
+/// Longest time that taking back a report may hold a stop up.
+const FAREWELL: Duration = Duration::from_millis(400);
 
 /// What the files show.
 #[derive(Debug, Clone)]
@@ -70,6 +80,13 @@ pub struct Agent {
     /// None where the next question must bring everything.
     shown: Option<Shown>,
     standing: Standing,
+    /// Version of each secret that is delivered.
+    versions: BTreeMap<String, u64>,
+    /// Whether the account may not read something that pods wait for.
+    denied: bool,
+    freshness: Freshness,
+    reporter: Reporter,
+    notifier: Notifier,
 }
 
 impl Agent {
@@ -80,6 +97,7 @@ impl Agent {
         status: Arc<Status>,
     ) -> Result<Self, PublishError> {
         let seed = format!("{}/{}", settings.pod.uid, mounted.name);
+        let notifier = Notifier::start(&mounted.name, &seed, timing.notify, Arc::clone(&status));
         Ok(Self {
             timing,
             credentials: Credentials::new(&settings.server_url, mounted),
@@ -91,12 +109,22 @@ impl Agent {
             session: None,
             shown: None,
             standing: Standing::Incomplete(Vec::new()),
+            versions: BTreeMap::new(),
+            denied: false,
+            freshness: Freshness::new(Instant::now()),
+            reporter: Reporter::new(settings.pod.clone(), &seed),
+            notifier,
         })
     }
 
     /// Works until done or stopped; gives whether it is done.
     pub async fn run(mut self, until: Until, shutdown: CancellationToken) -> bool {
-        shutdown.run_until_cancelled(self.work(until)).await.is_some()
+        let done = shutdown.run_until_cancelled(self.work(until)).await.is_some();
+        if let Some(session) = &self.session {
+            // Whoever waits for this would wait for a server that may be away.
+            let _ = tokio::time::timeout(FAREWELL, self.reporter.withdraw(session)).await;
+        }
+        done
     }
 
     async fn work(&mut self, until: Until) {
@@ -105,12 +133,30 @@ impl Agent {
         self.resume();
         loop {
             let Some(pause) = self.ask().await else { continue };
-            if until == Until::Complete && self.status.is_open() {
+            if until == Until::Complete {
+                if self.status.is_open() {
+                    return;
+                }
+            } else {
+                self.report().await;
+            }
+            self.pause(pause).await;
+        }
+    }
+
+    /// Rests, unless there is something new to ask with; a report that falls due on the way is made.
+    async fn pause(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let step = self.reporter.due_in(Instant::now()).map_or(left, |due| left.min(due));
+            if let Event::Credentials(read) = self.meanwhile(tokio::time::sleep(step)).await {
+                return self.take(read);
+            }
+            if Instant::now() >= until {
                 return;
             }
-            if let Event::Credentials(read) = self.meanwhile(tokio::time::sleep(pause)).await {
-                self.take(read);
-            }
+            self.report().await;
         }
     }
 
@@ -159,10 +205,18 @@ impl Agent {
                     None => std::future::pending().await,
                 }
             };
+            let stale = self.stale_in(Instant::now());
+            let aging = async {
+                match stale {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 done = &mut work => return Event::Done(done),
                 () = sweeping => self.sweep(),
+                () = aging => self.grow_stale(),
                 read = self.credentials.changed(self.timing.credentials) => return Event::Credentials(read),
             }
         }
@@ -193,13 +247,18 @@ impl Agent {
         let Some(shown_since) = self.publisher.shown_since() else {
             return;
         };
+        let age = Duration::try_from(Time::now().timestamp().duration_since(written.timestamp())).unwrap_or_default();
         self.status.open();
-        self.status.succeeded(written);
+        self.status.known_since(age);
+        self.status.loaded(&state.versions);
+        self.freshness.resume(age, Instant::now());
         self.standing = Standing::Complete(Vec::new());
         // Files younger than the state are of a process that was killed between the two; nobody vouches for them.
         let vouched = written >= shown_since && self.publisher.is_intact();
         let session = self.session.as_ref();
         if vouched && session.is_some_and(|session| session.binding == state.binding) {
+            self.versions = state.versions;
+            self.reporter.changed(Instant::now());
             self.shown = Some(Shown {
                 etag: state.etag,
                 next_change_at: state.next_change_at,
@@ -212,7 +271,9 @@ impl Agent {
         if self.shown.is_none() || !session.binding.watch {
             return 0;
         }
-        let wait = self.until_refresh(session).as_secs_f64().ceil();
+        let refresh = self.until_refresh(session);
+        let report = self.reporter.due_in(Instant::now()).unwrap_or(refresh);
+        let wait = refresh.min(report).as_secs_f64().ceil();
         // Between 1 and 120 after the clamp, so nothing is cut off.
         #[allow(
             clippy::cast_possible_truncation,
@@ -228,156 +289,5 @@ impl Agent {
         let next = self.shown.as_ref().and_then(|shown| shown.next_change_at);
         let hurry = !session.binding.watch && !self.status.is_open();
         self.pace.refresh(interval, next, hurry)
-    }
-
-    async fn receive(&mut self, question: &Question, answer: Result<Fetched, Error>) -> Duration {
-        match answer {
-            Ok(Fetched::Bundle(bundle)) if question.etag.as_ref() != Some(&bundle.etag) => self.update(*bundle).await,
-            // The same again: either it took as long as it was asked to, or somebody between us answers for the server.
-            Ok(_) => {
-                let early = question.asked.elapsed() < Duration::from_secs(question.wait).mul_f64(0.9);
-                if early {
-                    self.status.count(Outcome::Early);
-                    self.journal.tell(&State::Early);
-                    return self.pace.early();
-                }
-                self.confirmed()
-            }
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn failed(&mut self, error: &Error) -> Duration {
-        if error.is_transient() {
-            self.status.count(Outcome::Away);
-            self.journal.tell(&State::Away(error));
-        } else {
-            self.status.count(Outcome::Refused);
-            self.journal.tell(&State::Refused(error));
-        }
-        self.pace.failed(error, Instant::now())
-    }
-
-    /// The server says that nothing changed.
-    fn confirmed(&mut self) -> Duration {
-        self.status.count(Outcome::Unchanged);
-        self.pace.confirmed();
-        if !matches!(self.standing, Standing::Unwritable(_)) {
-            if !self.publisher.is_intact() {
-                self.journal.tell(&State::Disturbed);
-                self.shown = None;
-                return self.timing.settle;
-            }
-            self.status.succeeded(Time::now());
-        }
-        self.tell(None);
-        self.rest(Duration::ZERO)
-    }
-
-    /// The server has something new.
-    async fn update(&mut self, bundle: Bundle) -> Duration {
-        let session = self.session.as_ref().expect("a question comes from a session");
-        let binding = session.binding.clone();
-        let selection = select(&binding, &bundle);
-        let Bundle {
-            etag, next_change_at, ..
-        } = bundle;
-        let shown = Shown { etag, next_change_at };
-        let changed = match self.write(binding, selection, &shown).await {
-            Ok((standing, published)) => {
-                self.standing = standing;
-                self.tell(Some(&published));
-                published.changed
-            }
-            Err(error) => {
-                self.status.count(Outcome::Unwritable);
-                // Asking again would bring the same files; a broken volume may be whole again next time. What it shows
-                // until then nobody knows, so nothing is said to be known.
-                let hopeless = matches!(error, PublishError::TooLarge { .. });
-                self.standing = Standing::Unwritable(error);
-                self.tell(None);
-                self.shown = hopeless.then_some(shown);
-                if !hopeless {
-                    return self.pace.unwritable();
-                }
-                let pause = self.pace.updated(false);
-                return self.rest(pause);
-            }
-        };
-        self.shown = Some(shown);
-        self.status
-            .count(if changed { Outcome::Updated } else { Outcome::Unchanged });
-        self.status.succeeded(Time::now());
-        let pause = self.pace.updated(changed);
-        self.rest(pause)
-    }
-
-    /// Files first, then the state that vouches for them.
-    async fn write(
-        &mut self,
-        binding: BindingFile,
-        selection: Selection,
-        shown: &Shown,
-    ) -> Result<(Standing, Published), PublishError> {
-        let blocked = selection.blocked();
-        let Selection {
-            files,
-            required,
-            findings,
-            versions,
-        } = selection;
-        self.make_room(&files).await?;
-        let published = self.publisher.publish(files)?;
-        let complete = !blocked && !published.lost.iter().any(|path| required.contains(path));
-        if complete || self.status.is_open() {
-            let state = HandOver {
-                etag: shown.etag.clone(),
-                binding,
-                next_change_at: shown.next_change_at,
-                versions,
-            };
-            handover::write(Path::new(&self.mounted.mount_path), &state).map_err(PublishError::State)?;
-            self.status.open();
-        }
-        let standing = if complete {
-            Standing::Complete(findings)
-        } else {
-            Standing::Incomplete(findings)
-        };
-        Ok((standing, published))
-    }
-
-    /// Waits until a large set fits beside the ones that readers may still use: at most one grace.
-    async fn make_room(&mut self, files: &FileSet) -> Result<(), PublishError> {
-        loop {
-            let wait = self.publisher.wait_for_room(files, Instant::now())?;
-            if wait.is_zero() {
-                return Ok(());
-            }
-            tokio::time::sleep(wait).await;
-            self.publisher.sweep(Instant::now())?;
-        }
-    }
-
-    fn sweep(&mut self) {
-        if let Err(error) = self.publisher.sweep(Instant::now()) {
-            self.journal.tell(&State::Unwritable(&error));
-        }
-    }
-
-    fn tell(&mut self, published: Option<&Published>) {
-        self.journal.tell(&match &self.standing {
-            Standing::Complete(findings) => State::Current { published, findings },
-            Standing::Incomplete(findings) => State::Incomplete { findings },
-            Standing::Unwritable(error) => State::Unwritable(error),
-        });
-    }
-
-    /// The rest after an answer: `pause`, or up to the next refresh where the server is not to be waited on.
-    fn rest(&mut self, pause: Duration) -> Duration {
-        match self.session.clone() {
-            Some(session) if !session.binding.watch => self.until_refresh(&session),
-            _ => pause,
-        }
     }
 }

@@ -1,0 +1,222 @@
+//! What follows from an answer, or from none.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sealpod_client::{Error, Fetched};
+use sealpod_core::injection::{BindingFile, HandOver};
+use sealpod_core::wire::bundle::Bundle;
+
+use super::{Agent, Question, Shown, Standing};
+use crate::handover;
+use crate::health::Outcome;
+use crate::journal::State;
+use crate::publish::{FileSet, PublishError, Published};
+use crate::selection::{Selection, select};
+
+impl Agent {
+    pub(super) async fn receive(&mut self, question: &Question, answer: Result<Fetched, Error>) -> Duration {
+        match answer {
+            Ok(Fetched::Bundle(bundle)) if question.etag.as_ref() != Some(&bundle.etag) => self.update(*bundle).await,
+            // The same again: either it took as long as it was asked to, or somebody between us answers for the server.
+            Ok(_) => {
+                let early = question.asked.elapsed() < Duration::from_secs(question.wait).mul_f64(0.9);
+                if early {
+                    self.status.count(Outcome::Early);
+                    self.journal.tell(&State::Early);
+                    return self.pace.early();
+                }
+                self.confirmed()
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) -> Duration {
+        self.reporter.lost();
+        if error.is_transient() {
+            self.status.count(Outcome::Away);
+            self.journal.tell(&State::Away(error));
+            self.status
+                .warn(format!("no answer from the server, the files may be old: {error}"));
+        } else {
+            self.status.count(match error {
+                Error::Unauthorized(_) => Outcome::Unauthorized,
+                Error::Forbidden(_) => Outcome::Forbidden,
+                _ => Outcome::Refused,
+            });
+            self.journal.tell(&State::Refused(error));
+            self.status.warn(format!("the server refuses: {error}"));
+            if matches!(error, Error::Unauthorized(_) | Error::Forbidden(_)) {
+                self.give_up(&error.to_string());
+            }
+        }
+        self.pace.failed(error, !self.status.is_open(), Instant::now())
+    }
+
+    /// The server says that nothing changed.
+    fn confirmed(&mut self) -> Duration {
+        self.status.count(Outcome::Unchanged);
+        self.pace.confirmed();
+        if !matches!(self.standing, Standing::Unwritable(_)) {
+            if !self.publisher.is_intact() {
+                self.journal.tell(&State::Disturbed);
+                self.shown = None;
+                return self.timing.settle;
+            }
+            self.vouch();
+        }
+        self.tell(None);
+        self.rest(Duration::ZERO)
+    }
+
+    /// The server has something new.
+    async fn update(&mut self, bundle: Bundle) -> Duration {
+        let session = self.session.as_ref().expect("a question comes from a session");
+        let binding = session.binding.clone();
+        let selection = select(&binding, &bundle);
+        let was_open = self.status.is_open();
+        self.denied = selection.denied;
+        let Bundle {
+            etag, next_change_at, ..
+        } = bundle;
+        let shown = Shown { etag, next_change_at };
+        let changed = match self.write(binding, selection, &shown).await {
+            Ok((standing, published)) => {
+                self.standing = standing;
+                self.tell(Some(&published));
+                if published.changed
+                    && was_open
+                    && let Some(how) = self
+                        .session
+                        .as_ref()
+                        .and_then(|session| session.binding.on_change.as_ref())
+                {
+                    self.notifier.changed(how);
+                }
+                published.changed
+            }
+            Err(error) => {
+                self.status.count(Outcome::Unwritable);
+                // Asking again would bring the same files; a broken volume may be whole again next time. What it shows
+                // until then nobody knows, so nothing is said to be known.
+                let hopeless = matches!(error, PublishError::TooLarge { .. });
+                self.status
+                    .warn(format!("the files cannot be written; the old ones stay: {error}"));
+                self.standing = Standing::Unwritable(error);
+                self.tell(None);
+                self.shown = hopeless.then_some(shown);
+                if !hopeless {
+                    return self.pace.unwritable();
+                }
+                let pause = self.pace.updated(false);
+                return self.rest(pause);
+            }
+        };
+        self.shown = Some(shown);
+        self.status
+            .count(if changed { Outcome::Updated } else { Outcome::Unchanged });
+        self.vouch();
+        let pause = self.pace.updated(changed);
+        self.rest(pause)
+    }
+
+    /// The files are what the server has.
+    fn vouch(&mut self) {
+        let now = Instant::now();
+        self.freshness.confirmed(now);
+        self.reporter.found(now);
+        self.status.succeeded();
+        self.status.settle();
+        match &self.standing {
+            Standing::Complete(findings) | Standing::Incomplete(findings) if !findings.is_empty() => {
+                self.status.warn(crate::journal::list(findings, ""));
+            }
+            _ => {}
+        }
+        if self.denied {
+            self.give_up_denied();
+        }
+        if self.status.is_open()
+            && let Err(error) = handover::touch(Path::new(&self.mounted.mount_path))
+        {
+            // Only the age that a next process begins with is wrong.
+            tracing::debug!(binding = self.mounted.name, %error, "the state beside the files cannot be dated");
+        }
+    }
+
+    /// Files first, then the state that vouches for them.
+    async fn write(
+        &mut self,
+        binding: BindingFile,
+        selection: Selection,
+        shown: &Shown,
+    ) -> Result<(Standing, Published), PublishError> {
+        let blocked = selection.blocked();
+        let Selection {
+            files,
+            required,
+            findings,
+            versions,
+            ..
+        } = selection;
+        self.make_room(&files).await?;
+        let published = self.publisher.publish(files)?;
+        if self.versions != versions {
+            self.versions.clone_from(&versions);
+            self.reporter.changed(Instant::now());
+        }
+        self.status.loaded(&versions);
+        let complete = !blocked && !published.lost.iter().any(|path| required.contains(path));
+        if complete || self.status.is_open() {
+            let state = HandOver {
+                etag: shown.etag.clone(),
+                binding,
+                next_change_at: shown.next_change_at,
+                versions,
+            };
+            handover::write(Path::new(&self.mounted.mount_path), &state).map_err(PublishError::State)?;
+            self.status.open();
+        }
+        let standing = if complete {
+            Standing::Complete(findings)
+        } else {
+            Standing::Incomplete(findings)
+        };
+        Ok((standing, published))
+    }
+
+    /// Waits until a large set fits beside the ones that readers may still use: at most one grace.
+    async fn make_room(&mut self, files: &FileSet) -> Result<(), PublishError> {
+        loop {
+            let wait = self.publisher.wait_for_room(files, Instant::now())?;
+            if wait.is_zero() {
+                return Ok(());
+            }
+            tokio::time::sleep(wait).await;
+            self.publisher.sweep(Instant::now())?;
+        }
+    }
+
+    pub(super) fn sweep(&mut self) {
+        if let Err(error) = self.publisher.sweep(Instant::now()) {
+            self.journal.tell(&State::Unwritable(&error));
+        }
+    }
+
+    fn tell(&mut self, published: Option<&Published>) {
+        self.journal.tell(&match &self.standing {
+            Standing::Complete(findings) => State::Current { published, findings },
+            Standing::Incomplete(findings) => State::Incomplete { findings },
+            Standing::Unwritable(error) => State::Unwritable(error),
+        });
+    }
+
+    /// The rest after an answer: `pause`, or up to the next refresh where the server is not to be waited on.
+    fn rest(&mut self, pause: Duration) -> Duration {
+        match self.session.clone() {
+            Some(session) if !session.binding.watch => self.until_refresh(&session),
+            _ => pause,
+        }
+    }
+}

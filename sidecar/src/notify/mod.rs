@@ -1,0 +1,188 @@
+//! Telling the app that its files have changed: once for each change, however often that takes.
+//!
+//! A change that follows soon is the same news; one that comes while the app is still being told takes the place of the
+//! one before. What cannot be told is logged and counted: the app reads the new files at its next start in any case.
+
+mod http;
+mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealpod_client::backoff::Backoff;
+use sealpod_core::injection::OnChange;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::health::Status;
+
+/// The waits of a notifier. The defaults are the product's; tests take shorter ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Quiet time after a change, so that a burst of them is one piece of news…
+    pub quiet: Duration,
+    /// …but not longer than this after the first.
+    pub latest: Duration,
+    /// Ceilings of the first and of every delay between two tries.
+    pub retry: Duration,
+    pub retry_cap: Duration,
+    /// How long it is tried: an app may just be starting again.
+    pub give_up: Duration,
+    /// Of one HTTP call, from the first byte sent to the status read.
+    pub call: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            quiet: Duration::from_millis(500),
+            latest: Duration::from_secs(5),
+            retry: Duration::from_millis(500),
+            retry_cap: Duration::from_secs(10),
+            give_up: Duration::from_mins(2),
+            call: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why the app was not told.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    #[error(
+        "no main process with {variable}={container:?} in its environment is to be seen; the container is not running, or \
+         the pod was made before the binding had this onChange: start it anew",
+        variable = sealpod_core::injection::CONTAINER_VARIABLE
+    )]
+    NoProcess { container: String },
+    #[error("{0:?} is not the name of a signal")]
+    NoSignal(String),
+    #[error("the path {0:?} is none that a request can carry")]
+    BadPath(String),
+    #[error("cannot signal process {pid}: {cause}")]
+    Signal { pid: i32, cause: rustix::io::Errno },
+    #[error("nobody answers on port {port}: {cause}")]
+    Connect { port: u16, cause: std::io::ErrorKind },
+    #[error("the app answers with status {0}, not 2xx")]
+    Status(u16),
+    #[error("the app does not answer in HTTP")]
+    NotHttp,
+    #[error("the app does not answer in time")]
+    Late,
+}
+
+impl NotifyError {
+    /// Whether another try is pointless until somebody edits the binding.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::NoSignal(_) | Self::BadPath(_))
+    }
+}
+
+/// The task that tells one app. Ends when this is dropped.
+#[derive(Debug)]
+pub struct Notifier {
+    news: watch::Sender<Option<OnChange>>,
+    task: JoinHandle<()>,
+}
+
+impl Notifier {
+    pub fn start(binding: &str, seed: &str, timing: Timing, status: Arc<Status>) -> Self {
+        let (news, changes) = watch::channel(None);
+        let worker = Worker {
+            binding: binding.to_owned(),
+            backoff: Backoff::seeded(timing.retry, timing.retry_cap, seed),
+            timing,
+            status,
+            changes,
+        };
+        Self {
+            news,
+            task: tokio::spawn(worker.work()),
+        }
+    }
+
+    /// The files have changed.
+    pub fn changed(&self, how: &OnChange) {
+        self.news.send_replace(Some(how.clone()));
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Worker {
+    binding: String,
+    timing: Timing,
+    backoff: Backoff,
+    status: Arc<Status>,
+    changes: watch::Receiver<Option<OnChange>>,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        while self.changes.changed().await.is_ok() {
+            self.settle().await;
+            let Some(how) = self.changes.borrow_and_update().clone() else {
+                continue;
+            };
+            self.tell(&how).await;
+        }
+    }
+
+    /// Waits for the end of a burst.
+    async fn settle(&mut self) {
+        let latest = Instant::now() + self.timing.latest;
+        loop {
+            let quiet = (Instant::now() + self.timing.quiet).min(latest);
+            match tokio::time::timeout_at(quiet, self.changes.changed()).await {
+                Ok(Ok(())) if Instant::now() < latest => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Tries until the app knows, there is newer news, or it has taken too long.
+    async fn tell(&mut self, how: &OnChange) {
+        let give_up = Instant::now() + self.timing.give_up;
+        self.backoff.reset();
+        loop {
+            let error = match attempt(how, self.timing.call).await {
+                Ok(()) => {
+                    self.status.notified(true);
+                    tracing::info!(binding = self.binding, "the app has been told of the change");
+                    return;
+                }
+                Err(error) => error,
+            };
+            let delay = self.backoff.next_delay();
+            if error.is_final() || Instant::now() + delay >= give_up {
+                self.status.notified(false);
+                tracing::error!(binding = self.binding, %error, "the app could not be told of the change");
+                return;
+            }
+            tokio::select! {
+                changed = self.changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // Told by the next round, together with this.
+                    self.changes.mark_changed();
+                    return;
+                }
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+}
+
+async fn attempt(how: &OnChange, limit: Duration) -> Result<(), NotifyError> {
+    match how {
+        OnChange::Signal { container, name } => process::signal(container, name),
+        OnChange::Http { port, path } => tokio::time::timeout(limit, http::post(*port, path))
+            .await
+            .unwrap_or(Err(NotifyError::Late)),
+    }
+}
