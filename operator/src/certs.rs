@@ -25,8 +25,10 @@ const DAY: Duration = Duration::from_hours(24);
 /// Authorities live for ten years and are replaced after two thirds of that. Each signs for one Service only, and its
 /// key lies in a Secret of our own namespace: whoever reads that has the namespace, which a shorter life would not mend.
 pub const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3_652);
-/// Certificates begin to be valid this long before they are made, because the clocks of a cluster differ.
+/// Certificates begin to be valid this long before they are made, because the clocks of a cluster differ; short-lived
+/// ones a twelfth of their life.
 const BACKDATED: Duration = Duration::from_hours(1);
+const BACKDATED_PART: u32 = 12;
 
 /// A certificate and its key, both PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,7 +62,9 @@ impl Validity {
 
     /// How long ago it was made.
     pub fn age(&self, now: Timestamp) -> Duration {
-        let made = self.from.as_second().saturating_add_unsigned(BACKDATED.as_secs());
+        let whole = u64::try_from(self.until.as_second().saturating_sub(self.from.as_second())).unwrap_or(0);
+        let backdated = BACKDATED.as_secs().min(whole / u64::from(BACKDATED_PART + 1));
+        let made = self.from.as_second().saturating_add_unsigned(backdated);
         Duration::from_secs(u64::try_from(now.as_second().saturating_sub(made)).unwrap_or(0))
     }
 }
@@ -86,14 +90,19 @@ pub enum CertError {
     Refused(rustls::Error),
 }
 
-/// A new authority. The day in its name tells it from its successor.
+/// A new authority of the usual life.
 pub fn new_authority(name: &str, now: Timestamp) -> Result<Pair, CertError> {
+    new_authority_for(name, now, AUTHORITY_LIFE)
+}
+
+/// A new authority. The time in its name tells it from its successor.
+pub fn new_authority_for(name: &str, now: Timestamp, life: Duration) -> Result<Pair, CertError> {
     let key = KeyPair::generate().map_err(CertError::Make)?;
-    let day = now.strftime("%Y-%m-%d");
-    let mut params = named(&format!("{name} {day}"));
+    let time = now.strftime("%Y-%m-%d %H:%M:%S");
+    let mut params = named(&format!("{name} {time}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params, now, after(now, AUTHORITY_LIFE));
+    set_validity(&mut params, now, after(now, life));
     let certificate = params.self_signed(&key).map_err(CertError::Make)?;
     Ok(Pair {
         certificate: certificate.pem(),
@@ -193,7 +202,9 @@ fn named(name: &str) -> CertificateParams {
 /// Valid from `now`, backdated, until `until` in Unix seconds.
 fn set_validity(params: &mut CertificateParams, now: Timestamp, until: i64) {
     let date = |unix: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(unix).unwrap_or(0));
-    params.not_before = date(now.as_second().saturating_sub_unsigned(BACKDATED.as_secs()));
+    let life = u64::try_from(until.saturating_sub(now.as_second())).unwrap_or(0);
+    let backdated = BACKDATED.as_secs().min(life / u64::from(BACKDATED_PART));
+    params.not_before = date(now.as_second().saturating_sub_unsigned(backdated));
     params.not_after = date(until);
 }
 
@@ -307,6 +318,16 @@ mod tests {
         assert!(validity.is_due(later(YEAR)));
         assert_eq!(validity.age(now()), Duration::ZERO);
         assert_eq!(validity.age(later(DAY)), DAY);
+    }
+
+    #[test]
+    fn what_lives_for_a_minute_is_renewed_within_it() {
+        let minute = Duration::from_mins(1);
+        let authority = new_authority_for("Sealpod test CA", now(), minute * 3).unwrap();
+        let pair = issue(&authority, &names(&["a"]), now(), minute).unwrap();
+        let validity = check_pair(&pair).unwrap();
+        assert_eq!(validity.age(later(minute / 2)), minute / 2);
+        assert!(!validity.is_due(later(minute / 2)) && validity.is_due(later(minute * 2 / 3)));
     }
 
     #[test]

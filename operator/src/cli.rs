@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealpod_runtime::telemetry::Format;
 
 /// Sealpod's Kubernetes side: brings custom resources to the api-server and secrets into pods.
@@ -88,21 +89,51 @@ pub struct InjectorArgs {
     /// `Always`, `IfNotPresent` or `Never`.
     #[arg(long, env = "SEALPOD_SIDECAR_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
     pub sidecar_image_pull_policy: String,
+    /// What sidecars log, as `--log`.
+    #[arg(long, env = "SEALPOD_SIDECAR_LOG", default_value = "info")]
+    pub sidecar_log: String,
+    /// How sidecars log it: `text` or `json`.
+    #[arg(long, env = "SEALPOD_SIDECAR_LOG_FORMAT", default_value = "text")]
+    pub sidecar_log_format: Format,
     /// Name of the MutatingWebhookConfiguration that gets the CA and the path.
     #[arg(long, env = "SEALPOD_WEBHOOK_CONFIGURATION")]
     pub webhook_configuration: String,
     /// Name of the webhook's Service, for its certificate.
     #[arg(long, env = "SEALPOD_WEBHOOK_SERVICE")]
     pub webhook_service: String,
-    /// Secret that keeps the webhook's CA.
+    /// Where the webhook's certificate comes from.
+    #[arg(long, env = "SEALPOD_CERTIFICATES", value_enum, default_value_t = Certificates::Own)]
+    pub certificates: Certificates,
+    /// Secret that keeps the webhook's CA; with `--certificates given`, the random part of its path alone.
     #[arg(long, env = "SEALPOD_CA_SECRET")]
     pub ca_secret: String,
     /// Secret that keeps the webhook's certificate.
     #[arg(long, env = "SEALPOD_TLS_SECRET")]
     pub tls_secret: String,
+    /// How long a certificate of our own lives, such as `2160h`, the default; it is renewed after two thirds of it.
+    #[arg(long, env = "SEALPOD_CERTIFICATE_LIFE", value_parser = sealpod_crds::parse_duration)]
+    pub certificate_life: Option<Duration>,
+    /// How long a CA of our own lives, at least three times as long as a certificate. Default: ten years.
+    #[arg(long, env = "SEALPOD_AUTHORITY_LIFE", value_parser = sealpod_crds::parse_duration)]
+    pub authority_life: Option<Duration>,
+    /// PEM file of the CA of client certificates; then nobody without one is answered. Read at start.
+    #[arg(long, env = "SEALPOD_CLIENT_CA_FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Common name that a client certificate has to have, beside being signed by that CA. Default: any.
+    #[arg(long, env = "SEALPOD_CLIENT_NAME", requires = "client_ca_file")]
+    pub client_name: Option<String>,
     /// The injector's own namespace.
     #[arg(long, env = "SEALPOD_NAMESPACE")]
     pub namespace: String,
+}
+
+/// Where the webhook's certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Certificates {
+    /// The injector makes it, and its CA, and renews both.
+    Own,
+    /// Somebody else, such as cert-manager, keeps it in the Secret, as tls.crt, tls.key and ca.crt.
+    Given,
 }
 
 /// A Secret whose name is left out is not made.

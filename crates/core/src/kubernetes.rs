@@ -1,5 +1,7 @@
 //! Every label, annotation, object name and container name that Sealpod puts on or reads from Kubernetes objects.
 
+pub mod annotations;
+
 /// API group of the custom resources, and the prefix of every label and annotation.
 pub const GROUP: &str = "sealpod.dev";
 
@@ -21,23 +23,6 @@ pub mod controls {
     pub const PAUSED: &str = "sealpod.dev/paused";
     /// On an Application, any new value: replace the key in `spec.apiKeySecretName`, with overlap.
     pub const ROTATE_KEY: &str = "sealpod.dev/rotate-key";
-}
-
-/// What users write on pods, with type, default and an example.
-pub mod annotations {
-    /// List of names; default: every binding of the namespace whose `podSelector` matches. Example: `"db,mail"`.
-    pub const BINDING: &str = "sealpod.dev/binding";
-    /// List of container names; default: all. Which containers get the mounts. Example: `"app,migrate"`.
-    pub const CONTAINERS: &str = "sealpod.dev/containers";
-    /// `auto|sidecar|native|init`; default `auto`. Overrides the shape that is chosen by `restartPolicy`.
-    pub const MODE: &str = "sealpod.dev/mode";
-    /// Name of an init container; default: a known mesh proxy. Ours goes directly behind it. Example: `"my-proxy"`.
-    pub const AFTER: &str = "sealpod.dev/after";
-    /// Written by the injector: the names of the bindings that it put into the pod, by comma.
-    pub const INJECTED: &str = "sealpod.dev/injected";
-
-    /// All that users may write; anything else under the prefix is a typing error worth a warning.
-    pub const FOR_USERS: [&str; 4] = [BINDING, CONTAINERS, MODE, AFTER];
 }
 
 /// Field manager of every server-side apply of the controller.

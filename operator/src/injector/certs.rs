@@ -5,41 +5,46 @@
 //! other wrote. The API server trusts a new CA before anything signed by it is served, and an old one until nothing is.
 
 mod evaluate;
-
-use std::time::Duration;
+mod given;
+mod lives;
+mod registration;
+mod segment;
 
 use jiff::Timestamp;
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, Patch, PatchOperation};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PatchParams;
-use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use kube::{Api, Client};
 use zeroize::Zeroizing;
 
-pub use evaluate::path;
-use evaluate::{Authority, Leaf, Observed, Step, Webhook, evaluate};
+use evaluate::{Authority, Leaf, Observed, Step, evaluate};
+pub use lives::Lives;
+use segment::{SEGMENT, new_segment, read_segment, registered_segment};
 
 use crate::certs::{self, CertError, Pair};
 use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, TLS_TYPE};
 
 const AUTHORITY_NAME: &str = "Sealpod webhook CA";
-/// Life of the certificate: renewed after 60 days.
-const LEAF_LIFE: Duration = Duration::from_hours(90 * 24);
-/// Key of the path's random part in the certificate's Secret, where all replicas find it.
-const SEGMENT: &str = "webhook-path-segment";
-const SEGMENT_BYTES: usize = 16;
 pub const FIELD_MANAGER: &str = "sealpod-injector";
 /// More steps than the longest way takes, by far; each lost race is one more.
 const MOST_STEPS: usize = 20;
+
+/// Where the certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// We make it, and its CA.
+    Own(Lives),
+    /// Somebody else, such as cert-manager, keeps it in a Secret with `tls.crt`, `tls.key` and `ca.crt`.
+    Given,
+}
 
 /// The objects, all by name.
 #[derive(Debug, Clone)]
 pub struct Names {
     /// Our own namespace.
     pub namespace: String,
+    /// Ours: the CA; with a certificate that is given, the random part of the path alone.
     pub authority_secret: String,
+    /// The certificate.
     pub certificate_secret: String,
     pub configuration: String,
     /// The Service by which the API server calls us.
@@ -59,7 +64,8 @@ pub struct Current {
     pub pair: Pair,
     /// The random part of the path.
     pub segment: String,
-    pub authority_until: Timestamp,
+    /// Where we know it.
+    pub authority_until: Option<Timestamp>,
     pub certificate_until: Timestamp,
 }
 
@@ -82,6 +88,15 @@ pub enum KeepError {
     },
     #[error("Secret {0} was not made by Sealpod and is left as it is; delete it, or give the injector another name")]
     NotOurs(String),
+    #[error(
+        "Secret {name} does not hold a certificate for {server} that works: {reason}; it needs tls.crt, tls.key and the \
+         ca.crt by which tls.crt is checked"
+    )]
+    Given {
+        name: String,
+        server: String,
+        reason: String,
+    },
     #[error("cannot make a certificate: {0}")]
     Make(#[source] CertError),
     #[error("the system gives no random numbers: {0}")]
@@ -95,6 +110,7 @@ pub struct Keeper {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
     names: Names,
+    source: Source,
 }
 
 /// The objects as they were read, for the compare in compare-and-swap.
@@ -106,29 +122,37 @@ struct Read {
 }
 
 impl Keeper {
-    pub fn new(client: Client, names: Names) -> Self {
+    pub fn new(client: Client, names: Names, source: Source) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), &names.namespace),
             configurations: Api::all(client),
             names,
+            source,
         }
     }
 
     /// Does what is missing, and says what to serve. At rest it only reads.
     pub async fn keep(&self, now: Timestamp) -> Result<Current, KeepError> {
+        match self.source {
+            Source::Own(lives) => self.keep_own(lives, now).await,
+            Source::Given => self.keep_given(now).await,
+        }
+    }
+
+    async fn keep_own(&self, lives: Lives, now: Timestamp) -> Result<Current, KeepError> {
         for _ in 0..MOST_STEPS {
             let read = self.observe().await?;
-            let step = evaluate(&read.observed, &self.names.server_name(), now);
+            let step = evaluate(&read.observed, &self.names.server_name(), lives, now);
             match (step, &read.observed.authority, &read.observed.leaf) {
                 (Step::Nothing, Some(authority), Some(leaf)) => {
                     return Ok(Current {
                         pair: leaf.pair.clone(),
                         segment: leaf.segment.clone(),
-                        authority_until: authority.validity.until,
+                        authority_until: Some(authority.validity.until),
                         certificate_until: leaf.validity.until,
                     });
                 }
-                _ => self.apply(step, &read, now).await?,
+                _ => self.apply(step, &read, lives, now).await?,
             }
         }
         Err(KeepError::Contended)
@@ -152,11 +176,11 @@ impl Keeper {
     }
 
     /// One step. A lost race is no error: the next look finds what the winner wrote.
-    async fn apply(&self, step: Step, read: &Read, now: Timestamp) -> Result<(), KeepError> {
+    async fn apply(&self, step: Step, read: &Read, lives: Lives, now: Timestamp) -> Result<(), KeepError> {
         let Observed { authority, leaf, .. } = &read.observed;
         match (step, authority, leaf) {
             (Step::NewAuthority, _, _) => {
-                let pair = certs::new_authority(AUTHORITY_NAME, now).map_err(KeepError::Make)?;
+                let pair = certs::new_authority_for(AUTHORITY_NAME, now, lives.authority).map_err(KeepError::Make)?;
                 // Where the Secret is gone or damaged, what is served is still signed by what the API server trusts.
                 let registered = || {
                     read.observed
@@ -169,6 +193,7 @@ impl Keeper {
                 let bundle = certs::bundle(&pair.certificate, &before);
                 self.write(
                     &self.names.authority_secret,
+                    TLS_TYPE,
                     read.authority.as_ref(),
                     authority_data(&pair, &bundle),
                 )
@@ -177,12 +202,12 @@ impl Keeper {
             }
             (Step::ForgetOldAuthorities, Some(authority), _) => {
                 let data = authority_data(&authority.pair, &authority.pair.certificate);
-                self.write(&self.names.authority_secret, read.authority.as_ref(), data)
+                self.write(&self.names.authority_secret, TLS_TYPE, read.authority.as_ref(), data)
                     .await?;
             }
             (Step::NewLeaf, Some(authority), _) => {
                 let name = self.names.server_name();
-                let pair = certs::issue(&authority.pair, &[name], now, LEAF_LIFE).map_err(KeepError::Make)?;
+                let pair = certs::issue(&authority.pair, &[name], now, lives.leaf).map_err(KeepError::Make)?;
                 // Where the Secret is gone, the other replicas go on with the path that is registered until they look.
                 let known = read.leaf.as_ref().and_then(read_segment);
                 let segment = match known.or_else(|| registered_segment(&read.observed.webhooks)) {
@@ -194,14 +219,18 @@ impl Keeper {
                     (KEY, pair.key),
                     (SEGMENT, Zeroizing::new(segment)),
                 ];
-                self.write(&self.names.certificate_secret, read.leaf.as_ref(), data)
+                self.write(&self.names.certificate_secret, TLS_TYPE, read.leaf.as_ref(), data)
                     .await?;
                 tracing::info!(
                     secret = self.names.certificate_secret,
                     "made a new certificate for the webhook"
                 );
             }
-            (Step::Register, Some(authority), Some(leaf)) => self.register(read, authority, leaf).await?,
+            (Step::Register, Some(authority), Some(leaf)) => {
+                let webhooks = &read.observed.webhooks;
+                self.register(&read.configuration, webhooks, &authority.bundle, &leaf.segment)
+                    .await?;
+            }
             (Step::Register | Step::NewLeaf | Step::ForgetOldAuthorities | Step::Nothing, _, _) => {}
         }
         Ok(())
@@ -211,10 +240,11 @@ impl Keeper {
     async fn write(
         &self,
         name: &str,
+        kind: &str,
         read: Option<&Secret>,
         data: impl IntoIterator<Item = (&'static str, Zeroizing<String>)>,
     ) -> Result<(), KeepError> {
-        let mut secret = secrets::new(name, TLS_TYPE, data);
+        let mut secret = secrets::new(name, kind, data);
         let written = match read {
             None => secrets::create(&self.secrets, &secret).await,
             Some(read) if !secrets::is_ours(read) => return Err(KeepError::NotOurs(name.to_owned())),
@@ -231,87 +261,11 @@ impl Keeper {
         })
     }
 
-    /// Patches CA bundle and path into the webhooks that call us, if the object is still the one that was read.
-    async fn register(&self, read: &Read, authority: &Authority, leaf: &Leaf) -> Result<(), KeepError> {
-        let add = |path: &[&str], value: Value| {
-            let path = PointerBuf::from_tokens(path.iter().copied());
-            PatchOperation::Add(AddOperation { path, value })
-        };
-        let version = read.configuration.resource_version().unwrap_or_default();
-        let mut operations = vec![add(&["metadata", "resourceVersion"], json!(version))];
-        let bundle = data_encoding::BASE64.encode(authority.bundle.as_bytes());
-        for webhook in &read.observed.webhooks {
-            let index = webhook.index.to_string();
-            operations.push(add(&["webhooks", &index, "clientConfig", "caBundle"], json!(bundle)));
-            operations.push(add(
-                &["webhooks", &index, "clientConfig", "service", "path"],
-                json!(path(&leaf.segment)),
-            ));
-        }
-        let name = &self.names.configuration;
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let patch = kube::api::Patch::Json::<()>(Patch(operations));
-        match self.configurations.patch(name, &params, &patch).await {
-            Ok(_) => {
-                tracing::info!(
-                    configuration = name,
-                    "put the CA and the path into the webhook configuration"
-                );
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(()),
-            Err(source) => Err(KeepError::Configuration {
-                name: name.clone(),
-                source: Box::new(source),
-            }),
-        }
-    }
-
     async fn secret(&self, name: &str) -> Result<Option<Secret>, KeepError> {
         self.secrets.get_opt(name).await.map_err(|source| KeepError::Secret {
             name: name.to_owned(),
             source: Box::new(source),
         })
-    }
-
-    async fn configuration(&self) -> Result<MutatingWebhookConfiguration, KeepError> {
-        let name = &self.names.configuration;
-        let found = self.configurations.get_opt(name).await;
-        let found = found.map_err(|source| KeepError::Configuration {
-            name: name.clone(),
-            source: Box::new(source),
-        })?;
-        found.ok_or_else(|| KeepError::NoConfiguration(name.clone()))
-    }
-
-    fn webhooks(&self, configuration: &MutatingWebhookConfiguration) -> Result<Vec<Webhook>, KeepError> {
-        let Names { namespace, service, .. } = &self.names;
-        let all = configuration.webhooks.iter().flatten().enumerate();
-        let ours: Vec<_> = all
-            .filter_map(|(index, webhook)| {
-                let config = &webhook.client_config;
-                let called = config.service.as_ref()?;
-                (called.name == *service && called.namespace == *namespace).then(|| Webhook {
-                    index,
-                    bundle: config
-                        .ca_bundle
-                        .as_ref()
-                        .map(|pem| String::from_utf8_lossy(&pem.0).into_owned()),
-                    path: called.path.clone(),
-                })
-            })
-            .collect();
-        if ours.is_empty() {
-            return Err(KeepError::NoWebhook {
-                name: self.names.configuration.clone(),
-                namespace: namespace.clone(),
-                service: service.clone(),
-            });
-        }
-        Ok(ours)
     }
 }
 
@@ -342,27 +296,6 @@ fn read_leaf(secret: &Secret) -> Option<Leaf> {
     })
 }
 
-fn read_segment(secret: &Secret) -> Option<String> {
-    let segment = secrets::text(secret, SEGMENT)?;
-    is_segment(&segment).then(|| segment.to_string())
-}
-
-fn registered_segment(webhooks: &[Webhook]) -> Option<String> {
-    let mut paths = webhooks.iter().filter_map(|webhook| webhook.path.as_deref());
-    let segment = paths.find_map(|registered| registered.strip_prefix(&path("")).filter(|rest| is_segment(rest)))?;
-    Some(segment.to_owned())
-}
-
-fn is_segment(text: &str) -> bool {
-    text.len() == 2 * SEGMENT_BYTES && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-fn new_segment() -> Result<String, KeepError> {
-    let mut bytes = [0; SEGMENT_BYTES];
-    getrandom::fill(&mut bytes).map_err(KeepError::Random)?;
-    Ok(data_encoding::HEXLOWER.encode(&bytes))
-}
-
 #[cfg(test)]
 #[path = "certs/tests.rs"]
-mod tests;
+pub mod tests;

@@ -1,19 +1,28 @@
 //! The containers and volumes that a pod gets.
 
 use sealpod_core::injection::{MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings};
-use sealpod_core::kubernetes::{INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, SIDECAR_UID, key_secret_name};
+use sealpod_core::kubernetes::{INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, key_secret_name};
+use sealpod_runtime::telemetry::Format;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
+use super::conflicts::contains;
+use super::{Settings, SidecarLog, exec};
 
 /// Where our containers find a binding's key: this and the binding's name.
 const CREDENTIALS_ROOT: &str = "/var/run/sealpod";
 const PROGRAM: &str = "/sealpod-sidecar";
 /// The files of a Secret volume belong to root, and what isolates the key is that nothing else mounts it.
 const KEY_MODE: u32 = 0o444;
+/// What the sidecar reads its log settings from.
+const LOG_VARIABLE: &str = "SEALPOD_LOG";
+const LOG_FORMAT_VARIABLE: &str = "SEALPOD_LOG_FORMAT";
 /// Hexadecimal digits of a volume name's hash: 64 bits, and the name stays below 63 characters.
 const HASH_DIGITS: usize = 16;
+
+/// Where Kubernetes mounts the pod's own token into every container that has nothing there, ours too: after a webhook has
+/// changed a pod, it looks once more.
+pub const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Variables that the kubelet fills in, with the field each comes from.
 const DOWNWARD: [(&str, &str); 4] = [
@@ -86,32 +95,36 @@ pub struct Parts<'a> {
     /// Whether the kubelet reaches that port on the pod's address.
     pub probed: bool,
     pub resources: Value,
+    /// The user that it runs as.
+    pub uid: i64,
+    /// Whether the first of our containers copies the program for another one.
+    pub exec: bool,
 }
 
 impl Parts<'_> {
     /// Writes the first files and ends.
     pub fn init(&self) -> Value {
-        self.container(INIT_CONTAINER, "init")
+        self.container(INIT_CONTAINER, "init", self.exec)
     }
 
     /// Keeps the files fresh, beside the app.
     pub fn regular(&self) -> Value {
-        let mut container = self.container(SIDECAR_CONTAINER, "run");
+        let mut container = self.container(SIDECAR_CONTAINER, "run", false);
         self.add_probes(&mut container);
         container
     }
 
     /// Both in one, as an init container that stays; what comes after it in the pod waits for its startup probe.
     pub fn native(&self) -> Value {
-        let mut container = self.container(SIDECAR_CONTAINER, "run");
+        let mut container = self.container(SIDECAR_CONTAINER, "run", self.exec);
         container["restartPolicy"] = json!("Always");
         container["startupProbe"] = gate();
         self.add_probes(&mut container);
         container
     }
 
-    /// The text of [`SETTINGS_VARIABLE`].
-    pub fn settings_json(&self) -> String {
+    /// The text of [`SETTINGS_VARIABLE`], for the container that copies the program or another one.
+    fn settings_json(&self, copies: bool) -> String {
         let bindings = self.deliveries.iter().map(|delivery| MountedBinding {
             name: literal(&delivery.binding),
             mount_path: literal(&delivery.mount_path),
@@ -120,7 +133,7 @@ impl Parts<'_> {
         });
         let [namespace, name, uid, node] = DOWNWARD.map(|(variable, _)| format!("$({variable})"));
         let settings = SidecarSettings {
-            exec_directory: None,
+            exec_directory: copies.then(|| exec::DIRECTORY.to_owned()),
             server_url: literal(&self.settings.server_url),
             pod: PodIdentity {
                 namespace,
@@ -134,14 +147,25 @@ impl Parts<'_> {
         serde_json::to_string(&settings).expect("settings are plain data")
     }
 
-    fn container(&self, name: &str, command: &str) -> Value {
+    fn container(&self, name: &str, command: &str, copies: bool) -> Value {
         let mut env: Vec<Value> = DOWNWARD
             .iter()
             .map(|(name, field)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": field}}}))
             .collect();
+        let SidecarLog { filter, format } = &self.settings.log;
+        let format = match format {
+            Format::Text => "text",
+            Format::Json => "json",
+        };
+        env.push(json!({"name": LOG_VARIABLE, "value": literal(filter)}));
+        env.push(json!({"name": LOG_FORMAT_VARIABLE, "value": format}));
         // Behind the variables that it refers to: the kubelet expands in order.
-        env.push(json!({"name": SETTINGS_VARIABLE, "value": self.settings_json()}));
-        let mounts: Vec<Value> = self.deliveries.iter().flat_map(Delivery::own_mounts).collect();
+        env.push(json!({"name": SETTINGS_VARIABLE, "value": self.settings_json(copies)}));
+        let mut mounts: Vec<Value> = self.deliveries.iter().flat_map(Delivery::own_mounts).collect();
+        if copies {
+            mounts.push(exec::own_mount());
+        }
+        mounts.extend(self.token_cover());
         json!({
             "name": name,
             "image": self.settings.image,
@@ -150,7 +174,7 @@ impl Parts<'_> {
             "env": env,
             "resources": self.resources,
             "securityContext": {
-                "runAsUser": SIDECAR_UID,
+                "runAsUser": self.uid,
                 "runAsGroup": SHARED_GID,
                 "runAsNonRoot": true,
                 "readOnlyRootFilesystem": true,
@@ -160,6 +184,16 @@ impl Parts<'_> {
             },
             "volumeMounts": mounts,
         })
+    }
+
+    /// What keeps the pod's own token out of our containers, which never call Kubernetes: something is mounted there
+    /// already, and that is what they have anyway.
+    fn token_cover(&self) -> Option<Value> {
+        let first = self.deliveries.first()?;
+        // A directory for the mount would have to be made among the delivered files.
+        let is_in_files = |delivery: &Delivery| contains(&delivery.mount_path, TOKEN_MOUNT);
+        let cover = json!({"name": first.volume_name(), "mountPath": TOKEN_MOUNT, "readOnly": true});
+        (!self.deliveries.iter().any(is_in_files)).then_some(cover)
     }
 
     /// Where the kubelet cannot ask, nothing is lost but the restart of one that hangs: the files were there before the
@@ -237,16 +271,49 @@ mod tests {
         out + rest
     }
 
-    fn read_back(deliveries: &[Delivery]) -> SidecarSettings {
-        let settings = settings();
-        let parts = Parts {
-            settings: &settings,
+    fn parts<'a>(settings: &'a Settings, deliveries: &'a [Delivery]) -> Parts<'a> {
+        Parts {
+            settings,
             deliveries,
             health_port: Some(1),
             probed: true,
             resources: json!({}),
+            uid: 7,
+            exec: false,
+        }
+    }
+
+    fn read_back(deliveries: &[Delivery]) -> SidecarSettings {
+        serde_json::from_str(&expand(&parts(&settings(), deliveries).settings_json(false))).unwrap()
+    }
+
+    #[test]
+    fn the_pods_token_is_kept_out_unless_that_would_leave_a_trace_among_the_files() {
+        let covers = |path: &str| {
+            let container = parts(&settings(), &[delivery("db", path)]).init();
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            mounts
+                .iter()
+                .any(|mount| mount["mountPath"] == TOKEN_MOUNT && mount["readOnly"] == true)
         };
-        serde_json::from_str(&expand(&parts.settings_json())).unwrap()
+        assert!(covers("/x") && covers("/var/run/secrets/sealpod.dev/db"));
+        assert!(!covers("/var/run/secrets") && !covers("/var/run"));
+    }
+
+    #[test]
+    fn only_the_first_of_our_containers_copies_the_program() {
+        let (settings, deliveries) = (settings(), [delivery("db", "/x")]);
+        let parts = Parts {
+            exec: true,
+            ..parts(&settings, &deliveries)
+        };
+        let copies = |container: &Value| {
+            let text = container.to_string();
+            let (mount, setting) = (text.contains("\"sealpod-exec\""), text.contains("execDirectory"));
+            assert_eq!(mount, setting, "{text}");
+            mount
+        };
+        assert!(copies(&parts.init()) && copies(&parts.native()) && !copies(&parts.regular()));
     }
 
     #[test]

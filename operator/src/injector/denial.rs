@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use sealpod_core::injection::CONTAINER_VARIABLE;
 use sealpod_core::kubernetes::{INJECT_LABEL, annotations};
 use sealpod_crds::ParseError;
 
@@ -67,15 +68,14 @@ pub enum Denial {
     #[error("the pod already has a volume named {}, which Sealpod would make; rename yours", Quoted(.volume))]
     VolumeNameTaken { volume: String },
     #[error(
-        "container {} already mounts volume {} at {}, where SecretBinding {} has to be ({}); move that mount, set the \
-         binding's mountPath, or leave the container out with the annotation {}",
-        Quoted(.container), Quoted(.volume), Quoted(.at), Quoted(.binding), Quoted(.path), annotations::CONTAINERS
+        "container {} already mounts volume {} at {}, where {what} has to be ({}); move that mount{}",
+        Quoted(.container), Quoted(.volume), Quoted(.at), Quoted(.path), what.ways()
     )]
     MountTaken {
         container: String,
         volume: String,
         at: String,
-        binding: String,
+        what: Taken,
         path: String,
     },
     #[error(
@@ -89,10 +89,126 @@ pub enum Denial {
         other_path: String,
     },
     #[error(
+        "SecretBinding {} mounts at {}, which meets the place of Sealpod's own program, {program}; set another mountPath in \
+         the binding, or take the annotation {} off the pod", Quoted(.binding), Quoted(.path), annotations::EXEC
+    )]
+    ProgramMeets {
+        binding: String,
+        path: String,
+        program: &'static str,
+    },
+    #[error(
+        "annotation {} names container {}, which is none of those that get the files{}; name one of {}",
+        annotations::EXEC, Quoted(.name), Nearest(.name, .known), QuotedList(.known)
+    )]
+    ExecContainer { name: String, known: Vec<String> },
+    #[error("annotation {annotation}: {} is no amount above 0; write one such as 500m or 64Mi", Quoted(.written))]
+    InvalidQuantity { annotation: &'static str, written: String },
+    #[error("annotation {request} asks for more than {limit} allows; correct one of them")]
+    RequestAboveLimit { request: &'static str, limit: &'static str },
+    #[error(
+        "SecretBinding {} signals container {} on a change (onChange), which this pod does not have{}; its containers are \
+         {}; correct the binding, or choose its pods with podSelector",
+        Quoted(.binding), Quoted(.container), Nearest(.container, .known), QuotedList(.known)
+    )]
+    SignalContainer {
+        binding: String,
+        container: String,
+        known: Vec<String>,
+    },
+    #[error(
+        "SecretBinding {} signals container {} on a change (onChange), which is an init container and ends before; name one \
+         that stays", Quoted(.binding), Quoted(.container)
+    )]
+    SignalEnds { binding: String, container: String },
+    #[error(
+        "SecretBinding {} signals container {} on a change (onChange), which needs {} in this pod; set it, or use \
+         onChange.http or onChange.restart in the binding",
+        Quoted(.binding), Quoted(.container), SignalNeeds(*.shared, *.user)
+    )]
+    SignalNeeds {
+        binding: String,
+        container: String,
+        /// What is there already.
+        shared: bool,
+        user: bool,
+    },
+    #[error(
+        "containers {} and {} both get signals on a change (onChange), but run as different users, and the sidecar can be \
+         one of them only; give both the same securityContext.runAsUser", Quoted(.one), Quoted(.other)
+    )]
+    SignalUsers { one: String, other: String },
+    #[error(
+        "container {} already has a variable {CONTAINER_VARIABLE}, by which Sealpod would know the process that it signals; \
+         rename yours", Quoted(.container)
+    )]
+    VariableTaken { container: String },
+    #[error(
         "the pod was copied from an injected one and still carries Sealpod's container {} in a place where it does not \
          belong; remove it and the annotation {} from the copy", Quoted(.container), annotations::INJECTED
     )]
     Leftover { container: String },
+}
+
+impl Denial {
+    /// One fixed word for each, as the label of a metric.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NotAPod => "not_a_pod",
+            Self::Windows | Self::StaticPod => "unsupported",
+            Self::InvalidName { .. }
+            | Self::UnknownMode { .. }
+            | Self::UnknownContainer { .. }
+            | Self::ExecContainer { .. }
+            | Self::InvalidQuantity { .. }
+            | Self::RequestAboveLimit { .. } => "annotation",
+            Self::UnknownBinding { .. } | Self::NoBinding { .. } | Self::BindingDeleted { .. } => "no_binding",
+            Self::NotSelected { .. } => "not_selected",
+            Self::SizeLimit { .. } => "binding",
+            Self::ContainerNameTaken { .. }
+            | Self::VolumeNameTaken { .. }
+            | Self::MountTaken { .. }
+            | Self::PathsMeet { .. }
+            | Self::ProgramMeets { .. }
+            | Self::VariableTaken { .. }
+            | Self::Leftover { .. } => "conflict",
+            Self::SignalContainer { .. }
+            | Self::SignalEnds { .. }
+            | Self::SignalNeeds { .. }
+            | Self::SignalUsers { .. } => "signal",
+        }
+    }
+}
+
+/// For what a mount is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// The files of a binding.
+    Files(String),
+    /// The program for `exec`.
+    Program,
+}
+
+impl Taken {
+    /// What can be done beside moving the mount.
+    fn ways(&self) -> String {
+        match self {
+            Self::Files(_) => format!(
+                ", set the binding's mountPath, or leave the container out with the annotation {}",
+                annotations::CONTAINERS
+            ),
+            Self::Program => format!(", or take the annotation {} off the pod", annotations::EXEC),
+        }
+    }
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files(binding) => write!(f, "SecretBinding {}", Quoted(binding)),
+            Self::Program => write!(f, "Sealpod's program (annotation {})", annotations::EXEC),
+        }
+    }
 }
 
 /// Why a binding that was named does not take the pod.
@@ -143,6 +259,31 @@ impl fmt::Display for Suggestion<'_> {
         match self.0 {
             Some(name) => write!(f, " (did you mean {}?)", Quoted(name)),
             None => Ok(()),
+        }
+    }
+}
+
+/// The suggestion, where one of those that are known is near.
+struct Nearest<'a>(&'a str, &'a [String]);
+
+impl fmt::Display for Nearest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let near = nearest(self.0, self.1.iter().map(String::as_str));
+        Suggestion(&near.map(str::to_owned)).fmt(f)
+    }
+}
+
+/// What a signal needs beyond what is there already.
+struct SignalNeeds(bool, bool);
+
+impl fmt::Display for SignalNeeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHARED: &str = "shareProcessNamespace: true";
+        const USER: &str = "a securityContext.runAsUser other than 0 for that container";
+        match (self.0, self.1) {
+            (false, true) => f.write_str(SHARED),
+            (true, _) => f.write_str(USER),
+            (false, false) => write!(f, "{SHARED} and {USER}"),
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Metrics {
     admissions: Family<Label, Counter>,
     duration: Histogram,
     expiry: Family<Label, Gauge>,
+    denials: Family<Label, Counter>,
+    bindings: Gauge,
 }
 
 impl Metrics {
@@ -24,9 +26,13 @@ impl Metrics {
             admissions: Family::default(),
             duration: Histogram::new([0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0]),
             expiry: Family::default(),
+            denials: Family::default(),
+            bindings: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("injector");
         registry.register("admission", "Admission requests by result", metrics.admissions.clone());
+        registry.register("denials", "Refused pods by kind of reason", metrics.denials.clone());
+        registry.register("bindings", "SecretBindings that are known", metrics.bindings.clone());
         registry.register_with_unit(
             "admission_duration",
             "How long admission requests took",
@@ -47,6 +53,15 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
+    /// One of [`super::denial::Denial::word`].
+    pub fn denial(&self, reason: &'static str) {
+        self.denials.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub fn bindings(&self, known: usize) {
+        self.bindings.set(i64::try_from(known).unwrap_or(i64::MAX));
+    }
+
     pub fn expiry(&self, certificate: &'static str, until: Timestamp) {
         self.expiry
             .get_or_create(&[("certificate", certificate)])
@@ -63,11 +78,15 @@ mod tests {
         let mut registry = Registry::with_prefix("sealpod");
         let metrics = Metrics::new(&mut registry);
         metrics.admission("denied", Duration::from_millis(2));
+        metrics.denial("conflict");
+        metrics.bindings(3);
         metrics.expiry("ca", Timestamp::from_second(7).unwrap());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             r#"sealpod_injector_admission_total{result="denied"} 1"#,
+            r#"sealpod_injector_denials_total{reason="conflict"} 1"#,
+            "sealpod_injector_bindings 3",
             "sealpod_injector_admission_duration_seconds_count 1",
             r#"sealpod_injector_certificate_expiry_timestamp_seconds{certificate="ca"} 7"#,
         ] {

@@ -4,10 +4,12 @@
 //! settings) → `patch` (operations on the raw pod) → back. No call leaves the process while the API server waits.
 
 mod cache;
+mod callers;
 mod certs;
 mod conflicts;
 mod containers;
 mod denial;
+mod exec;
 mod mesh;
 mod metrics;
 mod patch;
@@ -19,8 +21,12 @@ mod review;
 mod run;
 mod select;
 mod server;
+mod signal;
+mod version;
+mod warnings;
 
 use axum::http::Uri;
+use sealpod_runtime::telemetry::Format;
 
 pub use run::run;
 
@@ -32,6 +38,15 @@ pub struct Settings {
     pub server_port: u16,
     pub image: String,
     pub image_pull_policy: String,
+    pub log: SidecarLog,
+}
+
+/// What our containers log, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarLog {
+    /// A level, or `target=level` pairs.
+    pub filter: String,
+    pub format: Format,
 }
 
 /// Why the injector does not start.
@@ -53,7 +68,7 @@ impl Settings {
         host.split('.').skip(1).any(|label| label == "svc")
     }
 
-    pub fn new(server_url: &str, image: &str, image_pull_policy: &str) -> Result<Self, SettingsError> {
+    pub fn new(server_url: &str, image: &str, image_pull_policy: &str, log: SidecarLog) -> Result<Self, SettingsError> {
         let bad_url = || SettingsError::ServerUrl(server_url.to_owned());
         let uri: Uri = server_url.parse().map_err(|_| bad_url())?;
         let default_port = match uri.scheme_str() {
@@ -76,6 +91,7 @@ impl Settings {
             server_port: authority.port_u16().unwrap_or(default_port),
             image: image.to_owned(),
             image_pull_policy: image_pull_policy.to_owned(),
+            log,
         })
     }
 }

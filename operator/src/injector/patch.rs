@@ -8,7 +8,7 @@ use sealpod_core::injection::SETTINGS_VARIABLE;
 use sealpod_core::kubernetes::SHARED_GID;
 use serde_json::{Value, json};
 
-use super::plan::{Ours, Plan, is_ours, name_of};
+use super::plan::{Additions, Ours, Plan, is_ours, name_of};
 use super::pod::{Container, List, Pod, items, text};
 
 /// What makes `pod` agree with `plan`; empty where it does already.
@@ -24,9 +24,9 @@ pub fn operations(pod: Pod<'_>, plan: &Plan) -> Vec<PatchOperation> {
         missing(pod.volumes(), &plan.volumes, "name"),
     );
     supplemental_group(&mut patch, pod);
-    for (list, index) in &plan.readers {
-        if let Some(container) = pod.containers(*list).nth(*index) {
-            add_missing_mounts(&mut patch, &container, *index, &plan.mounts);
+    for additions in &plan.containers {
+        if let Some(container) = pod.containers(additions.list).nth(additions.index) {
+            add_missing(&mut patch, &container, additions);
         }
     }
     for ours in &plan.ours {
@@ -89,11 +89,17 @@ fn supplemental_group(patch: &mut Patch, pod: Pod<'_>) {
     );
 }
 
-fn add_missing_mounts(patch: &mut Patch, container: &Container<'_>, index: usize, mounts: &[Value]) {
-    let new = missing(container.mounts(), mounts, "mountPath");
-    let index = index.to_string();
-    let field = ["spec", container.list.field(), &index, "volumeMounts"];
-    patch.extend_list(&field, container.raw.get("volumeMounts"), new);
+fn add_missing(patch: &mut Patch, container: &Container<'_>, additions: &Additions) {
+    let index = additions.index.to_string();
+    let lists = [
+        ("volumeMounts", "mountPath", &additions.mounts),
+        ("env", "name", &additions.env),
+    ];
+    for (field, key, wanted) in lists {
+        let new = missing(items(container.raw, field), wanted, key);
+        let path = ["spec", container.list.field(), &index, field];
+        patch.extend_list(&path, container.raw.get(field), new);
+    }
 }
 
 /// Puts one of our containers into its list, or moves the one that is there and gives it what it lacks.
@@ -118,7 +124,7 @@ fn place(patch: &mut Patch, pod: Pod<'_>, ours: &Ours) {
         }));
         return insert(patch, pod, ours, whole);
     }
-    for field in ["env", "volumeMounts"] {
+    for field in ["env", "volumeMounts", "securityContext"] {
         if let Some(value) = whole.get(field).filter(|value| present.raw.get(field) != Some(value)) {
             // `add` to a member that exists replaces it.
             patch.add(["spec", list, &index, field], value.clone());
@@ -136,7 +142,7 @@ fn insert(patch: &mut Patch, pod: Pod<'_>, ours: &Ours, container: Value) {
     }
 }
 
-/// A container of ours as it is, with the settings and mounts of `wanted`: the pod may be a copy from when its bindings
+/// A container of ours as it is, with the settings, the user and the mounts of `wanted`: the pod may be a copy from when its bindings
 /// were others.
 fn completed(present: &Value, wanted: &Value) -> Value {
     let mut whole = present.clone();
@@ -147,6 +153,11 @@ fn completed(present: &Value, wanted: &Value) -> Value {
         if let Some(settings) = settings {
             *variable = settings.clone();
         }
+    }
+    if let Some(user) = wanted.pointer("/securityContext/runAsUser")
+        && let Some(context) = whole.get_mut("securityContext").and_then(Value::as_object_mut)
+    {
+        context.insert("runAsUser".to_owned(), user.clone());
     }
     let present = items(present, "volumeMounts");
     let mounts = present

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::injection::{SETTINGS_VARIABLE, SidecarSettings};
-use sealpod_core::kubernetes::{GROUP, HEALTH_PORT, INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER, annotations};
+use sealpod_core::kubernetes::{HEALTH_PORT, INIT_CONTAINER, SIDECAR_CONTAINER, SIDECAR_UID, annotations};
 use serde_json::Value;
 
 use super::Settings;
+use super::cache::Known;
 use super::containers::{Delivery, Parts};
-use super::denial::{Denial, Quoted, nearest};
+use super::denial::{Denial, nearest};
 use super::pod::{Container, List, Pod, text};
 use super::select::{Binding, names, select};
-use super::{conflicts, mesh, resources};
+use super::{conflicts, exec, mesh, resources, signal, warnings};
 
 /// What a pod has to have. [`super::patch`] adds what of it is missing.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +20,21 @@ pub struct Plan {
     pub volumes: Vec<Value>,
     /// Our containers, at most one in each list.
     pub ours: Vec<Ours>,
-    /// What each container of the user's mounts, and which of them do: their list and their place in it.
-    pub mounts: Vec<Value>,
-    pub readers: Vec<(List, usize)>,
+    /// What containers of the user's get.
+    pub containers: Vec<Additions>,
     pub annotations: BTreeMap<&'static str, String>,
     /// For the person who makes the pod; kubectl prints them.
     pub warnings: Vec<String>,
+}
+
+/// What one container of the user's gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Additions {
+    pub list: List,
+    /// Its place in its list.
+    pub index: usize,
+    pub mounts: Vec<Value>,
+    pub env: Vec<Value>,
 }
 
 /// One container of ours.
@@ -38,7 +48,7 @@ pub struct Ours {
 
 /// Which of our containers a pod gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub enum Shape {
     /// An init container for the first files and a regular container that keeps them fresh.
     Sidecar,
     /// One native sidecar, so that a pod that is to end does.
@@ -78,38 +88,92 @@ pub fn is_ours(name: &str) -> bool {
     name == SIDECAR_CONTAINER || name == INIT_CONTAINER
 }
 
-/// Decides what `pod` gets. `namespace` is the request's and `bindings` are all of that namespace.
+/// Decides what `pod` gets. `namespace` is the request's and `known` is all that is known of it.
 ///
 /// 1. Pods for which it cannot work are refused.
-/// 2. The bindings are chosen, and the shape.
+/// 2. The bindings are chosen, the shape, and the containers that get something.
 /// 3. Conflicts with what the pod already has are refused.
 /// 4. Our parts are built. Nothing of it depends on whether they are already there, so a second run plans the same.
-pub fn plan(pod: Pod<'_>, namespace: &str, bindings: &[Binding], settings: &Settings) -> Result<Plan, Denial> {
+pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -> Result<Plan, Denial> {
     can_work(pod)?;
-    let chosen = select(pod, namespace, bindings)?;
+    let chosen = select(pod, namespace, &known.bindings)?;
     let shape = Shape::of(pod)?;
     let deliveries = chosen
         .iter()
         .map(|binding| delivery(binding))
         .collect::<Result<Vec<_>, _>>()?;
     let readers = readers(pod)?;
+    let exec = exec::container(pod, &readers)?;
+    let signals = signal::of(pod, &chosen, is_ours)?;
 
-    conflicts::check(pod, shape.containers(), &deliveries, &readers)?;
+    let signalled = signals.as_ref().map_or(&[][..], |signals| &signals.containers);
+    let additions = conflicts::Additions {
+        ours: shape.containers(),
+        deliveries: &deliveries,
+        readers: &readers,
+        exec,
+        signalled,
+    };
+    conflicts::check(pod, &additions)?;
 
-    let mut warnings = warnings(pod, &chosen, shape, settings);
+    let mut warnings = warnings::of(pod, &chosen, shape, settings);
     let mut annotations = BTreeMap::from([(annotations::INJECTED, injected(&deliveries))]);
     for exclusion in mesh::exclusions(pod, settings.server_port) {
         annotations.insert(exclusion.annotation, exclusion.value);
         warnings.push(exclusion.warning);
     }
+    let parts = Parts {
+        settings,
+        deliveries: &deliveries,
+        health_port: (!pod.flag("hostNetwork")).then(|| health_port(pod)),
+        probed: !mesh::takes_inbound_probes(pod),
+        resources: resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?,
+        uid: signals.as_ref().map_or(SIDECAR_UID, |signals| signals.uid),
+        exec: exec.is_some(),
+    };
     Ok(Plan {
-        volumes: deliveries.iter().flat_map(Delivery::volumes).collect(),
-        ours: ours(pod, shape, &deliveries, settings),
-        mounts: deliveries.iter().map(Delivery::reader_mount).collect(),
-        readers: readers.iter().map(|reader| (reader.list, reader.index)).collect(),
+        volumes: deliveries
+            .iter()
+            .flat_map(Delivery::volumes)
+            .chain(exec.map(|_| exec::volume()))
+            .collect(),
+        ours: ours(pod, shape, &parts),
+        containers: containers(pod, &additions),
         annotations,
         warnings,
     })
+}
+
+/// What each container of the user's gets, of those that get something.
+fn containers(pod: Pod<'_>, additions: &conflicts::Additions<'_>) -> Vec<Additions> {
+    let of = |container: Container<'_>| {
+        let is = |other: &Container| (other.list, other.index) == (container.list, container.index);
+        let mut all = Additions {
+            list: container.list,
+            index: container.index,
+            mounts: vec![],
+            env: vec![],
+        };
+        if additions.readers.iter().any(is) {
+            all.mounts
+                .extend(additions.deliveries.iter().map(Delivery::reader_mount));
+        }
+        if additions.exec.as_ref().is_some_and(is) {
+            all.mounts.push(exec::mount());
+        }
+        if additions.signalled.contains(&(container.list, container.index)) {
+            all.env.push(signal::variable(container.name()));
+        }
+        all
+    };
+    let all = pod.all_containers().map(of);
+    all.filter(|all| !all.mounts.is_empty() || !all.env.is_empty())
+        .collect()
+}
+
+fn volume_bytes(deliveries: &[Delivery]) -> u64 {
+    let sizes = deliveries.iter().map(|delivery| delivery.size_limit);
+    sizes.fold(0, u64::saturating_add)
 }
 
 fn can_work(pod: Pod<'_>) -> Result<(), Denial> {
@@ -167,19 +231,7 @@ fn readers(pod: Pod<'_>) -> Result<Vec<Container<'_>>, Denial> {
         .collect())
 }
 
-fn ours(pod: Pod<'_>, shape: Shape, deliveries: &[Delivery], settings: &Settings) -> Vec<Ours> {
-    let health_port = (!pod.flag("hostNetwork")).then(|| health_port(pod));
-    let volume_bytes = deliveries
-        .iter()
-        .map(|delivery| delivery.size_limit)
-        .fold(0, u64::saturating_add);
-    let parts = Parts {
-        settings,
-        deliveries,
-        health_port,
-        probed: !mesh::takes_inbound_probes(pod),
-        resources: resources::of_ours(pod, is_ours, volume_bytes),
-    };
+fn ours(pod: Pod<'_>, shape: Shape, parts: &Parts<'_>) -> Vec<Ours> {
     let others = pod
         .containers(List::Init)
         .map(|container| container.name())
@@ -210,69 +262,6 @@ fn health_port(pod: Pod<'_>) -> u16 {
     let taken: BTreeSet<u64> = pod.all_containers().flat_map(|container| container.ports()).collect();
     let free = || (HEALTH_PORT..=u16::MAX).find(|port| !taken.contains(&u64::from(*port)));
     existing.or_else(free).unwrap_or(HEALTH_PORT)
-}
-
-fn warnings(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings) -> Vec<String> {
-    let mut warnings: Vec<String> = pod
-        .annotations()
-        .filter_map(|(key, _)| unknown_annotation(key))
-        .collect();
-    for binding in chosen {
-        if let Some(reason) = &binding.not_ready {
-            warnings.push(format!(
-                "SecretBinding {} is not ready, and the pod waits until it is: {}",
-                Quoted(&binding.name),
-                Quoted(reason)
-            ));
-        }
-    }
-    if shape == Shape::Sidecar && !pod.runs_for_ever() {
-        warnings.push(format!(
-            "{}: sidecar keeps this pod from ever completing; auto or native would let it",
-            annotations::MODE
-        ));
-    }
-    if let Some(after) = pod.annotation(annotations::AFTER).map(str::trim)
-        && !pod.containers(List::Init).any(|container| container.name() == after)
-    {
-        warnings.push(format!(
-            "{}: there is no init container {}; unless another webhook still adds it, Sealpod's goes first",
-            annotations::AFTER,
-            Quoted(after)
-        ));
-    }
-    if settings.server_is_a_service() && !pod.uses_cluster_dns() {
-        warnings.push(
-            "this pod does not ask the cluster's DNS, so Sealpod's server cannot be found and the pod waits for ever; \
-             set dnsPolicy: ClusterFirstWithHostNet, or ClusterFirst without hostNetwork"
-                .to_owned(),
-        );
-    }
-    if pod.flag("shareProcessNamespace") {
-        warnings.push(
-            "with shareProcessNamespace, a container that runs as root can read the keys of this pod's SecretBindings"
-                .to_owned(),
-        );
-    }
-    warnings
-}
-
-/// A warning where `key` has our prefix and no meaning.
-fn unknown_annotation(key: &str) -> Option<String> {
-    let name = key.strip_prefix(GROUP)?.strip_prefix('/')?;
-    if key == annotations::INJECTED || annotations::FOR_USERS.contains(&key) {
-        return None;
-    }
-    if key == INJECT_LABEL {
-        return Some(format!("{INJECT_LABEL} is a label; as an annotation it has no effect"));
-    }
-    let short = |full: &'static str| full.rsplit('/').next().unwrap_or(full);
-    let known = annotations::FOR_USERS.map(short);
-    let hint = match nearest(name, known) {
-        Some(near) => format!("did you mean {GROUP}/{near}?"),
-        None => format!("there are {}", annotations::FOR_USERS.join(", ")),
-    };
-    Some(format!("unknown annotation {} has no effect; {hint}", Quoted(key)))
 }
 
 /// The name of a container.

@@ -1,32 +1,190 @@
-//! What our containers request, so that the pod keeps its quality-of-service class.
+//! What our containers request, so that the pod keeps its quality-of-service class and its namespace admits it.
 
-use serde_json::{Value, json};
+use sealpod_core::kubernetes::annotations;
+use serde_json::{Map, Value, json};
 
+use super::cache::{Bounds, Rules};
+use super::denial::Denial;
 use super::pod::{Pod, items, text};
 use super::quantity;
 
-const CPU_REQUEST: &str = "5m";
-const MEMORY_REQUEST: &str = "8Mi";
-/// For the process alone; the tmpfs pages that it writes are charged to it and come on top.
-const MEMORY_LIMIT_BYTES: u64 = 32 * 1024 * 1024;
-/// In a Guaranteed pod a limit on CPU is inevitable. Of 5m, 0.5 ms in each 100 ms, a TLS handshake would take seconds.
-const CPU_GUARANTEED: &str = "50m";
+const MILLI: i128 = 1_000_000;
+const UNIT: i128 = 1_000 * MILLI;
+const MIB: i128 = UNIT << 20;
 
-/// `resources` of each of our containers beside tmpfs volumes of `volume_bytes` in all.
-pub fn of_ours(pod: Pod<'_>, is_ours: impl Fn(&str) -> bool, volume_bytes: u64) -> Value {
+const CPU_REQUEST: i128 = 5 * MILLI;
+const MEMORY_REQUEST: i128 = 8 * MIB;
+/// For the process alone; the tmpfs pages that it writes are charged to it and come on top.
+const MEMORY_LIMIT: i128 = 32 * MIB;
+/// In a Guaranteed pod a limit on CPU is inevitable. Of 5m, 0.5 ms in each 100 ms, a TLS handshake would take seconds.
+const CPU_GUARANTEED: i128 = 50 * MILLI;
+/// Where the namespace takes no container without one. It costs of the quota only while the container is not throttled
+/// by it, which at 20 ms in each 100 ms a start is not.
+const CPU_LIMIT: i128 = 200 * MILLI;
+/// Where a quota counts the local disk: log lines, and the program for `exec`.
+const DISK: &str = "32Mi";
+
+/// Request and limit of one resource, in units of 10⁻⁹.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Amount {
+    request: i128,
+    limit: Option<i128>,
+}
+
+/// What the user writes of one resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Wish {
+    request: Option<i128>,
+    limit: Option<i128>,
+}
+
+/// `resources` of each of our containers beside tmpfs volumes of `volume_bytes` in all, in a namespace with `rules`.
+pub fn of_ours(
+    pod: Pod<'_>,
+    is_ours: impl Fn(&str) -> bool,
+    volume_bytes: u64,
+    rules: &Rules,
+) -> Result<Value, Denial> {
+    let cpu = Wish::of(pod, annotations::CPU_REQUEST, annotations::CPU_LIMIT)?;
+    let memory = Wish::of(pod, annotations::MEMORY_REQUEST, annotations::MEMORY_LIMIT)?;
     if is_sized_as_a_whole(pod) {
         // The pod's own limits bound all its containers together; requests of ours could exceed what is left of them.
-        return json!({});
+        return Ok(written([
+            ("requests", [cpu.request.map(cpu_text), memory.request.map(memory_text)]),
+            ("limits", [cpu.limit.map(cpu_text), memory.limit.map(memory_text)]),
+        ]));
     }
-    let memory = quantity::format(MEMORY_LIMIT_BYTES.saturating_add(volume_bytes));
-    if is_guaranteed(pod, is_ours) {
-        let both = json!({"cpu": CPU_GUARANTEED, "memory": memory});
-        return json!({"requests": both, "limits": both});
+    let guaranteed = is_guaranteed(pod, is_ours);
+    let cpu_limit = if guaranteed {
+        Some(CPU_GUARANTEED)
+    } else {
+        rules.cpu.needs_limit.then_some(CPU_LIMIT)
+    };
+    let memory_limit = MEMORY_LIMIT.saturating_add(i128::from(volume_bytes) * UNIT);
+    let [cpu, memory] = [
+        (cpu, CPU_REQUEST, cpu_limit, rules.cpu),
+        (memory, MEMORY_REQUEST, Some(memory_limit), rules.memory),
+    ]
+    .map(|(wish, request, limit, bounds)| {
+        Amount { request, limit }
+            .with(wish, guaranteed)
+            .within(bounds, guaranteed)
+    });
+    let mut resources = written([
+        (
+            "requests",
+            [Some(cpu_text(cpu.request)), Some(memory_text(memory.request))],
+        ),
+        ("limits", [cpu.limit.map(cpu_text), memory.limit.map(memory_text)]),
+    ]);
+    for (kind, wanted) in [("requests", rules.disk_request), ("limits", rules.disk_limit)] {
+        if wanted {
+            resources[kind]["ephemeral-storage"] = json!(DISK);
+        }
     }
-    json!({
-        "requests": {"cpu": CPU_REQUEST, "memory": MEMORY_REQUEST},
-        "limits": {"memory": memory},
-    })
+    Ok(resources)
+}
+
+impl Wish {
+    fn of(pod: Pod<'_>, request: &'static str, limit: &'static str) -> Result<Self, Denial> {
+        let amount = |annotation: &'static str| {
+            let Some(written) = pod.annotation(annotation).map(str::trim) else {
+                return Ok(None);
+            };
+            match quantity::nanos(written) {
+                Some(amount) if amount > 0 => Ok(Some(amount)),
+                _ => Err(Denial::InvalidQuantity {
+                    annotation,
+                    written: written.to_owned(),
+                }),
+            }
+        };
+        let wish = Self {
+            request: amount(request)?,
+            limit: amount(limit)?,
+        };
+        match (wish.request, wish.limit) {
+            (Some(wanted), Some(most)) if wanted > most => Err(Denial::RequestAboveLimit { request, limit }),
+            _ => Ok(wish),
+        }
+    }
+}
+
+impl Amount {
+    /// As the user wants it. A Guaranteed pod has one amount for both, so the limit wins.
+    fn with(self, wish: Wish, guaranteed: bool) -> Self {
+        if guaranteed {
+            let both = wish.limit.or(wish.request).or(self.limit).unwrap_or(self.request);
+            return Self {
+                request: both,
+                limit: Some(both),
+            };
+        }
+        let limit = match (wish.limit, wish.request) {
+            (Some(limit), _) => Some(limit),
+            (None, Some(request)) => self.limit.map(|limit| limit.max(request)),
+            (None, None) => self.limit,
+        };
+        let request = wish.request.unwrap_or(self.request);
+        Self {
+            request: limit.map_or(request, |limit| request.min(limit)),
+            limit,
+        }
+    }
+
+    /// As the LimitRanges of the namespace take it.
+    fn within(self, bounds: Bounds, guaranteed: bool) -> Self {
+        let at_most = |amount: i128| bounds.max.map_or(amount, |max| amount.min(max));
+        let least = self.request.max(bounds.min.unwrap_or(0));
+        let limit = self.limit.map(|limit| at_most(limit.max(least)));
+        let by_ratio = match (limit, bounds.ratio) {
+            // The ratio is in units of 10⁻⁹ too.
+            (Some(limit), Some(ratio)) if ratio > 0 => ceiling(limit.saturating_mul(UNIT), ratio),
+            _ => 0,
+        };
+        let request = at_most(least.max(by_ratio));
+        match limit {
+            Some(limit) if guaranteed => Self {
+                request: limit,
+                limit: Some(limit),
+            },
+            Some(limit) => Self {
+                request: request.min(limit),
+                limit: Some(limit),
+            },
+            None => Self { request, limit: None },
+        }
+    }
+}
+
+fn ceiling(amount: i128, unit: i128) -> i128 {
+    (amount + unit - 1) / unit
+}
+
+fn cpu_text(nanos: i128) -> String {
+    match ceiling(nanos, MILLI) {
+        whole if whole % 1_000 == 0 => (whole / 1_000).to_string(),
+        millis => format!("{millis}m"),
+    }
+}
+
+fn memory_text(nanos: i128) -> String {
+    quantity::format(u64::try_from(ceiling(nanos, UNIT)).unwrap_or(u64::MAX))
+}
+
+/// `resources` of what there is.
+fn written(kinds: [(&'static str, [Option<String>; 2]); 2]) -> Value {
+    let mut resources = Map::new();
+    for (kind, [cpu, memory]) in kinds {
+        let amounts: Map<String, Value> = [("cpu", cpu), ("memory", memory)]
+            .into_iter()
+            .filter_map(|(resource, amount)| Some((resource.to_owned(), json!(amount?))))
+            .collect();
+        if !amounts.is_empty() {
+            resources.insert(kind.to_owned(), Value::Object(amounts));
+        }
+    }
+    Value::Object(resources)
 }
 
 /// Pod-level resources: `spec.resources`.
@@ -60,49 +218,5 @@ fn is_guaranteed(pod: Pod<'_>, is_ours: impl Fn(&str) -> bool) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1024 * 1024;
-
-    fn ours(containers: &Value) -> Value {
-        let pod = json!({"spec": {"containers": containers}});
-        of_ours(Pod(&pod), |name| name == "sealpod", 16 * MIB)
-    }
-
-    #[test]
-    fn a_guaranteed_pod_stays_guaranteed() {
-        let fixed = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
-        let limits_only = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
-        let want = json!({"cpu": "50m", "memory": "48Mi"});
-        let got = ours(&json!([
-            {"name": "a", "resources": fixed},
-            {"name": "b", "resources": limits_only},
-            {"name": "sealpod", "resources": {}},
-        ]));
-        assert_eq!(got, json!({"requests": want, "limits": want}));
-    }
-
-    #[test]
-    fn any_other_pod_gets_no_cpu_limit() {
-        let want = json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "48Mi"}});
-        for resources in [
-            json!({}),
-            json!({"limits": {"memory": "1Gi"}}),
-            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}),
-            json!({"limits": {"cpu": "1", "memory": 5}}),
-        ] {
-            assert_eq!(
-                ours(&json!([{"name": "a", "resources": resources}])),
-                want,
-                "{resources}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_pod_that_is_sized_as_a_whole_is_not_changed_by_ours() {
-        let pod = json!({"spec": {"resources": {"limits": {"cpu": "1"}}, "containers": [{"name": "a"}]}});
-        assert_eq!(of_ours(Pod(&pod), |_| false, MIB), json!({}));
-    }
-}
+#[path = "resources/tests.rs"]
+mod tests;

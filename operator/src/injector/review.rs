@@ -5,9 +5,9 @@ use sealpod_core::kubernetes::INJECT_LABEL;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::cache::Known;
 use super::denial::Denial;
 use super::pod::Pod;
-use super::select::Binding;
 use super::{Settings, patch, plan};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -82,8 +82,8 @@ pub fn parse(body: &[u8]) -> Result<Request, Malformed> {
     }
 }
 
-/// Decides a request. `bindings` are those of the request's namespace, all of them.
-pub fn decide(request: &Request, bindings: &[Binding], settings: &Settings) -> Decision {
+/// Decides a request. `known` is what is known of the request's namespace.
+pub fn decide(request: &Request, known: &Known, settings: &Settings) -> Decision {
     let resource = (request.resource.group.as_str(), request.resource.resource.as_str());
     if resource != ("", "pods") || request.sub_resource.as_deref().is_some_and(|sub| !sub.is_empty()) {
         return Decision::Denied(Denial::NotAPod);
@@ -92,7 +92,7 @@ pub fn decide(request: &Request, bindings: &[Binding], settings: &Settings) -> D
     if request.operation != "CREATE" || pod.label(INJECT_LABEL) != Some("true") {
         return Decision::Unchanged { warnings: vec![] };
     }
-    match plan::plan(pod, &request.namespace, bindings, settings) {
+    match plan::plan(pod, &request.namespace, known, settings) {
         Err(denial) => Decision::Denied(denial),
         Ok(plan) => {
             let operations = patch::operations(pod, &plan);

@@ -14,16 +14,18 @@ use sealpod_runtime::{serve, shutdown, tls};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::certs::{Current, Keeper, Names};
+use super::cache::{self, Cache};
+use super::callers::Callers;
+use super::certs::{Current, Keeper, Lives, Names, Source};
 use super::metrics::Metrics;
 use super::server::{Webhook, router};
-use super::{Settings, cache};
-use crate::cli::InjectorArgs;
+use super::{Settings, SidecarLog, version};
+use crate::cli::{Certificates, InjectorArgs};
 
 const READINESS: &str = "webhook";
-/// How often the certificates and the webhook configuration are looked at.
-const CHECK: Duration = Duration::from_secs(30);
-/// After a failure, doubled each time up to [`CHECK`].
+/// Between what is registered and the certificate that needs it: API servers hear of the one by a watch of their own.
+const TAKE_UP: Duration = Duration::from_secs(2);
+/// After a failure, doubled each time up to the time between two looks.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// How long it still serves after the stop signal: the API servers learn with a delay that it is going, and a request
 /// that finds nobody refuses a pod.
@@ -38,13 +40,32 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
         server_url,
         sidecar_image,
         sidecar_image_pull_policy,
+        sidecar_log,
+        sidecar_log_format,
         webhook_configuration,
         webhook_service,
+        certificates,
         ca_secret,
         tls_secret,
+        certificate_life,
+        authority_life,
+        client_ca_file,
+        client_name,
         namespace,
     } = args;
-    let settings = Settings::new(&server_url, &sidecar_image, &sidecar_image_pull_policy)?;
+    let log = SidecarLog {
+        filter: sidecar_log,
+        format: sidecar_log_format,
+    };
+    let settings = Settings::new(&server_url, &sidecar_image, &sidecar_image_pull_policy, log)?;
+    let lives = Lives::new(authority_life, certificate_life)?;
+    let source = match certificates {
+        Certificates::Own => Source::Own(lives),
+        Certificates::Given => Source::Given,
+    };
+    let callers = client_ca_file
+        .map(|file| Callers::read(&file, client_name))
+        .transpose()?;
     let webhook_listener = serve::bind(listen)?;
     let admin_listener = serve::bind(metrics_listen)?;
     let stop = shutdown::signalled();
@@ -66,22 +87,27 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let admin = admin::serve_on(admin_listener, Arc::new(registry), readiness.clone(), last.clone());
     tasks.spawn(async move { Ok(admin.await?) });
-    let (bindings, fill) = cache::follow(client.clone(), readiness.clone(), last.clone());
+    let (cache, fill) = cache::follow(&client, &readiness, last.clone());
     tasks.spawn(async move {
         fill.await;
         Ok(())
     });
     let keeping = Keeping {
-        keeper: Keeper::new(client, names),
+        keeper: Keeper::new(client.clone(), names, source),
+        check: lives.check(),
+        callers,
+        cache: cache.clone(),
         readiness,
         metrics: metrics.clone(),
     };
-    tasks.spawn(keep_and_serve(
-        keeping,
-        webhook_listener,
-        last.clone(),
-        move |segment| Webhook::new(bindings, settings, metrics, segment),
-    ));
+    let serving = keep_and_serve(keeping, webhook_listener, last.clone(), move |segment| {
+        Webhook::new(cache, settings, metrics, segment)
+    });
+    tasks.spawn(async move {
+        // Before anything is made in a cluster where nothing of it would work.
+        version::require(&client).await?;
+        serving.await
+    });
 
     // Each task lives until the end: one that ends before, or fails, takes the process with it.
     let first = tasks.join_next().await;
@@ -109,6 +135,10 @@ fn linger(stop: &CancellationToken, readiness: &Readiness) -> CancellationToken 
 
 struct Keeping {
     keeper: Keeper,
+    /// Time between two looks.
+    check: Duration,
+    callers: Option<Callers>,
+    cache: Cache,
     readiness: Readiness,
     metrics: Metrics,
 }
@@ -123,7 +153,7 @@ async fn keep_and_serve(
     let Some(first) = stop.run_until_cancelled(keeping.first()).await else {
         return Ok(());
     };
-    let config = RustlsConfig::from_config(Arc::new(server_config(&first)?));
+    let config = RustlsConfig::from_config(Arc::new(keeping.server_config(&first)?));
     let segment = Arc::new(ArcSwap::from_pointee(first.segment.clone()));
     let router = router(Arc::new(webhook(Arc::clone(&segment))));
     tracing::info!(listen = %listener.local_addr()?, "serving the webhook");
@@ -152,7 +182,7 @@ impl Keeping {
                 }
             }
             tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(CHECK);
+            retry = (retry * 2).min(self.check);
         }
     }
 
@@ -166,7 +196,8 @@ impl Keeping {
     ) -> std::convert::Infallible {
         let mut failing = false;
         loop {
-            tokio::time::sleep(CHECK).await;
+            tokio::time::sleep(self.check).await;
+            self.metrics.bindings(self.cache.bindings());
             let new = match self.keep().await {
                 Ok(new) => new,
                 Err(error) => {
@@ -181,8 +212,9 @@ impl Keeping {
             if new == current {
                 continue;
             }
-            match server_config(&new) {
+            match self.server_config(&new) {
                 Ok(tls) => {
+                    tokio::time::sleep(TAKE_UP).await;
                     config.reload_from_config(Arc::new(tls));
                     segment.store(Arc::new(new.segment.clone()));
                     tracing::info!("serving the webhook's new certificate");
@@ -197,12 +229,18 @@ impl Keeping {
 
     async fn keep(&self) -> Result<Current, super::certs::KeepError> {
         let current = self.keeper.keep(Timestamp::now()).await?;
-        self.metrics.expiry("ca", current.authority_until);
+        if let Some(until) = current.authority_until {
+            self.metrics.expiry("ca", until);
+        }
         self.metrics.expiry("serving", current.certificate_until);
         Ok(current)
     }
-}
 
-fn server_config(current: &Current) -> Result<rustls::ServerConfig, tls::TlsError> {
-    tls::server_config(current.pair.certificate.as_bytes(), current.pair.key.as_bytes())
+    fn server_config(&self, current: &Current) -> anyhow::Result<rustls::ServerConfig> {
+        let mut config = tls::server_config(current.pair.certificate.as_bytes(), current.pair.key.as_bytes())?;
+        if let Some(callers) = &self.callers {
+            callers.require(&mut config)?;
+        }
+        Ok(config)
+    }
 }

@@ -1,8 +1,8 @@
 //! Which bindings a pod gets: those that it names, else those that select it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use sealpod_core::kubernetes::annotations;
 use sealpod_crds::ParseError;
@@ -18,18 +18,33 @@ pub struct Binding {
     pub mount_path: String,
     /// Size limit of the tmpfs volume, in bytes.
     pub size_limit: Result<u64, ParseError>,
-    /// Pods that get it without naming it, and that may name it; none = every pod.
-    pub pod_selector: Option<LabelSelector>,
+    /// Pods that get it without naming it, and that may name it; none = every pod. An error is one that is no selector.
+    pub pod_selector: Option<Result<Selector, ()>>,
     /// Service accounts whose pods may get it; empty = all.
     pub service_accounts: Vec<String>,
+    /// The container that gets a signal when a value changes.
+    pub signals: Option<String>,
     /// What its `Ready` condition says where it is not true. For a warning only: users can write status.
     pub not_ready: Option<String>,
+    /// Secrets that pods do not get, by their state. For warnings only.
+    pub unavailable: Vec<Unavailable>,
     /// Whether its deletion has begun.
     pub deleted: bool,
 }
 
+/// Secrets of a binding in one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// `Missing`, `Denied` or `Inactive`.
+    pub state: &'static str,
+    /// The first few of them.
+    pub names: Vec<String>,
+    /// How many more there are.
+    pub more: usize,
+}
+
 /// The bindings that `pod` gets, in order of their names, at least one.
-pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Binding]) -> Result<Vec<&'a Binding>, Denial> {
+pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Arc<Binding>]) -> Result<Vec<&'a Binding>, Denial> {
     let asker = Asker {
         labels: pod
             .labels()
@@ -44,6 +59,7 @@ pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Binding]) -> Res
             .collect::<Result<_, _>>()?,
         None => bindings
             .iter()
+            .map(Arc::as_ref)
             .filter(|binding| !binding.deleted && asker.gets(binding).is_ok())
             .collect::<Vec<_>>(),
     };
@@ -78,7 +94,12 @@ pub fn names(
     Ok(names)
 }
 
-fn named<'a>(asker: &Asker<'_>, name: String, namespace: &str, bindings: &'a [Binding]) -> Result<&'a Binding, Denial> {
+fn named<'a>(
+    asker: &Asker<'_>,
+    name: String,
+    namespace: &str,
+    bindings: &'a [Arc<Binding>],
+) -> Result<&'a Binding, Denial> {
     let Some(binding) = bindings.iter().find(|binding| binding.name == name) else {
         let nearest = nearest(&name, bindings.iter().map(|binding| binding.name.as_str())).map(str::to_owned);
         return Err(Denial::UnknownBinding {
@@ -106,7 +127,7 @@ impl Asker<'_> {
     /// Whether the binding is for this pod.
     fn gets(&self, binding: &Binding) -> Result<(), NotSelected> {
         if let Some(selector) = &binding.pod_selector {
-            let selector = Selector::try_from(selector.clone()).map_err(|_| NotSelected::InvalidSelector)?;
+            let selector = selector.as_ref().map_err(|()| NotSelected::InvalidSelector)?;
             if !selector.matches(&self.labels) {
                 return Err(NotSelected::Labels);
             }
@@ -132,7 +153,6 @@ fn is_subdomain(name: &str) -> bool {
 mod tests {
     use super::super::tests::{binding, pod_with};
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
     use serde_json::json;
 
     fn chosen(annotation: Option<&str>, bindings: &[Binding]) -> Result<Vec<String>, String> {
@@ -141,7 +161,8 @@ mod tests {
         if let Some(list) = annotation {
             pod["metadata"]["annotations"] = json!({annotations::BINDING: list});
         }
-        match select(Pod(&pod), "shop", bindings) {
+        let bindings: Vec<_> = bindings.iter().cloned().map(Arc::new).collect();
+        match select(Pod(&pod), "shop", &bindings) {
             Ok(found) => Ok(found.iter().map(|binding| binding.name.clone()).collect()),
             Err(denial) => Err(denial.to_string()),
         }
@@ -149,10 +170,7 @@ mod tests {
 
     fn for_app(name: &str, app: &str) -> Binding {
         Binding {
-            pod_selector: Some(LabelSelector {
-                match_labels: Some(BTreeMap::from([("app".to_owned(), app.to_owned())])),
-                ..LabelSelector::default()
-            }),
+            pod_selector: Some(Ok(Selector::from_iter([("app".to_owned(), app.to_owned())]))),
             ..binding(name)
         }
     }
@@ -206,14 +224,7 @@ mod tests {
     #[test]
     fn an_unreadable_selector_takes_nothing() {
         let mut broken = binding("broken");
-        broken.pod_selector = Some(LabelSelector {
-            match_expressions: Some(vec![LabelSelectorRequirement {
-                key: "app".to_owned(),
-                operator: "Near".to_owned(),
-                values: None,
-            }]),
-            ..LabelSelector::default()
-        });
+        broken.pod_selector = Some(Err(()));
         assert!(chosen(None, std::slice::from_ref(&broken)).is_err());
         assert!(
             chosen(Some("broken"), &[broken])

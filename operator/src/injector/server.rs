@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use super::Settings;
-use super::cache::Bindings;
+use super::cache::Cache;
 use super::denial::Denial;
 use super::metrics::Metrics;
 use super::review::{self, Decision, Malformed, Request};
@@ -34,7 +34,7 @@ const PATIENT: usize = 16;
 
 /// What the handler needs.
 pub struct Webhook {
-    bindings: Bindings,
+    cache: Cache,
     settings: Settings,
     metrics: Metrics,
     /// The random part of the path; replaced if its Secret is.
@@ -45,9 +45,9 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    pub fn new(bindings: Bindings, settings: Settings, metrics: Metrics, segment: Arc<ArcSwap<String>>) -> Self {
+    pub fn new(cache: Cache, settings: Settings, metrics: Metrics, segment: Arc<ArcSwap<String>>) -> Self {
         Self {
-            bindings,
+            cache,
             settings,
             metrics,
             segment,
@@ -78,7 +78,7 @@ impl Webhook {
     }
 
     fn decide(&self, request: &Request) -> Decision {
-        review::decide(request, &self.bindings.of(&request.namespace), &self.settings)
+        review::decide(request, &self.cache.of(&request.namespace), &self.settings)
     }
 
     fn record(&self, request: &Request, decision: &Decision, took: Duration) {
@@ -96,6 +96,9 @@ impl Webhook {
             }
         }
         self.metrics.admission(result, took);
+        if let Decision::Denied(denial) = decision {
+            self.metrics.denial(denial.word());
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the tests of several modules share, and those of the settings.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use super::cache::Known;
 use super::select::Binding;
 use super::*;
 
@@ -10,8 +13,24 @@ pub(super) fn settings() -> Settings {
         "https://sealpod-api-server.sealpod.svc:7100",
         "registry.test/sealpod-sidecar:1",
         "IfNotPresent",
+        log(),
     )
     .unwrap()
+}
+
+fn log() -> SidecarLog {
+    SidecarLog {
+        filter: "info".to_owned(),
+        format: Format::Json,
+    }
+}
+
+/// A namespace with these bindings and no rules.
+pub(super) fn known(bindings: &[Binding]) -> Known {
+    Known {
+        bindings: Arc::new(bindings.iter().cloned().map(Arc::new).collect()),
+        ..Known::default()
+    }
 }
 
 pub(super) fn binding(name: &str) -> Binding {
@@ -21,7 +40,9 @@ pub(super) fn binding(name: &str) -> Binding {
         size_limit: Ok(16 << 20),
         pod_selector: None,
         service_accounts: vec![],
+        signals: None,
         not_ready: None,
+        unavailable: vec![],
         deleted: false,
     }
 }
@@ -54,7 +75,8 @@ pub(super) fn pod_with(spec: &Value) -> Value {
 
 #[test]
 fn the_server_url_gives_the_port_and_nothing_else() {
-    let port = |url| Settings::new(url, "image", "Always").map(|settings| (settings.server_port, settings.server_url));
+    let port =
+        |url| Settings::new(url, "image", "Always", log()).map(|settings| (settings.server_port, settings.server_url));
     assert_eq!(
         port("https://a.test:7100"),
         Ok((7100, "https://a.test:7100".to_owned()))
@@ -76,12 +98,15 @@ fn the_server_url_gives_the_port_and_nothing_else() {
 
 #[test]
 fn a_wrong_setting_is_named() {
-    let error = Settings::new("https://a.test", "image", "Sometimes")
+    let error = Settings::new("https://a.test", "image", "Sometimes", log())
         .unwrap_err()
         .to_string();
     assert!(
         error.contains("--sidecar-image-pull-policy") && error.contains("Sometimes"),
         "{error}"
     );
-    assert_eq!(Settings::new("https://a.test", " ", "Never"), Err(SettingsError::Image));
+    assert_eq!(
+        Settings::new("https://a.test", " ", "Never", log()),
+        Err(SettingsError::Image)
+    );
 }

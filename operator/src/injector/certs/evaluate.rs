@@ -1,15 +1,9 @@
 //! What is missing, and what comes first: pure.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
+use super::lives::Lives;
 use crate::certs::{self, Pair, Validity};
-
-/// How long a CA is trusted before it signs what is served: the API servers have to see the new bundle first.
-pub const SETTLE: Duration = Duration::from_mins(10);
-/// How long the CA before stays trusted: every replica has long taken up the certificate of the new one.
-pub const OVERLAP: Duration = Duration::from_hours(24);
 
 /// The CA in its Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +49,7 @@ pub enum Step {
 }
 
 /// The first thing that is missing. The order keeps what is served trusted at every moment.
-pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step {
+pub fn evaluate(observed: &Observed, server_name: &str, lives: Lives, now: Timestamp) -> Step {
     let Some(authority) = observed
         .authority
         .as_ref()
@@ -76,10 +70,10 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         |authorities: &str| certs::check_server(&leaf.pair.certificate, authorities, server_name, now).is_ok();
     let is_current = accepted_by(&authority.pair.certificate) && !leaf.validity.is_due(now);
     // One that nobody accepts cannot get worse by a change; any other waits until the new CA is known.
-    if !is_current && (authority.validity.age(now) >= SETTLE || !accepted_by(&authority.bundle)) {
+    if !is_current && (authority.validity.age(now) >= lives.settle() || !accepted_by(&authority.bundle)) {
         return Step::NewLeaf;
     }
-    if is_current && certs::count(&authority.bundle) > 1 && authority.validity.age(now) >= OVERLAP {
+    if is_current && certs::count(&authority.bundle) > 1 && authority.validity.age(now) >= lives.overlap() {
         return Step::ForgetOldAuthorities;
     }
     Step::Nothing

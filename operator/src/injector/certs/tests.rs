@@ -1,6 +1,8 @@
-use super::evaluate::{OVERLAP, SETTLE};
+use super::evaluate::path;
 use super::*;
 use crate::fake::FakeApi;
+use serde_json::json;
+use std::time::Duration;
 
 const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/sealpod-injector";
 const AUTHORITY: &str = "/api/v1/namespaces/sealpod/secrets/webhook-ca";
@@ -8,7 +10,7 @@ const LEAF: &str = "/api/v1/namespaces/sealpod/secrets/webhook-tls";
 const SERVER_NAME: &str = "sealpod-injector.sealpod.svc";
 const DAY: Duration = Duration::from_hours(24);
 
-fn names() -> Names {
+pub fn names() -> Names {
     Names {
         namespace: "sealpod".to_owned(),
         authority_secret: "webhook-ca".to_owned(),
@@ -19,7 +21,7 @@ fn names() -> Names {
 }
 
 /// A cluster as the chart leaves it, with one webhook of somebody else before ours.
-fn installed() -> FakeApi {
+pub fn installed() -> FakeApi {
     let api = FakeApi::default();
     let webhook = |name: &str, service: &str| {
         json!({
@@ -39,19 +41,27 @@ fn installed() -> FakeApi {
 }
 
 fn keeper(api: &FakeApi) -> Keeper {
-    Keeper::new(api.client(), names())
+    Keeper::new(api.client(), names(), Source::Own(Lives::default()))
 }
 
-fn start() -> Timestamp {
+fn settle() -> Duration {
+    Lives::default().settle()
+}
+
+fn overlap() -> Duration {
+    Lives::default().overlap()
+}
+
+pub fn start() -> Timestamp {
     "2026-11-03T12:00:00Z".parse().unwrap()
 }
 
-fn after(duration: Duration) -> Timestamp {
+pub fn after(duration: Duration) -> Timestamp {
     start().checked_add(duration).unwrap()
 }
 
 /// The CA bundle as the API server has it.
-fn bundle(api: &FakeApi) -> String {
+pub fn bundle(api: &FakeApi) -> String {
     let configuration = api.get(CONFIGURATION).unwrap();
     let text = configuration["webhooks"][1]["clientConfig"]["caBundle"]
         .as_str()
@@ -153,13 +163,13 @@ async fn a_new_ca_is_trusted_before_it_signs_and_the_old_one_until_nothing_of_it
     assert_eq!(certs::count(&bundle(&api)), 2);
     check(&api, &during, after(due + DAY));
 
-    let settled = due + DAY + SETTLE;
+    let settled = due + DAY + settle();
     let new = keeper(&api).keep(after(settled)).await.unwrap();
     assert_ne!(new.pair, old.pair);
     check(&api, &new, after(settled));
     check(&api, &old, after(settled));
 
-    let late = due + DAY + OVERLAP;
+    let late = due + DAY + overlap();
     assert_eq!(keeper(&api).keep(after(late)).await.unwrap(), new);
     assert_eq!(certs::count(&bundle(&api)), 1);
     check(&api, &new, after(late));
@@ -196,9 +206,9 @@ async fn a_ca_that_is_lost_stays_trusted_for_as_long_as_the_other_replicas_serve
     still_served().await;
     api.remove(AUTHORITY);
     still_served().await;
-    let later = keeper(&api).keep(after(SETTLE)).await.unwrap();
+    let later = keeper(&api).keep(after(settle())).await.unwrap();
     assert_ne!(later.pair, first.pair);
-    keeper(&api).keep(after(SETTLE + OVERLAP)).await.unwrap();
+    keeper(&api).keep(after(settle() + overlap())).await.unwrap();
     assert!(!bundle(&api).contains(&before));
 }
 

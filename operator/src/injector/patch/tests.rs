@@ -1,12 +1,17 @@
 use super::super::plan::plan;
 use super::super::select::Binding;
-use super::super::tests::{binding, pod_with, settings};
+use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
 use sealpod_core::kubernetes::annotations;
 
 /// The pod after injection. A second run on the result must yield nothing.
 fn injected(pod: &Value, bindings: &[Binding]) -> Value {
-    let run = |pod: &Value| operations(Pod(pod), &plan(Pod(pod), "shop", bindings, &settings()).unwrap());
+    let run = |pod: &Value| {
+        operations(
+            Pod(pod),
+            &plan(Pod(pod), "shop", &known(bindings), &settings()).unwrap(),
+        )
+    };
     let mut patched = pod.clone();
     json_patch::patch(&mut patched, &run(pod)).expect("the operations apply");
     assert_eq!(run(&patched), [], "a second injection changes nothing");
@@ -66,9 +71,49 @@ fn a_pod_behind_a_regular_mesh_proxy() {
 }
 
 #[test]
+fn a_pod_with_every_annotation_and_a_signal() {
+    let user = json!({"runAsUser": 10_001});
+    let mut pod = pod_with(&json!({
+        "shareProcessNamespace": true,
+        "initContainers": [{"name": "vpn", "image": "registry.test/vpn:1"}],
+        "containers": [
+            {"name": "app", "image": "registry.test/app:1", "securityContext": user, "env": [{"name": "A", "value": "1"}]},
+            {"name": "legacy", "image": "registry.test/legacy:1"},
+            {"name": "other", "image": "registry.test/other:1"},
+        ],
+    }));
+    pod["metadata"]["annotations"] = json!({
+        annotations::BINDING: "db, mail", annotations::CONTAINERS: "legacy", annotations::MODE: "native",
+        annotations::AFTER: "vpn", annotations::EXEC: "legacy", annotations::CPU_REQUEST: "10m",
+        annotations::CPU_LIMIT: "1", annotations::MEMORY_REQUEST: "16Mi", annotations::MEMORY_LIMIT: "96Mi",
+    });
+    let signalling = Binding {
+        signals: Some("app".to_owned()),
+        ..binding("mail")
+    };
+    insta::assert_snapshot!(show(&injected(&pod, &[signalling, binding("db")])));
+}
+
+#[test]
+fn a_copy_of_an_injected_pod_gets_the_user_that_signals_need_today() {
+    let spec = json!({"shareProcessNamespace": true, "securityContext": {"runAsUser": 7}});
+    let pod = injected(&pod_with(&spec), &[binding("db")]);
+    let signalling = Binding {
+        signals: Some("app".to_owned()),
+        ..binding("db")
+    };
+    let patched = injected(&pod, &[signalling]);
+    for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {
+        assert_eq!(patched.pointer(pointer).unwrap()["securityContext"]["runAsUser"], 7);
+    }
+    let variable = json!([{"name": "SEALPOD_CONTAINER", "value": "app"}]);
+    assert_eq!(patched["spec"]["containers"][0]["env"], variable);
+}
+
+#[test]
 fn only_add_operations_are_used_on_a_pod_that_comes_for_the_first_time() {
     let pod = pod_with(&json!({"initContainers": [{"name": "istio-proxy"}, {"name": "migrate"}]}));
-    let plan = plan(Pod(&pod), "shop", &[binding("db")], &settings()).unwrap();
+    let plan = plan(Pod(&pod), "shop", &known(&[binding("db")]), &settings()).unwrap();
     let all = operations(Pod(&pod), &plan);
     assert!(
         all.iter().all(|operation| matches!(operation, PatchOperation::Add(_))),
@@ -197,7 +242,8 @@ fn a_copy_of_an_injected_pod_gets_the_bindings_of_today() {
         let ours = patched.pointer(pointer).unwrap();
         let settings = items(ours, "env").last().unwrap()["value"].as_str().unwrap();
         assert!(settings.contains(r#""name":"mail""#), "{settings}");
-        assert_eq!(items(ours, "volumeMounts").len(), 4);
+        // A tmpfs and a key for each binding, and what covers the place of the token.
+        assert_eq!(items(ours, "volumeMounts").len(), 5);
     }
     assert_eq!(patched["spec"]["containers"].as_array().unwrap().len(), 2);
 }

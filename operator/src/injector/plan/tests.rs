@@ -1,9 +1,9 @@
-use super::super::tests::{binding, pod_with, settings};
+use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
 use serde_json::json;
 
 fn planned(pod: &Value, bindings: &[Binding]) -> Result<Plan, String> {
-    plan(Pod(pod), "shop", bindings, &settings()).map_err(|denial| denial.to_string())
+    plan(Pod(pod), "shop", &known(bindings), &settings()).map_err(|denial| denial.to_string())
 }
 
 fn annotated(annotations: Value, spec: &Value) -> Value {
@@ -89,7 +89,15 @@ fn pods_for_which_it_cannot_work_are_refused_with_the_reason() {
 #[test]
 fn only_the_containers_that_are_named_get_the_mounts() {
     let spec = json!({"initContainers": [{"name": "migrate"}], "containers": [{"name": "app"}, {"name": "log"}]});
-    let readers = |annotations| planned(&annotated(annotations, &spec), &[binding("db")]).map(|plan| plan.readers);
+    let readers = |annotations| {
+        let plan = planned(&annotated(annotations, &spec), &[binding("db")])?;
+        Ok::<_, String>(
+            plan.containers
+                .iter()
+                .map(|all| (all.list, all.index))
+                .collect::<Vec<_>>(),
+        )
+    };
     assert_eq!(
         readers(json!({})).unwrap(),
         [(List::Init, 0), (List::Regular, 0), (List::Regular, 1)]
@@ -229,8 +237,8 @@ fn unknown_annotations_are_warnings_with_the_nearest_valid_name() {
         warnings_of(&pod),
         [
             "unknown annotation \"sealpod.dev/bindings\" has no effect; did you mean sealpod.dev/binding?",
-            "unknown annotation \"sealpod.dev/colour\" has no effect; there are sealpod.dev/binding, \
-             sealpod.dev/containers, sealpod.dev/mode, sealpod.dev/after",
+            "unknown annotation \"sealpod.dev/colour\" has no effect; there are binding, containers, mode, \
+             after, exec, cpu-request, cpu-limit, memory-request, memory-limit",
             "sealpod.dev/inject is a label; as an annotation it has no effect",
         ]
     );
@@ -273,7 +281,7 @@ fn a_pod_that_cannot_find_the_server_is_told_so() {
     let mut elsewhere = settings();
     elsewhere.server_url = "https://sealpod.example:7100".to_owned();
     let pod = pod_with(&json!({"hostNetwork": true}));
-    let plan = plan(Pod(&pod), "shop", &[binding("db")], &elsewhere).unwrap();
+    let plan = plan(Pod(&pod), "shop", &known(&[binding("db")]), &elsewhere).unwrap();
     assert_eq!(plan.warnings, [""; 0]);
 }
 
@@ -340,4 +348,121 @@ fn a_binding_with_an_unreadable_size_is_named() {
         text.starts_with("SecretBinding \"db\": sizeLimit must be a whole number of bytes"),
         "{text}"
     );
+}
+
+#[test]
+fn the_program_goes_into_a_container_that_has_the_files() {
+    let spec = json!({"containers": [{"name": "app"}, {"name": "log"}]});
+    let of = |annotations: Value| planned(&annotated(annotations, &spec), &[binding("db")]);
+    let plan = of(json!({annotations::EXEC: " log "})).unwrap();
+    let mounts = |index: usize| {
+        plan.containers[index]
+            .mounts
+            .iter()
+            .filter(|mount| mount["mountPath"] == "/sealpod")
+            .count()
+    };
+    assert_eq!((mounts(0), mounts(1)), (0, 1));
+    assert_eq!(
+        of(json!({annotations::EXEC: "lgo"})).unwrap_err(),
+        "annotation sealpod.dev/exec names container \"lgo\", which is none of those that get the files (did you mean \
+         \"log\"?); name one of \"app\", \"log\""
+    );
+    let without = of(json!({annotations::EXEC: "log", annotations::CONTAINERS: "app"})).unwrap_err();
+    assert!(without.ends_with("name one of \"app\""), "{without}");
+}
+
+#[test]
+fn what_is_in_the_way_of_the_program_is_named() {
+    let exec = |spec: &Value| annotated(json!({annotations::EXEC: "app"}), spec);
+    let mount = json!([{"name": "v", "mountPath": "/sealpod/x"}]);
+    let text = refusal(&exec(&json!({"containers": [{"name": "app", "volumeMounts": mount}]})));
+    assert!(
+        text.contains("container \"app\" already mounts") && text.contains("sealpod.dev/exec"),
+        "{text}"
+    );
+    let device = json!([{"name": "v", "devicePath": "/sealpod"}]);
+    let text = refusal(&exec(
+        &json!({"containers": [{"name": "app", "volumeDevices": device}]}),
+    ));
+    assert!(text.contains("already mounts volume \"v\" at \"/sealpod\""), "{text}");
+    let taken = json!({"volumes": [{"name": "sealpod-exec", "emptyDir": {}}]});
+    assert!(refusal(&exec(&taken)).contains("already has a volume named \"sealpod-exec\""));
+    for path in ["/sealpod", "/sealpod/db", "/var/run/sealpod-exec"] {
+        let there = Binding {
+            mount_path: path.to_owned(),
+            ..binding("db")
+        };
+        let text = planned(&exec(&json!({})), std::slice::from_ref(&there)).unwrap_err();
+        assert!(text.contains("Sealpod's own program"), "{text}");
+        planned(&pod_with(&json!({})), &[there]).unwrap();
+    }
+}
+
+#[test]
+fn a_signal_gives_the_sidecar_the_user_and_the_container_its_name() {
+    let signalling = Binding {
+        signals: Some("app".to_owned()),
+        ..binding("db")
+    };
+    let spec = |env: Value| {
+        json!({
+            "shareProcessNamespace": true,
+            "containers": [{"name": "app", "env": env, "securityContext": {"runAsUser": 10_001}}, {"name": "log"}],
+        })
+    };
+    let plan = planned(&pod_with(&spec(json!(null))), std::slice::from_ref(&signalling)).unwrap();
+    for ours in &plan.ours {
+        assert_eq!(ours.container["securityContext"]["runAsUser"], 10_001);
+    }
+    let variables: Vec<_> = plan.containers.iter().map(|all| all.env.len()).collect();
+    assert_eq!(variables, [1, 0]);
+    let taken = pod_with(&spec(json!([{"name": "SEALPOD_CONTAINER", "value": "other"}])));
+    let text = planned(&taken, std::slice::from_ref(&signalling)).unwrap_err();
+    assert!(text.contains("already has a variable SEALPOD_CONTAINER"), "{text}");
+    let once = annotated(json!({annotations::MODE: "init"}), &spec(json!(null)));
+    let warnings = planned(&once, &[signalling]).unwrap().warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("onChange has no effect")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn secrets_that_the_pod_will_not_get_are_warnings() {
+    use super::super::select::Unavailable;
+    let of = |state, names: &[&str], more| Unavailable {
+        state,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        more,
+    };
+    let binding = Binding {
+        unavailable: vec![
+            of("Missing", &["a", "b"], 3),
+            of("Denied", &["c"], 0),
+            of("Inactive", &["d"], 0),
+        ],
+        ..binding("db")
+    };
+    assert_eq!(
+        planned(&pod_with(&json!({})), &[binding]).unwrap().warnings,
+        [
+            "SecretBinding \"db\": there is no value of \"a\", \"b\" and 3 more (Missing)",
+            "SecretBinding \"db\": its key may not read \"c\" (Denied)",
+            "SecretBinding \"db\": no version is active now of \"d\" (Inactive)",
+        ]
+    );
+}
+
+#[test]
+fn the_log_of_our_containers_is_as_the_injector_is_told() {
+    let plan = planned(&pod_with(&json!({})), &[binding("db")]).unwrap();
+    for ours in &plan.ours {
+        let env = ours.container["env"].as_array().unwrap();
+        for (name, value) in [("SEALPOD_LOG", "info"), ("SEALPOD_LOG_FORMAT", "json")] {
+            assert!(env.contains(&json!({"name": name, "value": value})), "{name}");
+        }
+    }
 }

@@ -1,6 +1,9 @@
-use super::super::tests::{binding, pod_with, settings};
+use super::super::containers::TOKEN_MOUNT;
+use super::super::select::Binding;
+use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
 use proptest::prelude::*;
+use sealpod_core::kubernetes::annotations;
 
 fn review(request: &Value) -> Value {
     let mut whole = json!({
@@ -15,7 +18,7 @@ fn review(request: &Value) -> Value {
 
 fn respond(request: &Value, bindings: &[Binding]) -> Value {
     let request = parse(review(request).to_string().as_bytes()).unwrap();
-    let decision = decide(&request, bindings, &settings());
+    let decision = decide(&request, &known(bindings), &settings());
     answer(&request, decision)
 }
 
@@ -147,6 +150,10 @@ fn any_json() -> impl Strategy<Value = Value> {
             "sealpod.dev/containers",
             "sealpod.dev/mode",
             "sealpod.dev/after",
+            "sealpod.dev/exec",
+            "sealpod.dev/cpu-limit",
+            "shareProcessNamespace",
+            "runAsUser",
             "sealpod.dev/injected",
             "sealpod.dev/x",
         ])
@@ -206,13 +213,94 @@ fn almost_a_pod() -> impl Strategy<Value = Value> {
     )
 }
 
+/// Whether all of `part` is in `whole`, lists in the same order with others between.
+fn holds(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, value)| value.is_null() || whole.get(key).is_some_and(|found| holds(found, value))),
+        (Value::Array(whole), Value::Array(part)) => {
+            let mut whole = whole.iter();
+            part.iter().all(|value| whole.any(|found| holds(found, value)))
+        }
+        _ => whole == part || part.is_null(),
+    }
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    let of = |list: &str| pod["spec"][list].as_array().into_iter().flatten();
+    of("initContainers").chain(of("containers"))
+}
+
+fn mounts(pod: &Value) -> Vec<String> {
+    let mounts = containers(pod)
+        .filter_map(|container| container["volumeMounts"].as_array())
+        .flatten();
+    mounts
+        .filter_map(|mount| Some(mount["mountPath"].as_str()?.to_owned()))
+        .collect()
+}
+
+/// A pod that can be injected, with what else pods have.
+fn a_pod() -> impl Strategy<Value = Value> {
+    let resources = prop::sample::select(vec![
+        json!({}),
+        json!({"limits": {"cpu": "1", "memory": "1Gi"}}),
+        json!({"requests": {"cpu": "100m"}, "novel": [1]}),
+    ]);
+    let container = (resources, any::<bool>(), any_json()).prop_map(|(resources, mounted, novel)| {
+        let mut container = json!({
+            "image": "x", "resources": resources, "novel": novel, "securityContext": {"runAsUser": 7},
+            "env": [{"name": "A", "value": "$(B)"}],
+        });
+        if mounted {
+            container["volumeMounts"] = json!([{"name": "v", "mountPath": "/data", "readOnly": true}]);
+        }
+        container
+    });
+    let named = |prefix: &'static str, containers: Vec<Value>| -> Vec<Value> {
+        let numbered = containers.into_iter().enumerate();
+        let with_name = numbered.map(|(n, mut container)| {
+            container["name"] = match n {
+                0 => json!(prefix),
+                n => json!(format!("{prefix}-{n}")),
+            };
+            container
+        });
+        with_name.collect()
+    };
+    let some = prop::collection::vec(container.boxed(), 1..4);
+    let policy = prop::sample::select(vec!["Always", "Never", "OnFailure"]);
+    let mode = prop::sample::select(vec!["auto", "sidecar", "native", "init"]);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (some.clone(), some, policy, mode, flags, any_json()).prop_map(
+        move |(regular, init, policy, mode, (exec, host, has_init), novel)| {
+            let mut pod = json!({
+                "metadata": {"labels": {INJECT_LABEL: "true", "a": "b"}, "annotations": {annotations::MODE: mode, "a/b": "~"}},
+                "spec": {
+                    "containers": named("app", regular), "restartPolicy": policy, "hostNetwork": host,
+                    "volumes": [{"name": "v", "emptyDir": {}}], "novel": novel,
+                    "securityContext": {"supplementalGroups": [1], "fsGroup": 2},
+                },
+            });
+            if exec {
+                pod["metadata"]["annotations"][annotations::EXEC] = json!("app");
+            }
+            if has_init {
+                pod["spec"]["initContainers"] = Value::from(named("istio-proxy", init));
+            }
+            pod
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), json in any_json()) {
         let _ = parse(&body);
         for text in [json.to_string(), json!({"apiVersion": API_VERSION, "kind": KIND, "request": json}).to_string()] {
             if let Ok(request) = parse(text.as_bytes()) {
-                let decision = decide(&request, &[binding("db")], &settings());
+                let decision = decide(&request, &known(&[binding("db")]), &settings());
                 answer(&request, decision);
             }
         }
@@ -220,10 +308,9 @@ proptest! {
 
     #[test]
     fn whatever_is_admitted_applies_and_is_admitted_again_without_a_change(object in almost_a_pod()) {
-        let bindings = [binding("db")];
         let ask = |object: &Value| {
             let request = parse(review(&json!({"object": object})).to_string().as_bytes()).unwrap();
-            let decision = decide(&request, &bindings, &settings());
+            let decision = decide(&request, &known(&[binding("db")]), &settings());
             answer(&request, decision.clone());
             decision
         };
@@ -232,6 +319,36 @@ proptest! {
             json_patch::patch(&mut patched, &patch).expect("the operations apply");
             let again = ask(&patched);
             prop_assert!(matches!(again, Decision::Unchanged { .. }), "{again:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_pod_is_lost_and_every_path_is_the_bindings_own(object in a_pod(), shared in any::<bool>()) {
+        let mut object = object;
+        object["spec"]["shareProcessNamespace"] = json!(shared);
+        let bindings = [binding("db"), Binding { signals: shared.then(|| "app".to_owned()), ..binding("mail") }];
+        let ask = |object: &Value| {
+            let request = parse(review(&json!({"object": object})).to_string().as_bytes()).unwrap();
+            decide(&request, &known(&bindings), &settings())
+        };
+        let decision = ask(&object);
+        let Decision::Injected { patch, .. } = decision else {
+            return Err(TestCaseError::fail(format!("{decision:?}")));
+        };
+        let mut patched = object.clone();
+        json_patch::patch(&mut patched, &patch).expect("the operations apply");
+        let again = ask(&patched);
+        prop_assert!(matches!(again, Decision::Unchanged { .. }), "{again:?}");
+        prop_assert!(holds(&patched, &object), "something of the pod is lost: {patched}");
+        let before: Vec<String> = mounts(&object);
+        for path in mounts(&patched).into_iter().filter(|path| !before.contains(path)) {
+            let known = ["/var/run/secrets/sealpod.dev/db", "/var/run/secrets/sealpod.dev/mail", "/var/run/sealpod/db",
+                "/var/run/sealpod/mail", "/var/run/sealpod-exec", "/sealpod", TOKEN_MOUNT];
+            prop_assert!(known.contains(&path.as_str()), "{path}");
+        }
+        // The key is mounted in our containers alone.
+        for container in containers(&patched).filter(|container| !plan::is_ours(plan::name_of(container))) {
+            prop_assert!(!container.to_string().contains("sealpod-key-"), "{container}");
         }
     }
 }

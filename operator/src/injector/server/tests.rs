@@ -3,13 +3,12 @@ use std::net::SocketAddr;
 use axum::http::{Method, Request as HttpRequest};
 use axum_server::tls_rustls::RustlsConfig;
 use jiff::Timestamp;
-use kube::runtime::watcher::Event;
 use sealpod_runtime::{serve, tls};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::super::cache::tests::{cache, secret_binding};
+use super::super::cache::tests::{Filled, secret_binding};
 use super::super::tests::{pod_with, settings};
 use super::*;
 use crate::certs::{Pair, issue, new_authority};
@@ -20,9 +19,9 @@ fn metrics() -> Metrics {
     Metrics::new(&mut prometheus_client::registry::Registry::default())
 }
 
-fn webhook(bindings: Bindings) -> Arc<Webhook> {
+fn webhook(filled: &Filled) -> Arc<Webhook> {
     let segment = Arc::new(ArcSwap::from_pointee("segment".to_owned()));
-    Arc::new(Webhook::new(bindings, settings(), metrics(), segment))
+    Arc::new(Webhook::new(filled.0.clone(), settings(), metrics(), segment))
 }
 
 fn review(namespace: &str) -> Value {
@@ -49,9 +48,9 @@ async fn ask(router: Router, method: Method, path: &str, body: impl Into<Body>) 
 
 #[tokio::test]
 async fn only_a_post_to_the_random_path_is_answered() {
-    let (bindings, mut writer) = cache();
-    writer.apply_watcher_event(&Event::Apply(secret_binding("shop", "db", &json!({}))));
-    let router = router(webhook(bindings));
+    let filled = Filled::default();
+    filled.put(&secret_binding("shop", "db", &json!({})));
+    let router = router(webhook(&filled));
     let body = review("shop").to_string();
     for (method, path) in [
         (Method::POST, "/mutate"),
@@ -74,7 +73,7 @@ async fn only_a_post_to_the_random_path_is_answered() {
 
 #[tokio::test]
 async fn what_is_no_review_gets_a_fixed_text() {
-    let router = router(webhook(cache().0));
+    let router = router(webhook(&Filled::default()));
     let post = |body: Vec<u8>| ask(router.clone(), Method::POST, "/mutate/segment", body);
     let (status, text) = post(b"canary".to_vec()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -87,7 +86,7 @@ async fn what_is_no_review_gets_a_fixed_text() {
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_cut_off_and_holds_no_slot() {
-    let mut webhook = webhook(cache().0);
+    let mut webhook = webhook(&Filled::default());
     Arc::get_mut(&mut webhook).unwrap().deadline = Duration::from_millis(50);
     let router = router(Arc::clone(&webhook));
     let endless = || Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
@@ -100,11 +99,11 @@ async fn a_body_that_never_ends_is_cut_off_and_holds_no_slot() {
 
 #[tokio::test]
 async fn a_binding_that_comes_a_moment_after_its_pod_is_found() {
-    let (bindings, mut writer) = cache();
-    let router = router(webhook(bindings));
+    let filled = Filled::default();
+    let router = router(webhook(&filled));
     let asking = tokio::spawn(ask(router, Method::POST, "/mutate/segment", review("shop").to_string()));
     tokio::time::sleep(PATIENCE_STEP * 2).await;
-    writer.apply_watcher_event(&Event::Apply(secret_binding("shop", "db", &json!({}))));
+    filled.put(&secret_binding("shop", "db", &json!({})));
     let (_, text) = asking.await.unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(answer["response"]["allowed"], true, "{answer}");
@@ -113,7 +112,7 @@ async fn a_binding_that_comes_a_moment_after_its_pod_is_found() {
 #[tokio::test]
 async fn a_binding_that_does_not_come_is_refused_in_time() {
     let begun = Instant::now();
-    let router = router(webhook(cache().0));
+    let router = router(webhook(&Filled::default()));
     let (_, text) = ask(router, Method::POST, "/mutate/segment", review("shop").to_string()).await;
     assert!(text.contains("no SecretBinding in namespace"), "{text}");
     assert!(begun.elapsed() < DEADLINE);
@@ -146,7 +145,7 @@ async fn a_client_that_trusts_the_ca_is_answered_and_a_new_certificate_needs_no_
     let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let router = router(webhook(cache().0));
+    let router = router(webhook(&Filled::default()));
     let task = tokio::spawn(serve::run(
         listener,
         Some(tls.clone()),

@@ -1,0 +1,133 @@
+//! SecretBindings as the API server has them, and what the cache keeps of them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Selector;
+use sealpod_core::kubernetes::MOUNT_ROOT;
+use sealpod_crds::SecretBinding;
+use serde::Deserialize;
+
+use super::slim::Slim;
+use super::table::{Entry, Placed};
+use crate::injector::select::{Binding, Unavailable};
+
+/// Longest piece of a status that is kept, in bytes: a warning shows no more.
+const REMEMBERED: usize = 200;
+/// Names of secrets that a warning tells.
+const NAMED: usize = 3;
+
+pub type Read = Slim<SecretBinding, Spec, Status>;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    mount_path: Option<String>,
+    size_limit: String,
+    pod_selector: Option<LabelSelector>,
+    service_account_names: Vec<String>,
+    on_change: Option<OnChange>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct OnChange {
+    signal: Option<Signal>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Signal {
+    container: String,
+}
+
+/// For warnings only: users can write status.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    secrets: Vec<Secret>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Secret {
+    name: String,
+    /// As text: one that is newer than we are must not stop the list.
+    state: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Entry for Binding {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl From<Read> for Placed<Binding> {
+    fn from(read: Read) -> Self {
+        Self {
+            namespace: read.namespace().to_owned(),
+            entry: Binding::from(read),
+        }
+    }
+}
+
+impl From<Read> for Binding {
+    fn from(read: Read) -> Self {
+        let name = read.name().to_owned();
+        let Spec {
+            mount_path,
+            size_limit,
+            pod_selector,
+            service_account_names,
+            on_change,
+        } = read.spec;
+        let status = read.status.unwrap_or_default();
+        Self {
+            mount_path: mount_path.unwrap_or_else(|| format!("{MOUNT_ROOT}/{name}")),
+            size_limit: sealpod_crds::parse_size(&size_limit),
+            pod_selector: pod_selector.map(|selector| Selector::try_from(selector).map_err(|_| ())),
+            service_accounts: service_account_names,
+            signals: on_change
+                .and_then(|on_change| on_change.signal)
+                .map(|signal| signal.container),
+            not_ready: not_ready(&status.conditions),
+            unavailable: unavailable(&status.secrets),
+            deleted: read.deleted,
+            name,
+        }
+    }
+}
+
+fn not_ready(conditions: &[Condition]) -> Option<String> {
+    match conditions.iter().find(|condition| condition.r#type == "Ready") {
+        Some(Condition { status, .. }) if status == "True" => None,
+        Some(Condition { reason, message, .. }) => Some(cut(format!("{reason}: {message}"))),
+        None => Some("the controller has not looked at it yet".to_owned()),
+    }
+}
+
+/// The secrets that pods do not get, by what is wrong with them.
+fn unavailable(secrets: &[Secret]) -> Vec<Unavailable> {
+    let of = |state: &'static str| secrets.iter().filter(move |secret| secret.state == state);
+    ["Missing", "Denied", "Inactive"]
+        .into_iter()
+        .filter(|state| of(state).next().is_some())
+        .map(|state| Unavailable {
+            state,
+            names: of(state).take(NAMED).map(|secret| cut(secret.name.clone())).collect(),
+            more: of(state).count().saturating_sub(NAMED),
+        })
+        .collect()
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(REMEMBERED));
+    text.shrink_to_fit();
+    text
+}

@@ -1,0 +1,213 @@
+//! What a namespace asks of the resources of each container: its LimitRanges and quotas.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
+use serde::Deserialize;
+
+use super::slim::Slim;
+use super::table::{Entry, Placed};
+use crate::injector::quantity;
+
+/// Amounts by resource, as written.
+type Amounts = BTreeMap<String, Amount>;
+
+/// Kubernetes takes a number where it means a quantity.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Amount {
+    Text(String),
+    Number(f64),
+}
+
+pub type ReadRange = Slim<LimitRange, RangeSpec>;
+pub type ReadQuota = Slim<ResourceQuota, QuotaSpec>;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct RangeSpec {
+    limits: Vec<RangeItem>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RangeItem {
+    r#type: String,
+    min: Option<Amounts>,
+    max: Option<Amounts>,
+    max_limit_request_ratio: Option<Amounts>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct QuotaSpec {
+    hard: Option<Amounts>,
+}
+
+/// What is asked of one resource of each container, in units of 10⁻⁹.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds {
+    pub min: Option<i128>,
+    pub max: Option<i128>,
+    /// The most that the limit may be of the request.
+    pub ratio: Option<i128>,
+    /// Whether a container without a limit is refused.
+    pub needs_limit: bool,
+}
+
+/// What one LimitRange or one quota asks for, or all of a namespace together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    pub cpu: Bounds,
+    pub memory: Bounds,
+    /// Whether a quota counts the local disk, which then has to be requested, or limited.
+    pub disk_request: bool,
+    pub disk_limit: bool,
+}
+
+/// The rules of one object.
+#[derive(Debug)]
+pub struct Ruling {
+    name: String,
+    pub rules: Rules,
+}
+
+impl Entry for Ruling {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Bounds {
+    fn of(item: &RangeItem, resource: &str) -> Self {
+        let amount = |amounts: &Option<Amounts>| nanos(amounts.as_ref()?.get(resource)?);
+        let max = amount(&item.max);
+        let ratio = amount(&item.max_limit_request_ratio);
+        Self {
+            min: amount(&item.min),
+            max,
+            ratio,
+            needs_limit: max.is_some() || ratio.is_some(),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            min: self.min.max(other.min),
+            max: least(self.max, other.max),
+            ratio: least(self.ratio, other.ratio),
+            needs_limit: self.needs_limit || other.needs_limit,
+        }
+    }
+}
+
+fn least(one: Option<i128>, other: Option<i128>) -> Option<i128> {
+    one.into_iter().chain(other).min()
+}
+
+fn nanos(amount: &Amount) -> Option<i128> {
+    match amount {
+        Amount::Text(text) => quantity::nanos(text),
+        Amount::Number(number) => quantity::nanos(&number.to_string()),
+    }
+}
+
+impl Rules {
+    pub fn and(self, other: &Self) -> Self {
+        Self {
+            cpu: self.cpu.and(other.cpu),
+            memory: self.memory.and(other.memory),
+            disk_request: self.disk_request || other.disk_request,
+            disk_limit: self.disk_limit || other.disk_limit,
+        }
+    }
+}
+
+impl From<ReadRange> for Placed<Ruling> {
+    fn from(read: ReadRange) -> Self {
+        let of_containers = read.spec.limits.iter().filter(|item| item.r#type == "Container");
+        let rules = of_containers
+            .map(|item| Rules {
+                cpu: Bounds::of(item, "cpu"),
+                memory: Bounds::of(item, "memory"),
+                ..Rules::default()
+            })
+            .fold(Rules::default(), |all, rules| all.and(&rules));
+        placed(&read, rules)
+    }
+}
+
+impl From<ReadQuota> for Placed<Ruling> {
+    fn from(read: ReadQuota) -> Self {
+        let counts = |resource: &str| read.spec.hard.as_ref().is_some_and(|hard| hard.contains_key(resource));
+        let needs_limit = |resource: &str| Bounds {
+            needs_limit: counts(resource),
+            ..Bounds::default()
+        };
+        let rules = Rules {
+            cpu: needs_limit("limits.cpu"),
+            // Ours always have a request and a limit of memory.
+            memory: Bounds::default(),
+            disk_request: counts("requests.ephemeral-storage") || counts("ephemeral-storage"),
+            disk_limit: counts("limits.ephemeral-storage"),
+        };
+        placed(&read, rules)
+    }
+}
+
+fn placed<K, S, T>(read: &Slim<K, S, T>, rules: Rules) -> Placed<Ruling> {
+    Placed {
+        namespace: read.namespace().to_owned(),
+        entry: Ruling {
+            name: read.name().to_owned(),
+            rules,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const MILLI: i128 = 1_000_000;
+
+    #[test]
+    fn a_limit_range_asks_for_the_strictest_of_its_items_for_containers() {
+        let read: ReadRange = serde_json::from_value(json!({
+            "metadata": {"name": "r", "namespace": "shop", "managedFields": [{"time": "9999-12-31T23:59:59Z"}]},
+            "spec": {"limits": [
+                {"type": "Container", "min": {"cpu": "10m", "memory": "16Mi"}, "max": {"cpu": 2}},
+                {"type": "Container", "min": {"cpu": "20m"}, "maxLimitRequestRatio": {"memory": "4"}, "novel": {}},
+                {"type": "Pod", "min": {"cpu": "1"}},
+            ]},
+        }))
+        .unwrap();
+        let placed: Placed<Ruling> = read.into();
+        assert_eq!((placed.namespace.as_str(), placed.entry.name()), ("shop", "r"));
+        let rules = placed.entry.rules;
+        let cpu = Bounds {
+            min: Some(20 * MILLI),
+            max: Some(2_000 * MILLI),
+            ratio: None,
+            needs_limit: true,
+        };
+        assert_eq!(rules.cpu, cpu);
+        let memory = (rules.memory.min, rules.memory.ratio);
+        assert_eq!(memory, (quantity::nanos("16Mi"), quantity::nanos("4")));
+    }
+
+    #[test]
+    fn a_quota_asks_for_what_it_counts() {
+        let rules = |hard: serde_json::Value| {
+            let quota =
+                json!({"metadata": {"name": "q", "namespace": "shop"}, "spec": {"hard": hard}, "status": {"used": {}}});
+            let read: ReadQuota = serde_json::from_value(quota).unwrap();
+            Placed::from(read).entry.rules
+        };
+        assert_eq!(rules(json!({"pods": "10", "requests.cpu": "1"})), Rules::default());
+        assert!(rules(json!({"limits.cpu": "4"})).cpu.needs_limit);
+        let disk = rules(json!({"requests.ephemeral-storage": "1Gi", "limits.ephemeral-storage": "2Gi"}));
+        assert!(disk.disk_request && disk.disk_limit);
+    }
+}

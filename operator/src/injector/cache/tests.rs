@@ -1,0 +1,153 @@
+use super::*;
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A cache that a test fills.
+#[derive(Default)]
+pub struct Filled(pub Cache);
+
+impl Filled {
+    pub fn put(&self, binding: &Value) {
+        let read: binding::Read = serde_json::from_value(binding.clone()).unwrap();
+        Filler::new(Arc::clone(&self.0.bindings)).take(Event::Apply(read));
+    }
+}
+
+pub fn secret_binding(namespace: &str, name: &str, status: &Value) -> Value {
+    json!({
+        "apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"applicationRef": {"name": "shop"}, "environment": "prod", "sizeLimit": "16Mi"},
+        "status": status,
+    })
+}
+
+fn read(binding: Value) -> Binding {
+    let read: binding::Read = serde_json::from_value(binding).unwrap();
+    Binding::from(read)
+}
+
+fn ready(status: &str) -> Value {
+    let condition = json!({
+        "type": "Ready", "status": status, "reason": "EnvironmentNotFound", "message": "create it",
+        "lastTransitionTime": "2026-11-03T12:00:00Z",
+    });
+    json!({"conditions": [condition]})
+}
+
+#[test]
+fn a_namespace_sees_its_own_bindings_only() {
+    let filled = Filled::default();
+    for (namespace, name) in [("shop", "db"), ("shop", "mail"), ("other", "db")] {
+        filled.put(&secret_binding(namespace, name, &json!({})));
+    }
+    let names = |namespace| -> Vec<String> {
+        let known = filled.0.of(namespace);
+        known.bindings.iter().map(|binding| binding.name.clone()).collect()
+    };
+    assert_eq!(names("shop"), ["db", "mail"]);
+    assert!(names("absent").is_empty());
+    assert_eq!(filled.0.bindings(), 3);
+}
+
+/// An API server that answers each list with what is there and each watch with silence.
+fn answering(bindings: &'static str) -> Client {
+    let answer = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| async move {
+        if request.uri().query().unwrap_or_default().contains("watch=true") {
+            std::future::pending::<()>().await;
+        }
+        let path = request.uri().path();
+        let list = if path.ends_with("/secretbindings") {
+            crate::tolerant::tests::list(bindings)
+        } else if path.ends_with("/limitranges") {
+            let spec = json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}}]});
+            json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "r", "namespace": "shop"}, "spec": spec}]})
+        } else {
+            let spec = json!({"hard": {"limits.cpu": "4"}});
+            json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "r", "namespace": "shop"}, "spec": spec}]})
+        };
+        Ok::<_, tower::BoxError>(axum::http::Response::new(kube::client::Body::from(
+            list.to_string().into_bytes(),
+        )))
+    });
+    Client::new(answer, "sealpod")
+}
+
+#[tokio::test]
+async fn the_cache_fills_whatever_users_have_written_into_one_object_and_is_ready_only_then() {
+    for time in crate::tolerant::tests::UNREADABLE_TIMES {
+        let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+        let (cache, fill) = follow(&answering(time), &readiness, stop.clone());
+        assert_eq!(readiness.reasons().len(), 3, "each of its lists is still to come");
+        let filled = async {
+            while !readiness.is_ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let task = tokio::spawn(fill);
+        tokio::time::timeout(Duration::from_secs(5), filled)
+            .await
+            .expect("one object stopped a list");
+        let known = cache.of("shop");
+        assert_eq!(known.bindings.len(), 2);
+        assert_eq!(known.rules.memory.min, crate::injector::quantity::nanos("64Mi"));
+        assert!(
+            known.rules.cpu.needs_limit,
+            "the quota beside the LimitRange of the same name"
+        );
+        stop.cancel();
+        task.await.unwrap();
+    }
+}
+
+#[test]
+fn a_binding_is_read_with_its_defaults() {
+    let binding = read(secret_binding("shop", "db", &ready("True")));
+    assert_eq!(binding, super::super::tests::binding("db"));
+}
+
+#[test]
+fn what_selects_and_what_signals_is_read() {
+    let mut raw = secret_binding("shop", "db", &ready("True"));
+    raw["metadata"]["deletionTimestamp"] = json!("9999-12-31T23:59:59Z");
+    raw["spec"]["mountPath"] = json!("/x");
+    raw["spec"]["serviceAccountNames"] = json!(["a"]);
+    raw["spec"]["onChange"] = json!({"signal": {"container": "app", "name": "SIGHUP"}});
+    raw["spec"]["podSelector"] = json!({"matchLabels": {"app": "web"}});
+    let binding = read(raw.clone());
+    assert_eq!(
+        (binding.mount_path.as_str(), binding.signals.as_deref()),
+        ("/x", Some("app"))
+    );
+    assert!(binding.deleted && binding.service_accounts == ["a"] && binding.pod_selector.unwrap().is_ok());
+    raw["spec"]["onChange"] = json!({"restart": "Rollout"});
+    raw["spec"]["podSelector"] = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
+    let binding = read(raw);
+    assert_eq!((binding.signals, binding.pod_selector), (None, Some(Err(()))));
+}
+
+#[test]
+fn what_is_not_ready_says_why_in_few_words() {
+    let reason = |status| read(secret_binding("shop", "db", &status)).not_ready;
+    assert_eq!(reason(ready("True")), None);
+    assert_eq!(reason(ready("False")).unwrap(), "EnvironmentNotFound: create it");
+    assert_eq!(reason(json!({})).unwrap(), "the controller has not looked at it yet");
+    let mut long = ready("False");
+    long["conditions"][0]["message"] = json!("é".repeat(5_000));
+    assert!(reason(long).unwrap().len() <= 200);
+}
+
+#[test]
+fn secrets_that_pods_do_not_get_are_told_by_their_state_and_counted() {
+    let secret = |name: &str, state: &str| json!({"name": name, "state": state, "version": 1});
+    let mut secrets = vec![secret("a", "Active"), secret("b", "Denied"), secret("c", "BrandNew")];
+    secrets.extend((0..5).map(|n| secret(&format!("m{n}"), "Missing")));
+    let binding = read(secret_binding("shop", "db", &json!({"secrets": secrets})));
+    let told: Vec<_> = binding
+        .unavailable
+        .iter()
+        .map(|u| (u.state, u.names.len(), u.more))
+        .collect();
+    assert_eq!(told, [("Missing", 3, 2), ("Denied", 1, 0)]);
+}

@@ -1,0 +1,92 @@
+use super::super::tests::{after, bundle, installed, names, start};
+use super::super::{KeepError, Source};
+use super::*;
+use crate::fake::FakeApi;
+use serde_json::json;
+use std::time::Duration;
+
+const CERTIFICATE: &str = "/api/v1/namespaces/sealpod/secrets/webhook-tls";
+const DAY: Duration = Duration::from_hours(24);
+
+fn keeper(api: &FakeApi) -> Keeper {
+    Keeper::new(api.client(), names(), Source::Given)
+}
+
+/// As cert-manager does: the certificate, its key and the CA change at once.
+fn renew(api: &FakeApi, authority: &Pair, now: Timestamp) -> Pair {
+    let names = ["sealpod-injector.sealpod.svc".to_owned()];
+    let leaf = certs::issue(authority, &names, now, DAY * 90).unwrap();
+    let encode = |text: &str| data_encoding::BASE64.encode(text.as_bytes());
+    api.put(
+        CERTIFICATE,
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "webhook-tls"}, "type": "kubernetes.io/tls",
+            "data": {
+                "tls.crt": encode(&leaf.certificate), "tls.key": encode(&leaf.key),
+                "ca.crt": encode(&authority.certificate),
+            },
+        }),
+    );
+    leaf
+}
+
+#[tokio::test]
+async fn what_is_given_is_served_once_its_ca_is_registered_and_never_written() {
+    let api = installed();
+    let error = keeper(&api).keep(start()).await.unwrap_err();
+    assert!(
+        matches!(&error, KeepError::Given { .. }) && error.to_string().contains("not there yet"),
+        "{error}"
+    );
+
+    let authority = certs::new_authority("theirs", start()).unwrap();
+    let leaf = renew(&api, &authority, start());
+    api.take_writes();
+    let current = keeper(&api).keep(start()).await.unwrap();
+    assert_eq!(current.pair, leaf);
+    assert_eq!(bundle(&api), authority.certificate);
+    let writes = api.take_writes();
+    assert!(!writes.iter().any(|call| call.ends_with("/webhook-tls")), "{writes:?}");
+    // A second look finds nothing to do, and another replica agrees on the path.
+    assert_eq!(keeper(&api).keep(start()).await.unwrap(), current);
+    assert!(api.take_writes().is_empty());
+}
+
+#[tokio::test]
+async fn a_ca_that_changes_with_its_certificate_leaves_the_one_before_trusted_for_a_while() {
+    let api = installed();
+    let [one, two] = ["one", "two"].map(|name| certs::new_authority(name, start()).unwrap());
+    let old = renew(&api, &one, start());
+    keeper(&api).keep(start()).await.unwrap();
+    let at = after(DAY * 60);
+    let new = renew(&api, &two, at);
+    assert_eq!(keeper(&api).keep(at).await.unwrap().pair, new);
+    for leaf in [&old, &new] {
+        certs::check_server(&leaf.certificate, &bundle(&api), "sealpod-injector.sealpod.svc", at).unwrap();
+    }
+    keeper(&api).keep(after(DAY * 62)).await.unwrap();
+    assert_eq!(bundle(&api), two.certificate);
+}
+
+#[tokio::test]
+async fn what_an_api_server_would_not_accept_is_refused_with_what_is_needed() {
+    let api = installed();
+    let [theirs, other] = ["theirs", "other"].map(|name| certs::new_authority(name, start()).unwrap());
+    renew(&api, &theirs, start());
+    let mut secret = api.get(CERTIFICATE).unwrap();
+    secret["data"]["ca.crt"] = json!(data_encoding::BASE64.encode(other.certificate.as_bytes()));
+    api.put(CERTIFICATE, secret.clone());
+    let mismatch = keeper(&api).keep(start()).await.unwrap_err().to_string();
+    secret["data"]["ca.crt"] = json!(null);
+    secret["data"].as_object_mut().unwrap().remove("ca.crt");
+    api.put(CERTIFICATE, secret);
+    let absent = keeper(&api).keep(start()).await.unwrap_err().to_string();
+    for text in [mismatch, absent] {
+        assert!(text.contains("Secret webhook-tls") && text.contains("ca.crt"), "{text}");
+    }
+    assert_eq!(
+        api.get("/api/v1/namespaces/sealpod/secrets/webhook-ca"),
+        None,
+        "nothing was made for it"
+    );
+}

@@ -1,0 +1,99 @@
+//! What is told to the person who makes a pod, beside admitting it. kubectl prints it; nothing is decided by it.
+
+use std::fmt::Write as _;
+
+use sealpod_core::kubernetes::{GROUP, INJECT_LABEL, annotations};
+
+use super::Settings;
+use super::denial::{Quoted, nearest};
+use super::plan::Shape;
+use super::pod::{List, Pod};
+use super::select::{Binding, Unavailable};
+
+/// All of them, the most important first: of many, the last are cut off.
+pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings) -> Vec<String> {
+    let mut warnings: Vec<String> = pod
+        .annotations()
+        .filter_map(|(key, _)| unknown_annotation(key))
+        .collect();
+    for binding in chosen {
+        if let Some(reason) = &binding.not_ready {
+            warnings.push(format!(
+                "SecretBinding {} is not ready, and the pod waits until it is: {}",
+                Quoted(&binding.name),
+                Quoted(reason)
+            ));
+        }
+        warnings.extend(binding.unavailable.iter().map(|secrets| unavailable(binding, secrets)));
+    }
+    if shape == Shape::Init && chosen.iter().any(|binding| binding.signals.is_some()) {
+        warnings.push(format!(
+            "{}: init leaves nothing in the pod that could tell it of a change, so onChange has no effect",
+            annotations::MODE
+        ));
+    }
+    if shape == Shape::Sidecar && !pod.runs_for_ever() {
+        warnings.push(format!(
+            "{}: sidecar keeps this pod from ever completing; auto or native would let it",
+            annotations::MODE
+        ));
+    }
+    if let Some(after) = pod.annotation(annotations::AFTER).map(str::trim)
+        && !pod.containers(List::Init).any(|container| container.name() == after)
+    {
+        warnings.push(format!(
+            "{}: there is no init container {}; unless another webhook still adds it, Sealpod's goes first",
+            annotations::AFTER,
+            Quoted(after)
+        ));
+    }
+    if settings.server_is_a_service() && !pod.uses_cluster_dns() {
+        warnings.push(
+            "this pod does not ask the cluster's DNS, so Sealpod's server cannot be found and the pod waits for ever; \
+             set dnsPolicy: ClusterFirstWithHostNet, or ClusterFirst without hostNetwork"
+                .to_owned(),
+        );
+    }
+    if pod.flag("shareProcessNamespace") {
+        warnings.push(
+            "with shareProcessNamespace, a container that runs as root can read the keys of this pod's SecretBindings"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn unavailable(binding: &Binding, secrets: &Unavailable) -> String {
+    let Unavailable { state, names, more } = secrets;
+    let mut list = String::new();
+    for name in names {
+        let _ = write!(list, "{}{}", if list.is_empty() { "" } else { ", " }, Quoted(name));
+    }
+    if *more > 0 {
+        let _ = write!(list, " and {more} more");
+    }
+    let what = match *state {
+        "Denied" => "its key may not read",
+        "Inactive" => "no version is active now of",
+        _ => "there is no value of",
+    };
+    format!("SecretBinding {}: {what} {list} ({state})", Quoted(&binding.name))
+}
+
+/// A warning where `key` has our prefix and no meaning.
+fn unknown_annotation(key: &str) -> Option<String> {
+    let name = key.strip_prefix(GROUP)?.strip_prefix('/')?;
+    let known = || annotations::FOR_USERS.iter().map(|annotation| annotation.name);
+    if key == annotations::INJECTED || known().any(|known| known == key) {
+        return None;
+    }
+    if key == INJECT_LABEL {
+        return Some(format!("{INJECT_LABEL} is a label; as an annotation it has no effect"));
+    }
+    let short = |full: &'static str| full.rsplit('/').next().unwrap_or(full);
+    let hint = match nearest(name, known().map(short)) {
+        Some(near) => format!("did you mean {GROUP}/{near}?"),
+        None => format!("there are {}", known().map(short).collect::<Vec<_>>().join(", ")),
+    };
+    Some(format!("unknown annotation {} has no effect; {hint}", Quoted(key)))
+}
