@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use sealpod_core::kubernetes::{GROUP, INJECT_LABEL, annotations};
+
 use crate::process::{self, Failure};
 use crate::workspace::Workspace;
 
@@ -52,7 +54,7 @@ fn require_current(root: &Path, files: &[Generated]) -> Result<()> {
 }
 
 fn all(workspace: &Workspace) -> Result<Vec<Generated>> {
-    let mut files = vec![openapi(workspace)?];
+    let mut files = vec![openapi(workspace)?, annotations()];
     for definition in sealpod_crds::all() {
         let name = format!("{}.yaml", definition.spec.names.plural);
         let yaml = sealpod_crds::yaml(&definition);
@@ -78,6 +80,26 @@ fn openapi(workspace: &Workspace) -> Result<Generated> {
         path: Path::new("docs/openapi.json").into(),
         content: process::capture(&mut command).context("the api-server does not print its description")?,
     })
+}
+
+/// What users may write on pods.
+fn annotations() -> Generated {
+    Generated {
+        path: Path::new("docs/annotations.md").into(),
+        content: format!(
+            "<!-- Written by `cargo xtask generate` from crates/core/src/kubernetes/annotations.rs. Do not edit. -->\n\
+             # Annotations of pods\n\n\
+             A pod with the label `{INJECT_LABEL}: \"true\"` gets the files of its SecretBindings. These annotations say more; \
+             anything else with the prefix `{GROUP}/` has no effect, and whoever creates the pod is told so, with the nearest \
+             of them. In a Deployment, StatefulSet, DaemonSet, Job or CronJob all of it belongs to the pod template.\n\n\
+             {}\n\
+             An amount is that of each container of ours: the init container and, beside the app, the sidecar. The limits of a \
+             LimitRange of the namespace win over all of them.\n\n\
+             The injector itself writes `{}`, the names of the bindings that it put into the pod.\n",
+            annotations::markdown(),
+            annotations::INJECTED,
+        ),
+    }
 }
 
 const HEADER: &str = "# Written by `cargo xtask generate` from the types in crds/src. Do not edit.\n";
@@ -120,6 +142,13 @@ mod tests {
                  name: x\nspec: 1\n{{{{- end }}}}\n"
             )
         );
+    }
+
+    #[test]
+    fn the_annotations_that_users_read_about_are_those_that_there_are() {
+        let file = annotations();
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&file.path);
+        assert_eq!(fs::read_to_string(committed).unwrap(), file.content);
     }
 
     #[test]

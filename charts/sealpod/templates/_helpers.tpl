@@ -178,6 +178,23 @@ readinessProbe:
 {{- end -}}
 {{- end }}
 
+{{- /* Secrets of the webhook: its certificate, by whomever it is kept, and what the injector keeps beside it. */ -}}
+{{- define "sealpod.webhookTlsSecret" -}}
+{{- with .Values.injector.certificate -}}
+{{- if eq .mode "existingSecret" -}}
+{{- .existingSecret.name -}}
+{{- else if eq .mode "certManager" -}}
+{{- include "sealpod.component" (list $ "webhook-certificate") -}}
+{{- else -}}
+{{- include "sealpod.component" (list $ "webhook-tls") -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+{{- define "sealpod.webhookOwnSecret" -}}
+{{- $own := eq .Values.injector.certificate.mode "auto" | ternary "webhook-ca" "webhook-path" -}}
+{{- include "sealpod.component" (list . $own) -}}
+{{- end }}
+
 {{- /* The api-server as pods of the cluster call it. */ -}}
 {{- define "sealpod.serverUrl" -}}
 {{- printf "https://%s.%s.svc:7100" (include "sealpod.component" (list . "api-server")) .Release.Namespace -}}

@@ -8,7 +8,8 @@ mod table;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use sealpod_runtime::admin::Readiness;
@@ -82,7 +83,7 @@ fn fill<K, T>(
     table: &Arc<Table<T>>,
     readiness: &Readiness,
     what: &'static str,
-) -> impl Future<Output = ()> + Send + use<K, T>
+) -> BoxFuture<'static, ()>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Into<Placed<T>> + 'static,
     T: Entry + Send + Sync + 'static,
@@ -92,6 +93,7 @@ where
     let mut filler = Filler::new(Arc::clone(table));
     let config = watcher::Config::default().page_size(PAGE);
     let events = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    // Boxed: a watch in the middle of a list is tens of KiB.
     async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -105,6 +107,7 @@ where
             }
         }
     }
+    .boxed()
 }
 
 #[cfg(test)]

@@ -97,8 +97,8 @@ fn add_missing(patch: &mut Patch, container: &Container<'_>, additions: &Additio
     ];
     for (field, key, wanted) in lists {
         let new = missing(items(container.raw, field), wanted, key);
-        let path = ["spec", container.list.field(), &index, field];
-        patch.extend_list(&path, container.raw.get(field), new);
+        let at = ["spec", container.list.field(), &index, field];
+        patch.extend_list(&at, container.raw.get(field), new);
     }
 }
 

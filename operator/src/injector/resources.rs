@@ -132,7 +132,7 @@ impl Amount {
         }
     }
 
-    /// As the LimitRanges of the namespace take it.
+    /// As the `LimitRanges` of the namespace take it.
     fn within(self, bounds: Bounds, guaranteed: bool) -> Self {
         let at_most = |amount: i128| bounds.max.map_or(amount, |max| amount.min(max));
         let least = self.request.max(bounds.min.unwrap_or(0));

@@ -95,12 +95,11 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     let keeping = Keeping {
         keeper: Keeper::new(client.clone(), names, source),
         check: lives.check(),
-        callers,
         cache: cache.clone(),
         readiness,
         metrics: metrics.clone(),
     };
-    let serving = keep_and_serve(keeping, webhook_listener, last.clone(), move |segment| {
+    let serving = keep_and_serve(keeping, webhook_listener, callers, last.clone(), move |segment| {
         Webhook::new(cache, settings, metrics, segment)
     });
     tasks.spawn(async move {
@@ -133,36 +132,72 @@ fn linger(stop: &CancellationToken, readiness: &Readiness) -> CancellationToken 
     last
 }
 
-struct Keeping {
-    keeper: Keeper,
-    /// Time between two looks.
-    check: Duration,
+/// What is served: the certificate, and the path under which requests are answered.
+struct Served {
+    current: Current,
+    tls: RustlsConfig,
+    segment: Arc<ArcSwap<String>>,
     callers: Option<Callers>,
-    cache: Cache,
-    readiness: Readiness,
-    metrics: Metrics,
+}
+
+impl Served {
+    fn new(first: Current, callers: Option<Callers>) -> anyhow::Result<Self> {
+        let config = server_config(&first, callers.as_ref())?;
+        Ok(Self {
+            tls: RustlsConfig::from_config(Arc::new(config)),
+            segment: Arc::new(ArcSwap::from_pointee(first.segment.clone())),
+            current: first,
+            callers,
+        })
+    }
+
+    /// New connections get the new certificate; those that are open go on.
+    fn take_up(&mut self, new: Current) -> anyhow::Result<()> {
+        let config = server_config(&new, self.callers.as_ref())?;
+        self.tls.reload_from_config(Arc::new(config));
+        self.segment.store(Arc::new(new.segment.clone()));
+        self.current = new;
+        Ok(())
+    }
+}
+
+fn server_config(current: &Current, callers: Option<&Callers>) -> anyhow::Result<rustls::ServerConfig> {
+    let mut config = tls::server_config(current.pair.certificate.as_bytes(), current.pair.key.as_bytes())?;
+    if let Some(callers) = callers {
+        callers.require(&mut config)?;
+    }
+    Ok(config)
 }
 
 /// Waits for the first certificate, then serves, and keeps the certificate current beside it.
 async fn keep_and_serve(
     keeping: Keeping,
     listener: TcpListener,
+    callers: Option<Callers>,
     stop: CancellationToken,
     webhook: impl FnOnce(Arc<ArcSwap<String>>) -> Webhook,
 ) -> anyhow::Result<()> {
     let Some(first) = stop.run_until_cancelled(keeping.first()).await else {
         return Ok(());
     };
-    let config = RustlsConfig::from_config(Arc::new(keeping.server_config(&first)?));
-    let segment = Arc::new(ArcSwap::from_pointee(first.segment.clone()));
-    let router = router(Arc::new(webhook(Arc::clone(&segment))));
+    let served = Served::new(first, callers)?;
+    let router = router(Arc::new(webhook(Arc::clone(&served.segment))));
     tracing::info!(listen = %listener.local_addr()?, "serving the webhook");
-    let serving = serve::run(listener, Some(config.clone()), router, stop, DRAIN);
+    let serving = serve::run(listener, Some(served.tls.clone()), router, stop, DRAIN);
     keeping.readiness.clear(READINESS);
     tokio::select! {
         ended = serving => Ok(ended?),
-        never = keeping.follow(first, &config, &segment) => match never {},
+        never = keeping.follow(served) => match never {},
     }
+}
+
+struct Keeping {
+    keeper: Keeper,
+    /// Time between two looks.
+    check: Duration,
+    cache: Cache,
+    readiness: Readiness,
+    metrics: Metrics,
 }
 
 impl Keeping {
@@ -188,12 +223,7 @@ impl Keeping {
 
     /// Puts drift back and takes up what is new. Failures do not end the readiness: the API server still trusts what is
     /// served, and a replica that steps back would leave the work to none.
-    async fn follow(
-        &self,
-        mut current: Current,
-        config: &RustlsConfig,
-        segment: &ArcSwap<String>,
-    ) -> std::convert::Infallible {
+    async fn follow(&self, mut served: Served) -> std::convert::Infallible {
         let mut failing = false;
         loop {
             tokio::time::sleep(self.check).await;
@@ -209,17 +239,12 @@ impl Keeping {
                 }
             };
             failing = false;
-            if new == current {
+            if new == served.current {
                 continue;
             }
-            match self.server_config(&new) {
-                Ok(tls) => {
-                    tokio::time::sleep(TAKE_UP).await;
-                    config.reload_from_config(Arc::new(tls));
-                    segment.store(Arc::new(new.segment.clone()));
-                    tracing::info!("serving the webhook's new certificate");
-                    current = new;
-                }
+            tokio::time::sleep(TAKE_UP).await;
+            match served.take_up(new) {
+                Ok(()) => tracing::info!("serving the webhook's new certificate"),
                 Err(error) => {
                     tracing::error!(%error, "the webhook's new certificate does not work; going on with the old");
                 }
@@ -235,12 +260,8 @@ impl Keeping {
         self.metrics.expiry("serving", current.certificate_until);
         Ok(current)
     }
-
-    fn server_config(&self, current: &Current) -> anyhow::Result<rustls::ServerConfig> {
-        let mut config = tls::server_config(current.pair.certificate.as_bytes(), current.pair.key.as_bytes())?;
-        if let Some(callers) = &self.callers {
-            callers.require(&mut config)?;
-        }
-        Ok(config)
-    }
 }
+
+#[cfg(test)]
+#[path = "run/tests.rs"]
+mod tests;

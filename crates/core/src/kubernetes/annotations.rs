@@ -1,5 +1,7 @@
 //! What users write on pods. `cargo xtask generate` renders it into `docs/annotations.md`.
 
+use std::fmt::Write as _;
+
 /// One annotation as its documentation shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Annotation {
@@ -71,10 +73,8 @@ pub fn markdown() -> String {
             example,
             meaning,
         } = annotation;
-        text.push_str(&format!(
-            "| `{name}` | {takes} | {default} | `{example}` | {} |\n",
-            meaning.trim()
-        ));
+        let meaning = meaning.trim();
+        let _ = writeln!(text, "| `{name}` | {takes} | {default} | `{example}` | {meaning} |");
     }
     text
 }

@@ -1,4 +1,4 @@
-//! What a namespace asks of the resources of each container: its LimitRanges and quotas.
+//! What a namespace asks of the resources of each container: its `LimitRanges` and quotas.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ pub struct Bounds {
     pub needs_limit: bool,
 }
 
-/// What one LimitRange or one quota asks for, or all of a namespace together.
+/// What one `LimitRange` or one quota asks for, or all of a namespace together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     pub cpu: Bounds,

@@ -4,7 +4,7 @@ use crate::fake::FakeApi;
 use serde_json::json;
 use std::time::Duration;
 
-const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/sealpod-injector";
+pub const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/sealpod-injector";
 const AUTHORITY: &str = "/api/v1/namespaces/sealpod/secrets/webhook-ca";
 const LEAF: &str = "/api/v1/namespaces/sealpod/secrets/webhook-tls";
 const SERVER_NAME: &str = "sealpod-injector.sealpod.svc";
