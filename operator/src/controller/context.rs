@@ -1,5 +1,7 @@
 //! What every reconciliation needs.
 
+use std::sync::Arc;
+
 use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
@@ -7,6 +9,7 @@ use sealpod_core::kubernetes;
 use sealpod_crds::Environment;
 
 use super::binding::Resolutions;
+use super::echo::Echoes;
 use super::metrics::Metrics;
 use super::namespace;
 use super::retries::Retries;
@@ -25,6 +28,8 @@ pub struct Context {
     pub environments: Store<Tolerant<Environment>>,
     /// What the server last said about each binding's secrets, names and versions only.
     pub resolutions: Resolutions,
+    /// What this process wrote itself.
+    pub echoes: Arc<Echoes>,
 }
 
 impl Context {

@@ -3,8 +3,10 @@
 mod allowed;
 mod application;
 mod binding;
+mod changes;
 mod conditions;
 mod context;
+mod echo;
 mod environment;
 mod error;
 mod kind;
@@ -16,6 +18,7 @@ mod referred;
 mod report;
 mod retries;
 mod server;
+mod streams;
 mod verdict;
 mod work;
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod evaluate;
+mod looks;
 mod observe;
 mod pods;
 mod resolve;
@@ -23,6 +24,7 @@ use super::error::Error;
 use super::kind::{Kind, Outcome};
 use super::verdict::Refusal;
 use evaluate::{Access, Rights};
+use looks::Pending;
 use resolve::Resolution;
 
 pub use apply::Granted;
@@ -59,7 +61,9 @@ impl Kind for SecretBinding {
             apply::revoke_account(&client, account.id, context).await?;
         }
         // The Secret goes by its owner reference.
-        context.resolutions.forget(&object.uid().unwrap_or_default());
+        let uid = object.uid().unwrap_or_default();
+        context.resolutions.forget(&uid);
+        context.echoes.forget(&uid);
         Ok(())
     }
 }
@@ -106,6 +110,7 @@ async fn deliver(
         ..SecretBindingStatus::default()
     };
     let mut made = Beside::default();
+    let mut looks = None;
     if let Resolution::Known(known) = &resolution {
         let delivery = Delivery {
             object,
@@ -115,8 +120,19 @@ async fn deliver(
         };
         status.pods = pods::counted(delivery, context).await;
         made = beside(delivery, context);
+        let uid = object.uid().unwrap_or_default();
+        let pending = Pending {
+            rotated_at: granted.rotated_at,
+            rotate_every: plan.rotate_every,
+            next_change_at: known.next_change_at,
+            pods: status.pods,
+            unchanged_for: context.resolutions.unchanged_for(&uid, known, status.pods),
+        };
+        looks = Some(looks::next(pending, Time::now()));
     }
-    Ok(status::outcome(status, &plan.selection, &resolution, made))
+    let mut outcome = status::outcome(status, &plan.selection, &resolution, made);
+    outcome.again = looks.unwrap_or(outcome.again);
+    Ok(outcome)
 }
 
 /// Makes what the binding asks for beside its key Secret, in this order.

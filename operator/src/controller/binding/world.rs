@@ -49,6 +49,7 @@ pub async fn world() -> World {
         retries: Retries::default(),
         environments: reflector::store().0,
         resolutions: super::Resolutions::default(),
+        echoes: Arc::default(),
     };
     World {
         kube,
