@@ -3,10 +3,8 @@
 mod allowed;
 mod application;
 mod binding;
-mod changes;
 mod conditions;
 mod context;
-mod echo;
 mod environment;
 mod error;
 mod kind;
@@ -16,9 +14,9 @@ mod namespace;
 mod owner;
 mod referred;
 mod report;
+mod restart;
 mod retries;
 mod server;
-mod streams;
 mod verdict;
 mod work;
 

@@ -33,7 +33,6 @@ fn plan(account: Account, key: Key) -> Plan {
         account,
         revoke: vec![Uuid::from_u128(7)],
         key,
-        rotate_every: std::time::Duration::from_hours(24),
         overlap: 3_600,
         binding: "{}".to_owned(),
     }
