@@ -100,11 +100,8 @@ impl Builder {
 
     pub fn build(self) -> Result<Client, BuildError> {
         let base = base_url(&self.url)?;
+        let credential = self.credential.as_ref().map(credential_header).transpose()?;
         let mut default = HeaderMap::new();
-        if let Some(credential) = &self.credential {
-            let (name, value) = credential_header(credential)?;
-            default.insert(name, value);
-        }
         if let Ok(agent) = HeaderValue::from_str(&self.user_agent) {
             default.insert(USER_AGENT, agent);
         }
@@ -143,6 +140,7 @@ impl Builder {
                 request_deadline: self.request_deadline,
                 max_answer_bytes: self.max_answer_bytes,
             }),
+            credential,
             on_behalf: None,
             idempotency_key: None,
             if_match: None,
@@ -155,6 +153,7 @@ impl Builder {
 #[derive(Clone)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) credential: Option<(HeaderName, HeaderValue)>,
     pub(crate) on_behalf: Option<HeaderValue>,
     pub(crate) idempotency_key: Option<HeaderValue>,
     pub(crate) if_match: Option<Tag>,
@@ -185,6 +184,18 @@ impl Client {
     /// Whether `url` is one that [`Client::builder`] takes.
     pub fn check_url(url: &str) -> Result<(), BuildError> {
         base_url(url).map(drop)
+    }
+
+    /// A client with another credential over the same connections, and for nobody else.
+    pub fn with_credential(&self, credential: &Credential) -> Result<Self, BuildError> {
+        Ok(Self {
+            inner: Arc::clone(&self.inner),
+            credential: Some(credential_header(credential)?),
+            on_behalf: None,
+            idempotency_key: None,
+            if_match: None,
+            purges: false,
+        })
     }
 
     /// The same client, calling for a Kubernetes object, which the server keeps in its audit entries.

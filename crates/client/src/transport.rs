@@ -173,6 +173,9 @@ impl<'a> Call<'a> {
         let inner = &self.client.inner;
         let url = format!("{}{}", inner.base, self.target);
         let mut request = inner.http.request(self.method.clone(), url);
+        if let Some((name, value)) = &self.client.credential {
+            request = request.header(name, value);
+        }
         if let Some(etag) = self.if_none_match {
             request = request.header(IF_NONE_MATCH, format!("\"{etag}\""));
         }

@@ -200,6 +200,11 @@ impl Default for KeyRotation {
 }
 
 impl SecretBinding {
+    /// The namespace of the Application that it refers to.
+    pub fn application_namespace(&self) -> Option<String> {
+        self.spec.application_ref.namespace.clone().or_else(|| self.namespace())
+    }
+
     /// Directory of the files in the containers.
     pub fn mount_path(&self) -> String {
         let default = || format!("{MOUNT_ROOT}/{}", self.name_any());

@@ -1,15 +1,17 @@
 //! What every reconciliation needs.
 
+use std::sync::Arc;
+
 use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use sealpod_core::kubernetes;
-use sealpod_crds::{Environment, SecretBinding};
+use sealpod_crds::Environment;
 
-use super::binding::{Copies, Resolutions};
+use super::binding::Resolutions;
+use super::echo::Echoes;
 use super::metrics::Metrics;
 use super::namespace;
-use super::restart::Restarts;
 use super::retries::Retries;
 use super::server::Server;
 use crate::tolerant::Tolerant;
@@ -26,12 +28,8 @@ pub struct Context {
     pub environments: Store<Tolerant<Environment>>,
     /// What the server last said about each binding's secrets, names and versions only.
     pub resolutions: Resolutions,
-    /// All SecretBindings, to find whose pods a workload makes.
-    pub bindings: Store<Tolerant<SecretBinding>>,
-    /// The Secrets of `spec.kubernetesSecret`.
-    pub copies: Copies,
-    /// Workloads that may have to be rolled out.
-    pub restarts: Restarts,
+    /// What this process wrote itself.
+    pub echoes: Arc<Echoes>,
 }
 
 impl Context {

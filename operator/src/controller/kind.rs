@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::controller::Action;
 use kube::runtime::finalizer::{self, Event, finalizer};
 use kube::{Api, Resource, ResourceExt};
-use sealpod_core::kubernetes::{FINALIZER, controls};
+use sealpod_core::kubernetes::{FIELD_MANAGER, FINALIZER, controls};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::conditions::{READY, Status, Wanted};
 use super::context::Context;
@@ -120,6 +122,13 @@ pub async fn reconcile<K: Kind>(object: Arc<Tolerant<K>>, context: Arc<Context>)
 
 /// Makes what the object says, or takes it back, under the protection of the finalizer.
 async fn bring<K: Kind>(api: &Api<Tolerant<K>>, object: Arc<Tolerant<K>>, context: &Context) -> Result<Action, Error> {
+    let new = !is_deleted(&object.0) && !object.finalizers().iter().any(|f| f == FINALIZER);
+    // Added here and not by the helper, which would wait for the event of it before anything is done.
+    let object = if new {
+        Arc::new(with_finalizer(api, &object).await?)
+    } else {
+        object
+    };
     let result = finalizer(api, FINALIZER, object, |event| async {
         match event {
             Event::Apply(object) => apply(api, &object.0, context).await,
@@ -134,6 +143,22 @@ async fn bring<K: Kind>(api: &Api<Tolerant<K>>, object: Arc<Tolerant<K>>, contex
             Error::NotNow("the object has no name, or the finalizer no valid one")
         }
     })
+}
+
+/// Only in the version that was read: the finalizers of others, and an object made again under the name, stay as they
+/// are.
+async fn with_finalizer<K: Kind>(api: &Api<Tolerant<K>>, object: &Tolerant<K>) -> Result<Tolerant<K>, Error> {
+    let others = object.finalizers().iter().map(String::as_str);
+    let finalizers: Vec<&str> = others.chain([FINALIZER]).collect();
+    let patch = json!({"metadata": {
+        "uid": object.uid(), "resourceVersion": object.resource_version(), "finalizers": finalizers,
+    }});
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let added = api.patch(&object.name_any(), &parameters, &Patch::Merge(&patch)).await;
+    added.map_err(Error::kubernetes("adding the finalizer"))
 }
 
 /// Whether its owner has asked for nothing to be changed.

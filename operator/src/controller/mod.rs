@@ -3,8 +3,10 @@
 mod allowed;
 mod application;
 mod binding;
+mod changes;
 mod conditions;
 mod context;
+mod echo;
 mod environment;
 mod error;
 mod kind;
@@ -14,9 +16,9 @@ mod namespace;
 mod owner;
 mod referred;
 mod report;
-mod restart;
 mod retries;
 mod server;
+mod streams;
 mod verdict;
 mod work;
 

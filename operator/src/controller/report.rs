@@ -89,6 +89,7 @@ pub async fn write_status<K: Kind>(
         "metadata": {"name": object.name_any(), "uid": object.uid()},
         "status": status,
     });
+    context.echoes.writes_status(&object.uid().unwrap_or_default(), &status);
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let written = api
         .patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch))

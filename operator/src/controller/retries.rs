@@ -9,9 +9,11 @@ use sealpod_client::backoff::Backoff;
 /// How long after a reconciliation the next one comes without any event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// All is as it should be; changes on the server are found within a minute.
+    /// All is as it should be. Whatever moves tells of it; the look is for what was missed.
     Settled,
-    /// Something on the server or in the cluster has to appear first.
+    /// At the latest then, and sooner where the others are.
+    Within(Duration),
+    /// Something on the server or in the cluster has to appear first, which is told, too.
     Waiting,
     /// Only a change of the object helps; the look is for the case that its event was lost.
     Stuck,
@@ -21,6 +23,8 @@ pub enum Again {
 /// that failed together do not come back together: 1 s … 5 min.
 const BASE: Duration = Duration::from_secs(2);
 const CAP: Duration = Duration::from_mins(5);
+/// Longest time without any event, and the part of it that passes in any case.
+const SETTLED: (Duration, f64) = (Duration::from_hours(3), 2.0 / 3.0);
 
 /// Failures by the UID of the object.
 #[derive(Debug, Default)]
@@ -55,8 +59,10 @@ impl Again {
     /// The delay, spread by a tenth and more so that objects made together do not stay together.
     pub fn delay(self) -> Duration {
         let (longest, low) = match self {
-            Self::Settled => (Duration::from_secs(66), 54.0 / 66.0),
-            Self::Waiting => (Duration::from_secs(10), 0.5),
+            Self::Settled => SETTLED,
+            // Behind the time, never before it.
+            Self::Within(time) => return (time + Backoff::new(BASE, CAP).jittered(time / 20, 0.0)).min(SETTLED.0),
+            Self::Waiting => (Duration::from_mins(2), 0.5),
             Self::Stuck => (Duration::from_secs(330), 270.0 / 330.0),
         };
         Backoff::new(BASE, CAP).jittered(longest, low)
@@ -85,14 +91,16 @@ mod tests {
     #[test]
     fn looks_come_in_their_time_but_not_together() {
         for (again, from, to) in [
-            (Again::Settled, 54, 66),
-            (Again::Waiting, 5, 10),
+            (Again::Settled, 7_200, 10_800),
+            (Again::Within(Duration::from_secs(100)), 100, 105),
+            (Again::Within(Duration::from_hours(24)), 10_800, 10_800),
+            (Again::Waiting, 60, 120),
             (Again::Stuck, 270, 330),
         ] {
             let delays: Vec<_> = (0..50).map(|_| again.delay()).collect();
             let range = Duration::from_secs(from)..=Duration::from_secs(to);
             assert!(delays.iter().all(|d| range.contains(d)), "{again:?}");
-            assert!(delays.iter().any(|d| *d != delays[0]), "{again:?}");
+            assert!(from == to || delays.iter().any(|d| *d != delays[0]), "{again:?}");
         }
     }
 }

@@ -71,10 +71,11 @@ impl Server {
         self.current.load().admin.clone()
     }
 
-    /// A client with a binding's own key, which is how anything about values is read.
+    /// A client with a binding's own key, which is how anything about values is read. It shares the connections of the
+    /// admin's: a handshake for each look at each binding would be most of the work.
     pub fn with_key(&self, key: SecretText) -> Result<Client, BuildError> {
         let connection = self.current.load();
-        build(&self.url, Credential::ServiceAccount(key), connection.ca.as_deref())
+        connection.admin.with_credential(&Credential::ServiceAccount(key))
     }
 
     /// PEM of the CA, for the key Secrets.

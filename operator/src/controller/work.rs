@@ -4,29 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Secret;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
-use sealpod_core::kubernetes::{BINDING_UID_LABEL, FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL};
+use sealpod_core::kubernetes::FIELD_MANAGER;
 use sealpod_crds::{Application, Environment, SecretBinding};
 use tokio_util::sync::CancellationToken;
 
-use super::binding::{Copies, Resolutions, native, sweep};
+use super::binding::{Resolutions, sweep};
+use super::changes::{self, Feed, Stores, Wakes};
 use super::context::Context;
+use super::echo::Echoes;
 use super::error::Error;
 use super::kind::{Kind, after_failure, reconcile};
 use super::metrics::Metrics;
-use super::restart::{self, Restarts};
 use super::retries::Retries;
 use super::server::Server;
+use super::streams;
 use crate::tolerant::Tolerant;
 
-/// Reconciliations of one kind at a time: enough to keep the server busy, few enough to be gentle to it.
-const CONCURRENCY: u16 = 8;
+/// Reconciliations of one kind at a time: each waits for most of its time, for one disk or another.
+const CONCURRENCY: u16 = 32;
 /// How long reconciliations that are under way may take once the process is to stop.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -36,58 +36,38 @@ pub struct Parts {
     environments: Controller<Tolerant<Environment>>,
     bindings: Controller<Tolerant<SecretBinding>>,
     context: Arc<Context>,
+    stores: Stores,
+    wakes: Wakes,
 }
 
 impl Parts {
     pub fn new(kube: Client, server: Server, cluster_id: String, identity: &str, metrics: Metrics) -> Self {
-        let all = watcher::Config::default;
         let config = controller::Config::default().concurrency(CONCURRENCY);
-        let applications = Controller::new(Api::<Tolerant<Application>>::all(kube.clone()), all());
+        let echoes = Arc::new(Echoes::default());
+        let (wakes, woken) = changes::wakes();
 
-        let environments = Controller::new(Api::<Tolerant<Environment>>::all(kube.clone()), all());
-        let known_environments = environments.store();
+        let (objects, known_applications) =
+            streams::own(Api::<Tolerant<Application>>::all(kube.clone()), echoes.clone());
+        let applications = Controller::for_stream(objects, known_applications.clone()).reconcile_on(woken.applications);
+
+        let (objects, known_environments) =
+            streams::own(Api::<Tolerant<Environment>>::all(kube.clone()), echoes.clone());
         let of_application = known_environments.clone();
-        let environments = environments.watches(
-            Api::<Tolerant<Application>>::all(kube.clone()),
-            all(),
-            move |application| {
-                referring(&of_application, &application, |e| {
-                    e.spec.application_ref.name == application.name_any()
-                })
-            },
-        );
-
-        let bindings = Controller::new(Api::<Tolerant<SecretBinding>>::all(kube.clone()), all());
-        let (of_application, of_environment) = (bindings.store(), bindings.store());
-        let own_secrets = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BINDING_UID_LABEL}");
-        let known_bindings = bindings.store();
-        let (copies, touched) = native::watch(kube.clone());
-        let of_copy = bindings.store();
-        let bindings = bindings
-            .watches_stream(touched, move |secret| native::binding_of(&secret, &of_copy))
-            // Of the Secrets only the metadata is kept: that one has changed is all that is asked here.
-            .owns(
-                Api::<Tolerant<PartialObjectMeta<Secret>>>::all(kube.clone()),
-                all().labels(&own_secrets),
-            )
-            .watches(
-                Api::<Tolerant<Application>>::all(kube.clone()),
-                all(),
+        let environments = Controller::for_stream(objects, known_environments.clone())
+            .reconcile_on(woken.environments)
+            .watches_stream(
+                streams::others(Api::<Tolerant<Application>>::all(kube.clone())),
                 move |application| {
-                    referring(&of_application, &application, |b| {
-                        b.spec.application_ref.name == application.name_any()
-                    })
-                },
-            )
-            .watches(
-                Api::<Tolerant<Environment>>::all(kube.clone()),
-                all(),
-                move |environment| {
-                    referring(&of_environment, &environment, |b| {
-                        b.spec.application_ref.name == environment.spec.application_ref.name
+                    referring(&of_application, |e| {
+                        e.namespace() == application.namespace()
+                            && e.spec.application_ref.name == application.name_any()
                     })
                 },
             );
+
+        let (objects, known_bindings) = streams::own(Api::<Tolerant<SecretBinding>>::all(kube.clone()), echoes.clone());
+        let bindings = Controller::for_stream(objects, known_bindings.clone()).reconcile_on(woken.bindings);
+        let bindings = with_what_they_rest_on(bindings, &kube, &known_bindings, &echoes);
 
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
@@ -100,17 +80,22 @@ impl Parts {
             cluster_id,
             metrics,
             retries: Retries::default(),
-            environments: known_environments,
+            environments: known_environments.clone(),
             resolutions: Resolutions::default(),
-            bindings: known_bindings,
-            copies: Copies::new(copies),
-            restarts: Restarts::default(),
+            echoes,
         });
+        let stores = Stores {
+            applications: known_applications,
+            environments: known_environments,
+            bindings: known_bindings,
+        };
         Self {
             applications: applications.with_config(config.clone()),
             environments: environments.with_config(config.clone()),
             bindings: bindings.with_config(config),
             context,
+            stores,
+            wakes,
         }
     }
 
@@ -121,7 +106,10 @@ impl Parts {
             environments,
             bindings,
             context,
+            stores,
+            wakes,
         } = self;
+        let feed = Feed::begin(&context).await;
         let queues = async {
             tokio::join!(
                 watch(queue(applications, &context, stop)),
@@ -136,7 +124,7 @@ impl Parts {
         tokio::select! {
             () = queues => {}
             () = sweep::run(Arc::clone(&context)) => {}
-            () = Box::pin(restart::run(Arc::clone(&context))) => {}
+            () = feed.run(&context, &stores, &wakes) => {}
             () = give_up => tracing::warn!("reconciliations under way are given up"),
         }
     }
@@ -173,14 +161,45 @@ async fn watch<K: Kind>(results: impl Stream<Item = Reconciled<K>>) {
     }
 }
 
-/// The objects of a store that an object of their namespace concerns.
-fn referring<K, Other>(store: &Store<K>, other: &Other, concerns: impl Fn(&K) -> bool) -> Vec<ObjectRef<K>>
+/// Looks at bindings again when their Secrets are touched, or what they refer to changes.
+fn with_what_they_rest_on(
+    bindings: Controller<Tolerant<SecretBinding>>,
+    kube: &Client,
+    known: &Store<Tolerant<SecretBinding>>,
+    echoes: &Arc<Echoes>,
+) -> Controller<Tolerant<SecretBinding>> {
+    let (of_application, of_environment) = (known.clone(), known.clone());
+    bindings
+        .watches_stream(streams::pods(kube.clone(), Api::all), |pod| {
+            streams::injected_with(&pod)
+        })
+        .owns_stream(streams::key_secrets(kube.clone(), Api::all, Arc::clone(echoes)))
+        .watches_stream(
+            streams::others(Api::<Tolerant<Application>>::all(kube.clone())),
+            move |application| {
+                referring(&of_application, |b| {
+                    b.application_namespace() == application.namespace()
+                        && b.spec.application_ref.name == application.name_any()
+                })
+            },
+        )
+        .watches_stream(
+            streams::others(Api::<Tolerant<Environment>>::all(kube.clone())),
+            move |environment| {
+                referring(&of_environment, |b| {
+                    b.application_namespace() == environment.namespace()
+                        && b.spec.application_ref.name == environment.spec.application_ref.name
+                })
+            },
+        )
+}
+
+/// The objects of a store that an object concerns.
+fn referring<K>(store: &Store<K>, concerns: impl Fn(&K) -> bool) -> Vec<ObjectRef<K>>
 where
     K: Resource<DynamicType = ()> + Clone,
-    Other: Resource,
 {
-    let namespace = other.namespace();
-    let found = store.state_filter(|object| object.namespace() == namespace && concerns(object));
+    let found = store.state_filter(concerns);
     found
         .iter()
         .map(|object| ObjectRef::from_obj(object.as_ref()))

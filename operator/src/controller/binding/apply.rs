@@ -39,10 +39,12 @@ pub async fn grant(
     let client = context.server.admin_for(object);
     let uid = object.uid().unwrap_or_default();
     let account = account(&client, &plan.account, &uid, context).await?;
+    context.resolutions.has_account(&uid, account);
     for pattern in &plan.grant {
         let rule = rule(account, &plan.project, &object.spec.environment, pattern);
         let made = client.org(context.server.organization()).grant(&rule).await;
-        made.map_err(Error::server("granting access"))?;
+        let made = made.map_err(Error::server("granting access"))?;
+        context.echoes.changed_on_server(made.id, false);
     }
     revoke(object, &plan.revoke, context).await?;
     let contents = match &observed.secret {
@@ -90,6 +92,7 @@ pub async fn revoke(object: &SecretBinding, rules: &[Uuid], context: &Context) -
     for rule in rules {
         gone(client.org(context.server.organization()).revoke_acl_rule(*rule).await)
             .map_err(Error::server("revoking access"))?;
+        context.echoes.changed_on_server(*rule, true);
     }
     if !rules.is_empty() {
         tracing::info!(binding = %name(object), rules = rules.len(), "access rules are revoked");
@@ -105,7 +108,9 @@ pub async fn revoke_account(client: &Client, account: Uuid, context: &Context) -
             .revoke_service_account(account)
             .await,
     )
-    .map_err(Error::server("revoking the service account"))
+    .map_err(Error::server("revoking the service account"))?;
+    context.echoes.changed_on_server(account, true);
+    Ok(())
 }
 
 async fn account(client: &Client, plan: &Account, uid: &str, context: &Context) -> Result<Uuid, Error> {
@@ -130,6 +135,7 @@ async fn create(client: &Client, body: &CreateServiceAccount, uid: &str, context
         key: made.api_key,
         at: now(),
     };
+    context.echoes.changed_on_server(made.id, false);
     context.resolutions.keep_minted(uid, minted);
     Ok(made.id)
 }
@@ -164,6 +170,7 @@ async fn mint(
     let organization = client.org(context.server.organization());
     let rotated = organization.rotate_service_account(account, plan.overlap).await;
     let rotated = rotated.map_err(Error::server("making a new key"))?;
+    context.echoes.changed_on_server(account, false);
     let because = match plan.key {
         Key::Mint(because) => because,
         Key::Keep => "the server does not take the old one",
@@ -194,6 +201,7 @@ async fn store(
     rotated_at: Time,
     context: &Context,
 ) -> Result<(), Error> {
+    let uid = object.uid().unwrap_or_default();
     let wanted = secret::Wanted {
         key: key.clone(),
         rotated_at,
@@ -207,7 +215,8 @@ async fn store(
             let secret = Tolerant(secret::build(object, &wanted, contents.uid.clone()));
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let applied = api.patch(&secret.name_any(), &parameters, &Patch::Apply(&secret)).await;
-            applied.map_err(Error::kubernetes("writing the key Secret"))?;
+            let applied = applied.map_err(Error::kubernetes("writing the key Secret"))?;
+            context.echoes.wrote_secret(&uid, applied.resource_version());
         }
         None => {
             let secret = Tolerant(secret::build(object, &wanted, None));
@@ -215,12 +224,12 @@ async fn store(
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PostParams::default()
             };
-            api.create(&parameters, &secret)
-                .await
-                .map_err(Error::kubernetes("making the key Secret"))?;
+            let made = api.create(&parameters, &secret).await;
+            let made = made.map_err(Error::kubernetes("making the key Secret"))?;
+            context.echoes.wrote_secret(&uid, made.resource_version());
         }
     }
-    context.resolutions.stored(&object.uid().unwrap_or_default());
+    context.resolutions.stored(&uid);
     Ok(())
 }
 

@@ -50,6 +50,8 @@ pub struct Plan {
     /// Rules of the account that are not wanted; to be deleted after the others are made.
     pub revoke: Vec<Uuid>,
     pub key: Key,
+    /// Age at which the key is replaced.
+    pub rotate_every: Duration,
     /// How long an earlier key lives on, in seconds.
     pub overlap: u64,
     /// [`sealpod_core::injection::BindingFile`] as JSON.
@@ -216,6 +218,7 @@ fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Ti
             .map(|rule| rule.id)
             .collect(),
         key: kept.map_or(Key::Keep, |account| key(&observed.secret, account, interval, now)),
+        rotate_every: interval,
         overlap: overlap.as_secs(),
         binding: serde_json::to_string(&binding).expect("the settings are plain data"),
         project,

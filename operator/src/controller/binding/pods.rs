@@ -105,6 +105,7 @@ mod tests {
             grant: vec![],
             revoke: vec![],
             key: Key::Keep,
+            rotate_every: std::time::Duration::from_hours(24),
             overlap: 0,
             binding: String::new(),
         };

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use sealpod_client::{BuildError, Error as ServerError, Fetched};
 use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 use sealpod_core::{SecretText, Time};
-use sealpod_crds::SecretBinding;
+use sealpod_crds::{PodCounts, SecretBinding};
 use uuid::Uuid;
 
 use crate::controller::context::Context;
@@ -26,6 +26,10 @@ pub struct Resolutions(Mutex<State>);
 struct State {
     answers: HashMap<String, Answer>,
     minted: HashMap<String, Minted>,
+    /// The accounts of bindings.
+    accounts: HashMap<String, Uuid>,
+    /// What was shown last, and since when.
+    shown: HashMap<String, (Arc<Known>, Option<PodCounts>, Instant)>,
     /// When the latest keys were made, oldest first; at most [`MINTS`] for each binding.
     mints: HashMap<String, Vec<Instant>>,
 }
@@ -61,6 +65,8 @@ pub struct Known {
     pub secrets: BTreeMap<String, u64>,
     pub missing: BTreeSet<String>,
     pub denied: BTreeSet<String>,
+    /// When the clock alone changes something.
+    pub next_change_at: Option<Time>,
 }
 
 impl Known {
@@ -83,6 +89,8 @@ impl Resolutions {
         let mut state = self.state();
         state.answers.remove(uid);
         state.minted.remove(uid);
+        state.accounts.remove(uid);
+        state.shown.remove(uid);
         state.mints.remove(uid);
     }
 
@@ -99,6 +107,28 @@ impl Resolutions {
         may
     }
 
+    /// How long these have been shown.
+    pub fn unchanged_for(&self, uid: &str, known: &Arc<Known>, pods: Option<PodCounts>) -> Duration {
+        let mut state = self.state();
+        let now = Instant::now();
+        match state.shown.get(uid) {
+            Some((shown, counted, since)) if shown == known && *counted == pods => now.duration_since(*since),
+            _ => {
+                state.shown.insert(uid.to_owned(), (Arc::clone(known), pods, now));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// The account that the binding was seen with last; only to find the binding by it.
+    pub fn account(&self, uid: &str) -> Option<Uuid> {
+        self.state().accounts.get(uid).copied()
+    }
+
+    pub fn has_account(&self, uid: &str, account: Uuid) {
+        self.state().accounts.insert(uid.to_owned(), account);
+    }
+
     pub fn keep_minted(&self, uid: &str, minted: Minted) {
         self.state().minted.insert(uid.to_owned(), minted);
     }
@@ -113,11 +143,6 @@ impl Resolutions {
 
     pub fn stored(&self, uid: &str) {
         self.state().minted.remove(uid);
-    }
-
-    /// The server's mark for what it said last.
-    pub fn etag(&self, uid: &str) -> Option<String> {
-        self.state().answers.get(uid).map(|answer| answer.etag.clone())
     }
 
     fn answer(&self, uid: &str, question: &Question) -> Option<Answer> {
@@ -190,6 +215,7 @@ fn known(bundle: &Bundle) -> Known {
             .collect(),
         missing: bundle.missing.iter().cloned().collect(),
         denied: bundle.denied.iter().cloned().collect(),
+        next_change_at: bundle.next_change_at,
     }
 }
 

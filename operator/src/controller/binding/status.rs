@@ -65,15 +65,15 @@ pub fn outcome(
     let blocking = [&fresh, &resolved]
         .into_iter()
         .chain(&beside.conditions)
-        .find(|c| c.status != Status::True && ![reasons::NEEDS_PATH, reasons::NEEDS_KEY].contains(&c.reason));
+        .find(|c| c.status != Status::True && c.reason != reasons::NEEDS_PATH);
     let ready = match blocking {
         Some(condition) => Wanted::new(READY, Status::False, condition.reason, condition.message.clone()),
         None => Wanted::ready(resolved.message.clone()),
     };
-    let again = if blocking.is_some() {
-        Again::Waiting
-    } else {
-        Again::Settled
+    // A value that is missing is told when it comes.
+    let again = match resolution {
+        Resolution::Known(_) => Again::Settled,
+        Resolution::KeyRejected | Resolution::Denied => Again::Waiting,
     };
     let mut conditions = vec![ready, granted, resolved, fresh];
     conditions.extend(beside.conditions);
@@ -195,6 +195,7 @@ mod tests {
                 .collect(),
             missing: missing.iter().map(|name| (*name).to_owned()).collect(),
             denied: denied.iter().map(|name| (*name).to_owned()).collect(),
+            ..Known::default()
         }))
     }
 
@@ -242,7 +243,8 @@ mod tests {
             let outcome = of(selection, &resolution);
             let condition = condition(&outcome, READY);
             assert_eq!((condition.status, condition.reason), (ready, reason), "{resolution:?}");
-            assert_eq!(outcome.again == Again::Settled, ready == Status::True);
+            let is_told = matches!(resolution, Resolution::Known(_));
+            assert_eq!(outcome.again == Again::Settled, is_told);
         }
     }
 

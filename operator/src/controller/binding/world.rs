@@ -13,7 +13,6 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::controller::context::Context;
 use crate::controller::metrics::Metrics;
-use crate::controller::restart::Restarts;
 use crate::controller::retries::Retries;
 use crate::controller::server::Server;
 use crate::fake::FakeApi;
@@ -50,9 +49,7 @@ pub async fn world() -> World {
         retries: Retries::default(),
         environments: reflector::store().0,
         resolutions: super::Resolutions::default(),
-        bindings: reflector::store().0,
-        copies: super::Copies::new(reflector::store().0),
-        restarts: Restarts::default(),
+        echoes: Arc::default(),
     };
     World {
         kube,

@@ -33,6 +33,7 @@ fn plan(account: Account, key: Key) -> Plan {
         account,
         revoke: vec![Uuid::from_u128(7)],
         key,
+        rotate_every: std::time::Duration::from_hours(24),
         overlap: 3_600,
         binding: "{}".to_owned(),
     }

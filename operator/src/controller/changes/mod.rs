@@ -1,0 +1,220 @@
+//! What moves on the server: one long poll, in place of a look at every object a minute.
+//!
+//! 1. A cursor is taken before anything is looked at, so that nothing falls between a look and the poll.
+//! 2. Each answer names what moved; the objects that it concerns are looked at again. It says where to look, never what
+//!    to find there.
+//! 3. Where the server cannot tell any more what moved (a cursor too old, or of a database from before a restore), a new
+//!    cursor is taken, and then everything is looked at once, one behind the other.
+
+mod concerned;
+
+use std::time::Duration;
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use kube::runtime::reflector::{ObjectRef, Store};
+use sealpod_client::backoff::Backoff;
+use sealpod_client::{Code, Error};
+use sealpod_core::wire::management::{Change, ChangeKind};
+use sealpod_crds::{Application, Environment, SecretBinding};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::echo::SETTLING;
+use crate::tolerant::Tolerant;
+use concerned::{Concerned, Objects};
+
+/// Seconds that one poll waits.
+const WAIT: u64 = 60;
+/// How long the first cursor may take, before the work begins without it.
+const FIRST: Duration = Duration::from_secs(3);
+const BASE: Duration = Duration::from_millis(500);
+const CAP: Duration = Duration::from_secs(30);
+/// Between two objects when all are looked at.
+const STEP: Duration = Duration::from_millis(10);
+
+/// All objects, as the queues know them.
+pub struct Stores {
+    pub applications: Store<Tolerant<Application>>,
+    pub environments: Store<Tolerant<Environment>>,
+    pub bindings: Store<Tolerant<SecretBinding>>,
+}
+
+/// Makes the queues look at an object.
+#[derive(Clone)]
+pub struct Wakes {
+    applications: UnboundedSender<ObjectRef<Tolerant<Application>>>,
+    environments: UnboundedSender<ObjectRef<Tolerant<Environment>>>,
+    bindings: UnboundedSender<ObjectRef<Tolerant<SecretBinding>>>,
+}
+
+/// The ends of [`Wakes`] that the queues listen to.
+pub struct Woken {
+    pub applications: UnboundedReceiver<ObjectRef<Tolerant<Application>>>,
+    pub environments: UnboundedReceiver<ObjectRef<Tolerant<Environment>>>,
+    pub bindings: UnboundedReceiver<ObjectRef<Tolerant<SecretBinding>>>,
+}
+
+pub fn wakes() -> (Wakes, Woken) {
+    let (applications, woken_applications) = unbounded();
+    let (environments, woken_environments) = unbounded();
+    let (bindings, woken_bindings) = unbounded();
+    let wakes = Wakes {
+        applications,
+        environments,
+        bindings,
+    };
+    let woken = Woken {
+        applications: woken_applications,
+        environments: woken_environments,
+        bindings: woken_bindings,
+    };
+    (wakes, woken)
+}
+
+impl Wakes {
+    /// A queue that has ended needs no waking.
+    fn wake(&self, concerned: Concerned) {
+        for object in concerned.applications {
+            drop(self.applications.unbounded_send(object));
+        }
+        for object in concerned.environments {
+            drop(self.environments.unbounded_send(object));
+        }
+        for object in concerned.bindings {
+            self.binding(object);
+        }
+    }
+
+    pub fn binding(&self, binding: ObjectRef<Tolerant<SecretBinding>>) {
+        drop(self.bindings.unbounded_send(binding));
+    }
+}
+
+/// The feed and how far it was heard.
+pub struct Feed {
+    cursor: Option<String>,
+    backoff: Backoff,
+    /// Rings when everything is to be looked at.
+    all: Notify,
+}
+
+impl Feed {
+    /// To be called before the queues begin: whatever moves from then on is told.
+    pub async fn begin(context: &Context) -> Self {
+        let admin = context.server.admin();
+        let first = tokio::time::timeout(FIRST, admin.management().changes(None, 0)).await;
+        Self {
+            cursor: first.ok().and_then(Result::ok).map(|answer| answer.cursor),
+            backoff: Backoff::new(BASE, CAP),
+            all: Notify::new(),
+        }
+    }
+
+    /// Listens for ever.
+    pub async fn run(self, context: &Context, stores: &Stores, wakes: &Wakes) {
+        let Self {
+            mut cursor,
+            mut backoff,
+            all,
+        } = self;
+        let listen = async {
+            loop {
+                match step(&mut cursor, &all, context).await {
+                    Ok(changes) => {
+                        backoff.reset();
+                        if !changes.is_empty() {
+                            tell(&changes, context, stores, wakes).await;
+                        }
+                    }
+                    Err(error) => {
+                        if backoff.failures() == 0 {
+                            tracing::warn!(%error, "what moves on the server cannot be heard; trying again");
+                        }
+                        let delay = backoff.next_delay() + error.retry_after().unwrap_or_default();
+                        tokio::time::sleep(delay).await;
+                    }
+                }
+            }
+        };
+        tokio::join!(listen, look_at_all(&all, stores, wakes));
+    }
+}
+
+/// One poll, or the first cursor.
+async fn step(cursor: &mut Option<String>, all: &Notify, context: &Context) -> Result<Vec<Change>, Error> {
+    // Made anew each time: the admin key or the CA may have been replaced.
+    let admin = context.server.admin();
+    let Some(since) = cursor.as_deref() else {
+        *cursor = Some(admin.management().changes(None, 0).await?.cursor);
+        all.notify_one();
+        return Ok(vec![]);
+    };
+    let started = Instant::now();
+    match admin.management().changes(Some(since), WAIT).await {
+        Ok(answer) if answer.changes.is_empty() && started.elapsed() < Duration::from_secs(WAIT) / 2 => {
+            Err(Error::BadAnswer {
+                status: 200,
+                reason: "nothing had moved, and it did not wait".to_owned(),
+            })
+        }
+        Ok(answer) => {
+            *cursor = Some(answer.cursor);
+            Ok(answer.changes)
+        }
+        Err(error) => {
+            if error.kind() == Some(Code::CursorGone) {
+                *cursor = None;
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn tell(changes: &[Change], context: &Context, stores: &Stores, wakes: &Wakes) {
+    // What moved may be our own doing, the answer to which is still on its way.
+    tokio::time::sleep(SETTLING).await;
+    let foreign = |change: &&Change| {
+        let may_be_ours = matches!(change.kind, ChangeKind::Grant | ChangeKind::Account);
+        !(may_be_ours && context.echoes.is_own_change(change.id, change.deleted))
+    };
+    let foreign: Vec<&Change> = changes.iter().filter(foreign).collect();
+    if foreign.is_empty() {
+        return;
+    }
+    let objects = Objects {
+        applications: stores.applications.state(),
+        environments: stores.environments.state(),
+        bindings: stores.bindings.state(),
+    };
+    let account_of = |uid: &str| context.resolutions.account(uid);
+    wakes.wake(concerned::concerned(
+        &foreign,
+        &objects,
+        &context.cluster_id,
+        account_of,
+    ));
+}
+
+/// Each object once, and slowly, whenever it rings. Applications come first, because bindings rest on them.
+async fn look_at_all(all: &Notify, stores: &Stores, wakes: &Wakes) {
+    loop {
+        all.notified().await;
+        tracing::info!("everything is looked at once, because nobody knows what moved on the server");
+        for object in stores.applications.state() {
+            drop(wakes.applications.unbounded_send(ObjectRef::from_obj(&*object)));
+            tokio::time::sleep(STEP).await;
+        }
+        for object in stores.environments.state() {
+            drop(wakes.environments.unbounded_send(ObjectRef::from_obj(&*object)));
+            tokio::time::sleep(STEP).await;
+        }
+        for object in stores.bindings.state() {
+            wakes.binding(ObjectRef::from_obj(&*object));
+            tokio::time::sleep(STEP).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Which events only tell of what this process has just written itself. A queue that takes them for news works on every
+//! object twice.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt;
+use kube::core::object::HasStatus;
+use sealpod_core::kubernetes::FINALIZER;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// An event may be here before the answer to the write that it tells of; so long it waits for that.
+pub const SETTLING: Duration = Duration::from_millis(150);
+/// How long a change of the server's is expected back.
+const EXPECTED_WITHIN: Duration = Duration::from_mins(1);
+
+/// What this process wrote last, by the object's UID.
+#[derive(Debug, Default)]
+pub struct Echoes(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    objects: HashMap<String, Seen>,
+    /// Resource versions of key Secrets, by the binding's UID.
+    secrets: HashMap<String, String>,
+    /// Changes that were made on the server: the object's id and whether it was deleted.
+    server: HashMap<(Uuid, bool), Instant>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// Hash of all but the status, as it was looked at last.
+    wanted: Option<u64>,
+    /// Hash of the status, as it was written or looked at last.
+    status: Option<u64>,
+}
+
+impl Echoes {
+    /// To be told before the status is written, because the event may be faster than the answer.
+    pub fn writes_status<S: Serialize>(&self, uid: &str, status: &S) {
+        let hash = hash_of(status);
+        self.state().objects.entry(uid.to_owned()).or_default().status = Some(hash);
+    }
+
+    /// Whether the object differs, in what anybody may have meant by it, from what was looked at or written last.
+    pub fn is_news<K>(&self, object: &K) -> bool
+    where
+        K: ResourceExt + HasStatus,
+        K::Status: Serialize,
+    {
+        let Some(uid) = object.uid() else { return true };
+        let now = Seen {
+            wanted: Some(wanted(object)),
+            status: object.status().map(hash_of),
+        };
+        let mut state = self.state();
+        let seen = state.objects.entry(uid).or_default();
+        let news = seen.wanted != now.wanted || seen.status != now.status;
+        *seen = now;
+        // The finalizer is added while the object is worked on; without it, nobody has.
+        news || !object.finalizers().iter().any(|f| f == FINALIZER)
+    }
+
+    pub fn wrote_secret(&self, binding_uid: &str, resource_version: Option<String>) {
+        if let Some(version) = resource_version {
+            self.state().secrets.insert(binding_uid.to_owned(), version);
+        }
+    }
+
+    pub fn is_own_secret(&self, binding_uid: &str, resource_version: Option<&str>) -> bool {
+        self.state().secrets.get(binding_uid).map(String::as_str) == resource_version && resource_version.is_some()
+    }
+
+    /// A rule or an account that was made, changed or ended.
+    pub fn changed_on_server(&self, id: Uuid, deleted: bool) {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.server.len() >= 1_024 {
+            state.server.retain(|_, at| now.duration_since(*at) < EXPECTED_WITHIN);
+        }
+        state.server.insert((id, deleted), now);
+    }
+
+    /// Whether this change was made here; asked once for each.
+    pub fn is_own_change(&self, id: Uuid, deleted: bool) -> bool {
+        let at = self.state().server.remove(&(id, deleted));
+        at.is_some_and(|at| at.elapsed() < EXPECTED_WITHIN)
+    }
+
+    pub fn forget(&self, uid: &str) {
+        let mut state = self.state();
+        state.objects.remove(uid);
+        state.secrets.remove(uid);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wanted<K: ResourceExt>(object: &K) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let meta = object.meta();
+    meta.generation.hash(&mut hasher);
+    meta.deletion_timestamp.is_some().hash(&mut hasher);
+    object.labels().hash(&mut hasher);
+    object.annotations().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hash_of<S: Serialize>(status: &S) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_vec(status).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::binding::world::object;
+    use sealpod_crds::SecretBinding;
+
+    fn known() -> SecretBinding {
+        let mut object = object();
+        object.metadata.generation = Some(1);
+        object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        object
+    }
+
+    #[test]
+    fn an_event_is_news_unless_it_tells_of_our_own_status() {
+        let echoes = Echoes::default();
+        let mut object = known();
+        assert!(echoes.is_news(&object), "never seen");
+        assert!(!echoes.is_news(&object), "listed again");
+        let written = sealpod_crds::SecretBindingStatus {
+            service_account_id: Some("ours".to_owned()),
+            ..Default::default()
+        };
+        echoes.writes_status("uid", &written);
+        object.status = Some(written);
+        assert!(!echoes.is_news(&object), "our own");
+        object.status.as_mut().unwrap().service_account_id = Some("forged".to_owned());
+        assert!(echoes.is_news(&object), "somebody edited the status");
+        object.metadata.generation = Some(2);
+        assert!(echoes.is_news(&object), "the spec");
+        object.metadata.annotations = Some([("sealpod.dev/reconcile-at".to_owned(), "now".to_owned())].into());
+        assert!(echoes.is_news(&object), "an annotation");
+        object.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            k8s_openapi::jiff::Timestamp::now(),
+        ));
+        assert!(echoes.is_news(&object), "the deletion");
+        assert!(!echoes.is_news(&object));
+        object.metadata.finalizers = None;
+        assert!(echoes.is_news(&object), "the finalizer is gone");
+    }
+
+    #[test]
+    fn of_the_servers_changes_our_own_are_known_once() {
+        let echoes = Echoes::default();
+        let rule = Uuid::from_u128(1);
+        echoes.changed_on_server(rule, false);
+        assert!(!echoes.is_own_change(rule, true), "somebody deleted what we made");
+        assert!(echoes.is_own_change(rule, false));
+        assert!(!echoes.is_own_change(rule, false), "somebody changed it");
+    }
+
+    #[test]
+    fn a_key_secret_is_ours_in_the_version_that_we_wrote() {
+        let echoes = Echoes::default();
+        echoes.wrote_secret("uid", Some("5".to_owned()));
+        assert!(echoes.is_own_secret("uid", Some("5")));
+        for (uid, version) in [("uid", Some("6")), ("other", Some("5")), ("uid", None), ("other", None)] {
+            assert!(!echoes.is_own_secret(uid, version), "{uid} {version:?}");
+        }
+    }
+}

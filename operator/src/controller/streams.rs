@@ -1,0 +1,157 @@
+//! What the queues are woken by: watches that keep little, and pass on only what is news.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::future::ready;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::client::Body;
+use kube::core::PartialObjectMeta;
+use kube::core::object::HasStatus;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use sealpod_core::kubernetes::{BINDING_UID_LABEL, INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations};
+use sealpod_crds::SecretBinding;
+use serde::de::DeserializeOwned;
+
+use super::conditions::{READY, find};
+use super::echo::{Echoes, SETTLING};
+use super::kind::{Kind, StatusOf};
+use crate::tolerant::Tolerant;
+
+/// Objects of one page of a list: anybody's may be as large as Kubernetes lets them be.
+const PAGE: u32 = 50;
+/// How long a sidecar takes to say what it has loaded.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
+/// Events that are held back at a time.
+const HELD: usize = 4_096;
+/// A copy of the spec that `kubectl apply` leaves behind.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+type Watched<K> = Result<K, watcher::Error>;
+
+/// The objects of a queue's own kind, and the store of all of them.
+pub fn own<K: Kind>(
+    api: Api<Tolerant<K>>,
+    echoes: Arc<Echoes>,
+) -> (impl Stream<Item = Watched<Tolerant<K>>>, Store<Tolerant<K>>) {
+    let (store, writer) = reflector::store();
+    let objects = watcher(api, watcher::Config::default().page_size(PAGE))
+        .modify(|object| {
+            object.annotations_mut().remove(LAST_APPLIED);
+        })
+        .reflect(writer)
+        .applied_objects()
+        .try_filter(move |object| ready(echoes.is_news(&object.0)));
+    (objects, store)
+}
+
+/// Objects of another kind that a queue's own rest on, when something about them has changed that counts: the spec, the
+/// deletion, or whether they are ready.
+pub fn others<K>(api: Api<Tolerant<K>>) -> impl Stream<Item = Watched<Tolerant<K>>>
+where
+    K: Resource<DynamicType = ()> + HasStatus<Status: StatusOf> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    watcher(api, watcher::Config::default().page_size(PAGE)).filter_map(move |event| {
+        ready(match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                let now = gist(&object.0);
+                let before = seen.insert(object.uid().unwrap_or_default(), now);
+                (before != Some(now)).then_some(Ok(object))
+            }
+            Ok(Event::Delete(object)) => {
+                seen.remove(&object.uid().unwrap_or_default());
+                Some(Ok(object))
+            }
+            Ok(Event::Init | Event::InitDone) => None,
+            Err(error) => Some(Err(error)),
+        })
+    })
+}
+
+fn gist<K: Resource + HasStatus<Status: StatusOf>>(object: &K) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.meta().generation.hash(&mut hasher);
+    object.meta().deletion_timestamp.is_some().hash(&mut hasher);
+    let conditions = object.status().map(StatusOf::conditions).unwrap_or_default();
+    find(conditions, READY).map(|ready| &ready.status).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The metadata of the key Secrets that somebody else has touched. Their contents are not asked for: anybody may put our
+/// labels on a Secret of a mebibyte.
+pub fn key_secrets(
+    kube: Client,
+    scope: impl Fn(Client) -> Api<Tolerant<PartialObjectMeta<Secret>>>,
+    echoes: Arc<Echoes>,
+) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> {
+    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BINDING_UID_LABEL}");
+    let config = watcher::Config::default().page_size(PAGE).labels(&labels);
+    watcher(scope(metadata_only(kube)), config)
+        .touched_objects()
+        .map(async |secret| {
+            // The answer to our own write may still be on its way.
+            tokio::time::sleep(SETTLING).await;
+            secret
+        })
+        .buffered(HELD)
+        .try_filter(move |secret| {
+            let binding = secret.labels().get(BINDING_UID_LABEL).map_or("", String::as_str);
+            ready(!echoes.is_own_secret(binding, secret.meta().resource_version.as_deref()))
+        })
+}
+
+/// Pods that ask for injection, a moment after each turn of their lives: by then their sidecars have said what they
+/// have loaded, or are gone. Nothing of them is kept.
+pub fn pods(
+    kube: Client,
+    scope: impl Fn(Client) -> Api<Tolerant<PartialObjectMeta<Pod>>>,
+) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> {
+    let config = watcher::Config::default()
+        .page_size(PAGE)
+        .labels(&format!("{INJECT_LABEL}=true"));
+    watcher(scope(metadata_only(kube)), config)
+        .touched_objects()
+        .map(async |pod| {
+            tokio::time::sleep(REPORTED_WITHIN).await;
+            pod
+        })
+        .buffered(HELD)
+}
+
+/// The bindings that a pod was injected with.
+pub fn injected_with<K>(pod: &Tolerant<K>) -> Vec<ObjectRef<Tolerant<SecretBinding>>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let namespace = pod.namespace().unwrap_or_default();
+    let names = pod.annotations().get(annotations::INJECTED).map_or("", String::as_str);
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| ObjectRef::new(name).within(&namespace)).collect()
+}
+
+/// The same Kubernetes API, answering with nothing but the metadata of objects. The client's own way of asking for that
+/// cannot read what [`Tolerant`] reads.
+fn metadata_only(kube: Client) -> Client {
+    let service = tower::service_fn(move |mut request: axum::http::Request<Body>| {
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let kind = if is_watch {
+            "PartialObjectMetadata"
+        } else {
+            "PartialObjectMetadataList"
+        };
+        let accept = format!("application/json;as={kind};g=meta.k8s.io;v=v1");
+        let accept = accept.parse().expect("a media type is a header value");
+        request.headers_mut().insert(axum::http::header::ACCEPT, accept);
+        let kube = kube.clone();
+        async move { kube.send(request).await }
+    });
+    Client::new(service, "default")
+}
