@@ -1,14 +1,19 @@
-//! The api-server goes away under running pods.
+//! The api-server or the controller goes away.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use sealpod_crds::SecretBinding;
 use sealpod_e2e::install::{NAMESPACE, object};
-use sealpod_e2e::sandbox::file;
+use sealpod_e2e::sandbox::{CONVERGE, file};
+use sealpod_e2e::server::ORGANIZATION;
 use sealpod_e2e::{eventually, on_cluster_alone, pods};
+use serde_json::json;
 use tokio::time::sleep;
 
 #[test]
@@ -56,5 +61,98 @@ fn a_restart_of_the_api_server_leaves_the_files_of_running_pods_alone() -> Resul
             Ok(())
         })
         .await
+    })
+}
+
+#[test]
+fn a_minute_without_the_api_server_costs_the_objects_nothing_but_the_minute() -> Result<()> {
+    on_cluster_alone(async |t| {
+        t.delivery("password", "value").await?;
+        t.set("prod", "second", "value").await?;
+        let key = sealpod_core::kubernetes::key_secret_name("db");
+        let secrets: Api<Secret> = t.api();
+        let before = secrets.get(&key).await?.data;
+        let servers: Api<StatefulSet> = Api::namespaced(t.client(), NAMESPACE);
+        let name = object("api-server");
+        let replicas = async |count: i32| {
+            let scale = Patch::Merge(json!({"spec": {"replicas": count}}));
+            servers
+                .patch_scale(&name, &PatchParams::default(), &scale)
+                .await
+                .map(drop)
+        };
+        t.hang_up().await;
+        replicas(0).await?;
+        eventually("the api-server to go", Duration::from_mins(1), async || {
+            let status = servers.get_status(&name).await?.status;
+            let left = status.context("it has a status")?.replicas;
+            ensure!(left == 0, "{left} left");
+            Ok(())
+        })
+        .await?;
+        let edit = Patch::Merge(json!({"spec": {"secrets": [{"name": "password"}, {"name": "second"}]}}));
+        let bindings: Api<SecretBinding> = t.api();
+        bindings.patch("db", &PatchParams::default(), &edit).await?;
+        t.binding("late", "prod", &["password"]).await?;
+        let unknown = t.until_ready_is::<SecretBinding>("late", "Unknown").await?;
+        assert!(unknown.message.contains("trying again"), "{unknown:?}");
+        sleep(Duration::from_mins(1)).await;
+        assert_eq!(
+            secrets.get(&key).await?.data,
+            before,
+            "nobody to ask, nothing to change"
+        );
+        replicas(1).await?;
+        // Nobody has to touch an object for that.
+        t.until_ready_is::<SecretBinding>("db", "True").await?;
+        t.until_ready_is::<SecretBinding>("late", "True").await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn of_two_controllers_the_other_one_takes_over_when_the_one_at_work_is_killed() -> Result<()> {
+    on_cluster_alone(async |t| {
+        t.application("Delete", &["prod"]).await?;
+        t.set("prod", "password", "value").await?;
+        let controllers: Api<Deployment> = Api::namespaced(t.client(), NAMESPACE);
+        let name = object("controller");
+        let replicas = async |count: i32| {
+            let scale = Patch::Merge(json!({"spec": {"replicas": count}}));
+            controllers
+                .patch_scale(&name, &PatchParams::default(), &scale)
+                .await
+                .map(drop)
+        };
+        replicas(2).await?;
+        eventually("two controllers", pods::START, async || {
+            let status = controllers.get_status(&name).await?.status;
+            let ready = status.and_then(|status| status.ready_replicas).unwrap_or_default();
+            ensure!(ready == 2, "{ready} are ready");
+            Ok(())
+        })
+        .await?;
+        let leases: Api<Lease> = Api::namespaced(t.client(), NAMESPACE);
+        let holder = async || {
+            let lease = leases.get("sealpod-controller").await?;
+            let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+            ensure!(!holder.is_empty(), "nobody holds the Lease");
+            Ok(holder)
+        };
+        let first = eventually("somebody to lead", CONVERGE, holder).await?;
+        let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
+        let at_once = DeleteParams::default().grace_period(0);
+        pods.delete(&first, &at_once).await?;
+        t.binding("db", "prod", &["password"]).await?;
+        t.until_ready_is::<SecretBinding>("db", "True").await?;
+        assert_ne!(holder().await?, first, "the other one leads");
+        let accounts = t.server().await?.org(ORGANIZATION).service_accounts(None).await?;
+        let ours: Vec<_> = accounts
+            .iter()
+            .filter(|account| account.name.contains(&t.namespace))
+            .collect();
+        assert_eq!(ours.len(), 1, "{ours:?}");
+        replicas(1).await?;
+        Ok(())
     })
 }
