@@ -8,14 +8,13 @@ use sealpod_core::names::variable_name;
 use crate::Error;
 use crate::refused::is_refused;
 
-/// Each value with its name as a variable, by name. `literal` are the keys that somebody named as they are; only those
-/// may change how programs start.
-pub fn variables<'a>(
-    values: &BTreeMap<&str, &'a SecretValue>,
+/// Each text with its name as a variable, by name. `literal` are the keys that somebody named as they are; only those may
+/// change how programs start.
+pub fn variables<'v>(
+    texts: &BTreeMap<&str, &'v str>,
     literal: &BTreeSet<&str>,
-) -> Result<BTreeMap<String, &'a str>, Error> {
-    let texts = texts(values)?;
-    let named = named(&texts)?;
+) -> Result<BTreeMap<String, &'v str>, Error> {
+    let named = named(texts)?;
     refuse(&named, literal)?;
     named.into_iter().map(without_nul).collect()
 }

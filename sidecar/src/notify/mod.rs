@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(crate) use process::of_name as signal_of_name;
+
 use crate::health::Status;
 
 /// The waits of a notifier. The defaults are the product's; tests take shorter ones.

@@ -5,8 +5,11 @@
 mod agent;
 mod binary;
 mod delivery;
+mod exec;
 mod fake;
+mod hostile;
 mod notify;
 mod pod;
 mod report;
 mod stale;
+mod storm;

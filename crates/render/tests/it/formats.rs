@@ -104,7 +104,7 @@ fn two_keys_that_are_one_variable_are_refused() {
             r#""db-password" and "db.password" would both be the variable DB_PASSWORD: name one of them otherwise"#
         );
     }
-    assert!(variables(&given.map(), &literal(&[])).is_err());
+    assert!(variables(&given.texts_map(), &literal(&[])).is_err());
     assert!(format(Format::Json, &given.map(), &literal(&[])).is_ok());
 }
 
@@ -126,10 +126,10 @@ fn a_variable_that_changes_how_programs_start_has_to_be_named_literally() {
             matches!(&error, Error::Refused { key: named, .. } if named == key),
             "{key}: {error}"
         );
-        assert!(variables(&given.map(), &literal(&[])).is_err(), "{key}");
+        assert!(variables(&given.texts_map(), &literal(&[])).is_err(), "{key}");
         assert!(format(Format::Env, &given.map(), &literal(&[key])).is_ok(), "{key}");
         assert_eq!(
-            variables(&given.map(), &literal(&[key])).unwrap()[&variable_name(key)],
+            variables(&given.texts_map(), &literal(&[key])).unwrap()[&variable_name(key)],
             "2"
         );
     }

@@ -27,6 +27,13 @@ impl Given {
         )
     }
 
+    fn texts_map(&self) -> BTreeMap<&str, &str> {
+        let texts = self.0.iter();
+        texts
+            .map(|(key, value)| (key.as_str(), std::str::from_utf8(value.expose()).unwrap()))
+            .collect()
+    }
+
     fn map(&self) -> BTreeMap<&str, &SecretValue> {
         self.0.iter().map(|(key, value)| (key.as_str(), value)).collect()
     }
