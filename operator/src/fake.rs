@@ -1,9 +1,10 @@
-//! An API server for tests, in memory: get, create, replace, JSON-Patch and apply, with resource versions as the real one has.
+//! An API server for tests, in memory: get, list, create, replace, JSON-Patch, apply and delete, with resource versions as
+//! the real one has, and its record of who has written which entry of `data`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode, Uri};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
     calls: Vec<String>,
+    /// Calls, as `METHOD path`, and how they are refused.
+    refused: BTreeMap<String, (u16, &'static str)>,
 }
 
 impl FakeApi {
@@ -30,7 +33,7 @@ impl FakeApi {
                 tokio::task::yield_now().await;
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
-                let (status, answer) = api.state().answer(&parts.method, parts.uri.path(), &body);
+                let (status, answer) = api.state().answer(&parts.method, &parts.uri, &body);
                 let response = Response::builder()
                     .status(status)
                     .body(Body::from(answer.to_string().into_bytes()));
@@ -46,6 +49,24 @@ impl FakeApi {
 
     pub fn get(&self, path: &str) -> Option<Value> {
         self.state().objects.get(path).cloned()
+    }
+
+    /// Refuses a call, `METHOD path`, from now on.
+    pub fn refuse(&self, call: &str, code: u16, reason: &'static str) {
+        self.state().refused.insert(call.to_owned(), (code, reason));
+    }
+
+    /// Refuses nothing any more.
+    pub fn allow(&self) {
+        self.state().refused.clear();
+    }
+
+    /// Puts text under a key of a Secret, as somebody with an editor does.
+    pub fn edit_secret(&self, path: &str, key: &str, text: &str) {
+        let mut state = self.state();
+        let mut object = state.objects[path].clone();
+        object["data"][key] = json!(data_encoding::BASE64.encode(text.as_bytes()));
+        state.write(path, object, "kubectl-edit");
     }
 
     pub fn remove(&self, path: &str) {
@@ -90,21 +111,68 @@ impl State {
         object
     }
 
-    fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (StatusCode, Value) {
-        self.calls.push(format!("{method} {path}"));
+    /// As [`State::store`], and keeps record of who has changed which entry of `data`.
+    fn write(&mut self, path: &str, mut object: Value, manager: &str) -> Value {
+        let none = json!({});
+        let before = self.objects.get(path).map_or(none, |before| before["data"].clone());
+        let data = object["data"].as_object().cloned().unwrap_or_default();
+        let mut managers = match object["metadata"]["managedFields"].take() {
+            Value::Array(managers) => managers,
+            _ => vec![],
+        };
+        if !managers.iter().any(|m| m["manager"] == manager) {
+            managers.push(json!({"manager": manager, "operation": "Update", "fieldsV1": {"f:data": {}}}));
+        }
+        for entry in &mut managers {
+            let is_writer = entry["manager"] == manager;
+            let fields = entry["fieldsV1"]["f:data"].as_object_mut().unwrap();
+            fields.retain(|field, _| data.contains_key(&field[2..]));
+            for (key, value) in &data {
+                match (before[key] == *value, is_writer) {
+                    (true, _) => {}
+                    (false, true) => drop(fields.insert(format!("f:{key}"), json!({}))),
+                    (false, false) => drop(fields.remove(&format!("f:{key}"))),
+                }
+            }
+        }
+        object["metadata"]["managedFields"] = json!(managers);
+        self.store(path, object)
+    }
+
+    fn answer(&mut self, method: &Method, uri: &Uri, body: &[u8]) -> (StatusCode, Value) {
+        let path = uri.path();
+        let call = format!("{method} {path}");
+        let refused = self.refused.get(&call).copied();
+        self.calls.push(call);
+        if let Some((code, reason)) = refused {
+            return failure(StatusCode::from_u16(code).unwrap(), reason);
+        }
         let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        let of_data = |object: &Value| object["data"].is_object() && object["kind"] == "Secret";
+        let manager = uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .find_map(|q| q.strip_prefix("fieldManager="));
         match method.as_str() {
             "GET" => match self.objects.get(path) {
                 Some(object) => (StatusCode::OK, object.clone()),
-                None => failure(StatusCode::NOT_FOUND, "NotFound"),
+                None => self.list(path),
             },
             "POST" => {
-                let object: Value = serde_json::from_slice(body).unwrap();
+                let mut object: Value = serde_json::from_slice(body).unwrap();
                 let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
                 if self.objects.contains_key(&path) {
                     return failure(StatusCode::CONFLICT, "AlreadyExists");
                 }
-                (StatusCode::CREATED, self.store(&path, object))
+                let made = match manager {
+                    Some(manager) if of_data(&object) => {
+                        object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
+                        self.write(&path, object, manager)
+                    }
+                    _ => self.store(&path, object),
+                };
+                (StatusCode::CREATED, made)
             }
             "PUT" | "PATCH" => {
                 let path = path.strip_suffix("/status").unwrap_or(path);
@@ -119,10 +187,41 @@ impl State {
                 if version(&changed) != version(&current) {
                     return failure(StatusCode::CONFLICT, "Conflict");
                 }
-                (StatusCode::OK, self.store(path, changed))
+                let stored = match manager {
+                    Some(manager) if method == Method::PUT && of_data(&changed) => self.write(path, changed, manager),
+                    _ => self.store(path, changed),
+                };
+                (StatusCode::OK, stored)
+            }
+            "DELETE" => {
+                let wanted: Value = serde_json::from_slice(body).unwrap_or_default();
+                let Some(current) = self.objects.get(path) else {
+                    return failure(StatusCode::NOT_FOUND, "NotFound");
+                };
+                let wanted = &wanted["preconditions"]["resourceVersion"];
+                if !wanted.is_null() && *wanted != version(current) {
+                    return failure(StatusCode::CONFLICT, "Conflict");
+                }
+                (StatusCode::OK, self.objects.remove(path).unwrap())
             }
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         }
+    }
+
+    /// The objects of a collection, which is there for every kind of the API server's own.
+    fn list(&self, path: &str) -> (StatusCode, Value) {
+        let inside = self.objects.iter().filter(|(other, _)| {
+            let parent = other.rsplit_once('/').map(|(parent, _)| parent);
+            parent == Some(path)
+        });
+        let items: Vec<_> = inside.map(|(_, object)| object).collect();
+        let known = ["/deployments", "/statefulsets", "/daemonsets"]
+            .iter()
+            .any(|end| path.ends_with(end));
+        if items.is_empty() && !known {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        }
+        (StatusCode::OK, json!({"metadata": {}, "items": items}))
     }
 }
 

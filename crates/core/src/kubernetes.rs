@@ -15,6 +15,23 @@ pub const BINDING_UID_LABEL: &str = "sealpod.dev/binding-uid";
 /// Annotation on a key Secret: when its key was made, RFC 3339. It decides only when the key is rotated next.
 pub const KEY_ROTATED_AT: &str = "sealpod.dev/key-rotated-at";
 
+/// Label on the Secret of `spec.kubernetesSecret`: the UID of the SecretBinding that it is of. Who can write it can write
+/// the Secret itself, so it gives nobody a right; without it the Secret is left alone.
+pub const COPY_OF_LABEL: &str = "sealpod.dev/copy-of";
+/// Annotation on such a Secret: the name of the binding, by which a change of the Secret is told to it.
+pub const COPY_BINDING: &str = "sealpod.dev/copy-binding";
+/// Annotation on such a Secret, as JSON: what it was made of. Holds no value and no hash of one.
+pub const COPY_STATE: &str = "sealpod.dev/copy-state";
+/// Annotation on such a Secret: `Delete` or `Retain`, what becomes of it when its binding names another one.
+pub const COPY_DELETION_POLICY: &str = "sealpod.dev/copy-deletion-policy";
+/// Annotation on a key Secret, as JSON: the versions for which the workloads of the binding were last rolled out.
+pub const ROLLED_OUT_FOR: &str = "sealpod.dev/rolled-out-for";
+/// Prefix of the annotation on a workload's pod template that rolls it out anew; the binding's name follows. None of
+/// [`GROUP`]'s own, which are for users to write on pods.
+pub const ROLL_OUT_PREFIX: &str = "restart.sealpod.dev/";
+/// What the names of key Secrets end with; no other Secret of ours does.
+pub const KEY_SECRET_SUFFIX: &str = "-sealpod-key";
+
 /// What users write on Applications, Environments and SecretBindings, beside their spec.
 pub mod controls {
     /// Any new value: reconcile now. Example: the time.
@@ -57,7 +74,7 @@ pub const MOUNT_ROOT: &str = "/var/run/secrets/sealpod.dev";
 
 /// Name of the Secret that holds a binding's key, CA and file settings.
 pub fn key_secret_name(binding: &str) -> String {
-    format!("{binding}-sealpod-key")
+    format!("{binding}{KEY_SECRET_SUFFIX}")
 }
 
 /// Name of a binding's service account on the server.

@@ -13,6 +13,8 @@ use crate::common::DeletionPolicy;
 #[serde(rename_all = "camelCase")]
 pub struct KubernetesSecret {
     /// Name of the Secret, in the binding's namespace. One that exists and is not of this binding is left alone.
+    #[x_kube(validation = Rule::new("!self.endsWith('-sealpod-key')")
+        .message("name must not end with -sealpod-key: such are the Secrets with the keys of bindings"))]
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")

@@ -37,7 +37,8 @@ pub struct SecretBindingStatus {
     pub pods: Option<PodCounts>,
 
     /// `Ready` sums up the others; `AccessGranted`: the binding's key may read what the spec names; `SecretsResolved`:
-    /// all of it has an active version; `KeyFresh`: the key works and is not due for rotation.
+    /// all of it has an active version; `KeyFresh`: the key works and is not due for rotation; `KubernetesSecretSynced`: the Secret of
+    /// `spec.kubernetesSecret` holds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,

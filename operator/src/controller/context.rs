@@ -6,12 +6,13 @@ use kube::Client;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use sealpod_core::kubernetes;
-use sealpod_crds::Environment;
+use sealpod_crds::{Environment, SecretBinding};
 
-use super::binding::Resolutions;
+use super::binding::{Copies, Resolutions};
 use super::echo::Echoes;
 use super::metrics::Metrics;
 use super::namespace;
+use super::restart::Restarts;
 use super::retries::Retries;
 use super::server::Server;
 use crate::tolerant::Tolerant;
@@ -30,6 +31,12 @@ pub struct Context {
     pub resolutions: Resolutions,
     /// What this process wrote itself.
     pub echoes: Arc<Echoes>,
+    /// All SecretBindings, to find whose pods a workload makes.
+    pub bindings: Store<Tolerant<SecretBinding>>,
+    /// The Secrets of `spec.kubernetesSecret`.
+    pub copies: Copies,
+    /// Workloads that may have to be rolled out.
+    pub restarts: Restarts,
 }
 
 impl Context {

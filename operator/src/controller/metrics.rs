@@ -28,6 +28,10 @@ pub struct Metrics {
     /// 1 while this replica does the work.
     pub leader: Gauge,
     conditions: Family<ConditionLabels, Gauge>,
+    rollouts: Family<KindAnd, Counter>,
+    /// Pods that ask for injection and run without it.
+    pub missed: Gauge,
+    evictions: Family<[(&'static str, &'static str); 1], Counter>,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -39,6 +43,9 @@ impl Metrics {
             leader: Gauge::default(),
             errors: Family::default(),
             conditions: Family::default(),
+            rollouts: Family::default(),
+            missed: Gauge::default(),
+            evictions: Family::default(),
             shown: Arc::default(),
         };
         registry.register(
@@ -63,6 +70,21 @@ impl Metrics {
             Unit::Seconds,
             metrics.durations.clone(),
         );
+        registry.register(
+            "rollouts",
+            "Workloads that were rolled out anew because a value has changed, by kind and result",
+            metrics.rollouts.clone(),
+        );
+        registry.register(
+            "missed_pods",
+            "Pods that ask for injection and run without it",
+            metrics.missed.clone(),
+        );
+        registry.register(
+            "evictions",
+            "Pods without injection that were asked to be evicted, by result",
+            metrics.evictions.clone(),
+        );
         registry.register("leader", "Whether this replica does the work", metrics.leader.clone());
         metrics
     }
@@ -79,6 +101,12 @@ impl Metrics {
         self.durations
             .get_or_create(&[("kind", kind)])
             .observe(took.as_secs_f64());
+    }
+
+    /// `kind` is that of the workload.
+    pub fn rolled_out(&self, kind: &'static str, ok: bool) {
+        let result = if ok { "ok" } else { "error" };
+        self.rollouts.get_or_create(&[("kind", kind), ("result", result)]).inc();
     }
 
     /// Counts what an object (`namespace/name`) shows from now on; conditions that are not in `wanted` stay as they were.

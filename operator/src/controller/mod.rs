@@ -16,6 +16,7 @@ mod namespace;
 mod owner;
 mod referred;
 mod report;
+mod restart;
 mod retries;
 mod server;
 mod streams;

@@ -139,7 +139,7 @@ where
 
 /// The same Kubernetes API, answering with nothing but the metadata of objects. The client's own way of asking for that
 /// cannot read what [`Tolerant`] reads.
-fn metadata_only(kube: Client) -> Client {
+pub fn metadata_only(kube: Client) -> Client {
     let service = tower::service_fn(move |mut request: axum::http::Request<Body>| {
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         let kind = if is_watch {

@@ -39,6 +39,16 @@ pub mod reasons {
     pub const SECRETS_DENIED: &str = "SecretsDenied";
     pub const NEEDS_PATH: &str = "NeedsPath";
     pub const KEY_REJECTED: &str = "KeyRejected";
+    /// Of the condition `KubernetesSecretSynced`.
+    pub const NEEDS_KEY: &str = "NeedsKey";
+    pub const INVALID_VALUE: &str = "InvalidValue";
+    pub const TEMPLATE_FAILED: &str = "TemplateFailed";
+    pub const TOO_LARGE: &str = "TooLarge";
+    pub const SECRET_GOING: &str = "SecretBeingDeleted";
+    pub const KUBERNETES_REFUSED: &str = "KubernetesRefused";
+    /// Of events on workloads and bindings.
+    pub const ROLLED_OUT: &str = "RolledOut";
+    pub const ROLLOUT_FAILED: &str = "RolloutFailed";
     pub const PAUSED: &str = "Paused";
     /// Of failures: what could not be done, and where.
     pub const SERVER_UNAVAILABLE: &str = "ServerUnavailable";

@@ -13,13 +13,14 @@ use sealpod_core::kubernetes::FIELD_MANAGER;
 use sealpod_crds::{Application, Environment, SecretBinding};
 use tokio_util::sync::CancellationToken;
 
-use super::binding::{Resolutions, sweep};
+use super::binding::{Copies, Resolutions, native, sweep};
 use super::changes::{self, Feed, Stores, Wakes};
 use super::context::Context;
 use super::echo::Echoes;
 use super::error::Error;
 use super::kind::{Kind, after_failure, reconcile};
 use super::metrics::Metrics;
+use super::restart::{self, Restarts};
 use super::retries::Retries;
 use super::server::Server;
 use super::streams;
@@ -68,6 +69,9 @@ impl Parts {
         let (objects, known_bindings) = streams::own(Api::<Tolerant<SecretBinding>>::all(kube.clone()), echoes.clone());
         let bindings = Controller::for_stream(objects, known_bindings.clone()).reconcile_on(woken.bindings);
         let bindings = with_what_they_rest_on(bindings, &kube, &known_bindings, &echoes);
+        let (copies, touched) = native::watch(kube.clone());
+        let of_copy = known_bindings.clone();
+        let bindings = bindings.watches_stream(touched, move |secret| native::binding_of(&secret, &of_copy));
 
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
@@ -83,6 +87,9 @@ impl Parts {
             environments: known_environments.clone(),
             resolutions: Resolutions::default(),
             echoes,
+            bindings: known_bindings.clone(),
+            copies: Copies::new(copies),
+            restarts: Restarts::default(),
         });
         let stores = Stores {
             applications: known_applications,
@@ -125,6 +132,7 @@ impl Parts {
             () = queues => {}
             () = sweep::run(Arc::clone(&context)) => {}
             () = feed.run(&context, &stores, &wakes) => {}
+            () = Box::pin(restart::run(Arc::clone(&context))) => {}
             () = give_up => tracing::warn!("reconciliations under way are given up"),
         }
     }

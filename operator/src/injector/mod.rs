@@ -28,7 +28,9 @@ mod warnings;
 use axum::http::Uri;
 use sealpod_runtime::telemetry::Format;
 
+pub use pod::Pod;
 pub use run::run;
+pub use select::{Binding, select};
 
 /// What every injected pod has in common. It comes from the injector's own configuration alone, never from a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,4 +99,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -33,7 +33,7 @@ pub(super) fn known(bindings: &[Binding]) -> Known {
     }
 }
 
-pub(super) fn binding(name: &str) -> Binding {
+pub fn binding(name: &str) -> Binding {
     Binding {
         name: name.to_owned(),
         mount_path: format!("/var/run/secrets/sealpod.dev/{name}"),

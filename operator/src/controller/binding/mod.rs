@@ -3,6 +3,7 @@
 mod apply;
 mod evaluate;
 mod looks;
+pub mod native;
 mod observe;
 mod pods;
 mod resolve;
@@ -29,6 +30,7 @@ use resolve::Resolution;
 
 pub use apply::Granted;
 pub use evaluate::Plan;
+pub use native::Copies;
 pub use resolve::{Known, Resolutions};
 
 impl Kind for SecretBinding {
@@ -54,17 +56,20 @@ impl Kind for SecretBinding {
     }
 
     async fn clean_up(object: &Self, context: &Context) -> Result<(), Error> {
+        // First, because it does not need the server; and whatever comes of it, the rights end.
+        let copies = native::clean_up(object, context).await;
+        context.restarts.forget(&object.uid().unwrap_or_default());
         let client = context.server.admin_for(object);
         let namespace = object.namespace().unwrap_or_default();
         let name = service_account_name(&context.cluster_id, &namespace, &object.name_any());
         if let Some(account) = observe::account(&client, context, &name).await? {
             apply::revoke_account(&client, account.id, context).await?;
         }
-        // The Secret goes by its owner reference.
+        // The key Secret goes by its owner reference.
         let uid = object.uid().unwrap_or_default();
         context.resolutions.forget(&uid);
         context.echoes.forget(&uid);
-        Ok(())
+        copies
     }
 }
 
@@ -119,7 +124,7 @@ async fn deliver(
             known,
         };
         status.pods = pods::counted(delivery, context).await;
-        made = beside(delivery, context);
+        made = beside(delivery, context).await?;
         let uid = object.uid().unwrap_or_default();
         let pending = Pending {
             rotated_at: granted.rotated_at,
@@ -130,14 +135,24 @@ async fn deliver(
         };
         looks = Some(looks::next(pending, Time::now()));
     }
+    let waits = made.conditions.iter().any(|c| native::waits(c.reason));
     let mut outcome = status::outcome(status, &plan.selection, &resolution, made);
-    outcome.again = looks.unwrap_or(outcome.again);
+    if !waits {
+        outcome.again = looks.unwrap_or(outcome.again);
+    }
     Ok(outcome)
 }
 
-/// Makes what the binding asks for beside its key Secret, in this order.
-fn beside(_delivery: Delivery<'_>, _context: &Context) -> Beside {
-    Beside::default()
+/// Makes what the binding asks for beside its key Secret, in this order: pods that are replaced find the new values.
+async fn beside(delivery: Delivery<'_>, context: &Context) -> Result<Beside, Error> {
+    let native = native::sync(delivery, context).await?;
+    let (condition, copy) = native.map(|made| (made.condition, made.copy)).unzip();
+    context
+        .restarts
+        .consider(delivery.object, delivery.known, copy.flatten());
+    Ok(Beside {
+        conditions: condition.into_iter().collect(),
+    })
 }
 
 fn refused(object: &SecretBinding, refusal: Refusal, rights: Rights) -> Outcome<SecretBindingStatus> {

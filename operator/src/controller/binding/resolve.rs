@@ -145,6 +145,11 @@ impl Resolutions {
         self.state().minted.remove(uid);
     }
 
+    /// The server's mark for what it said last.
+    pub fn etag(&self, uid: &str) -> Option<String> {
+        self.state().answers.get(uid).map(|answer| answer.etag.clone())
+    }
+
     fn answer(&self, uid: &str, question: &Question) -> Option<Answer> {
         self.state()
             .answers

@@ -65,7 +65,7 @@ pub fn outcome(
     let blocking = [&fresh, &resolved]
         .into_iter()
         .chain(&beside.conditions)
-        .find(|c| c.status != Status::True && c.reason != reasons::NEEDS_PATH);
+        .find(|c| c.status != Status::True && ![reasons::NEEDS_PATH, reasons::NEEDS_KEY].contains(&c.reason));
     let ready = match blocking {
         Some(condition) => Wanted::new(READY, Status::False, condition.reason, condition.message.clone()),
         None => Wanted::ready(resolved.message.clone()),

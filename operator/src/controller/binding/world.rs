@@ -13,6 +13,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::controller::context::Context;
 use crate::controller::metrics::Metrics;
+use crate::controller::restart::Restarts;
 use crate::controller::retries::Retries;
 use crate::controller::server::Server;
 use crate::fake::FakeApi;
@@ -50,6 +51,9 @@ pub async fn world() -> World {
         environments: reflector::store().0,
         resolutions: super::Resolutions::default(),
         echoes: Arc::default(),
+        bindings: reflector::store().0,
+        copies: super::Copies::new(reflector::store().0),
+        restarts: Restarts::default(),
     };
     World {
         kube,

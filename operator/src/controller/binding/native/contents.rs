@@ -1,0 +1,207 @@
+//! From the server's answer to the entries of the Secret: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealpod_core::SecretValue;
+use sealpod_core::injection::Decode;
+use sealpod_core::wire::bundle::Bundle;
+use sealpod_crds::KubernetesSecretType;
+use sealpod_render::Values;
+use zeroize::Zeroizing;
+
+use super::super::selection::Selection;
+use super::target::{Entry, Source, Target, decode_of, is_key, is_optional, lacking};
+use crate::controller::verdict::reasons;
+
+/// Most that a Secret holds, in bytes: Kubernetes' own limit for the sum of its values.
+const MAX_BYTES: usize = 1024 * 1024;
+
+pub type Data = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// What the Secret shall hold.
+#[derive(Debug, PartialEq)]
+pub struct Contents {
+    pub data: Data,
+    /// What is not as the spec wants it, the first of it; the Secret is written all the same.
+    pub problem: Option<Problem>,
+}
+
+/// A reason, and a message that says what to do. Quotes no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// `old` is what the Secret holds now, if it is ours. What cannot be made keeps its last value, and nothing is written
+/// at all where that would leave an entry out that never was there, or leave none: a server that has lost what it had
+/// takes nothing from pods that run.
+pub fn contents(
+    target: &Target<'_>,
+    selection: &Selection,
+    bundle: &Bundle,
+    old: Option<&Data>,
+) -> Result<Contents, Problem> {
+    let secrets = decoded(selection, bundle);
+    let (entries, problem) = match &target.entries {
+        Some(entries) => (entries.clone(), None),
+        None => every(selection, &secrets),
+    };
+    let mut made = Contents {
+        data: Data::new(),
+        problem,
+    };
+    for entry in entries {
+        let found = match entry.source {
+            Source::Secret(name) => one(name, &secrets, selection, bundle),
+            Source::Template(source) => rendered(entry.key, source, &secrets, bundle).map(Some),
+        };
+        match (found, old.and_then(|old| old.get(entry.key))) {
+            (Ok(Some(bytes)), _) => {
+                made.data.insert(entry.key.to_owned(), bytes);
+            }
+            // It may be absent, and is.
+            (Ok(None), _) => {}
+            (Err(problem), Some(last)) => {
+                made.data.insert(entry.key.to_owned(), last.clone());
+                let message = format!("{}; its last value stays in the Secret", problem.message);
+                made.problem = Some(Problem::new(problem.reason, message));
+            }
+            (Err(problem), None) => return Err(problem),
+        }
+    }
+    checked(target.kind, made)
+}
+
+/// Each secret under its own name, and what is told of those whose name is no key.
+fn every<'a>(selection: &'a Selection, secrets: &Decoded<'a>) -> (Vec<Entry<'a>>, Option<Problem>) {
+    let named = selection.names().map(|(name, _)| name);
+    let all: BTreeSet<&str> = secrets.keys().copied().chain(named).collect();
+    let (keys, others): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| is_key(name));
+    let problem = others.first().map(|first| {
+        let message = format!(
+            "{} of the names are no keys of a Secret, such as `{first}`, and are left out: name the entries in \
+             spec.kubernetesSecret.data",
+            others.len()
+        );
+        Problem::new(reasons::NEEDS_KEY, message)
+    });
+    let entry = |name| Entry {
+        key: name,
+        source: Source::Secret(name),
+    };
+    (keys.into_iter().map(entry).collect(), problem)
+}
+
+fn checked(kind: KubernetesSecretType, made: Contents) -> Result<Contents, Problem> {
+    if made.data.is_empty() {
+        let message = "the binding has no value to write now; a Secret that is there stays as it is";
+        return Err(Problem::new(reasons::SECRETS_MISSING, message));
+    }
+    if let Some(lacking) = lacking(kind, |key| made.data.contains_key(key)) {
+        let message = format!(
+            "there is no {lacking}: set the secret of that name, or name the entries in spec.kubernetesSecret.data"
+        );
+        return Err(Problem::new(reasons::SECRETS_MISSING, message));
+    }
+    if kind == KubernetesSecretType::DockerConfigJson {
+        let config = made.data.get(".dockerconfigjson").map(|bytes| bytes.as_slice());
+        let is_json = config.is_some_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok());
+        if !is_json {
+            let message =
+                "the value of `.dockerconfigjson` is not JSON, which a Secret of its type must hold: set it anew";
+            return Err(Problem::new(reasons::INVALID_VALUE, message));
+        }
+    }
+    if made.data.values().map(|bytes| bytes.len()).sum::<usize>() > MAX_BYTES {
+        let message = "the values are more than 1 MiB together, which is the most that a Secret of Kubernetes holds: name \
+                       fewer in spec.secrets, or only those that are needed in spec.kubernetesSecret.data";
+        return Err(Problem::new(reasons::TOO_LARGE, message));
+    }
+    Ok(made)
+}
+
+type Decoded<'a> = BTreeMap<&'a str, Result<SecretValue, Problem>>;
+
+/// The values as they are written.
+fn decoded<'a>(selection: &Selection, bundle: &'a Bundle) -> Decoded<'a> {
+    let decode = |name: &str, secret: &sealpod_core::wire::bundle::BundleSecret| {
+        let unreadable = |what: &str| Problem::new(reasons::INVALID_VALUE, format!("the value of `{name}` {what}"));
+        let text = secret
+            .value
+            .as_ref()
+            .ok_or_else(|| unreadable("was not in the answer"))?;
+        let value = SecretValue::from_wire(text, secret.encoding.unwrap_or_default())
+            .map_err(|e| unreadable(&e.to_string()))?;
+        match decode_of(selection, name) {
+            None => Ok(value),
+            Some(Decode::Base64) => {
+                let text: Zeroizing<Vec<u8>> = Zeroizing::new(
+                    value
+                        .expose()
+                        .iter()
+                        .copied()
+                        .filter(|b| !b.is_ascii_whitespace())
+                        .collect(),
+                );
+                let bytes = data_encoding::BASE64.decode(&text).ok();
+                let bytes = bytes.and_then(|bytes| SecretValue::from_bytes(bytes).ok());
+                bytes.ok_or_else(|| unreadable("is not base64 text, as its `decode` in spec.secrets says"))
+            }
+        }
+    };
+    let secrets = bundle.secrets.iter();
+    secrets
+        .map(|(name, secret)| (name.as_str(), decode(name, secret)))
+        .collect()
+}
+
+/// The value of one secret; none where it is absent and may be.
+fn one(
+    name: &str,
+    secrets: &Decoded<'_>,
+    selection: &Selection,
+    bundle: &Bundle,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
+    match secrets.get(name) {
+        Some(Ok(value)) => Ok(Some(Zeroizing::new(value.expose().to_vec()))),
+        Some(Err(problem)) => Err(problem.clone()),
+        None if is_optional(selection, name) => Ok(None),
+        None if bundle.denied.iter().any(|denied| denied == name) => Err(Problem::new(
+            reasons::SECRETS_DENIED,
+            format!("the binding's key may not read `{name}` yet"),
+        )),
+        None => Err(Problem::new(
+            reasons::SECRETS_MISSING,
+            format!("no active version of `{name}`: set a value, or make it optional in spec.secrets"),
+        )),
+    }
+}
+
+fn rendered(key: &str, source: &str, secrets: &Decoded<'_>, bundle: &Bundle) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let values = Values {
+        secrets: secrets
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_ref().ok()?)))
+            .collect(),
+        configurations: bundle
+            .configurations
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect(),
+    };
+    let failed = |error| Problem::new(reasons::TEMPLATE_FAILED, format!("the template of `{key}`: {error}"));
+    sealpod_render::template(source, &values).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests;

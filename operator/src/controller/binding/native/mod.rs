@@ -1,0 +1,441 @@
+//! `spec.kubernetesSecret`: a Secret of Kubernetes with the binding's values.
+//!
+//! It has no owner reference, by which it would go with the binding whatever `deletionPolicy` says; its label with the
+//! binding's UID tells whose it is. What it holds is kept beside the values as the server's mark for the state they were
+//! read in, so that the values are read again only when that or the Secret itself has moved.
+
+mod contents;
+mod held;
+mod stored;
+mod target;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::ResourceExt;
+use kube::core::Status as ApiStatus;
+use kube::runtime::reflector::Store;
+use sealpod_client::{Error as ServerError, Fetched};
+use sealpod_core::kubernetes::{COPY_OF_LABEL, KEY_SECRET_SUFFIX};
+use sealpod_core::wire::bundle::Bundle;
+use sealpod_crds::{DeletionPolicy, SecretBinding};
+
+use super::Delivery;
+use crate::controller::conditions::{Status, Wanted};
+use crate::controller::context::Context;
+use crate::controller::error::Error;
+use crate::controller::kind::name;
+use crate::controller::restart::Copy;
+use crate::controller::verdict::reasons;
+use contents::{Contents, Data, Problem, contents};
+use held::State;
+pub use held::{Held, read as read_metadata};
+use stored::Stored;
+use target::Target;
+pub use watch::{Watched, binding_of, watch};
+
+pub const KUBERNETES_SECRET_SYNCED: &str = "KubernetesSecretSynced";
+
+/// What was found when the values were last compared with a Secret, by the binding's UID; never the values. It spares
+/// the reading of values again and again where the Secret itself does not tell that all is well: where something could
+/// not be written, or where somebody has taken the record of who wrote what out of it.
+#[derive(Debug, Default)]
+pub struct Compared(Mutex<HashMap<String, Comparison>>);
+
+/// The Secrets of all bindings.
+pub struct Copies {
+    /// The metadata of what carries our label.
+    watched: Store<Watched>,
+    compared: Compared,
+}
+
+impl Copies {
+    pub fn new(watched: Store<Watched>) -> Self {
+        Self {
+            watched,
+            compared: Compared::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Comparison {
+    etag: String,
+    spec: String,
+    /// Of the Secret; none where there is none.
+    resource_version: Option<String>,
+    revisions: BTreeMap<String, u64>,
+    problem: Option<Problem>,
+}
+
+/// Whether it is Kubernetes that is waited for, where no watch tells that something has changed.
+pub fn waits(reason: &str) -> bool {
+    [
+        reasons::SECRET_NOT_OWNED,
+        reasons::SECRET_GOING,
+        reasons::KUBERNETES_REFUSED,
+    ]
+    .contains(&reason)
+}
+
+/// What became of it.
+pub struct Outcome {
+    pub condition: Wanted,
+    /// What workloads that use the Secret have to follow; none where there is no Secret of ours.
+    pub copy: Option<Copy>,
+}
+
+/// Makes the Secret as the spec says. Nothing where it asks for none.
+pub async fn sync(delivery: Delivery<'_>, context: &Context) -> Result<Option<Outcome>, Error> {
+    let Delivery { object, plan, .. } = delivery;
+    let wanted = object
+        .spec
+        .kubernetes_secret
+        .as_ref()
+        .map(|wanted| wanted.name.as_str());
+    remove_former(object, wanted, context).await?;
+    let target = match Target::parse(&object.spec, &plan.selection) {
+        Ok(Some(target)) => target,
+        Ok(None) => {
+            context.copies.compared.forget(&object.uid().unwrap_or_default());
+            return Ok(None);
+        }
+        Err(refusal) => return Ok(Some(failed(&Problem::new(refusal.reason, refusal.message)))),
+    };
+    let namespace = object.namespace().unwrap_or_default();
+    let held = held::read(&context.kube, &namespace, target.name).await;
+    let held = held.map_err(Error::kubernetes("reading the metadata of the Secret"))?;
+    if let Some(problem) = held.as_ref().and_then(|held| not_ours(held, object)) {
+        return Ok(Some(failed(&problem)));
+    }
+    let uid = object.uid().unwrap_or_default();
+    let etag = context.resolutions.etag(&uid).unwrap_or_default();
+    if let Some(held) = &held
+        && held.is(&target, &object.name_any(), &etag)
+    {
+        return Ok(Some(synced(&target, held.state().revisions)));
+    }
+    let version = held.and_then(|held| held.metadata.resource_version);
+    if let Some(before) = context.copies.compared.get(&uid)
+        && (before.etag == etag && before.spec == target.digest && before.resource_version == version)
+    {
+        return Ok(Some(before.outcome(&target)));
+    }
+    match renew(delivery, &target, &etag, context).await {
+        Ok(comparison) => {
+            let outcome = comparison.outcome(&target);
+            context.copies.compared.keep(&uid, comparison);
+            Ok(Some(outcome))
+        }
+        Err(Failure::Problem(problem)) => Ok(Some(failed(&problem))),
+        Err(Failure::Error(error)) => Err(error),
+    }
+}
+
+/// What becomes of the copies when the binding goes.
+pub async fn clean_up(object: &SecretBinding, context: &Context) -> Result<(), Error> {
+    context.copies.compared.forget(&object.uid().unwrap_or_default());
+    let now = object.spec.kubernetes_secret.as_ref();
+    for secret in candidates(object, now.map(|wanted| wanted.name.as_str()), context) {
+        let policy = now
+            .filter(|wanted| wanted.name == secret)
+            .map(|wanted| wanted.deletion_policy);
+        remove(object, &secret, policy, context).await?;
+    }
+    Ok(())
+}
+
+/// The copies that the binding made under other names.
+async fn remove_former(object: &SecretBinding, wanted: Option<&str>, context: &Context) -> Result<(), Error> {
+    for secret in candidates(object, None, context) {
+        if Some(secret.as_str()) != wanted {
+            remove(object, &secret, None, context).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of what the watch has seen of the binding's copies, and `wanted`. Hints only: each is read before it is deleted.
+fn candidates(object: &SecretBinding, wanted: Option<&str>, context: &Context) -> Vec<String> {
+    let (namespace, uid) = (object.namespace(), object.uid());
+    let found = context.copies.watched.state_filter(|secret| {
+        secret.metadata.namespace == namespace && uid.is_some() && secret.labels().get(COPY_OF_LABEL) == uid.as_ref()
+    });
+    let mut all: Vec<String> = found.iter().map(|secret| secret.name_any()).collect();
+    all.extend(wanted.map(str::to_owned));
+    all.sort_unstable();
+    all.dedup();
+    // What a user has put our label on there is still no copy.
+    all.retain(|name| !name.ends_with(KEY_SECRET_SUFFIX));
+    all
+}
+
+/// Deletes a copy of this binding if the policy says so: `policy`, else that on the Secret.
+async fn remove(
+    object: &SecretBinding,
+    secret: &str,
+    policy: Option<DeletionPolicy>,
+    context: &Context,
+) -> Result<(), Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let held = held::read(&context.kube, &namespace, secret).await;
+    let held = held.map_err(Error::kubernetes("reading the metadata of a former Secret"))?;
+    let Some(held) = held.filter(|held| held.is_of(object) && !held.is_going()) else {
+        return Ok(());
+    };
+    if policy.unwrap_or_else(|| held.policy()) == DeletionPolicy::Retain {
+        return Ok(());
+    }
+    let deleted = stored::delete(&context.kube, &namespace, &held).await;
+    deleted.map_err(|error| Error::kubernetes("deleting the Secret")(quiet(error)))?;
+    tracing::info!(binding = %name(object), secret, "the Secret of spec.kubernetesSecret is deleted");
+    Ok(())
+}
+
+fn not_ours(held: &Held, object: &SecretBinding) -> Option<Problem> {
+    let secret = held.metadata.name.as_deref().unwrap_or_default();
+    if !held.is_of(object) {
+        let (namespace, uid) = (object.namespace().unwrap_or_default(), object.uid().unwrap_or_default());
+        let message = format!(
+            "Secret `{secret}` exists and does not belong to this SecretBinding, so it is left alone: delete it, name another \
+             one in spec.kubernetesSecret.name, or hand it over, by which what it holds is replaced: kubectl --namespace \
+             {namespace} label --overwrite secret {secret} {COPY_OF_LABEL}={uid}"
+        );
+        return Some(Problem::new(reasons::SECRET_NOT_OWNED, message));
+    }
+    held.is_going().then(|| {
+        let message = format!(
+            "Secret `{secret}` is being deleted and waits for its finalizers: it is made again when it is gone"
+        );
+        Problem::new(reasons::SECRET_GOING, message)
+    })
+}
+
+enum Failure {
+    /// Told by the condition.
+    Problem(Problem),
+    /// Tried again soon.
+    Error(Error),
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Reads the values once, with the binding's own key, and writes what differs.
+async fn renew(
+    delivery: Delivery<'_>,
+    target: &Target<'_>,
+    etag: &str,
+    context: &Context,
+) -> Result<Comparison, Failure> {
+    let object = delivery.object;
+    let namespace = object.namespace().unwrap_or_default();
+    let bundle = values(delivery, context).await?;
+    let stored = stored::read(&context.kube, &namespace, target.name).await;
+    let stored = stored.map_err(|error| Error::kubernetes("reading the Secret")(quiet(error)))?;
+    // Read again with its values: it may be another one by now.
+    if let Some(problem) = stored.as_ref().and_then(|stored| not_ours(&stored.held(), object)) {
+        return Err(problem.into());
+    }
+    let old = stored.as_ref().map(|stored| &stored.data);
+    let made = match contents(target, &delivery.plan.selection, &bundle, old) {
+        Ok(made) => made,
+        // Nothing is written: what is there stays.
+        Err(problem) => {
+            let held = stored.as_ref().map(Stored::held);
+            return Ok(Comparison {
+                etag: etag.to_owned(),
+                spec: target.digest.clone(),
+                revisions: held.as_ref().map(|held| held.state().revisions).unwrap_or_default(),
+                resource_version: held.and_then(|held| held.metadata.resource_version),
+                problem: Some(problem),
+            });
+        }
+    };
+    drop(bundle);
+    let state = state(target, etag, &made, stored.as_ref());
+    let held = write(object, target, &state, &made.data, stored, context).await?;
+    Ok(Comparison {
+        etag: etag.to_owned(),
+        spec: target.digest.clone(),
+        resource_version: held.metadata.resource_version,
+        revisions: state.revisions,
+        problem: made.problem,
+    })
+}
+
+/// The values, in one request, by the key that the binding's pods use.
+async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Error> {
+    let client = context.server.with_key(delivery.granted.key.clone());
+    let client = client.map_err(|_| Error::NotNow("the connection to the server cannot be set up"))?;
+    let mut request = delivery.plan.selection.request();
+    request.values = true;
+    let organization = client.org(context.server.organization());
+    let environment = &delivery.object.spec.environment;
+    match organization
+        .bundle(&delivery.plan.project, environment, &request, None)
+        .await
+    {
+        Ok(Fetched::Bundle(bundle)) => Ok(*bundle),
+        Ok(Fetched::NotModified) => Err(Error::NotNow("the server says that nothing has changed")),
+        // The next look finds out which, and says so; the Secret stays as it is.
+        Err(ServerError::Unauthorized(_) | ServerError::Forbidden(_)) => {
+            Err(Error::NotNow("the binding's key may not read the values just now"))
+        }
+        Err(error) => Err(Error::server("reading the values for the Secret")(error)),
+    }
+}
+
+/// An entry counts as changed where its bytes differ and the server or the spec has moved: what somebody has edited in
+/// the Secret, and what is put back, is no change.
+fn state(target: &Target<'_>, etag: &str, made: &Contents, stored: Option<&Stored>) -> State {
+    let before = stored.map(|stored| stored.held().state()).unwrap_or_default();
+    let moved = before.etag != etag || before.spec != target.digest;
+    let none = Data::new();
+    let old = stored.map_or(&none, |stored| &stored.data);
+    let revision = |(key, bytes): (&String, _)| {
+        let last = before.revisions.get(key).copied().unwrap_or_default();
+        let changed = last == 0 || (moved && old.get(key) != Some(bytes));
+        (key.clone(), last + u64::from(changed))
+    };
+    State {
+        // What could not be made as it should be is compared again by the next leader.
+        etag: made.problem.as_ref().map_or(etag, |_| "").to_owned(),
+        spec: target.digest.clone(),
+        revisions: made.data.iter().map(revision).collect(),
+        labels: target.labels.keys().cloned().collect(),
+        annotations: target.annotations.keys().cloned().collect(),
+    }
+}
+
+async fn write(
+    object: &SecretBinding,
+    target: &Target<'_>,
+    state: &State,
+    data: &Data,
+    stored: Option<Stored>,
+    context: &Context,
+) -> Result<Held, Failure> {
+    let client = &context.kube;
+    let written = match stored {
+        Some(stored) => {
+            let held = stored.held();
+            let fits = stored.kind == target.kind.as_str() && stored.immutable != Some(true);
+            if fits {
+                let as_it_was = stored.data == *data && held.state() == *state;
+                if as_it_was && held.is_labelled(target, &object.name_any()) {
+                    return Ok(held);
+                }
+                stored::replace(client, object, target, state, data, &stored).await
+            } else {
+                // Neither a type nor what was made immutable can be changed.
+                let deleted = stored::delete(client, &object.namespace().unwrap_or_default(), &held).await;
+                deleted.map_err(|error| refused(target, error))?;
+                stored::create(client, object, target, state, data).await
+            }
+        }
+        None => stored::create(client, object, target, state, data).await,
+    };
+    let held = written.map_err(|error| refused(target, error))?;
+    tracing::info!(binding = %name(object), secret = target.name, "the Secret of spec.kubernetesSecret is written");
+    Ok(held)
+}
+
+/// What the API server refuses: that of the rights, of a quota or of a policy stays until somebody changes it.
+fn refused(target: &Target<'_>, error: kube::Error) -> Failure {
+    let secret = target.name;
+    match &error {
+        kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
+            Failure::Error(Error::NotNow("the Secret has changed in the meantime"))
+        }
+        kube::Error::Api(status) if status.is_forbidden() || status.is_invalid() => {
+            let message = format!(
+                "the Kubernetes API refuses to write Secret `{secret}` ({}): look at the operator's rights, and at quotas and \
+                 admission policies of the namespace",
+                status.reason
+            );
+            Failure::Problem(Problem::new(reasons::KUBERNETES_REFUSED, message))
+        }
+        _ => Failure::Error(Error::kubernetes("writing the Secret")(quiet(error))),
+    }
+}
+
+/// Without the words of the API server, or of a webhook behind it, which might quote a value.
+fn quiet(error: kube::Error) -> kube::Error {
+    match error {
+        kube::Error::Api(status) => {
+            let text = "what it says is not shown, because it might quote a value";
+            kube::Error::Api(ApiStatus::failure(text, &status.reason).with_code(status.code).boxed())
+        }
+        other => other,
+    }
+}
+
+fn synced(target: &Target<'_>, revisions: BTreeMap<String, u64>) -> Outcome {
+    let entries = revisions.len();
+    let message = match entries {
+        1 => format!("Secret `{}` has its 1 entry", target.name),
+        _ => format!("Secret `{}` has its {entries} entries", target.name),
+    };
+    Outcome {
+        condition: Wanted::new(KUBERNETES_SECRET_SYNCED, Status::True, "Synced", message),
+        copy: Some(Copy {
+            secret: target.name.to_owned(),
+            revisions,
+        }),
+    }
+}
+
+fn failed(problem: &Problem) -> Outcome {
+    Outcome {
+        condition: Wanted::new(
+            KUBERNETES_SECRET_SYNCED,
+            Status::False,
+            problem.reason,
+            problem.message.clone(),
+        ),
+        copy: None,
+    }
+}
+
+impl Comparison {
+    fn outcome(&self, target: &Target<'_>) -> Outcome {
+        let mut outcome = synced(target, self.revisions.clone());
+        if let Some(problem) = &self.problem {
+            outcome.condition = failed(problem).condition;
+            outcome.copy = outcome.copy.filter(|copy| !copy.revisions.is_empty());
+        }
+        outcome
+    }
+}
+
+impl Compared {
+    fn get(&self, uid: &str) -> Option<Comparison> {
+        self.state().get(uid).cloned()
+    }
+
+    fn keep(&self, uid: &str, comparison: Comparison) {
+        self.state().insert(uid.to_owned(), comparison);
+    }
+
+    fn forget(&self, uid: &str) {
+        self.state().remove(uid);
+    }
+
+    fn state(&self) -> MutexGuard<'_, HashMap<String, Comparison>> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,51 @@
+//! The watch of the Secrets that bindings made: metadata only, and only those that carry our label, so that nobody's
+//! other Secrets are ever listed.
+
+use futures::Stream;
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use sealpod_core::kubernetes::{COPY_BINDING, COPY_OF_LABEL};
+use sealpod_crds::SecretBinding;
+
+use crate::controller::streams::metadata_only;
+use crate::tolerant::Tolerant;
+
+/// Secrets of one page of a list: their metadata is anybody's, and may be as large as Kubernetes lets it be.
+const PAGE: u32 = 50;
+
+pub type Watched = Tolerant<PartialObjectMeta<Secret>>;
+
+/// What is there, and what is touched by anybody.
+pub fn watch(kube: Client) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>>) {
+    let (store, writer) = reflector::store();
+    let config = watcher::Config::default().page_size(PAGE).labels(COPY_OF_LABEL);
+    let touched = watcher(Api::<Watched>::all(metadata_only(kube)), config)
+        .modify(|secret| {
+            secret.annotations_mut().retain(|key, _| key == COPY_BINDING);
+            secret.labels_mut().retain(|key, _| key == COPY_OF_LABEL);
+        })
+        .reflect(writer)
+        .touched_objects();
+    (store, touched)
+}
+
+/// The binding that a touched Secret is of: by the name on it, else by its UID. To look at a binding once more gives
+/// nobody anything.
+pub fn binding_of(
+    secret: &Watched,
+    bindings: &Store<Tolerant<SecretBinding>>,
+) -> Option<ObjectRef<Tolerant<SecretBinding>>> {
+    let namespace = secret.namespace()?;
+    if let Some(name) = secret.annotations().get(COPY_BINDING) {
+        let named = ObjectRef::new(name).within(&namespace);
+        if bindings.get(&named).is_some() {
+            return Some(named);
+        }
+    }
+    let uid = secret.labels().get(COPY_OF_LABEL)?;
+    let found = bindings.find(|b| b.uid().as_ref() == Some(uid) && b.namespace().as_ref() == Some(&namespace))?;
+    Some(ObjectRef::from_obj(found.as_ref()))
+}

@@ -1,0 +1,154 @@
+//! `onChange.restart: Rollout`: workloads that use what a binding delivers are rolled out anew when it changes.
+//!
+//! The versions for which they were last rolled out stand in an annotation of the binding's key Secret, written after
+//! the last of them. A binding without it is seen for the first time, and rolls out nothing; neither does a new leader, a
+//! restart or a re-list, because what it sees is what stands there. A crash in between does all of it again: the mark on
+//! a pod template is made of the versions that it uses, so that a second time changes nothing.
+
+mod evaluate;
+mod run;
+mod workloads;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::ResourceExt;
+use sealpod_client::backoff::Backoff;
+use sealpod_crds::{Restart, SecretBinding};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::binding::Known;
+pub use evaluate::{Copy, State};
+pub use run::run;
+
+/// For so long nothing more has to change before workloads are rolled out: what is set together is rolled out once.
+const QUIET: Duration = Duration::from_secs(2);
+/// And so long after the first change they are, whatever still changes.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Delays after failures.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+
+/// Bindings whose workloads may have to be rolled out, by UID.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    bindings: Mutex<HashMap<String, Entry>>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// The state that all workloads are known to follow.
+    settled: Option<u64>,
+    pending: Option<Pending>,
+}
+
+#[derive(Debug, Clone)]
+struct Pending {
+    job: Arc<Job>,
+    due: Instant,
+    /// When the first change of those that wait was seen.
+    since: Instant,
+    failures: u32,
+}
+
+/// A look at the workloads of one binding.
+#[derive(Debug)]
+struct Job {
+    binding: SecretBinding,
+    uid: String,
+    namespace: String,
+    state: State,
+    /// Names that the key may not read just now; they are as they were.
+    denied: Vec<String>,
+}
+
+impl Restarts {
+    /// Takes note of what a binding delivers now. Costs nothing where that is what it delivered before.
+    pub fn consider(&self, binding: &SecretBinding, known: &Known, copy: Option<Copy>) {
+        self.consider_at(Instant::now(), binding, known, copy);
+    }
+
+    fn consider_at(&self, now: Instant, binding: &SecretBinding, known: &Known, copy: Option<Copy>) {
+        let uid = binding.uid().unwrap_or_default();
+        let wants = binding.spec.on_change.as_ref().and_then(|on_change| on_change.restart) == Some(Restart::Rollout);
+        if !wants {
+            return self.forget(&uid);
+        }
+        let state = State::new(known.secrets.clone(), copy);
+        let mut bindings = self.bindings();
+        let entry = bindings.entry(uid.clone()).or_default();
+        let number = state.number();
+        if entry.pending.as_ref().is_some_and(|pending| pending.job.state == state) {
+            return;
+        }
+        if entry.settled == Some(number) && entry.pending.is_none() {
+            return;
+        }
+        let since = entry.pending.as_ref().map_or(now, |pending| pending.since);
+        entry.pending = Some(Pending {
+            job: Arc::new(Job {
+                binding: SecretBinding {
+                    // For events, and no more.
+                    status: None,
+                    ..binding.clone()
+                },
+                namespace: binding.namespace().unwrap_or_default(),
+                uid,
+                state,
+                denied: known.denied.iter().cloned().collect(),
+            }),
+            due: (now + QUIET).min(since + LONGEST),
+            since,
+            failures: 0,
+        });
+        drop(bindings);
+        self.changed.notify_one();
+    }
+
+    pub fn forget(&self, uid: &str) {
+        self.bindings().remove(uid);
+    }
+
+    /// One that is due, or when the next is.
+    fn next(&self, now: Instant) -> Result<Arc<Job>, Option<Instant>> {
+        let bindings = self.bindings();
+        let pending = bindings.values().filter_map(|entry| entry.pending.as_ref());
+        let first = pending.min_by_key(|pending| pending.due);
+        match first {
+            Some(pending) if pending.due <= now => Ok(Arc::clone(&pending.job)),
+            other => Err(other.map(|pending| pending.due)),
+        }
+    }
+
+    /// What became of a look. A change that came in the meantime waits on.
+    fn done(&self, job: &Arc<Job>, succeeded: bool, now: Instant) {
+        let mut bindings = self.bindings();
+        let Some(entry) = bindings.get_mut(&job.uid) else {
+            return;
+        };
+        if succeeded {
+            entry.settled = Some(job.state.number());
+        }
+        let Some(pending) = entry.pending.as_mut().filter(|pending| Arc::ptr_eq(&pending.job, job)) else {
+            return;
+        };
+        if succeeded {
+            entry.pending = None;
+            return;
+        }
+        pending.failures += 1;
+        let (base, cap) = RETRY;
+        let ceiling = base.saturating_mul(1 << pending.failures.min(8)).min(cap);
+        pending.due = now + Backoff::new(base, cap).jittered(ceiling, 0.5);
+    }
+
+    fn bindings(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.bindings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

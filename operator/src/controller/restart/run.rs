@@ -1,0 +1,220 @@
+//! The task that rolls out: one binding at a time, so that no wave of changes is a storm of writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use kube::api::{Patch, PatchParams};
+use kube::core::Request;
+use kube::runtime::events::{Event, EventType};
+use kube::{Resource, ResourceExt};
+use sealpod_core::kubernetes::{BINDING_UID_LABEL, ROLLED_OUT_FOR, key_secret_name};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::Job;
+use super::evaluate::{Changes, State, Uses, annotation, injected};
+use super::workloads::{KINDS, Workload, WorkloadKind};
+use crate::controller::binding::native;
+use crate::controller::context::Context;
+use crate::controller::error::{Error, describe};
+use crate::controller::verdict::reasons;
+use crate::injector::Binding;
+
+/// Of the annotation that says for which versions workloads were rolled out; the Secret's other fields are another's.
+const MANAGER: &str = "sealpod-operator/restarts";
+
+/// Rolls out what is due, for ever.
+pub async fn run(context: Arc<Context>) {
+    loop {
+        match context.restarts.next(Instant::now()) {
+            Ok(job) => {
+                let result = handle(&job, &context).await;
+                if let Err(error) = &result {
+                    tracing::warn!(binding = %crate::controller::kind::name(&job.binding), %error, "rolling out");
+                }
+                context.restarts.done(&job, result.is_ok(), Instant::now());
+            }
+            Err(due) => {
+                let wait = async {
+                    match due {
+                        Some(due) => sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = wait => {}
+                    () = context.restarts.changed.notified() => {}
+                }
+            }
+        }
+    }
+}
+
+/// In this order: the record of last time, the workloads, the record of this time.
+pub(super) async fn handle(job: &Job, context: &Context) -> Result<(), Error> {
+    let secret = key_secret_name(&job.binding.name_any());
+    let held = native::read_metadata(&context.kube, &job.namespace, &secret).await;
+    let held = held.map_err(Error::kubernetes("reading the metadata of the key Secret"))?;
+    let Some(held) = held.filter(|held| held.label(BINDING_UID_LABEL) == Some(&job.uid)) else {
+        // It comes back with the next look at the binding, and is then as good as new.
+        return Ok(());
+    };
+    let before = held
+        .annotation(ROLLED_OUT_FOR)
+        .and_then(|json| serde_json::from_str::<State>(json).ok());
+    let state = now(job, before.as_ref());
+    if before.as_ref() == Some(&state) {
+        return Ok(());
+    }
+    let changes = before.map(|before| state.since(&before)).unwrap_or_default();
+    if !changes.is_empty() {
+        roll_out(job, &state, &changes, context).await?;
+    }
+    record(job, &secret, held.metadata.uid.as_deref(), &state, context).await
+}
+
+/// What may not be read just now is as it was: rights that go and come again change no value.
+fn now(job: &Job, before: Option<&State>) -> State {
+    let mut state = job.state.clone();
+    let empty = BTreeMap::new();
+    let before = before.map_or(&empty, |before| &before.versions);
+    for name in &job.denied {
+        if let Some(version) = before.get(name) {
+            state.versions.entry(name.clone()).or_insert(*version);
+        }
+    }
+    state
+}
+
+/// All that use what has changed. One that fails stops no other, and all are tried again.
+async fn roll_out(job: &Job, state: &State, changes: &Changes, context: &Context) -> Result<(), Error> {
+    let bindings = context
+        .bindings
+        .state_filter(|b| b.namespace().as_deref() == Some(&job.namespace));
+    let bindings: Vec<Arc<Binding>> = bindings.iter().map(|b| Arc::new(injected(&b.0))).collect();
+    let name = job.binding.name_any();
+    let (annotation, secret) = (annotation(&name), state.copy.as_ref().map(|copy| copy.secret.as_str()));
+    let mut failed = None;
+    for kind in KINDS {
+        let mut after = None;
+        loop {
+            let page = kind.page(&context.kube, &job.namespace, after).await;
+            let (workloads, next) = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    let what = format!("{}s cannot be listed: {}", kind.kind, describe(&error));
+                    tell(
+                        context,
+                        &job.binding.object_ref(&()),
+                        EventType::Warning,
+                        reasons::ROLLOUT_FAILED,
+                        &what,
+                    )
+                    .await;
+                    failed = Some(Error::kubernetes("listing workloads")(error));
+                    break;
+                }
+            };
+            for workload in workloads {
+                let uses = Uses::of(&workload.spec.template, &job.namespace, &name, &bindings, secret);
+                let moved = uses.changed(changes);
+                if workload.is_going() || moved.is_empty() {
+                    continue;
+                }
+                let mark = uses.mark(state);
+                if workload.mark(&annotation) == Some(&mark) {
+                    continue;
+                }
+                let result = one(job, kind, &workload, &annotation, &mark, &moved, context).await;
+                failed = result.err().or(failed);
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn one(
+    job: &Job,
+    kind: WorkloadKind,
+    workload: &Workload,
+    annotation: &str,
+    mark: &str,
+    changes: &Changes,
+    context: &Context,
+) -> Result<(), Error> {
+    let binding = job.binding.name_any();
+    let reference = kind.reference(&job.namespace, workload);
+    let annotated = kind
+        .annotate(&context.kube, &job.namespace, workload, annotation, mark)
+        .await;
+    context.metrics.rolled_out(kind.kind, annotated.is_ok());
+    if let Err(error) = annotated {
+        let what = format!(
+            "{} {} cannot be rolled out for SecretBinding {binding}; trying again: {}",
+            kind.kind,
+            workload.metadata.name,
+            describe(&error)
+        );
+        tell(context, &reference, EventType::Warning, reasons::ROLLOUT_FAILED, &what).await;
+        tell(
+            context,
+            &job.binding.object_ref(&()),
+            EventType::Warning,
+            reasons::ROLLOUT_FAILED,
+            &what,
+        )
+        .await;
+        return Err(Error::kubernetes("rolling out a workload")(error));
+    }
+    let waits = workload.waits_for().map(|why| format!("; {why}")).unwrap_or_default();
+    let what = format!(
+        "{} of SecretBinding {binding} changed: its pods are replaced{waits}",
+        changes.named()
+    );
+    tracing::info!(
+        kind = kind.kind,
+        workload = workload.metadata.name,
+        namespace = job.namespace,
+        binding,
+        "rolled out"
+    );
+    tell(context, &reference, EventType::Normal, reasons::ROLLED_OUT, &what).await;
+    Ok(())
+}
+
+async fn record(job: &Job, secret: &str, uid: Option<&str>, state: &State, context: &Context) -> Result<(), Error> {
+    let json = serde_json::to_string(state).expect("names and numbers are plain data");
+    let document = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        // With the UID, none is made, and none that was made again is taken for this one.
+        "metadata": {"name": secret, "namespace": job.namespace, "uid": uid, "annotations": {ROLLED_OUT_FOR: json}},
+    });
+    let path = Secret::url_path(&(), Some(&job.namespace));
+    let parameters = PatchParams::apply(MANAGER).force();
+    let request = Request::new(path).patch_metadata(secret, &parameters, &Patch::Apply(&document));
+    let request =
+        request.map_err(|error| Error::kubernetes("recording the versions")(kube::Error::BuildRequest(error)))?;
+    let written = context.kube.request_text(request).await;
+    written.map(|_| ()).map_err(Error::kubernetes(
+        "recording the versions that workloads were rolled out for",
+    ))
+}
+
+/// An event is best effort.
+async fn tell(context: &Context, about: &ObjectReference, type_: EventType, reason: &str, note: &str) {
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(crate::controller::conditions::shorten(note, 1_000).to_owned()),
+        action: "RollOut".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, about).await {
+        tracing::debug!(error = describe(&error), "an event could not be published");
+    }
+}
