@@ -156,6 +156,10 @@ pub struct ApplicationStatus {
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub environments: Vec<String>,
 
+    /// Secret of this namespace that holds the application's own key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret_name: Option<String>,
+
     /// `Ready`: the server has the application and its environments as the spec says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]

@@ -204,6 +204,17 @@ impl State {
                 }
                 (StatusCode::OK, self.objects.remove(path).unwrap())
             }
+            "DELETE" => {
+                let options: Value = serde_json::from_slice(body).unwrap_or_default();
+                let wanted = &options["preconditions"]["uid"];
+                match self.objects.get(path) {
+                    None => failure(StatusCode::NOT_FOUND, "NotFound"),
+                    Some(object) if wanted.is_string() && object["metadata"]["uid"] != *wanted => {
+                        failure(StatusCode::CONFLICT, "Conflict")
+                    }
+                    Some(_) => (StatusCode::OK, self.objects.remove(path).expect("it is there")),
+                }
+            }
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         }
     }

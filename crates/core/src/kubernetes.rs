@@ -12,6 +12,8 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "sealpod";
 /// Label on a key Secret that names the binding's UID.
 pub const BINDING_UID_LABEL: &str = "sealpod.dev/binding-uid";
+/// Label on the Secret of an application's own key that names the Application's UID.
+pub const APPLICATION_UID_LABEL: &str = "sealpod.dev/application-uid";
 /// Annotation on a key Secret: when its key was made, RFC 3339. It decides only when the key is rotated next.
 pub const KEY_ROTATED_AT: &str = "sealpod.dev/key-rotated-at";
 
@@ -51,6 +53,8 @@ pub const FINALIZER: &str = "sealpod.dev/server";
 pub const OWNER_LABEL: &str = "sealpod.dev/owner";
 /// Label on a binding's service account: the id of the application whose secrets it may read. Slugs come again.
 pub const APPLICATION_ID_LABEL: &str = "sealpod.dev/application-id";
+/// Label on server-side applications whose own key an Application has been given: `<its UID>/<name of the Secret>`.
+pub const API_KEY_SECRET_LABEL: &str = "sealpod.dev/api-key-secret";
 /// What the owner label becomes when the object goes and the application stays.
 pub const RELEASED_BY_LABEL: &str = "sealpod.dev/released-by";
 /// Written by an administrator: the would-be owner's value, as consent to adopt.

@@ -5,6 +5,7 @@ mod application;
 mod binding;
 mod changes;
 mod conditions;
+mod configurations;
 mod context;
 mod echo;
 mod environment;

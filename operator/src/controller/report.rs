@@ -148,3 +148,11 @@ pub async fn left_behind<K: Kind>(object: &K, context: &Context, note: &str) {
     )
     .await;
 }
+
+/// Tells what was made, put back or taken away. On the object that wanted it, so that nobody has to guess who did it.
+pub async fn applied<K: Kind>(object: &K, context: &Context, story: Option<String>) {
+    if let Some(story) = story {
+        tracing::info!(kind = K::NAME, object = %name(object), story, "changed the server");
+        publish(object, context, EventType::Normal, reasons::APPLIED, &story).await;
+    }
+}

@@ -78,6 +78,12 @@ impl Server {
         connection.admin.with_credential(&Credential::ServiceAccount(key))
     }
 
+    /// A client with an application's own key.
+    pub fn with_application_key(&self, key: SecretText) -> Result<Client, BuildError> {
+        let connection = self.current.load();
+        build(&self.url, Credential::Application(key), connection.ca.as_deref())
+    }
+
     /// PEM of the CA, for the key Secrets.
     pub fn ca(&self) -> Option<String> {
         self.current.load().ca.clone()

@@ -63,6 +63,7 @@ pub mod reasons {
     /// Of the condition `Stalled` that is `False`.
     pub const PROGRESSING: &str = "Progressing";
     /// Of events only.
+    pub const APPLIED: &str = "Applied";
     pub const SERVER_NOT_CLEANED_UP: &str = "ServerNotCleanedUp";
 }
 
@@ -110,6 +111,15 @@ impl Refusal {
 }
 
 impl<S: Clone + Default> Outcome<S> {
+    /// The same, but for what could not be brought to the server; everything else has been.
+    pub fn unless(mut self, refusal: Option<Refusal>) -> Self {
+        if let Some(refusal) = refusal {
+            self.conditions = vec![Wanted::not_ready(refusal.reason, refusal.message)];
+            self.again = refusal.again;
+        }
+        self
+    }
+
     /// Leaves the status as it is.
     pub fn unchanged<K: HasStatus<Status = S>>(object: &K) -> Self {
         Self {

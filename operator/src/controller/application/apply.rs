@@ -4,8 +4,10 @@ use sealpod_client::{Client, Error as ServerError};
 use sealpod_core::wire::management as wire;
 use sealpod_crds::Application;
 
+use super::deliver;
 use super::evaluate::{Action, EnvironmentAction, Plan};
 use super::observe::Observed;
+use crate::controller::configurations;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 
@@ -20,13 +22,12 @@ pub async fn apply(
     let management = client.management();
     let slug = object.slug().map_err(|_| Error::NotNow("the object has no slug"))?;
     let changes = !plan.environments.is_empty() || plan.application != Action::Keep;
+    let mut key = None;
     let application = match plan.application {
         Action::Create(body) => {
-            // The application's own key is dropped: no field of the spec asks for it.
-            management
-                .create_application(&body)
-                .await
-                .map_err(Error::server("making the application"))?;
+            let created = management.create_application(&body).await;
+            let created = created.map_err(Error::server("making the application"))?;
+            key = Some(created.plain_api_key).filter(|_| object.spec.api_key_secret_name.is_some());
             let made = management.application(slug.as_str()).await;
             made.map_err(Error::server("reading the application"))?
         }
@@ -39,6 +40,8 @@ pub async fn apply(
     for action in plan.environments {
         environment(&client, slug.as_str(), action).await?;
     }
+    configurations::apply(&client, slug.as_str(), &plan.configurations).await?;
+    deliver::apply(object, &application, &plan.key, &observed.key, key, context).await?;
     let environments = if changes {
         let listed = management.environments(slug.as_str(), None).await;
         listed.map_err(Error::server("listing the environments"))?
@@ -54,6 +57,9 @@ pub async fn clean_up(object: &Application, plan: Plan, context: &Context) -> Re
     let Ok(slug) = object.slug() else { return Ok(()) };
     for action in plan.environments {
         environment(&client, slug.as_str(), action).await?;
+    }
+    if plan.key.ends_earlier {
+        deliver::end(object, &client, slug.as_str(), 0, context).await?;
     }
     match plan.application {
         Action::Delete => gone(client.management().delete_application(slug.as_str()).await)

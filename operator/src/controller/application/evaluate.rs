@@ -1,24 +1,32 @@
 //! What is to be done for an Application: pure.
 
+use std::collections::BTreeMap;
+
 use kube::ResourceExt;
-use sealpod_core::kubernetes::OWNER_LABEL;
+use sealpod_core::kubernetes::{API_KEY_SECRET_LABEL, OWNER_LABEL};
 use sealpod_core::names::{MAX_APPLICATION_NAME, MAX_ENVIRONMENT_NAME};
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::management::{CreateApplication, CreateEnvironment, UpdateApplication, UpdateEnvironment};
 use sealpod_crds::{Application, DeletionPolicy};
 
+use super::key;
 use super::observe::Observed;
 use crate::controller::allowed;
+use crate::controller::configurations;
 use crate::controller::owner::{Ownership, is_left_behind, needs_consent, owned, ownership, released};
 use crate::controller::verdict::{Refusal, Verdict, reasons};
 
+/// Environments named in one event.
+const NAMED: usize = 10;
 /// The environment that every application gets from the server.
 const MADE_BY_SERVER: &str = "local";
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub application: Action,
     pub environments: Vec<EnvironmentAction>,
+    pub configurations: configurations::Plan,
+    pub key: key::Plan,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,9 +52,10 @@ struct Input<'a> {
 }
 
 /// In this order; the first that objects names the reason.
-const CHECKS: [fn(&Input) -> Option<Refusal>; 6] = [
+const CHECKS: [fn(&Input) -> Option<Refusal>; 7] = [
     slugs_are_valid,
     the_allowed_namespaces_are_valid,
+    configurations_are_valid,
     names_are_valid,
     environments_are_different,
     the_application_is_free_or_ours,
@@ -68,6 +77,8 @@ pub fn evaluate(object: &Application, observed: &Observed, server_url: &str) -> 
         None => Verdict::Proceed(Plan {
             application: application(object, observed),
             environments: environments(object, observed),
+            configurations: configurations(object, observed),
+            key: key::plan(object, &observed.key),
         }),
     }
 }
@@ -95,6 +106,14 @@ fn the_allowed_namespaces_are_valid(input: &Input) -> Option<Refusal> {
         reasons::INVALID_SPEC,
         format!("spec.allowedNamespaces {fault}"),
     ))
+}
+
+fn configurations_are_valid(input: &Input) -> Option<Refusal> {
+    let mut environments = input.object.spec.environments.iter().enumerate();
+    environments.find_map(|(at, environment)| {
+        let field = format!("spec.environments[{at}].configurations");
+        configurations::fault(&field, &environment.configurations)
+    })
 }
 
 /// The schema knows the lengths of what is given, and nothing else.
@@ -131,11 +150,26 @@ fn environments_are_different(input: &Input) -> Option<Refusal> {
 fn the_application_is_free_or_ours(input: &Input) -> Option<Refusal> {
     let application = input.observed.application.as_ref()?;
     match ownership(&application.labels, &input.observed.owner) {
-        Ownership::Ours | Ownership::Adoptable => None,
+        Ownership::Ours => None,
+        Ownership::Adoptable if input.object.spec.adopt => None,
         other => {
             let what = format!("application `{}`", application.slug);
             let path = format!("/api/management/applications/{}", application.slug);
-            let message = needs_consent(&what, other, input.server_url, &path, &input.observed.owner);
+            let message = match other {
+                Ownership::Adoptable => format!(
+                    "{what} already exists on the server, and an administrator consents to this object taking it over: \
+                     set spec.adopt to true if it shall"
+                ),
+                other => format!(
+                    "{}{}",
+                    if input.object.spec.adopt {
+                        ""
+                    } else {
+                        "to take it over, set spec.adopt to true. "
+                    },
+                    needs_consent(&what, other, input.server_url, &path, &input.observed.owner)
+                ),
+            };
             Some(Refusal::until_it_appears(reasons::ALREADY_EXISTS, message))
         }
     }
@@ -223,6 +257,49 @@ fn environments(object: &Application, observed: &Observed) -> Vec<EnvironmentAct
     actions
 }
 
+/// What the short form says about configurations. Of environments that are let go, nothing is taken: they go or stay with
+/// all that is in them.
+fn configurations(object: &Application, observed: &Observed) -> configurations::Plan {
+    let spec = object.spec.environments.iter();
+    let spec: Vec<_> = spec
+        .filter_map(|e| Some((e.slug().ok()?.into_string(), &e.configurations)))
+        .collect();
+    let nothing = BTreeMap::new();
+    let mut wanted: Vec<_> = spec
+        .iter()
+        .map(|(slug, entries)| configurations::Wanted {
+            environment: slug,
+            entries,
+            owned: becomes_ours(slug, observed),
+        })
+        .collect();
+    // What was set in an environment of nobody's goes with its entry in the list.
+    let others = observed.environments.iter().filter(|e| {
+        !spec.iter().any(|(slug, _)| *slug == e.slug)
+            && matches!(ownership(&e.labels, &observed.owner), Ownership::Nobodys)
+    });
+    wanted.extend(others.map(|environment| configurations::Wanted {
+        environment: &environment.slug,
+        entries: &nothing,
+        owned: false,
+    }));
+    configurations::plan(&wanted, &observed.configurations, &observed.owner)
+}
+
+/// Whether an environment of the list is this object's once the plan is carried out.
+fn becomes_ours(slug: &str, observed: &Observed) -> bool {
+    match observed.environments.iter().find(|e| e.slug == slug) {
+        Some(environment) => {
+            is_left_behind(&environment.labels, &observed.owner)
+                || !matches!(
+                    ownership(&environment.labels, &observed.owner),
+                    Ownership::Nobodys | Ownership::Others
+                )
+        }
+        None => observed.application.is_some() || slug != MADE_BY_SERVER,
+    }
+}
+
 /// Lets go of those of our environments that `which` names: they are deleted or released, as the policy says.
 fn let_go(
     object: &Application,
@@ -261,16 +338,70 @@ pub fn clean_up(object: &Application, observed: &Observed) -> Plan {
     match object.spec.deletion_policy {
         DeletionPolicy::Delete => Plan {
             application: Action::Delete,
-            environments: vec![],
+            ..Plan::default()
         },
-        DeletionPolicy::Retain => Plan {
-            application: Action::Update(UpdateApplication {
-                name: application.name.clone(),
-                description: application.description.clone(),
-                labels: Some(released(&application.labels, &observed.owner)),
-            }),
-            environments: let_go(object, observed, |_| true).collect(),
-        },
+        DeletionPolicy::Retain => {
+            let mut labels = released(&application.labels, &observed.owner);
+            // A key that was handed out would outlive the right to it.
+            let given = labels.remove(API_KEY_SECRET_LABEL);
+            Plan {
+                application: Action::Update(UpdateApplication {
+                    name: application.name.clone(),
+                    description: application.description.clone(),
+                    labels: Some(labels),
+                }),
+                environments: let_go(object, observed, |_| true).collect(),
+                key: key::Plan {
+                    ends_earlier: given.is_some(),
+                    ..key::Plan::default()
+                },
+                ..Plan::default()
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// What could not be planned, and is not in the way of the rest.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.configurations.refusal().or_else(|| self.key.refusal.clone())
+    }
+
+    /// What will be done, for an event.
+    pub fn story(&self) -> Option<String> {
+        let application = match &self.application {
+            Action::Create(_) => Some("made the application".to_owned()),
+            Action::Update(body) if body.labels.is_some() => Some("took the application over".to_owned()),
+            Action::Update(_) => Some("put the application's name and description back".to_owned()),
+            Action::Keep | Action::Delete => None,
+        };
+        let environments = self.environments.iter().take(NAMED).map(|action| match action {
+            EnvironmentAction::Create(body) => {
+                format!("made environment `{}`", body.slug.as_ref().unwrap_or(&body.name))
+            }
+            EnvironmentAction::Update { slug, body } => match &body.labels {
+                None => format!("put the name of environment `{slug}` back"),
+                Some(labels) if labels.contains_key(OWNER_LABEL) => format!("took environment `{slug}` over"),
+                Some(_) => format!("released environment `{slug}`"),
+            },
+            EnvironmentAction::Delete { slug } => format!("deleted environment `{slug}`"),
+        });
+        let key = match &self.key.step {
+            key::Step::Deliver(deliver) => match &deliver.key {
+                key::Source::Mint(because) => Some(format!("made a new key: {because}")),
+                key::Source::Write(_) => Some("wrote the key's Secret".to_owned()),
+                key::Source::Keep => None,
+            },
+            key::Step::Withdraw => Some("withdrew the key".to_owned()),
+            key::Step::Nothing => None,
+        };
+        let parts = application
+            .into_iter()
+            .chain(environments)
+            .chain(self.configurations.story())
+            .chain(key);
+        let parts: Vec<_> = parts.collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Application: an application of the server, with the environments of its short form.
 
 mod apply;
+mod deliver;
 mod evaluate;
+mod key;
 mod observe;
 
 use sealpod_crds::{Application, ApplicationStatus};
@@ -10,6 +12,7 @@ use super::conditions::Wanted;
 use super::context::Context;
 use super::error::Error;
 use super::kind::{Kind, Outcome};
+use super::report;
 use super::retries::Again;
 use super::verdict::Verdict;
 
@@ -20,18 +23,23 @@ impl Kind for Application {
         let observed = observe::observe(object, context).await?;
         match evaluate::evaluate(object, &observed, context.server.url()) {
             Verdict::Proceed(plan) => {
+                let (refusal, story) = (plan.refusal(), plan.story());
+                let has_key = plan.key.refusal.is_none();
                 let (application, environments) = apply::apply(object, plan, observed, context).await?;
                 let message = format!("the server has it, with {} environments", environments.len());
-                Ok(Outcome {
+                report::applied(object, context, story).await;
+                let outcome = Outcome {
                     status: ApplicationStatus {
                         slug: Some(application.slug),
                         id: Some(application.id.to_string()),
                         environments: environments.into_iter().map(|e| e.slug).collect(),
+                        api_key_secret_name: object.spec.api_key_secret_name.clone().filter(|_| has_key),
                         ..ApplicationStatus::default()
                     },
                     conditions: vec![Wanted::ready(message)],
                     again: Again::Settled,
-                })
+                };
+                Ok(outcome.unless(refusal))
             }
             Verdict::Refuse(refusal) => Ok(refusal.outcome(ApplicationStatus::default())),
             Verdict::Wait => Ok(Outcome::unchanged(object)),
@@ -43,3 +51,6 @@ impl Kind for Application {
         apply::clean_up(object, evaluate::clean_up(object, &observed), context).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ use resolve::Resolution;
 pub use apply::Granted;
 pub use evaluate::Plan;
 pub use native::Copies;
-pub use resolve::{Known, Resolutions};
+pub use resolve::{Known, Minted, Resolutions};
 
 impl Kind for SecretBinding {
     const NAME: &'static str = "SecretBinding";

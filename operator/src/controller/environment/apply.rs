@@ -3,15 +3,16 @@
 use sealpod_core::wire::management as wire;
 use sealpod_crds::Environment;
 
-use super::evaluate::Action;
+use super::evaluate::{Action, Plan};
 use super::observe::Observed;
+use crate::controller::configurations;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 
 /// Returns the environment as the server has it now.
 pub async fn apply(
     object: &Environment,
-    action: Action,
+    plan: Plan,
     observed: Observed,
     context: &Context,
 ) -> Result<wire::Environment, Error> {
@@ -19,19 +20,21 @@ pub async fn apply(
     let management = client.management();
     let application = observed.application.ok_or(Error::NotNow("the application is gone"))?;
     let slug = object.slug().map_err(|_| Error::NotNow("the object has no slug"))?;
-    match action {
+    let environment = match plan.environment {
         Action::Create(body) => {
             let made = management.create_environment(&application.slug, &body).await;
-            made.map_err(Error::server("making the environment"))
+            made.map_err(Error::server("making the environment"))?
         }
         Action::Update(body) => {
             let updated = management
                 .update_environment(&application.slug, slug.as_str(), &body)
                 .await;
-            updated.map_err(Error::server("updating the environment"))
+            updated.map_err(Error::server("updating the environment"))?
         }
-        Action::Keep | Action::Delete => observed.environment.ok_or(Error::NotNow("the environment is gone")),
-    }
+        Action::Keep | Action::Delete => observed.environment.ok_or(Error::NotNow("the environment is gone"))?,
+    };
+    configurations::apply(&client, &application.slug, &plan.configurations).await?;
+    Ok(environment)
 }
 
 /// Carries out a deletion. What is already gone need not be deleted.

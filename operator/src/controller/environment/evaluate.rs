@@ -8,9 +8,16 @@ use sealpod_core::wire::management::{CreateEnvironment, UpdateEnvironment};
 use sealpod_crds::{DeletionPolicy, Environment};
 
 use super::observe::Observed;
+use crate::controller::configurations;
 use crate::controller::owner::{Ownership, is_left_behind, needs_consent, owned, ownership, released};
 use crate::controller::referred::Referred;
 use crate::controller::verdict::{Refusal, Verdict, reasons};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub environment: Action,
+    pub configurations: configurations::Plan,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -18,6 +25,20 @@ pub enum Action {
     Create(CreateEnvironment),
     Update(UpdateEnvironment),
     Delete,
+}
+
+impl Plan {
+    /// What will be done, for an event.
+    pub fn story(&self) -> Option<String> {
+        let environment = match &self.environment {
+            Action::Create(_) => Some("made the environment".to_owned()),
+            Action::Update(body) if body.labels.is_some() => Some("took the environment over".to_owned()),
+            Action::Update(_) => Some("put the environment's name back".to_owned()),
+            Action::Keep | Action::Delete => None,
+        };
+        let parts: Vec<_> = environment.into_iter().chain(self.configurations.story()).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
 }
 
 struct Input<'a> {
@@ -39,16 +60,17 @@ impl Input<'_> {
 }
 
 /// In this order; the first that objects names the reason.
-const CHECKS: [fn(&Input) -> Option<Refusal>; 6] = [
+const CHECKS: [fn(&Input) -> Option<Refusal>; 7] = [
     the_slug_is_valid,
     the_name_is_valid,
+    the_configurations_are_valid,
     the_application_exists,
     the_application_is_on_the_server,
     no_older_object_claims_the_slug,
     the_environment_is_free_or_ours,
 ];
 
-pub fn evaluate(object: &Environment, observed: &Observed, server_url: &str) -> Verdict<Action> {
+pub fn evaluate(object: &Environment, observed: &Observed, server_url: &str) -> Verdict<Plan> {
     if observed.namespace.terminating {
         return Verdict::Wait;
     }
@@ -59,7 +81,10 @@ pub fn evaluate(object: &Environment, observed: &Observed, server_url: &str) -> 
     };
     match CHECKS.iter().find_map(|check| check(&input)) {
         Some(refusal) => Verdict::Refuse(refusal),
-        None => Verdict::Proceed(action(object, observed)),
+        None => Verdict::Proceed(Plan {
+            environment: action(object, observed),
+            configurations: configurations(object, observed),
+        }),
     }
 }
 
@@ -77,6 +102,10 @@ fn the_slug_is_valid(input: &Input) -> Option<Refusal> {
 fn the_name_is_valid(input: &Input) -> Option<Refusal> {
     let given = input.object.spec.display_name.as_deref();
     Refusal::of_display_name(given, &input.object.name_any(), MAX_ENVIRONMENT_NAME)
+}
+
+fn the_configurations_are_valid(input: &Input) -> Option<Refusal> {
+    configurations::fault("spec.configurations", &input.object.spec.configurations)
 }
 
 fn the_application_exists(input: &Input) -> Option<Refusal> {
@@ -138,6 +167,19 @@ fn action(object: &Environment, observed: &Observed) -> Action {
         name: name.clone(),
         labels: (!taken).then(|| owned(&environment.labels, &observed.owner)),
     })
+}
+
+fn configurations(object: &Environment, observed: &Observed) -> configurations::Plan {
+    let Ok(slug) = object.slug() else {
+        return configurations::Plan::default();
+    };
+    let wanted = configurations::Wanted {
+        environment: slug.as_str(),
+        entries: &object.spec.configurations,
+        // It passed the checks, so from now on it is.
+        owned: true,
+    };
+    configurations::plan(&[wanted], &observed.configurations, &observed.owner)
 }
 
 /// What a deletion does on the server: nothing to what is not exactly ours.
@@ -210,7 +252,15 @@ mod tests {
                 labels: labels(pairs),
                 created_at: epoch,
             }),
+            configurations: vec![],
             older: None,
+        }
+    }
+
+    fn action(object: &Environment, observed: &Observed) -> Action {
+        match evaluate(object, observed, "") {
+            Verdict::Proceed(plan) => plan.environment,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -247,10 +297,7 @@ mod tests {
         everything.older = None;
         assert_eq!(refusal(&everything).reason, reasons::ALREADY_EXISTS);
         everything.environment = None;
-        assert!(matches!(
-            evaluate(&object(&json!({})), &everything, ""),
-            Verdict::Proceed(Action::Create(_))
-        ));
+        assert!(matches!(action(&object(&json!({})), &everything), Action::Create(_)));
     }
 
     #[test]
@@ -278,30 +325,27 @@ mod tests {
         }
         let left_behind = observed(Some(&[(OWNER_LABEL, "cluster/shop/old-uid/shop")]));
         assert!(matches!(
-            evaluate(&object(&json!({})), &left_behind, ""),
-            Verdict::Proceed(Action::Update(UpdateEnvironment { labels: Some(_), .. }))
+            action(&object(&json!({})), &left_behind),
+            Action::Update(UpdateEnvironment { labels: Some(_), .. })
         ));
         let adoptable = observed(Some(&[(ADOPTABLE_BY_LABEL, OURS), (RELEASED_BY_LABEL, OURS)]));
         let update = UpdateEnvironment {
             name: "prod".to_owned(),
             labels: Some(labels(&[(OWNER_LABEL, OURS)])),
         };
-        assert_eq!(
-            evaluate(&object(&json!({})), &adoptable, ""),
-            Verdict::Proceed(Action::Update(update))
-        );
+        assert_eq!(action(&object(&json!({})), &adoptable), Action::Update(update));
     }
 
     #[test]
     fn a_name_is_put_back_only_if_the_spec_gives_one() {
         let ours = observed(Some(&[(OWNER_LABEL, OURS)]));
-        assert_eq!(evaluate(&object(&json!({})), &ours, ""), Verdict::Proceed(Action::Keep));
+        assert_eq!(action(&object(&json!({})), &ours), Action::Keep);
         let renamed = UpdateEnvironment {
             name: "Production".to_owned(),
             labels: None,
         };
         let named = object(&json!({"displayName": "Production"}));
-        assert_eq!(evaluate(&named, &ours, ""), Verdict::Proceed(Action::Update(renamed)));
+        assert_eq!(action(&named, &ours), Action::Update(renamed));
     }
 
     #[test]
@@ -318,5 +362,31 @@ mod tests {
             labels: Some(labels(&[(RELEASED_BY_LABEL, OURS)])),
         };
         assert_eq!(clean_up(&object(&json!({})), &ours), Action::Update(released));
+    }
+
+    #[test]
+    fn its_configurations_are_set_in_its_environment_and_a_bad_one_is_named() {
+        let object = object(&json!({"configurations": {"LOG_LEVEL": "info"}}));
+        let Verdict::Proceed(plan) = evaluate(&object, &observed(None), "") else {
+            panic!("refused")
+        };
+        let [configurations::Action::Create(body)] = &plan.configurations.actions[..] else {
+            panic!("{plan:?}")
+        };
+        assert_eq!(
+            (body.environment_slug.as_str(), body.key.as_str()),
+            ("prod", "LOG_LEVEL")
+        );
+        assert_eq!(body.description.as_deref(), Some(configurations::mark(OURS).as_str()));
+        let empty = self::object(&json!({"configurations": {"LOG_LEVEL": ""}}));
+        let Verdict::Refuse(refusal) = evaluate(&empty, &observed(None), "") else {
+            panic!("not refused")
+        };
+        assert!(
+            refusal
+                .message
+                .contains("spec.configurations has no value for `LOG_LEVEL`"),
+            "{refusal:?}"
+        );
     }
 }

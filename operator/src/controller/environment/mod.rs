@@ -10,6 +10,7 @@ use super::conditions::Wanted;
 use super::context::Context;
 use super::error::Error;
 use super::kind::{Kind, Outcome};
+use super::report;
 use super::retries::Again;
 use super::verdict::Verdict;
 
@@ -20,8 +21,11 @@ impl Kind for Environment {
         let observed = observe::observe(object, context).await?;
         match evaluate::evaluate(object, &observed, context.server.url()) {
             Verdict::Proceed(plan) => {
+                let contested = plan.configurations.refusal();
+                let story = plan.story();
                 let environment = apply::apply(object, plan, observed, context).await?;
-                Ok(Outcome {
+                report::applied(object, context, story).await;
+                let outcome = Outcome {
                     status: EnvironmentStatus {
                         slug: Some(environment.slug),
                         id: Some(environment.id.to_string()),
@@ -29,7 +33,8 @@ impl Kind for Environment {
                     },
                     conditions: vec![Wanted::ready("the server has it")],
                     again: Again::Settled,
-                })
+                };
+                Ok(outcome.unless(contested))
             }
             Verdict::Refuse(refusal) => Ok(refusal.outcome(EnvironmentStatus::default())),
             Verdict::Wait => Ok(Outcome::unchanged(object)),

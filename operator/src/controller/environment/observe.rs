@@ -6,6 +6,7 @@ use sealpod_core::kubernetes::{OWNER_LABEL, RELEASED_BY_LABEL};
 use sealpod_core::wire::management as wire;
 use sealpod_crds::{Application, Environment};
 
+use crate::controller::configurations;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::namespace;
@@ -24,6 +25,8 @@ pub struct Observed {
     pub application: Option<wire::Application>,
     /// What the application has under the slug.
     pub environment: Option<wire::Environment>,
+    /// Those in it that an object has set, or that the spec names.
+    pub configurations: Vec<wire::Configuration>,
     /// An older Environment that claims the same slug.
     pub older: Option<String>,
 }
@@ -55,6 +58,15 @@ pub async fn observe(object: &Environment, context: &Context) -> Result<Observed
         }
         _ => None,
     };
+    let configurations = match (&application, &environment) {
+        (Some(application), Some(environment)) if object.metadata.deletion_timestamp.is_none() => {
+            let wanted = &object.spec.configurations;
+            let slug = environment.slug.as_str();
+            let concerns = |environment: &str, key: &str| environment == slug && wanted.contains_key(key);
+            configurations::observe(&client, &application.slug, concerns).await?
+        }
+        _ => vec![],
+    };
     let older = context
         .environments
         .state()
@@ -69,6 +81,7 @@ pub async fn observe(object: &Environment, context: &Context) -> Result<Observed
         has_application: application_object.is_some(),
         application,
         environment,
+        configurations,
         older,
     })
 }

@@ -50,6 +50,8 @@ fn observed(application: Option<wire::Application>, environments: Vec<wire::Envi
         owner: OURS.to_owned(),
         application,
         environments,
+        configurations: vec![],
+        key: key::Observed::default(),
     }
 }
 
@@ -97,7 +99,8 @@ fn what_this_object_did_not_make_is_refused_with_what_to_do() {
         &[(RELEASED_BY_LABEL, OURS)],
         &[],
     ] {
-        let refusal = refusal(&object(json!({})), &observed(Some(application(pairs)), vec![]));
+        let wants = object(json!({"adopt": true}));
+        let refusal = refusal(&wants, &observed(Some(application(pairs)), vec![]));
         assert_eq!(
             (refusal.reason, refusal.again),
             (reasons::ALREADY_EXISTS, Again::Waiting),
@@ -112,7 +115,14 @@ fn what_this_object_did_not_make_is_refused_with_what_to_do() {
 #[test]
 fn consent_takes_over_and_uses_the_consent_up() {
     let before = application(&[("team", "a"), (RELEASED_BY_LABEL, OURS), (ADOPTABLE_BY_LABEL, OURS)]);
-    let Action::Update(body) = plan(&object(json!({})), &observed(Some(before), vec![])).application else {
+    let refused = refusal(&object(json!({})), &observed(Some(before.clone()), vec![]));
+    assert!(
+        refused.message.ends_with("set spec.adopt to true if it shall"),
+        "{}",
+        refused.message
+    );
+    let Action::Update(body) = plan(&object(json!({"adopt": true})), &observed(Some(before), vec![])).application
+    else {
         panic!("not updated")
     };
     assert_eq!(body.labels, Some(labels(&[("team", "a"), (OWNER_LABEL, OURS)])));
@@ -266,7 +276,10 @@ fn an_adopted_application_comes_with_what_its_earlier_owner_made_in_it() {
         environment("qa", &[(OWNER_LABEL, "cluster/shop/old-uid/app")]),
     ];
     let observed = observed(Some(application(&[(ADOPTABLE_BY_LABEL, OURS)])), environments);
-    let plan = plan(&object(json!({"environments": [{"name": "prod"}]})), &observed);
+    let plan = plan(
+        &object(json!({"adopt": true, "environments": [{"name": "prod"}]})),
+        &observed,
+    );
     let [EnvironmentAction::Update { slug, body }] = &plan.environments[..] else {
         panic!("{:?}", plan.environments)
     };
@@ -301,4 +314,80 @@ fn a_name_that_the_server_would_refuse_is_named_by_its_field() {
         );
         assert_eq!(refusal.again, Again::Stuck);
     }
+}
+
+fn configuration(environment: &str, key: &str, setter: &str) -> wire::Configuration {
+    wire::Configuration {
+        id: Uuid::nil(),
+        environment_slug: environment.to_owned(),
+        key: key.to_owned(),
+        value: "old".to_owned(),
+        description: Some(configurations::mark(setter)),
+        created_at: Time::from_microseconds(0).unwrap(),
+        updated_at: Time::from_microseconds(0).unwrap(),
+    }
+}
+
+#[test]
+fn configurations_of_the_short_form_are_set_also_in_environments_of_others_and_pruned() {
+    let object = object(json!({"environments": [
+        {"name": "new", "configurations": {"A": "1"}}, {"name": "local", "configurations": {"A": "2"}},
+    ]}));
+    let mut observed = observed(
+        Some(application(&[(OWNER_LABEL, OURS)])),
+        vec![
+            environment("local", &[]),
+            environment("qa", &[]),
+            environment("gone", &[(OWNER_LABEL, OURS)]),
+            environment("theirs", &[(OWNER_LABEL, "cluster/shop/uid/environments/theirs")]),
+        ],
+    );
+    observed.configurations = vec![
+        configuration("local", "A", OURS),
+        configuration("local", "B", OURS),
+        configuration("qa", "C", OURS),
+        configuration("qa", "D", "cluster/shop/uid/other"),
+        configuration("gone", "E", OURS),
+        configuration("theirs", "F", OURS),
+    ];
+    let actions: Vec<_> = plan(&object, &observed)
+        .configurations
+        .actions
+        .into_iter()
+        .map(|action| match action {
+            configurations::Action::Create(body) => format!("make {}/{}", body.environment_slug, body.key),
+            configurations::Action::Update { environment, key, .. } => format!("set {environment}/{key}"),
+            configurations::Action::Delete { environment, key } => format!("delete {environment}/{key}"),
+        })
+        .collect();
+    // `gone` is released with all that is in it, and `theirs` is another object's.
+    assert_eq!(actions, ["make new/A", "set local/A", "delete local/B", "delete qa/C"]);
+}
+
+#[test]
+fn a_released_application_has_no_key_that_its_old_owner_was_given() {
+    let mut ours = application(&[(OWNER_LABEL, OURS), ("team", "a")]);
+    let without = clean_up(&object(json!({})), &observed(Some(ours.clone()), vec![]));
+    assert!(!without.key.ends_earlier, "an administrator's key is not ours to end");
+    ours.labels
+        .insert(API_KEY_SECRET_LABEL.to_owned(), "uid/key".to_owned());
+    let plan = clean_up(&object(json!({})), &observed(Some(ours), vec![]));
+    assert!(plan.key.ends_earlier);
+    let Action::Update(body) = plan.application else {
+        panic!("not released")
+    };
+    assert_eq!(body.labels, Some(labels(&[("team", "a"), (RELEASED_BY_LABEL, OURS)])));
+}
+
+#[test]
+fn a_story_tells_what_is_done_and_no_value() {
+    let object = object(json!({
+        "apiKeySecretName": "key", "environments": [{"name": "prod", "configurations": {"A": "canary"}}],
+    }));
+    let story = plan(&object, &observed(None, vec![])).story().unwrap();
+    assert_eq!(
+        story,
+        "made the application; made environment `prod`; configurations: made 1; made a new key: there is no Secret"
+    );
+    assert_eq!(Plan::default().story(), None);
 }
