@@ -22,18 +22,30 @@ pub use common::{ApplicationReference, DeletionPolicy, ParseError, parse_duratio
 pub use environment::{Environment, EnvironmentSpec, EnvironmentStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every definition, in the order in which a person meets them.
 pub fn all() -> Vec<CustomResourceDefinition> {
     let mut definitions = vec![Application::crd(), Environment::crd(), SecretBinding::crd()];
     let versions = definitions.iter_mut().flat_map(|d| &mut d.spec.versions);
     let schemas = versions.filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
-    schemas.for_each(conventional);
+    schemas.for_each(|schema| {
+        conventional(schema);
+        not_seen_yet(schema);
+    });
     definitions
+}
+
+/// An object that the controller has not seen yet says so. Without any `observedGeneration`, tools that know kstatus
+/// (Helm, Flux) would take it for ready.
+fn not_seen_yet(schema: &mut JSONSchemaProps) {
+    let status = schema.properties.as_mut().and_then(|p| p.get_mut("status"));
+    if let Some(status) = status {
+        status.default = Some(JSON(json!({"observedGeneration": -1})));
+    }
 }
 
 /// A definition as one YAML document, ending in a newline.

@@ -315,6 +315,14 @@ fn the_least_binding_gets_every_default() {
 }
 
 #[test]
+fn an_object_that_nobody_has_seen_yet_does_not_look_ready_to_kstatus() {
+    for crd in all() {
+        let default = &schema(&crd)["properties"]["status"]["default"];
+        assert_eq!(*default, json!({"observedGeneration": -1}), "{:?}", crd.metadata.name);
+    }
+}
+
+#[test]
 fn the_yaml_is_the_definition() {
     for crd in all() {
         let text = yaml(&crd);

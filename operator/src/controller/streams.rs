@@ -16,7 +16,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use sealpod_core::kubernetes::{BINDING_UID_LABEL, INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations};
+use sealpod_core::kubernetes::{
+    APPLICATION_UID_LABEL, BINDING_UID_LABEL, INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations,
+};
 use sealpod_crds::SecretBinding;
 use serde::de::DeserializeOwned;
 
@@ -106,6 +108,16 @@ pub fn key_secrets(
             let binding = secret.labels().get(BINDING_UID_LABEL).map_or("", String::as_str);
             ready(!echoes.is_own_secret(binding, secret.meta().resource_version.as_deref()))
         })
+}
+
+/// The metadata of the Secrets that applications' own keys are in. They are few, and written hardly ever.
+pub fn application_keys(
+    kube: Client,
+    scope: impl Fn(Client) -> Api<Tolerant<PartialObjectMeta<Secret>>>,
+) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> {
+    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{APPLICATION_UID_LABEL}");
+    let config = watcher::Config::default().page_size(PAGE).labels(&labels);
+    watcher(scope(metadata_only(kube)), config).touched_objects()
 }
 
 /// Pods that ask for injection, a moment after each turn of their lives: by then their sidecars have said what they

@@ -49,7 +49,9 @@ impl Parts {
 
         let (objects, known_applications) =
             streams::own(Api::<Tolerant<Application>>::all(kube.clone()), echoes.clone());
-        let applications = Controller::for_stream(objects, known_applications.clone()).reconcile_on(woken.applications);
+        let applications = Controller::for_stream(objects, known_applications.clone())
+            .reconcile_on(woken.applications)
+            .owns_stream(streams::application_keys(kube.clone(), Api::all));
 
         let (objects, known_environments) =
             streams::own(Api::<Tolerant<Environment>>::all(kube.clone()), echoes.clone());
