@@ -198,22 +198,12 @@ impl State {
                 let Some(current) = self.objects.get(path) else {
                     return failure(StatusCode::NOT_FOUND, "NotFound");
                 };
-                let wanted = &wanted["preconditions"]["resourceVersion"];
-                if !wanted.is_null() && *wanted != version(current) {
+                let wanted = &wanted["preconditions"];
+                let differs = |field: &str| !wanted[field].is_null() && wanted[field] != current["metadata"][field];
+                if differs("resourceVersion") || differs("uid") {
                     return failure(StatusCode::CONFLICT, "Conflict");
                 }
                 (StatusCode::OK, self.objects.remove(path).unwrap())
-            }
-            "DELETE" => {
-                let options: Value = serde_json::from_slice(body).unwrap_or_default();
-                let wanted = &options["preconditions"]["uid"];
-                match self.objects.get(path) {
-                    None => failure(StatusCode::NOT_FOUND, "NotFound"),
-                    Some(object) if wanted.is_string() && object["metadata"]["uid"] != *wanted => {
-                        failure(StatusCode::CONFLICT, "Conflict")
-                    }
-                    Some(_) => (StatusCode::OK, self.objects.remove(path).expect("it is there")),
-                }
             }
             _ => failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         }
