@@ -41,7 +41,7 @@ pub async fn grant(
     let account = account(&client, &plan.account, &uid, context).await?;
     context.resolutions.has_account(&uid, account);
     for pattern in &plan.grant {
-        let rule = rule(account, &plan.project, &object.spec.environment, pattern);
+        let rule = rule(account, plan, &object.spec.environment, pattern);
         let made = client.org(context.server.organization()).grant(&rule).await;
         let made = made.map_err(Error::server("granting access"))?;
         context.echoes.changed_on_server(made.id, false);
@@ -140,16 +140,16 @@ async fn create(client: &Client, body: &CreateServiceAccount, uid: &str, context
     Ok(made.id)
 }
 
-fn rule(account: Uuid, project: &str, environment: &str, key: &Pattern) -> CreateAclRule {
+fn rule(account: Uuid, plan: &Plan, environment: &str, key: &Pattern) -> CreateAclRule {
     let literal = |slug: &str| Pattern::escape(slug).parse().expect("an escaped slug is a pattern");
     CreateAclRule {
         subject_type: SubjectType::ServiceAccount,
         subject_id: Some(account),
         email: None,
-        project_pattern: literal(project),
+        project_pattern: literal(&plan.project),
         env_pattern: literal(environment),
         key_pattern: key.clone(),
-        configurations: false,
+        configurations: plan.configurations,
         permission: Permission::Read,
     }
 }

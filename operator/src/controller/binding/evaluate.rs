@@ -45,6 +45,8 @@ pub struct Plan {
     pub project: String,
     pub selection: Selection,
     pub account: Account,
+    /// Whether the account may read the configurations of the environment, too.
+    pub configurations: bool,
     /// Key patterns of the rules to make.
     pub grant: Vec<Pattern>,
     /// Rules of the account that are not wanted; to be deleted after the others are made.
@@ -205,8 +207,10 @@ fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Ti
             && rule.key_pattern.as_str() == pattern.as_str()
     };
     // A rule of the right patterns and the wrong permission is replaced by making it again.
-    let is_right = |rule: &AclRule| rule.permission == Permission::Read && !rule.configurations;
+    let configurations = spec.configurations.as_ref().is_some_and(|wanted| wanted.enabled);
+    let is_right = |rule: &AclRule| rule.permission == Permission::Read && rule.configurations == configurations;
     Ok(Plan {
+        configurations,
         grant: wanted
             .iter()
             .filter(|pattern| !rules.iter().any(|rule| serves(rule, pattern) && is_right(rule)))

@@ -1,6 +1,7 @@
 //! SecretBinding: an account on the server that may read what the spec names, and its key for the pods.
 
 mod apply;
+mod delivery;
 mod evaluate;
 mod looks;
 pub mod native;

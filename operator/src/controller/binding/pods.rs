@@ -99,6 +99,7 @@ mod tests {
             ..Known::default()
         };
         let plan = Plan {
+            configurations: false,
             project: "shop".to_owned(),
             selection: Selection(None),
             account: Account::Keep(Uuid::nil()),

@@ -9,6 +9,7 @@ use sealpod_core::paths::FilePath;
 use sealpod_core::wire::bundle::{BundleRequest, PinnedVersion};
 use sealpod_crds::{SecretBindingSpec, SecretDecode, SecretSelection};
 
+use super::delivery::Delivery;
 use crate::controller::verdict::{Refusal, reasons};
 
 /// The parsed entries of `spec.secrets`; `None` is every secret of the environment.
@@ -147,6 +148,7 @@ impl Selection {
         let invalid = |field: &str, why: &dyn std::fmt::Display| {
             Refusal::until_edited(reasons::INVALID_SPEC, format!("spec.{field} {why}"))
         };
+        let delivery = Delivery::parse(spec)?;
         Ok(BindingFile {
             organization: organization.to_owned(),
             project: project.to_owned(),
@@ -158,10 +160,10 @@ impl Selection {
                 .map_err(|e| invalid("refreshInterval", &e))?
                 .as_secs(),
             watch: spec.watch,
-            configurations: None,
-            files: vec![],
-            on_change: None,
-            staleness: None,
+            configurations: delivery.configurations,
+            files: delivery.files,
+            on_change: delivery.on_change,
+            staleness: delivery.staleness,
         })
     }
 }
@@ -202,7 +204,7 @@ fn parse_entry(entry: &SecretSelection) -> Result<SecretFile, String> {
     })
 }
 
-fn file_mode(mode: i32) -> Option<u32> {
+pub(super) fn file_mode(mode: i32) -> Option<u32> {
     u32::try_from(mode).ok().filter(|mode| *mode <= 0o777)
 }
 

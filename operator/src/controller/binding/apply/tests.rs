@@ -27,6 +27,7 @@ fn observed(secret: secret::Observed) -> Observed {
 fn plan(account: Account, key: Key) -> Plan {
     let selection = super::super::selection::Selection(None);
     Plan {
+        configurations: false,
         project: "shop".to_owned(),
         grant: selection.rules(),
         selection,

@@ -221,6 +221,32 @@ fn a_rule_that_gives_more_is_put_back() {
 }
 
 #[test]
+fn configurations_are_a_right_of_their_own_and_reach_the_pods_with_the_files() {
+    let enabled = object(&json!({
+        "configurations": {"format": "env"},
+        "files": [{"path": "app.ini", "format": "template", "template": "x"}],
+    }));
+    let mut observed = settled();
+    let plan = plan_at(&enabled, &observed, 100);
+    assert!(plan.configurations);
+    assert_eq!((plan.grant.len(), plan.revoke.len()), (1, 0), "the rule is made again");
+    let file: serde_json::Value = serde_json::from_str(&plan.binding).unwrap();
+    assert_eq!(
+        file["configurations"],
+        json!({"path": "configurations.env", "format": "env"})
+    );
+    assert_eq!(file["files"], json!([{"path": "app.ini", "template": "x"}]));
+    observed.rules[0].configurations = true;
+    assert!(plan_at(&enabled, &observed, 100).grant.is_empty());
+    let disabled = plan_at(&object(&json!({})), &observed, 100);
+    assert_eq!(
+        (disabled.grant.len(), disabled.configurations),
+        (1, false),
+        "and taken back"
+    );
+}
+
+#[test]
 fn the_account_is_this_bindings_in_this_project_or_replaced() {
     let mut none = settled();
     none.account = None;

@@ -33,6 +33,7 @@ async fn has(world: &World, etag: &str, secrets: &[(&str, &str, u64)]) {
 async fn look(world: &World, object: &SecretBinding) -> Result<Option<Outcome>, Error> {
     let selection = Selection::parse(&object.spec).unwrap();
     let plan = Plan {
+        configurations: false,
         project: "shop".to_owned(),
         grant: vec![],
         account: Account::Keep(ACCOUNT.parse().unwrap()),
