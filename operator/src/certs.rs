@@ -60,10 +60,16 @@ impl Validity {
         now.as_second() >= self.from.as_second().saturating_add(life / 3 * 2)
     }
 
+    /// From its beginning to its end.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.until.as_second().saturating_sub(self.from.as_second())).unwrap_or(0))
+    }
+
     /// How long ago it was made.
     pub fn age(&self, now: Timestamp) -> Duration {
-        let whole = u64::try_from(self.until.as_second().saturating_sub(self.from.as_second())).unwrap_or(0);
-        let backdated = BACKDATED.as_secs().min(whole / u64::from(BACKDATED_PART + 1));
+        let backdated = BACKDATED
+            .as_secs()
+            .min(self.life().as_secs() / u64::from(BACKDATED_PART + 1));
         let made = self.from.as_second().saturating_add_unsigned(backdated);
         Duration::from_secs(u64::try_from(now.as_second().saturating_sub(made)).unwrap_or(0))
     }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota};
+use kube::api::{Patch, PatchParams, PostParams};
 use sealpod_core::kubernetes::annotations;
+use sealpod_crds::SecretBinding;
 use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Why the cluster refuses a pod.
 async fn refusal(t: &Sandbox, pod: &Pod) -> Result<String> {
@@ -82,6 +83,191 @@ fn injected_pods_keep_to_the_restricted_standard_and_say_what_they_got() -> Resu
             .flatten()
             .filter(|mount| mount.name.starts_with("sealpod-key-"));
         assert_eq!(key_volumes.count(), 0, "the key is the sidecar's alone");
+        Ok(())
+    })
+}
+
+/// Pods of a template, admitted but not made.
+async fn admitted(t: &Sandbox, template: &Value) -> Result<Pod, kube::Error> {
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let mut pod = template.clone();
+    pod["metadata"]["generateName"] = json!("app-");
+    let pod = serde_json::from_value(pod).expect("the test's pod is a pod");
+    t.api::<Pod>().create(&dry, &pod).await
+}
+
+#[test]
+fn every_annotation_shows_in_the_pod_and_a_second_injection_changes_nothing() -> Result<()> {
+    on_cluster(async |t| {
+        t.delivery("password", "hello").await?;
+        let signalling = json!({
+            "apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding", "metadata": {"name": "mail"},
+            "spec": {
+                "applicationRef": {"name": "shop"}, "environment": "prod", "mountPath": "/mail", "sizeLimit": "1Mi",
+                "onChange": {"signal": {"container": "app"}},
+            },
+        });
+        t.create::<SecretBinding>(&serde_json::from_value(signalling)?).await?;
+        let container = |name: &str| pods::container(name, t.image(), 10_001, pods::SLEEP);
+        let mut template = pods::template("db,mail", &[container("app"), container("legacy")]);
+        template["spec"]["initContainers"] = json!([container("vpn"), container("migrate")]);
+        template["spec"]["automountServiceAccountToken"] = json!(true);
+        let refused = eventually(
+            "both bindings to be known",
+            Duration::from_secs(15),
+            async || match admitted(t, &template).await {
+                Err(kube::Error::Api(status)) if status.message.contains("shareProcessNamespace: true") => Ok(status),
+                other => Err(anyhow!("{other:?}")),
+            },
+        )
+        .await?;
+        assert!(
+            refused
+                .message
+                .contains("SecretBinding \"mail\" signals container \"app\""),
+            "{}",
+            refused.message
+        );
+
+        template["spec"]["shareProcessNamespace"] = json!(true);
+        let all = [
+            (annotations::CONTAINERS, "legacy,migrate"),
+            (annotations::MODE, "native"),
+            (annotations::AFTER, "vpn"),
+            (annotations::EXEC, "legacy"),
+            (annotations::CPU_REQUEST, "10m"),
+            (annotations::CPU_LIMIT, "1"),
+            (annotations::MEMORY_REQUEST, "16Mi"),
+            (annotations::MEMORY_LIMIT, "64Mi"),
+        ];
+        for (name, value) in all {
+            template["metadata"]["annotations"][name] = json!(value);
+        }
+        let pod = admitted(t, &template).await?;
+        let raw = serde_json::to_value(&pod)?;
+        assert_eq!(pods::containers(&pod), ["vpn", "sealpod", "migrate", "app", "legacy"]);
+        let ours = &raw["spec"]["initContainers"][1];
+        let resources = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}});
+        assert_eq!(ours["resources"], resources);
+        assert_eq!(ours["securityContext"]["runAsUser"], 10_001);
+        assert_eq!(
+            raw["spec"]["containers"][0]["env"],
+            json!([{"name": "SEALPOD_CONTAINER", "value": "app"}])
+        );
+        let mounts = |container: &Value, what: &str| {
+            let all = container["volumeMounts"].as_array().into_iter().flatten();
+            all.filter(|mount| mount.to_string().contains(what)).count()
+        };
+        for (container, files, program) in [
+            (&raw["spec"]["initContainers"][0], 0, 0),
+            (&raw["spec"]["initContainers"][2], 1, 0),
+            (&raw["spec"]["containers"][0], 0, 0),
+            (&raw["spec"]["containers"][1], 1, 1),
+        ] {
+            let found = (mounts(container, "\"/mail\""), mounts(container, "\"/sealpod\""));
+            assert_eq!(found, (files, program), "{container}");
+            assert_eq!(
+                mounts(container, "kube-api-access"),
+                1,
+                "the pod's own token stays: {container}"
+            );
+        }
+        assert_eq!(mounts(ours, "kube-api-access"), 0, "the sidecar gets no token: {ours}");
+
+        let mut again = raw.clone();
+        for field in ["uid", "name", "creationTimestamp", "resourceVersion", "managedFields"] {
+            again["metadata"].as_object_mut().context("metadata")?.remove(field);
+        }
+        let twice = serde_json::to_value(admitted(t, &again).await?)?;
+        assert_eq!(twice["spec"], raw["spec"], "a second injection changes nothing");
+        assert_eq!(twice["metadata"]["annotations"], raw["metadata"]["annotations"]);
+        Ok(())
+    })
+}
+
+#[test]
+fn pods_are_injected_when_they_are_made_and_never_later() -> Result<()> {
+    on_cluster(async |t| {
+        t.delivery("password", "hello").await?;
+        let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
+        let mut template = pods::template("db", &[app]);
+        let apply = PatchParams::apply("sealpod-e2e");
+        let mut applied = template.clone();
+        for (field, value) in [("apiVersion", "v1"), ("kind", "Pod")] {
+            applied[field] = json!(value);
+        }
+        applied["metadata"]["name"] = json!("applied");
+        let pods = t.api::<Pod>();
+        let pod = eventually("the binding to be known", Duration::from_secs(15), async || {
+            let dry = apply.clone().dry_run();
+            Ok(pods.patch("applied", &dry, &Patch::Apply(&applied)).await?)
+        })
+        .await?;
+        assert_eq!(
+            pods::containers(&pod),
+            ["sealpod-init", "app", "sealpod"],
+            "server-side apply, dry"
+        );
+        // The same object is applied, and applied again, without a conflict with what was added.
+        for _ in 0..2 {
+            pods.patch("applied", &apply, &Patch::Apply(&applied)).await?;
+        }
+        // The label comes too late for a pod that is there.
+        template["metadata"]["labels"] = json!({});
+        t.create(&pods::pod("plain", template)?).await?;
+        let label = json!({"metadata": {"labels": {"sealpod.dev/inject": "true"}}});
+        let labelled = pods
+            .patch("plain", &PatchParams::default(), &Patch::Merge(label))
+            .await?;
+        assert_eq!(pods::containers(&labelled), ["app"]);
+        t.until_running("applied").await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_hundred_pods_at_once_are_all_admitted_and_a_namespace_with_limits_and_a_quota_takes_them() -> Result<()> {
+    on_cluster(async |t| {
+        t.delivery("password", "hello").await?;
+        // What makes a container of 5m and 8Mi, or one without a limit, impossible.
+        let range: LimitRange = serde_json::from_value(json!({
+            "metadata": {"name": "range"},
+            "spec": {"limits": [{
+                "type": "Container", "min": {"cpu": "10m", "memory": "16Mi"}, "max": {"memory": "64Mi"},
+                "maxLimitRequestRatio": {"memory": "3"}, "defaultRequest": {"cpu": "10m", "memory": "32Mi"},
+            }]},
+        }))?;
+        t.create(&range).await?;
+        let hard = json!({
+            "limits.cpu": "200", "limits.memory": "100Gi", "requests.cpu": "100", "requests.memory": "100Gi",
+            "limits.ephemeral-storage": "100Gi", "requests.ephemeral-storage": "100Gi",
+        });
+        let quota: ResourceQuota =
+            serde_json::from_value(json!({"metadata": {"name": "quota"}, "spec": {"hard": hard}}))?;
+        t.create(&quota).await?;
+        let mut app = pods::container("app", t.image(), 10_001, pods::SLEEP);
+        let amounts = json!({"cpu": "100m", "memory": "32Mi", "ephemeral-storage": "1Mi"});
+        app["resources"] = json!({"requests": amounts, "limits": amounts});
+        let template = pods::template("db", &[app]);
+        eventually(
+            "the injector to know the namespace",
+            Duration::from_secs(15),
+            async || Ok(admitted(t, &template).await?),
+        )
+        .await?;
+        let begun = std::time::Instant::now();
+        let all = futures::future::join_all((0..100).map(|_| admitted(t, &template))).await;
+        println!(
+            "100 pods at once were admitted (server-side dry-run) within {:?}",
+            begun.elapsed()
+        );
+        for pod in all {
+            assert_eq!(pods::containers(&pod?), ["sealpod-init", "app", "sealpod"]);
+        }
+        t.running("real", pods::pod("real", template)?).await?;
         Ok(())
     })
 }

@@ -8,6 +8,7 @@ mod chart;
 mod convergence;
 mod deletion;
 mod delivery;
+mod injector;
 mod jobs;
 mod quickstart;
 mod restart;

@@ -226,7 +226,7 @@ impl Keeping {
     async fn follow(&self, mut served: Served) -> std::convert::Infallible {
         let mut failing = false;
         loop {
-            tokio::time::sleep(self.check).await;
+            tokio::time::sleep(self.pause(&served.current, Timestamp::now())).await;
             self.metrics.bindings(self.cache.bindings());
             let new = match self.keep().await {
                 Ok(new) => new,
@@ -250,6 +250,13 @@ impl Keeping {
                 }
             }
         }
+    }
+
+    /// Until the next look: sooner where what is served does not live long, by whomever it was made.
+    fn pause(&self, current: &Current, now: Timestamp) -> Duration {
+        let left = current.certificate_until.as_second().saturating_sub(now.as_second());
+        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+        self.check.min(left / 10).max(FIRST_RETRY)
     }
 
     async fn keep(&self) -> Result<Current, super::certs::KeepError> {

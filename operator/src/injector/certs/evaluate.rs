@@ -69,8 +69,10 @@ pub fn evaluate(observed: &Observed, server_name: &str, lives: Lives, now: Times
     let accepted_by =
         |authorities: &str| certs::check_server(&leaf.pair.certificate, authorities, server_name, now).is_ok();
     let is_current = accepted_by(&authority.pair.certificate) && !leaf.validity.is_due(now);
+    // What is served may be from when lives were shorter, and must not end while the new CA becomes known.
+    let settle = lives.settle().min(leaf.validity.life() / 6);
     // One that nobody accepts cannot get worse by a change; any other waits until the new CA is known.
-    if !is_current && (authority.validity.age(now) >= lives.settle() || !accepted_by(&authority.bundle)) {
+    if !is_current && (authority.validity.age(now) >= settle || !accepted_by(&authority.bundle)) {
         return Step::NewLeaf;
     }
     if is_current && certs::count(&authority.bundle) > 1 && authority.validity.age(now) >= lives.overlap() {

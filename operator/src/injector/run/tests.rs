@@ -197,6 +197,27 @@ async fn ca_and_certificate_change_again_and_again_under_requests_without_a_fail
         "the CA changed with an overlap"
     );
     assert_eq!(seen.path, begun.path);
+
+    // The lives are those of every day again: what is served still ends soon, and is followed in time.
+    let begun = after(lives.check() * 240);
+    for replica in &mut replicas {
+        replica.keeper = Keeper::new(api.client(), names(), Source::Own(Lives::default()));
+    }
+    for round in 1..=120 {
+        let now = begun.checked_add(lives.check() * round).unwrap();
+        let next = Registered::read(&api);
+        for replica in &mut replicas {
+            let new = replica.keeper.keep(now).await.unwrap();
+            if new != replica.served.current {
+                replica.served.take_up(new).unwrap();
+            }
+            let fresh = seen.client(replica.address, now);
+            seen.ask(&fresh, replica.address).await;
+        }
+        seen = next;
+    }
+    let left = replicas[0].served.current.certificate_until.as_second() - begun.as_second();
+    assert!(left > 80 * 24 * 3_600, "{left} s are left");
     for replica in replicas {
         replica.stop.cancel();
     }
