@@ -63,6 +63,8 @@ enum BenchTask {
     Server(bench::Options),
     /// The controller on the local cluster: how soon objects are ready, what it takes to keep many
     Operator(bench::OperatorOptions),
+    /// The webhook alone, and what injection adds to the start of pods on the local cluster
+    Injector(bench::InjectorOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +97,7 @@ impl Cli {
             Task::Cluster(task) => task.run(&workspace),
             Task::Bench(BenchTask::Server(options)) => bench::server(&options, &workspace),
             Task::Bench(BenchTask::Operator(options)) => bench::operator(&options, &workspace),
+            Task::Bench(BenchTask::Injector(options)) => bench::injector(&options, &workspace),
             Task::Images { output } => {
                 let output = output.unwrap_or_else(|| workspace.target.join("images"));
                 let images = images::build(&workspace, &output, &mut Progress::new())?;

@@ -52,6 +52,7 @@ impl Load {
 pub struct Wrk {
     script: PathBuf,
     plan: PathBuf,
+    scheme: &'static str,
 }
 
 impl Wrk {
@@ -62,7 +63,16 @@ impl Wrk {
         Ok(Self {
             script,
             plan: directory.join("plan.lua"),
+            scheme: "http",
         })
+    }
+
+    /// Over TLS; whose the certificate is, it does not ask.
+    pub fn over_tls(self) -> Self {
+        Self {
+            scheme: "https",
+            ..self
+        }
     }
 
     /// Looks at the status of every answer, which takes time: for the warm-up.
@@ -90,7 +100,9 @@ impl Wrk {
         command
             .args(["--duration", &format!("{seconds}s"), "--script"])
             .arg(&self.script);
-        command.arg(format!("http://{}", plan.address)).stdin(Stdio::null());
+        command
+            .arg(format!("{}://{}", self.scheme, plan.address))
+            .stdin(Stdio::null());
         let output = process::capture(&mut command)?;
         load(plan.name, &output)
     }

@@ -69,7 +69,7 @@ async fn start(pods: &Api<Pod>, name: &str, pod: Value) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions
         .into_iter()
@@ -95,15 +95,39 @@ pub fn median(times: &[Duration]) -> Option<Duration> {
 
 /// Resident memory in bytes of a container's main process; `None` when that does not run on this machine.
 pub fn resident_memory(pod: &Value, container: &str) -> Option<u64> {
-    let statuses = pod["status"]["containerStatuses"].as_array()?;
-    let status = statuses.iter().find(|status| status["name"] == container)?;
-    // `containerd://<64 hex digits>`; the runtime names the cgroup by it.
-    let (_, id) = status["containerID"].as_str()?.split_once("://")?;
-    let processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
-    processes
-        .filter(|process| fs::read_to_string(process.join("cgroup")).is_ok_and(|cgroups| cgroups.contains(id)))
-        .filter_map(|process| fs::read_to_string(process.join("status")).ok())
-        .find_map(|status| main_process_memory(&status))
+    processes(pod, container).find_map(|(_, status)| main_process_memory(&status))
+}
+
+/// Number of a container's main process on this machine.
+pub fn app_pid(pod: &Value, container: &str) -> Option<u32> {
+    processes(pod, container).find_map(|(pid, status)| main_process_memory(&status).map(|_| pid))
+}
+
+/// The processes of a container, each with its `/proc/PID/status`.
+fn processes(pod: &Value, container: &str) -> impl Iterator<Item = (u32, String)> {
+    let lists = ["containerStatuses", "initContainerStatuses"];
+    let statuses = lists
+        .into_iter()
+        .filter_map(|list| pod["status"][list].as_array())
+        .flatten();
+    let id = statuses
+        .into_iter()
+        .find(|status| status["name"] == container)
+        // `containerd://<64 hex digits>`; the runtime names the cgroup by it.
+        .and_then(|status| Some(status["containerID"].as_str()?.split_once("://")?.1.to_owned()));
+    let all = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let of_it = move |process: &Path| {
+        let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        id.as_ref().is_some_and(|id| cgroups.contains(id))
+    };
+    all.filter(move |process| of_it(process)).filter_map(|process| {
+        let pid = process.file_name()?.to_str()?.parse().ok()?;
+        Some((pid, fs::read_to_string(process.join("status")).ok()?))
+    })
 }
 
 /// `VmRSS` of a `/proc/PID/status`, if the process is the first one of its container.

@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
 use self::measure::{CHANGES, STARTS, Starts, median};
+pub use self::measure::{app_pid, is_ready, random};
 pub use self::options::Options;
 use self::prepare::Stage;
 use self::quickstart::{APPLICATION, ENVIRONMENT, SECRET};
@@ -69,6 +70,55 @@ pub fn run(options: Options, workspace: &Workspace) -> Result<()> {
     print!("{}", tour(&stage, workspace)?);
     eprintln!("\nAll of it took {}.", seconds(begun.elapsed()));
     Ok(())
+}
+
+/// The example with its app at work on the local cluster, for whoever measures something else there.
+pub struct Example {
+    pub client: kube::Client,
+    folder: std::path::PathBuf,
+    tools: tools::Tools,
+}
+
+impl Example {
+    pub const NAMESPACE: &str = quickstart::NAMESPACE;
+    pub const CONTAINER: &str = quickstart::CONTAINER;
+
+    /// Installs all of it as the demo does.
+    pub fn install(workspace: &Workspace, runtime: &Runtime, progress: &mut Progress) -> Result<Self> {
+        let logs = tools::logs(workspace);
+        fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        let stage = prepare::local(workspace, None, progress)?;
+        let folder = quickstart::folder(workspace);
+        progress.step("Installing the chart with helm", |step| {
+            release::install(&stage.tools, &stage.chart, step)
+        })?;
+        progress.step("Applying examples/quickstart", |step| {
+            quickstart::apply(&stage.tools, &folder, None, step)?;
+            let server = Server::open(&stage.tools, runtime)?;
+            server.create_secret(APPLICATION, SECRET)?;
+            server.set(APPLICATION, ENVIRONMENT, SECRET, &value()?)?;
+            quickstart::await_app(&stage.tools, step)
+        })?;
+        Ok(Self {
+            client: runtime.block_on(stage.tools.client())?,
+            folder,
+            tools: stage.tools,
+        })
+    }
+
+    /// A pod like that of the app, in a shape of its own; none: without injection.
+    pub fn pod(&self, name: &str, mode: Option<&str>) -> Result<serde_json::Value> {
+        let mut pod = quickstart::pod(&self.folder, None, name, mode.is_some())?;
+        if let Some(mode) = mode {
+            pod["metadata"]["annotations"][sealpod_core::kubernetes::annotations::MODE] = mode.into();
+        }
+        Ok(pod)
+    }
+
+    /// Removes the pods that were made of it, without waiting for their end.
+    pub fn clear(&self) -> Result<()> {
+        quickstart::remove_measured(&self.tools)
+    }
 }
 
 /// After a failure: what is there to look at, and the ways on.
