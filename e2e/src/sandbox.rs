@@ -151,6 +151,13 @@ impl Sandbox {
         Ok(connection.insert(open).client.clone())
     }
 
+    /// A client of the api-server with an application's own key.
+    pub async fn as_application(&self, key: &str) -> Result<Client> {
+        self.server().await?;
+        let connection = self.connection.lock().await;
+        connection.as_ref().context("it was just opened")?.as_application(key)
+    }
+
     /// Closes the way to the api-server, for when the pod behind it goes.
     pub async fn hang_up(&self) {
         *self.connection.lock().await = None;

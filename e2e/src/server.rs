@@ -20,6 +20,8 @@ pub const ORGANIZATION: &str = "default";
 /// An open way to the api-server. Ends when the pod behind it does.
 pub struct Connection {
     forward: Child,
+    url: String,
+    ca: String,
     pub client: Client,
 }
 
@@ -50,19 +52,31 @@ impl Connection {
         let port = forwarded_port(&line).with_context(|| format!("kubectl port-forward says {line:?}"))?;
         // Whoever stops reading would stop kubectl at its next line.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let client = Client::builder(format!("https://localhost:{port}"))
-            .credential(Credential::Admin(SecretText::new(
-                entry(kubernetes, "admin-key", "admin.key").await?,
-            )))
-            .ca(entry(kubernetes, "server-tls", "ca.crt").await?)
-            .user_agent("sealpod-e2e")
-            .build()?;
-        Ok(Self { forward, client })
+        let url = format!("https://localhost:{port}");
+        let ca = entry(kubernetes, "server-tls", "ca.crt").await?;
+        let admin = Credential::Admin(SecretText::new(entry(kubernetes, "admin-key", "admin.key").await?));
+        let client = client(&url, &ca, admin)?;
+        Ok(Self {
+            forward,
+            url,
+            ca,
+            client,
+        })
+    }
+
+    /// A client of the same server with an application's own key.
+    pub fn as_application(&self, key: &str) -> Result<Client> {
+        client(&self.url, &self.ca, Credential::Application(SecretText::new(key)))
     }
 
     pub fn is_open(&mut self) -> bool {
         matches!(self.forward.try_wait(), Ok(None))
     }
+}
+
+fn client(url: &str, ca: &str, credential: Credential) -> Result<Client> {
+    let builder = Client::builder(url).credential(credential).ca(ca);
+    Ok(builder.user_agent("sealpod-e2e").build()?)
 }
 
 /// The port in `Forwarding from 127.0.0.1:43211 -> 7100`.

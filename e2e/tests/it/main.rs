@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod applications;
 mod bindings;
 mod canary;
 mod chart;
