@@ -6,6 +6,8 @@ mod evaluate;
 mod key;
 mod observe;
 
+use std::time::Duration;
+
 use sealpod_crds::{Application, ApplicationStatus};
 
 use super::conditions::Wanted;
@@ -15,6 +17,10 @@ use super::kind::{Kind, Outcome};
 use super::report;
 use super::retries::Again;
 use super::verdict::Verdict;
+
+/// How often it is asked whether an application's own key still works: nothing else tells of one that an administrator
+/// has replaced.
+const KEY_CHECKED: Duration = Duration::from_mins(10);
 
 impl Kind for Application {
     const NAME: &'static str = "Application";
@@ -37,7 +43,11 @@ impl Kind for Application {
                         ..ApplicationStatus::default()
                     },
                     conditions: vec![Wanted::ready(message)],
-                    again: Again::Settled,
+                    again: if object.spec.api_key_secret_name.is_some() {
+                        Again::Within(KEY_CHECKED)
+                    } else {
+                        Again::Settled
+                    },
                 };
                 Ok(outcome.unless(refusal))
             }

@@ -5,6 +5,8 @@
 //!    to find there.
 //! 3. Where the server cannot tell any more what moved (a cursor too old, or of a database from before a restore), a new
 //!    cursor is taken, and then everything is looked at once, one behind the other.
+//! 4. When the server was away and is back, what has failed meanwhile is looked at again, however long it would still
+//!    have waited.
 
 mod concerned;
 
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
 use sealpod_client::backoff::Backoff;
 use sealpod_client::{Code, Error};
 use sealpod_core::wire::management::{Change, ChangeKind};
@@ -119,10 +122,15 @@ impl Feed {
             all,
         } = self;
         let listen = async {
+            // Until the server answers again, it is asked to do so at once.
+            let mut away = false;
             loop {
-                match step(&mut cursor, &all, context).await {
+                match step(&mut cursor, if away { 0 } else { WAIT }, &all, context).await {
                     Ok(changes) => {
                         backoff.reset();
+                        if std::mem::take(&mut away) {
+                            look_at_failed(context, stores, wakes);
+                        }
                         if !changes.is_empty() {
                             tell(&changes, context, stores, wakes).await;
                         }
@@ -131,6 +139,7 @@ impl Feed {
                         if backoff.failures() == 0 {
                             tracing::warn!(%error, "what moves on the server cannot be heard; trying again");
                         }
+                        away = is_away(&error);
                         let delay = backoff.next_delay() + error.retry_after().unwrap_or_default();
                         tokio::time::sleep(delay).await;
                     }
@@ -142,7 +151,7 @@ impl Feed {
 }
 
 /// One poll, or the first cursor.
-async fn step(cursor: &mut Option<String>, all: &Notify, context: &Context) -> Result<Vec<Change>, Error> {
+async fn step(cursor: &mut Option<String>, wait: u64, all: &Notify, context: &Context) -> Result<Vec<Change>, Error> {
     // Made anew each time: the admin key or the CA may have been replaced.
     let admin = context.server.admin();
     let Some(since) = cursor.as_deref() else {
@@ -151,8 +160,8 @@ async fn step(cursor: &mut Option<String>, all: &Notify, context: &Context) -> R
         return Ok(vec![]);
     };
     let started = Instant::now();
-    match admin.management().changes(Some(since), WAIT).await {
-        Ok(answer) if answer.changes.is_empty() && started.elapsed() < Duration::from_secs(WAIT) / 2 => {
+    match admin.management().changes(Some(since), wait).await {
+        Ok(answer) if answer.changes.is_empty() && started.elapsed() < Duration::from_secs(wait) / 2 => {
             Err(Error::BadAnswer {
                 status: 200,
                 reason: "nothing had moved, and it did not wait".to_owned(),
@@ -194,6 +203,31 @@ async fn tell(changes: &[Change], context: &Context, stores: &Stores, wakes: &Wa
         &context.cluster_id,
         account_of,
     ));
+}
+
+/// Whether it is the server that cannot be heard, and not what it says that cannot be understood.
+fn is_away(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unreachable { .. } | Error::Timeout { .. } | Error::Unavailable { .. } | Error::Untrusted { .. }
+    )
+}
+
+fn look_at_failed(context: &Context, stores: &Stores, wakes: &Wakes) {
+    let failed = |uid: Option<String>| uid.is_some_and(|uid| context.retries.count(&uid) > 0);
+    wakes.wake(Concerned {
+        applications: refs(&stores.applications, |object| failed(object.uid())),
+        environments: refs(&stores.environments, |object| failed(object.uid())),
+        bindings: refs(&stores.bindings, |object| failed(object.uid())),
+    });
+}
+
+fn refs<K>(store: &Store<K>, which: impl Fn(&K) -> bool) -> Vec<ObjectRef<K>>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let found = store.state_filter(which);
+    found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
 /// Each object once, and slowly, whenever it rings. Applications come first, because bindings rest on them.

@@ -284,3 +284,21 @@ async fn a_server_that_does_not_wait_is_not_asked_without_a_pause() {
     let asked = world.asked().await.len();
     assert!(asked <= 12, "{asked} polls in 0.3 s");
 }
+
+#[tokio::test]
+async fn when_the_server_is_back_what_failed_is_looked_at_again() {
+    let world = world().await;
+    answers(&world, None, 200, json!({"cursor": "one", "changes": []})).await;
+    // Away as long as one waits for it.
+    Mock::given(method("GET"))
+        .and(path(FEED))
+        .and(query_param("since", "one"))
+        .and(query_param("wait", WAIT.to_string()))
+        .respond_with(ResponseTemplate::new(503))
+        .mount(&world.server)
+        .await;
+    answers(&world, Some("one"), 200, json!({"cursor": "two", "changes": []})).await;
+    then_waits(&world, "two").await;
+    world.context.retries.failed("uid-elsewhere");
+    assert_eq!(woken(&world, 1).await, ["elsewhere"]);
+}
