@@ -11,7 +11,6 @@ use sealpod_crds::{AllowedNamespaces, NamespacesFrom};
 
 /// Whether a SecretBinding of the namespace `asking`, which has these labels, may read of an Application of the
 /// namespace `own`. Its own namespace always may; what cannot be understood admits no other.
-#[allow(dead_code, reason = "the binding's evaluation is built beside this one")]
 pub fn admits(allowed: &AllowedNamespaces, own: &str, asking: &str, labels: &BTreeMap<String, String>) -> bool {
     asking == own
         || match allowed.from {

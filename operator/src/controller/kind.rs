@@ -54,6 +54,11 @@ pub trait Kind:
     fn reconcile(object: &Self, context: &Context)
     -> impl Future<Output = Result<Outcome<Self::Status>, Error>> + Send;
 
+    /// What cannot wait for the end of a pause: whoever pauses an object may not keep alive by it what others have ended.
+    fn while_paused(_object: &Self, _context: &Context) -> impl Future<Output = Result<(), Error>> + Send {
+        async { Ok(()) }
+    }
+
     /// Takes back what the object made on the server.
     fn clean_up(object: &Self, context: &Context) -> impl Future<Output = Result<(), Error>> + Send;
 }
@@ -182,6 +187,7 @@ async fn pause<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
     let wanted = Wanted::new(READY, Status::Unknown, reasons::PAUSED, message);
     let status = object.status().cloned().unwrap_or_default();
     report::write_status(api, object, status, &[wanted], context).await?;
+    K::while_paused(object, context).await?;
     Ok(Action::requeue(Again::Stuck.delay()))
 }
 

@@ -32,10 +32,12 @@ pub mod reasons {
     pub const CONFLICT: &str = "Conflict";
     pub const APPLICATION_NOT_FOUND: &str = "ApplicationNotFound";
     pub const APPLICATION_NOT_READY: &str = "ApplicationNotReady";
+    pub const NAMESPACE_NOT_ADMITTED: &str = "NamespaceNotAdmitted";
     pub const ENVIRONMENT_NOT_FOUND: &str = "EnvironmentNotFound";
     pub const SECRET_NOT_OWNED: &str = "SecretNotOwned";
     pub const PATH_COLLISION: &str = "PathCollision";
     pub const SECRETS_MISSING: &str = "SecretsMissing";
+    pub const SECRETS_INACTIVE: &str = "SecretsInactive";
     pub const SECRETS_DENIED: &str = "SecretsDenied";
     pub const NEEDS_PATH: &str = "NeedsPath";
     pub const KEY_REJECTED: &str = "KeyRejected";

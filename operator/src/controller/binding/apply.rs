@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -20,6 +21,9 @@ use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::kind::name;
 use crate::tolerant::Tolerant;
+
+/// Rules that are made at a time.
+const GRANTS: usize = 8;
 
 /// The account and the key that the pods of the binding use.
 pub struct Granted {
@@ -40,13 +44,6 @@ pub async fn grant(
     let uid = object.uid().unwrap_or_default();
     let account = account(&client, &plan.account, &uid, context).await?;
     context.resolutions.has_account(&uid, account);
-    for pattern in &plan.grant {
-        let rule = rule(account, plan, &object.spec.environment, pattern);
-        let made = client.org(context.server.organization()).grant(&rule).await;
-        let made = made.map_err(Error::server("granting access"))?;
-        context.echoes.changed_on_server(made.id, false);
-    }
-    revoke(object, &plan.revoke, context).await?;
     let contents = match &observed.secret {
         secret::Observed::Ours(contents) => Some(contents),
         secret::Observed::Absent | secret::Observed::NotOurs => None,
@@ -54,18 +51,62 @@ pub async fn grant(
     let kept = contents
         .and_then(|c| Some((c.key.clone()?, c.rotated_at?)))
         .filter(|_| plan.key == Key::Keep);
-    // A key of this account that is made and not stored goes first: it is newer than any in the Secret.
-    let (key, rotated_at) = match (context.resolutions.minted(&uid, account), kept) {
-        (Some(minted), _) => (minted.key, minted.at),
-        (None, Some(kept)) => kept,
-        (None, None) => mint(object, account, plan, context).await?,
+    let rights = async {
+        grant_rules(&client, account, object, plan, context).await?;
+        revoke(object, &plan.revoke, context).await
     };
-    store(object, plan, contents, &key, rotated_at, context).await?;
+    let delivery = async {
+        // A key of this account that is made and not stored goes first: it is newer than any in the Secret.
+        let (key, rotated_at) = match (context.resolutions.minted(&uid, account), kept) {
+            (Some(minted), _) => (minted.key, minted.at),
+            (None, Some(kept)) => kept,
+            (None, None) => mint(object, account, plan, context).await?,
+        };
+        store(object, plan, contents, &key, rotated_at, context).await?;
+        Ok((key, rotated_at))
+    };
+    // Where there was no Secret, no pod reads by it yet, and one write need not wait for the other.
+    let (key, rotated_at) = if contents.is_none() {
+        tokio::try_join!(rights, delivery)?.1
+    } else {
+        rights.await?;
+        delivery.await?
+    };
     Ok(Granted {
         account,
         key,
         rotated_at,
     })
+}
+
+async fn grant_rules(
+    client: &Client,
+    account: Uuid,
+    object: &SecretBinding,
+    plan: &Plan,
+    context: &Context,
+) -> Result<(), Error> {
+    let rule = |pattern| {
+        rule(
+            account,
+            &plan.project,
+            &object.spec.environment,
+            pattern,
+            plan.configurations,
+        )
+    };
+    let rules: Vec<_> = plan.grant.iter().map(rule).collect();
+    for some in rules.chunks(GRANTS) {
+        try_join_all(some.iter().map(|rule| grant_rule(client, rule, context))).await?;
+    }
+    Ok(())
+}
+
+async fn grant_rule(client: &Client, rule: &CreateAclRule, context: &Context) -> Result<(), Error> {
+    let made = client.org(context.server.organization()).grant(rule).await;
+    let made = made.map_err(Error::server("granting access"))?;
+    context.echoes.changed_on_server(made.id, false);
+    Ok(())
 }
 
 /// A new key for an account whose key the server does not take.
@@ -140,16 +181,16 @@ async fn create(client: &Client, body: &CreateServiceAccount, uid: &str, context
     Ok(made.id)
 }
 
-fn rule(account: Uuid, plan: &Plan, environment: &str, key: &Pattern) -> CreateAclRule {
+fn rule(account: Uuid, project: &str, environment: &str, key: &Pattern, configurations: bool) -> CreateAclRule {
     let literal = |slug: &str| Pattern::escape(slug).parse().expect("an escaped slug is a pattern");
     CreateAclRule {
         subject_type: SubjectType::ServiceAccount,
         subject_id: Some(account),
         email: None,
-        project_pattern: literal(&plan.project),
+        project_pattern: literal(project),
         env_pattern: literal(environment),
         key_pattern: key.clone(),
-        configurations: plan.configurations,
+        configurations,
         permission: Permission::Read,
     }
 }

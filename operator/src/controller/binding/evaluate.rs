@@ -10,6 +10,7 @@ use sealpod_core::{Pattern, Time};
 use sealpod_crds::SecretBinding;
 use uuid::Uuid;
 
+use super::layout::Layout;
 use super::observe::Observed;
 use super::secret;
 use super::selection::Selection;
@@ -44,11 +45,13 @@ pub enum Rights {
 pub struct Plan {
     pub project: String,
     pub selection: Selection,
+    /// What is written beside one file for each secret.
+    pub layout: Layout,
     pub account: Account,
-    /// Whether the account may read the configurations of the environment, too.
-    pub configurations: bool,
     /// Key patterns of the rules to make.
     pub grant: Vec<Pattern>,
+    /// Whether the rules also give the configurations.
+    pub configurations: bool,
     /// Rules of the account that are not wanted; to be deleted after the others are made.
     pub revoke: Vec<Uuid>,
     pub key: Key,
@@ -84,7 +87,7 @@ struct Input<'a> {
 impl Input<'_> {
     fn application(&self) -> Referred<'_> {
         Referred {
-            namespace: &self.observed.namespace.name,
+            namespace: &self.observed.application_namespace,
             name: &self.object.spec.application_ref.name,
             exists: self.observed.has_application,
             owner: &self.observed.application_owner,
@@ -97,7 +100,8 @@ type Check = fn(&Input) -> Option<Refusal>;
 
 /// In this order; the first that objects names the reason. Who may read comes before what is asked for, so that a
 /// broken spec never keeps a right alive that the server has taken back.
-const CHECKS: [(Check, Rights); 5] = [
+const CHECKS: [(Check, Rights); 6] = [
+    (the_application_admits_the_namespace, Rights::Revoke),
     (the_application_exists, Rights::Revoke),
     (the_application_is_of_that_object, Rights::Revoke),
     (the_spec_is_valid, Rights::Leave),
@@ -133,6 +137,21 @@ pub fn evaluate(object: &SecretBinding, observed: &Observed, organization: &str,
     }
 }
 
+/// Of another namespace nobody learns which Applications it has, only which admit them.
+fn the_application_admits_the_namespace(input: &Input) -> Option<Refusal> {
+    let observed = input.observed;
+    if observed.application_namespace == observed.namespace.name || observed.is_admitted {
+        return None;
+    }
+    let (application, own) = (&input.object.spec.application_ref.name, &observed.namespace.name);
+    let message = format!(
+        "namespace {} has no Application `{application}` whose spec.allowedNamespaces admits namespace {own}: let its \
+         owner add it, or correct spec.applicationRef",
+        observed.application_namespace
+    );
+    Some(Refusal::until_it_appears(reasons::NAMESPACE_NOT_ADMITTED, message))
+}
+
 fn the_application_exists(input: &Input) -> Option<Refusal> {
     input.application().must_exist("correct spec.applicationRef.name")
 }
@@ -142,7 +161,11 @@ fn the_application_is_of_that_object(input: &Input) -> Option<Refusal> {
 }
 
 fn the_spec_is_valid(input: &Input) -> Option<Refusal> {
-    Selection::parse(&input.object.spec).err()
+    let spec = &input.object.spec;
+    match Selection::parse(spec) {
+        Ok(selection) => Layout::parse(spec, &selection).err(),
+        Err(refusal) => Some(refusal),
+    }
 }
 
 fn the_environment_exists(input: &Input) -> Option<Refusal> {
@@ -188,7 +211,9 @@ fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Ti
         .as_ref()
         .map(|a| a.slug.clone())
         .unwrap_or_default();
-    let binding = selection.binding_file(spec, organization, &project)?;
+    let layout = Layout::parse(spec, &selection)?;
+    let configurations = layout.configurations.is_some();
+    let binding = selection.binding_file(spec, layout.clone(), organization, &project)?;
     let invalid = |field: &str, error: sealpod_crds::ParseError| {
         Refusal::until_edited(reasons::INVALID_SPEC, format!("spec.keyRotation.{field} {error}"))
     };
@@ -207,10 +232,8 @@ fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Ti
             && rule.key_pattern.as_str() == pattern.as_str()
     };
     // A rule of the right patterns and the wrong permission is replaced by making it again.
-    let configurations = spec.configurations.as_ref().is_some_and(|wanted| wanted.enabled);
     let is_right = |rule: &AclRule| rule.permission == Permission::Read && rule.configurations == configurations;
     Ok(Plan {
-        configurations,
         grant: wanted
             .iter()
             .filter(|pattern| !rules.iter().any(|rule| serves(rule, pattern) && is_right(rule)))
@@ -225,8 +248,10 @@ fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Ti
         rotate_every: interval,
         overlap: overlap.as_secs(),
         binding: serde_json::to_string(&binding).expect("the settings are plain data"),
+        configurations,
         project,
         selection,
+        layout,
         account,
     })
 }

@@ -1,8 +1,8 @@
 //! SecretBinding: an account on the server that may read what the spec names, and its key for the pods.
 
 mod apply;
-mod delivery;
 mod evaluate;
+mod layout;
 mod looks;
 pub mod native;
 mod observe;
@@ -53,6 +53,15 @@ impl Kind for SecretBinding {
                 Ok(refused(object, refusal, rights))
             }
             Access::Wait => Ok(Outcome::unchanged(object)),
+        }
+    }
+
+    /// Rights end although the binding is paused: its Application's owner, who ends them, did not pause it.
+    async fn while_paused(object: &Self, context: &Context) -> Result<(), Error> {
+        let observed = observe::observe(object, context).await?;
+        match evaluate::evaluate(object, &observed, context.server.organization(), Time::now()) {
+            Access::Refuse { revoke, .. } => apply::revoke(object, &revoke, context).await,
+            Access::Grant(_) | Access::Wait => Ok(()),
         }
     }
 
@@ -137,7 +146,7 @@ async fn deliver(
         looks = Some(looks::next(pending, Time::now()));
     }
     let waits = made.conditions.iter().any(|c| native::waits(c.reason));
-    let mut outcome = status::outcome(status, &plan.selection, &resolution, made);
+    let mut outcome = status::outcome(status, (&plan.selection, &plan.layout), &resolution, made);
     if !waits {
         outcome.again = looks.unwrap_or(outcome.again);
     }

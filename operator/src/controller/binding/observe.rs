@@ -1,6 +1,8 @@
 //! All that is read for a SecretBinding before its key is used.
 
-use k8s_openapi::api::core::v1::Secret;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, ResourceExt};
 use sealpod_client::Client;
 use sealpod_core::kubernetes::{key_secret_name, service_account_name};
@@ -9,6 +11,7 @@ use sealpod_core::wire::org::{AclRule, ServiceAccount, SubjectType};
 use sealpod_crds::{Application, SecretBinding};
 
 use super::secret;
+use crate::controller::allowed::admits;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::namespace;
@@ -22,8 +25,12 @@ pub struct Observed {
     /// The service account's full name, by which alone it is found, and the value of its owner label.
     pub account_name: String,
     pub account_owner: String,
+    /// The namespace of the Application that the binding refers to.
+    pub application_namespace: String,
     /// Whether there is an Application of the name that the binding refers to.
     pub has_application: bool,
+    /// Whether that Application lets bindings of this namespace read.
+    pub is_admitted: bool,
     /// The application on the server, as it is now: its owner label is what rights are granted by.
     pub application: Option<wire::Application>,
     /// Slugs of the application's environments.
@@ -34,39 +41,106 @@ pub struct Observed {
     pub secret: secret::Observed,
 }
 
+/// In two rounds of concurrent reads. All of them are of now: rights rest on them, and a cache may still know the
+/// namespace or the Application that was there before.
 pub async fn observe(object: &SecretBinding, context: &Context) -> Result<Observed, Error> {
     let (namespace_name, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let namespace = namespace::observe(&context.kube, &namespace_name).await?;
-    let referred = &object.spec.application_ref.name;
-    let applications: Api<Tolerant<Application>> = Api::namespaced(context.kube.clone(), &namespace_name);
-    let application_object = applications.get_opt(referred).await;
-    let application_object = application_object.map_err(Error::kubernetes("reading the Application"))?;
+    let referred = &object.spec.application_ref;
+    let application_namespace = referred.namespace.as_deref().unwrap_or(&namespace_name);
     let client = context.server.admin_for(object);
-    let (application, environments) = match &application_object {
-        Some(found) => on_the_server(&client, found).await?,
-        None => (None, vec![]),
-    };
     let account_name = service_account_name(&context.cluster_id, &namespace_name, &name);
-    let account = account(&client, context, &account_name).await?;
-    let rules = match &account {
-        Some(account) => rules(&client, context, account).await?,
-        None => vec![],
+    let (asking, home, application_object, secret, account) = tokio::try_join!(
+        namespace_of(&namespace_name, context),
+        async {
+            if application_namespace == namespace_name {
+                return Ok(None);
+            }
+            namespace_of(application_namespace, context).await
+        },
+        application_object(application_namespace, &referred.name, context),
+        key_secret(&namespace_name, &name, context),
+        account(&client, context, &account_name),
+    )?;
+    let Some((namespace, labels)) = asking else {
+        return Err(Error::NotNow("the namespace is gone"));
     };
-    let secrets: Api<Tolerant<Secret>> = Api::namespaced(context.kube.clone(), &namespace_name);
-    let secret = secrets.get_opt(&key_secret_name(&name)).await;
-    let secret = secret.map_err(Error::kubernetes("reading the key Secret"))?;
+    let owner_namespace = if application_namespace == namespace_name {
+        Some(&namespace)
+    } else {
+        home.as_ref().map(|(home, _)| home)
+    };
+    let is_admitted = application_object.as_ref().is_some_and(|application| {
+        let allowed = &application.spec.allowed_namespaces;
+        owner_namespace.is_some() && admits(allowed, application_namespace, &namespace_name, &labels)
+    });
+    // What may not be known is not read.
+    let readable = application_object.as_ref().filter(|_| is_admitted);
+    let ((application, environments), rules) = tokio::try_join!(
+        async {
+            match readable {
+                Some(found) => on_the_server(&client, found).await,
+                None => Ok((None, vec![])),
+            }
+        },
+        async {
+            match &account {
+                Some(account) => rules(&client, context, account).await,
+                None => Ok(vec![]),
+            }
+        },
+    )?;
     Ok(Observed {
-        application_owner: context.application_owner(&namespace, referred),
+        application_owner: owner_namespace
+            .map(|home| context.application_owner(home, &referred.name))
+            .unwrap_or_default(),
+        application_namespace: application_namespace.to_owned(),
         account_owner: context.binding_owner(&namespace, &name),
         namespace,
         account_name,
         has_application: application_object.is_some(),
+        is_admitted,
         application,
         environments,
         account,
         rules,
-        secret: secret::observe(secret.map(|s| s.0), object),
+        secret: secret::observe(secret, object),
     })
+}
+
+/// A namespace and its labels; nothing where there is none.
+async fn namespace_of(
+    name: &str,
+    context: &Context,
+) -> Result<Option<(namespace::Observed, BTreeMap<String, String>)>, Error> {
+    let api: Api<Namespace> = Api::all(context.kube.clone());
+    let found = api
+        .get_metadata_opt(name)
+        .await
+        .map_err(Error::kubernetes("reading the namespace"))?;
+    let Some(found) = found else { return Ok(None) };
+    let observed = namespace::Observed {
+        name: name.to_owned(),
+        uid: found.uid().ok_or(Error::NotNow("the namespace has no UID yet"))?,
+        terminating: found.metadata.deletion_timestamp.is_some(),
+    };
+    Ok(Some((observed, found.metadata.labels.unwrap_or_default())))
+}
+
+async fn application_object(namespace: &str, name: &str, context: &Context) -> Result<Option<Application>, Error> {
+    let api: Api<Tolerant<Application>> = Api::namespaced(context.kube.clone(), namespace);
+    let found = api
+        .get_opt(name)
+        .await
+        .map_err(Error::kubernetes("reading the Application"))?;
+    Ok(found.map(|application| application.0))
+}
+
+async fn key_secret(namespace: &str, binding: &str, context: &Context) -> Result<Option<Secret>, Error> {
+    let api: Api<Tolerant<Secret>> = Api::namespaced(context.kube.clone(), namespace);
+    let found = api.get_opt(&key_secret_name(binding)).await;
+    Ok(found
+        .map_err(Error::kubernetes("reading the key Secret"))?
+        .map(|secret| secret.0))
 }
 
 /// The account of exactly this name.
@@ -86,12 +160,16 @@ async fn on_the_server(
     let Ok(slug) = application.slug() else {
         return Ok((None, vec![]));
     };
-    let application = match client.management().application(slug.as_str()).await {
+    let management = client.management();
+    let (application, environments) = tokio::join!(
+        management.application(slug.as_str()),
+        management.environments(slug.as_str(), None)
+    );
+    let application = match application {
         Ok(application) => application,
         Err(error) if error.is_not_found() => return Ok((None, vec![])),
         Err(error) => return Err(Error::server("reading the application")(error)),
     };
-    let environments = client.management().environments(slug.as_str(), None).await;
     let environments = environments.map_err(Error::server("listing the environments"))?;
     Ok((Some(application), environments.into_iter().map(|e| e.slug).collect()))
 }

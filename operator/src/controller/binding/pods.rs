@@ -50,7 +50,10 @@ async fn consumers(delivery: Delivery<'_>, context: &Context) -> sealpod_client:
 fn count(consumers: &[Consumer], delivery: Delivery<'_>) -> PodCounts {
     let namespace = delivery.object.namespace().unwrap_or_default();
     let active = &delivery.known.secrets;
-    let files = delivery.plan.selection.files(&delivery.known.names());
+    let files = delivery
+        .plan
+        .selection
+        .files(&delivery.known.names(), &delivery.plan.layout);
     let delivered = || active.keys().filter(|name| !files.needs_path.contains(*name));
     // What a report cannot hold is not missed in it.
     let whole = active.len() <= MAX_REPORTED_KEYS;
@@ -75,6 +78,7 @@ mod tests {
     use super::super::{Granted, Known, Plan};
     use super::*;
     use crate::controller::binding::evaluate::{Account, Key};
+    use crate::controller::binding::layout::Layout;
     use crate::controller::binding::selection::Selection;
     use crate::controller::binding::world::object;
     use sealpod_core::{SecretText, Time};
@@ -102,6 +106,7 @@ mod tests {
             configurations: false,
             project: "shop".to_owned(),
             selection: Selection(None),
+            layout: Layout::default(),
             account: Account::Keep(Uuid::nil()),
             grant: vec![],
             revoke: vec![],

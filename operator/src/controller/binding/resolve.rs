@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use kube::ResourceExt;
-use sealpod_client::{BuildError, Error as ServerError, Fetched};
+use sealpod_client::{BuildError, Error as ServerError, Fetched, Org};
 use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 use sealpod_core::{SecretText, Time};
 use sealpod_crds::{PodCounts, SecretBinding};
@@ -17,6 +18,9 @@ use crate::controller::error::Error;
 /// Most keys of one binding that are made within [`MINTS_WITHIN`].
 const MINTS: usize = 3;
 const MINTS_WITHIN: Duration = Duration::from_mins(10);
+/// Most missing secrets that are asked for their versions, and how many at a time.
+const MOST_ASKED: usize = 50;
+const ASKED_AT_A_TIME: usize = 5;
 
 /// What was asked last and what came, and keys that are made but not stored yet; by the binding's UID.
 #[derive(Debug, Default)]
@@ -65,6 +69,8 @@ pub struct Known {
     pub secrets: BTreeMap<String, u64>,
     pub missing: BTreeSet<String>,
     pub denied: BTreeSet<String>,
+    /// Those of `missing` that have versions, of which none is active.
+    pub inactive: BTreeSet<String>,
     /// When the clock alone changes something.
     pub next_change_at: Option<Time>,
 }
@@ -192,23 +198,55 @@ pub async fn resolve(
     let fetched = organization
         .bundle(project, &question.environment, &question.request, etag)
         .await;
-    match (fetched, before) {
-        (Ok(Fetched::NotModified), Some(answer)) => Ok(Resolution::Known(answer.known)),
-        (Ok(Fetched::NotModified), None) => Err(Error::NotNow("the server says that nothing has changed")),
-        (Ok(Fetched::Bundle(bundle)), _) => {
-            let known = Arc::new(known(&bundle));
-            let answer = Answer {
-                question,
-                etag: bundle.etag.clone(),
-                known: Arc::clone(&known),
+    let (etag, known) = match (fetched, before) {
+        (Ok(Fetched::NotModified), Some(answer)) => (answer.etag, answer.known),
+        (Ok(Fetched::NotModified), None) => return Err(Error::NotNow("the server says that nothing has changed")),
+        (Ok(Fetched::Bundle(bundle)), _) => (bundle.etag.clone(), Arc::new(known(&bundle))),
+        (Err(ServerError::Unauthorized(_)), _) => return Ok(Resolution::KeyRejected),
+        (Err(ServerError::Forbidden(_)), _) => return Ok(Resolution::Denied),
+        (Err(error), _) => return Err(Error::server("asking for the state of the secrets")(error)),
+    };
+    let inactive = inactive(&organization, &question, &known).await;
+    let known = if inactive == known.inactive {
+        known
+    } else {
+        Arc::new(Known {
+            inactive,
+            ..Known::clone(&known)
+        })
+    };
+    let answer = Answer {
+        question,
+        etag,
+        known: Arc::clone(&known),
+    };
+    context.resolutions.state().answers.insert(uid, answer);
+    Ok(Resolution::Known(known))
+}
+
+/// Which of the missing secrets have versions, asked with the binding's key as everything else. The state of a bundle is
+/// the same before and after a version that is not active, so this is asked each time. What cannot be read counts as
+/// missing.
+async fn inactive(organization: &Org<'_>, question: &Question, known: &Known) -> BTreeSet<String> {
+    let pinned = |name: &str| question.request.version.iter().find(|pinned| pinned.key == name);
+    let mut inactive = BTreeSet::new();
+    let missing: Vec<&String> = known.missing.iter().take(MOST_ASKED).collect();
+    for some in missing.chunks(ASKED_AT_A_TIME) {
+        let asked = some
+            .iter()
+            .map(|name| organization.secret_versions(&question.project, &question.environment, name));
+        for (name, versions) in some.iter().zip(join_all(asked).await) {
+            let versions = versions.unwrap_or_default();
+            let exists = match pinned(name) {
+                Some(pinned) => versions.iter().any(|version| version.version == pinned.version),
+                None => !versions.is_empty(),
             };
-            context.resolutions.state().answers.insert(uid, answer);
-            Ok(Resolution::Known(known))
+            if exists {
+                inactive.insert((*name).clone());
+            }
         }
-        (Err(ServerError::Unauthorized(_)), _) => Ok(Resolution::KeyRejected),
-        (Err(ServerError::Forbidden(_)), _) => Ok(Resolution::Denied),
-        (Err(error), _) => Err(Error::server("asking for the state of the secrets")(error)),
     }
+    inactive
 }
 
 fn known(bundle: &Bundle) -> Known {
@@ -220,6 +258,7 @@ fn known(bundle: &Bundle) -> Known {
             .collect(),
         missing: bundle.missing.iter().cloned().collect(),
         denied: bundle.denied.iter().cloned().collect(),
+        inactive: BTreeSet::new(),
         next_change_at: bundle.next_change_at,
     }
 }

@@ -9,7 +9,7 @@ use sealpod_core::paths::FilePath;
 use sealpod_core::wire::bundle::{BundleRequest, PinnedVersion};
 use sealpod_crds::{SecretBindingSpec, SecretDecode, SecretSelection};
 
-use super::delivery::Delivery;
+use super::layout::Layout;
 use crate::controller::verdict::{Refusal, reasons};
 
 /// The parsed entries of `spec.secrets`; `None` is every secret of the environment.
@@ -107,9 +107,27 @@ impl Selection {
         })
     }
 
-    /// Where these keys would be written.
-    pub fn files(&self, keys: &[&str]) -> Files {
+    /// Whether the binding names this secret, or one of its patterns does.
+    pub fn selects(&self, name: &str) -> bool {
+        self.0
+            .as_deref()
+            .is_none_or(|entries| entries.iter().any(|entry| selects(&entry.select, name)))
+    }
+
+    /// Where the entries go that say so, with their index.
+    pub fn places(&self) -> Vec<(usize, Place)> {
+        let entries = self.0.as_deref().unwrap_or_default();
+        entries
+            .iter()
+            .enumerate()
+            .filter_map(|(at, entry)| Some((at, place(entry)?)))
+            .collect()
+    }
+
+    /// Where these keys would be written, beside `others`.
+    pub fn files(&self, keys: &[&str], others: &Layout) -> Files {
         let mut files = Files::default();
+        let others: Vec<_> = others.paths().collect();
         let mut taken: BTreeMap<FilePath, &str> = BTreeMap::new();
         let every = [SecretFile {
             select: Select::Pattern(Pattern::any()),
@@ -125,9 +143,16 @@ impl Selection {
                     files.needs_path.insert(key.to_owned());
                     continue;
                 };
-                let collision = taken.iter().find(|(other, _)| other.collides_with(&path));
-                if let (Some((_, other)), None) = (collision, &files.collision) {
-                    files.collision = Some(((*other).to_owned(), key.to_owned(), path.clone()));
+                let of_secret = taken.iter().find(|(other, _)| other.collides_with(&path));
+                let of_secret = of_secret.map(|(_, key)| (*key).to_owned());
+                let of_other = || {
+                    others
+                        .iter()
+                        .find(|(_, other)| other.collides_with(&path))
+                        .map(|(name, _)| name.clone())
+                };
+                if let (Some(other), None) = (of_secret.or_else(of_other), &files.collision) {
+                    files.collision = Some((other, key.to_owned(), path.clone()));
                 }
                 taken.insert(path, key);
             }
@@ -142,13 +167,13 @@ impl Selection {
     pub fn binding_file(
         &self,
         spec: &SecretBindingSpec,
+        layout: Layout,
         organization: &str,
         project: &str,
     ) -> Result<BindingFile, Refusal> {
         let invalid = |field: &str, why: &dyn std::fmt::Display| {
             Refusal::until_edited(reasons::INVALID_SPEC, format!("spec.{field} {why}"))
         };
-        let delivery = Delivery::parse(spec)?;
         Ok(BindingFile {
             organization: organization.to_owned(),
             project: project.to_owned(),
@@ -160,10 +185,10 @@ impl Selection {
                 .map_err(|e| invalid("refreshInterval", &e))?
                 .as_secs(),
             watch: spec.watch,
-            configurations: delivery.configurations,
-            files: delivery.files,
-            on_change: delivery.on_change,
-            staleness: delivery.staleness,
+            configurations: layout.configurations,
+            files: layout.files,
+            on_change: layout.on_change,
+            staleness: layout.staleness,
         })
     }
 }
@@ -204,7 +229,7 @@ fn parse_entry(entry: &SecretSelection) -> Result<SecretFile, String> {
     })
 }
 
-pub(super) fn file_mode(mode: i32) -> Option<u32> {
+pub fn file_mode(mode: i32) -> Option<u32> {
     u32::try_from(mode).ok().filter(|mode| *mode <= 0o777)
 }
 
@@ -238,25 +263,47 @@ fn two_versions(entries: &[SecretFile]) -> Option<(usize, usize)> {
     None
 }
 
+/// A file, or a folder whose files nobody knows yet.
+pub enum Place {
+    File(FilePath),
+    Folder(FilePath),
+}
+
+impl Place {
+    /// Whether a file of this path stands in the way: on it, below it, or above.
+    pub fn meets(&self, file: &FilePath) -> bool {
+        match self {
+            Self::File(path) | Self::Folder(path) => path.collides_with(file),
+        }
+    }
+
+    fn collides_with(&self, other: &Self) -> bool {
+        let above =
+            |file: &FilePath, folder: &FilePath| file == folder || folder.as_str().starts_with(&format!("{file}/"));
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one.collides_with(other),
+            (Self::File(file), Self::Folder(folder)) | (Self::Folder(folder), Self::File(file)) => above(file, folder),
+            (Self::Folder(_), Self::Folder(_)) => false,
+        }
+    }
+}
+
+fn place(entry: &SecretFile) -> Option<Place> {
+    match &entry.select {
+        Select::Name(name) => file_of(entry, name).map(Place::File),
+        Select::Pattern(_) => entry.path.clone().map(Place::Folder),
+    }
+}
+
 /// Two named files on one path, or one below the other, or a file where a pattern has its folder.
 fn same_path(entries: &[SecretFile]) -> Option<(usize, usize)> {
-    let place = |entry: &SecretFile| match &entry.select {
-        Select::Name(name) => file_of(entry, name).map(|path| (path, true)),
-        Select::Pattern(_) => entry.path.clone().map(|path| (path, false)),
-    };
     let places: Vec<_> = entries
         .iter()
         .enumerate()
         .filter_map(|(at, entry)| Some((at, place(entry)?)))
         .collect();
-    let collide = |(a, a_is_file): &(FilePath, bool), (b, b_is_file): &(FilePath, bool)| match (a_is_file, b_is_file) {
-        (true, true) => a.collides_with(b),
-        (true, false) => a == b || b.as_str().starts_with(&format!("{a}/")),
-        (false, true) => a == b || a.as_str().starts_with(&format!("{b}/")),
-        (false, false) => false,
-    };
     places.iter().enumerate().find_map(|(index, (second, place))| {
-        let first = places[..index].iter().find(|(_, other)| collide(other, place))?;
+        let first = places[..index].iter().find(|(_, other)| other.collides_with(place))?;
         Some((first.0, *second))
     })
 }
@@ -384,19 +431,19 @@ mod tests {
 
     #[test]
     fn keys_that_are_no_file_names_are_left_out_and_told() {
-        let all = Selection(None).files(&["a", "b/c", ".d"]);
+        let all = Selection(None).files(&["a", "b/c", ".d"], &Layout::default());
         assert_eq!(all.needs_path, BTreeSet::from(["b/c".to_owned(), ".d".to_owned()]));
         assert_eq!(all.collision, None);
         let placed = selection(&json!([{"pattern": "*"}, {"name": "b/c", "path": "c"}]));
-        assert_eq!(placed.files(&["a", "b/c"]), Files::default());
+        assert_eq!(placed.files(&["a", "b/c"], &Layout::default()), Files::default());
     }
 
     #[test]
     fn two_secrets_never_share_a_file() {
         let selection =
             selection(&json!([{"pattern": "db-*"}, {"pattern": "*-password"}, {"pattern": "x", "path": "y"}]));
-        assert_eq!(selection.files(&["db-user", "x"]).collision, None);
-        let (one, other, path) = selection.files(&["db-password"]).collision.unwrap();
+        assert_eq!(selection.files(&["db-user", "x"], &Layout::default()).collision, None);
+        let (one, other, path) = selection.files(&["db-password"], &Layout::default()).collision.unwrap();
         assert_eq!(
             (one.as_str(), other.as_str(), path.as_str()),
             ("db-password", "db-password", "db-password")

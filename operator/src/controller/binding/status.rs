@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use sealpod_crds::{SecretBindingStatus, SecretState, SecretStatus};
 
 use super::Beside;
+use super::layout::Layout;
 use super::resolve::{Known, Resolution};
 use super::selection::Selection;
 use crate::controller::conditions::{READY, Status, Wanted};
@@ -25,7 +26,7 @@ const MAX_NAMED: usize = 5;
 /// `status` is that of account and Secret; the secrets and all conditions are added, and what `beside` says.
 pub fn outcome(
     mut status: SecretBindingStatus,
-    selection: &Selection,
+    (selection, layout): (&Selection, &Layout),
     resolution: &Resolution,
     beside: Beside,
 ) -> Outcome<SecretBindingStatus> {
@@ -49,8 +50,8 @@ pub fn outcome(
     };
     let resolved = match resolution {
         Resolution::Known(known) => {
-            status.secrets = secrets(known, selection);
-            resolved(known, selection)
+            status.secrets = secrets(known, selection, layout);
+            resolved(known, selection, layout)
         }
         Resolution::Denied => {
             let message = "the binding's key may read nothing of the environment yet";
@@ -84,8 +85,8 @@ pub fn outcome(
     }
 }
 
-fn secrets(known: &Known, selection: &Selection) -> Vec<SecretStatus> {
-    let files = selection.files(&known.names());
+fn secrets(known: &Known, selection: &Selection, layout: &Layout) -> Vec<SecretStatus> {
+    let files = selection.files(&known.names(), layout);
     let mut states: BTreeMap<&str, (Option<i64>, SecretState)> = BTreeMap::new();
     for (name, version) in &known.secrets {
         let state = if files.needs_path.contains(name) {
@@ -100,7 +101,12 @@ fn secrets(known: &Known, selection: &Selection) -> Vec<SecretStatus> {
         states.entry(name).or_insert((None, SecretState::Missing));
     }
     for name in &known.missing {
-        states.insert(name, (None, SecretState::Missing));
+        let state = if known.inactive.contains(name) {
+            SecretState::Inactive
+        } else {
+            SecretState::Missing
+        };
+        states.insert(name, (None, state));
     }
     for name in &known.denied {
         states.insert(name, (None, SecretState::Denied));
@@ -115,9 +121,9 @@ fn secrets(known: &Known, selection: &Selection) -> Vec<SecretStatus> {
         .collect()
 }
 
-fn resolved(known: &Known, selection: &Selection) -> Wanted {
+fn resolved(known: &Known, selection: &Selection, layout: &Layout) -> Wanted {
     let no = |reason, message| Wanted::new(SECRETS_RESOLVED, Status::False, reason, message);
-    let files = selection.files(&known.names());
+    let files = selection.files(&known.names(), layout);
     if let Some((one, other, path)) = files.collision {
         let message = format!("`{one}` and `{other}` would both be written to `{path}`: give one of them another path");
         return no(reasons::PATH_COLLISION, message);
@@ -135,13 +141,19 @@ fn resolved(known: &Known, selection: &Selection) -> Wanted {
             format!("the binding's key may not read {} yet", named(&denied)),
         );
     }
-    let missing: Vec<_> = required().filter(|name| !known.secrets.contains_key(*name)).collect();
+    let without: Vec<_> = required().filter(|name| !known.secrets.contains_key(*name)).collect();
+    let (inactive, missing): (Vec<_>, Vec<_>) = without.into_iter().partition(|name| known.inactive.contains(*name));
     if !missing.is_empty() {
-        let message = format!(
-            "no active version of {}: set a value, or make it optional",
-            named(&missing)
-        );
+        let message = format!("there is no {}: set a value, or make it optional", named(&missing));
         return no(reasons::SECRETS_MISSING, message);
+    }
+    if !inactive.is_empty() {
+        let message = format!(
+            "no version of {} that the binding may take is enabled and within its time: enable one, set a new value, or \
+             make it optional",
+            named(&inactive)
+        );
+        return no(reasons::SECRETS_INACTIVE, message);
     }
     let matched = |pattern: &sealpod_core::Pattern| known.secrets.keys().any(|name| pattern.matches(name));
     if let Some(pattern) = selection.required_patterns().find(|pattern| !matched(pattern)) {
@@ -200,7 +212,12 @@ mod tests {
     }
 
     fn of(selection: &Selection, resolution: &Resolution) -> Outcome<SecretBindingStatus> {
-        outcome(SecretBindingStatus::default(), selection, resolution, Beside::default())
+        outcome(
+            SecretBindingStatus::default(),
+            (selection, &Layout::default()),
+            resolution,
+            Beside::default(),
+        )
     }
 
     fn condition<'a>(outcome: &'a Outcome<SecretBindingStatus>, kind: &str) -> &'a Wanted {
@@ -282,6 +299,30 @@ mod tests {
                 SecretState::Denied,
                 SecretState::Missing
             ]
+        );
+    }
+
+    #[test]
+    fn a_secret_whose_versions_are_all_inactive_is_told_from_one_that_is_not_there() {
+        let selection =
+            selection(&json!([{"name": "a"}, {"name": "b", "optional": true}, {"name": "c", "optional": true}]));
+        let known = Known {
+            missing: ["a", "b", "c"].map(str::to_owned).into(),
+            inactive: ["a", "b"].map(str::to_owned).into(),
+            ..Known::default()
+        };
+        let outcome = of(&selection, &Resolution::Known(Arc::new(known)));
+        let states: Vec<_> = outcome.status.secrets.iter().map(|s| s.state).collect();
+        assert_eq!(
+            states,
+            [SecretState::Inactive, SecretState::Inactive, SecretState::Missing]
+        );
+        let ready = condition(&outcome, READY);
+        assert_eq!((ready.status, ready.reason), (Status::False, reasons::SECRETS_INACTIVE));
+        assert!(
+            ready.message.contains("`a`") && !ready.message.contains("`b`"),
+            "{}",
+            ready.message
         );
     }
 

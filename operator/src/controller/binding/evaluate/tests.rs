@@ -74,7 +74,9 @@ fn settled() -> Observed {
         application_owner: APPLICATION.to_owned(),
         account_name: "k8s/cluster/shop/db".to_owned(),
         account_owner: BINDING.to_owned(),
+        application_namespace: "shop".to_owned(),
         has_application: true,
+        is_admitted: true,
         application: Some(wire::Application {
             id: Uuid::nil(),
             name: "Shop".to_owned(),
@@ -151,6 +153,41 @@ fn a_right_ends_with_what_it_rests_on() {
             (reason, Again::Waiting, &revoked)
         );
     }
+}
+
+#[test]
+fn another_namespaces_application_is_read_only_while_it_admits_this_one() {
+    let object = object(&json!({"applicationRef": {"name": "shop", "namespace": "platform"}}));
+    let mut admitted = settled();
+    admitted.application_namespace = "platform".to_owned();
+    plan_at(&object, &admitted, 100);
+    let mut refused_by_it = admitted.clone();
+    refused_by_it.is_admitted = false;
+    let mut no_such = refused_by_it.clone();
+    no_such.has_application = false;
+    no_such.application = None;
+    let (one, revoke) = refused(&object, &refused_by_it);
+    let (other, _) = refused(&object, &no_such);
+    assert_eq!(
+        (one.reason, revoke),
+        (reasons::NAMESPACE_NOT_ADMITTED, vec![Uuid::from_u128(7)])
+    );
+    // Nobody can find out what another namespace has.
+    assert_eq!(one, other);
+    assert!(one.message.contains("spec.allowedNamespaces"), "{}", one.message);
+}
+
+#[test]
+fn the_rules_give_configurations_only_where_the_binding_wants_them() {
+    let wanted = object(&json!({"configurations": {}}));
+    let plan = plan_at(&wanted, &settled(), 100);
+    assert!(plan.configurations, "{plan:?}");
+    assert_eq!((plan.grant, plan.revoke), (vec![Pattern::any()], vec![]));
+    let mut given = settled();
+    given.rules[0].configurations = true;
+    assert_eq!(plan_at(&wanted, &given, 100).grant, []);
+    let plan = plan_at(&object(&json!({"configurations": {"enabled": false}})), &given, 100);
+    assert!(!plan.configurations && plan.grant.len() == 1, "{plan:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::super::apply::Granted;
 use super::super::evaluate::{Account, Key};
+use super::super::layout::Layout;
 use super::super::resolve::{Known, Resolution, resolve};
 use super::super::selection::Selection;
 use super::super::world::{ACCOUNT, World, object, world};
@@ -33,6 +34,7 @@ async fn has(world: &World, etag: &str, secrets: &[(&str, &str, u64)]) {
 async fn look(world: &World, object: &SecretBinding) -> Result<Option<Outcome>, Error> {
     let selection = Selection::parse(&object.spec).unwrap();
     let plan = Plan {
+        layout: Layout::default(),
         configurations: false,
         project: "shop".to_owned(),
         grant: vec![],
