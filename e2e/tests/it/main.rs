@@ -13,4 +13,5 @@ mod injector;
 mod jobs;
 mod quickstart;
 mod restart;
+mod sidecar;
 mod upgrade;

@@ -1,0 +1,151 @@
+//! What a binding says about files and changes, in a pod.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use sealpod_crds::SecretBinding;
+use sealpod_e2e::sandbox::file;
+use sealpod_e2e::server::ORGANIZATION;
+use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
+use serde_json::{Value, json};
+
+/// The kubelet takes up to a minute and a half to show a pod the new state of a Secret.
+const REFRESH: Duration = Duration::from_mins(3);
+
+/// Notes each SIGHUP; `/dev/shm` is the one place that it may write to.
+const COUNTS_HUPS: &str = "trap 'echo hup >> /dev/shm/hups' HUP; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+#[test]
+fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> {
+    on_cluster(async |t| {
+        t.application("Delete", &["prod"]).await?;
+        t.set("prod", "db.password", "p'w 1").await?;
+        t.set("prod", "user", "ada").await?;
+        t.create::<SecretBinding>(&binding(&json!({
+            "files": [
+                {"path": "app.env", "format": "env", "include": [{"name": "user"}, {"pattern": "db.*"}]},
+                {"path": "etc/app.ini", "format": "template", "template": "u={{ secrets.user }};p={{ secrets[\"db.password\"]|urlquote }}"},
+            ],
+            "onChange": {"signal": {"container": "app"}},
+        }))?)
+        .await?;
+        t.until_ready_is::<SecretBinding>("db", "True").await?;
+        let pod = start(t).await?;
+        assert_eq!(pods::restarts(&pod), 0);
+        let read = |path: &str| format!("cat {}", file("db", path));
+        let sourced = format!("set -a; . {}; echo \"$USER $DB_PASSWORD\"", file("db", "app.env"));
+        assert_eq!(t.exec("app", "app", &sourced).await?, "ada p'w 1\n");
+        assert_eq!(t.exec("app", "app", &read("etc/app.ini")).await?, "u=ada;p=p%27w%201");
+        // The other container has the values as variables, and the program that put them there is gone.
+        let environment = "tr '\\0' '\\n' < /proc/$(pgrep -f '[s]leep-by-exec' | head -1)/environ | grep ^DB_PASSWORD";
+        assert_eq!(t.exec("app", "worker", environment).await?, "DB_PASSWORD=p'w 1\n");
+        reported(t).await?;
+
+        assert_eq!(
+            t.exec("app", "app", "cat /dev/shm/hups 2>/dev/null || echo none")
+                .await?,
+            "none\n"
+        );
+        t.set("prod", "db.password", "p'w 2").await?;
+        eventually("the signal", Duration::from_secs(30), async || {
+            let heard = t.exec("app", "app", "cat /dev/shm/hups").await?;
+            ensure!(heard == "hup\n", "{heard:?}");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(t.exec("app", "app", &read("etc/app.ini")).await?, "u=ada;p=p%27w%202");
+
+        too_much(t).await?;
+        let edit =
+            json!({"spec": {"files": [{"path": "edited.json", "format": "json", "include": [{"name": "user"}]}]}});
+        let api = t.api::<SecretBinding>();
+        api.patch("db", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+        eventually("the edited binding's file", REFRESH, async || {
+            let read = t.exec("app", "app", &read("edited.json")).await?;
+            ensure!(read == "{\n  \"user\": \"ada\"\n}\n", "{read:?}");
+            Ok(())
+        })
+        .await?;
+        let gone = format!("ls {} 2>/dev/null || echo gone", file("db", "app.env"));
+        assert_eq!(t.exec("app", "app", &gone).await?, "gone\n");
+        let after = t.api::<Pod>().get("app").await?;
+        assert_eq!(
+            (after.metadata.uid, pods::restarts(&pod)),
+            (pod.metadata.uid.clone(), 0),
+            "the same pod"
+        );
+        Ok(())
+    })
+}
+
+fn binding(extra: &Value) -> Result<SecretBinding> {
+    let mut spec = json!({
+        "applicationRef": {"name": "shop"}, "environment": "prod", "sizeLimit": "128Ki",
+        "secrets": [{"name": "db.password"}, {"name": "user"}],
+    });
+    for (field, value) in extra.as_object().context("an object")? {
+        spec[field] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding", "metadata": {"name": "db"}, "spec": spec,
+    }))
+    .context("the test's binding is one")
+}
+
+/// A pod with an app that gets signals, and one that gets variables.
+async fn start(t: &Sandbox) -> Result<Pod> {
+    let app = pods::container("app", t.image(), 10_001, COUNTS_HUPS);
+    let mut worker = pods::container("worker", t.image(), 10_001, "");
+    let script = format!(": sleep-by-exec; {}", pods::SLEEP);
+    worker["command"] = json!([
+        "/sealpod/exec",
+        "--from",
+        file("db", "").trim_end_matches('/'),
+        "--only",
+        "db.password",
+        "--",
+        "/bin/sh",
+        "-c",
+        script
+    ]);
+    let mut template = pods::template("db", &[app, worker]);
+    template["metadata"]["annotations"]["sealpod.dev/exec"] = json!("worker");
+    template["spec"]["shareProcessNamespace"] = json!(true);
+    t.running("app", pods::pod("app", template)?).await
+}
+
+/// The server knows which versions the pod has loaded.
+async fn reported(t: &Sandbox) -> Result<()> {
+    let client = t.server().await?;
+    eventually("the pod's report", Duration::from_secs(30), async || {
+        let org = client.org(ORGANIZATION);
+        let consumers = org
+            .consumers(&t.namespace, "prod", None, sealpod_client::Page::default())
+            .await?;
+        let found = consumers.iter().find(|consumer| consumer.pod == "app");
+        let found = found.with_context(|| format!("{consumers:?}"))?;
+        ensure!(found.versions.len() == 2 && found.stale.is_empty(), "{found:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// A value that does not fit leaves the old files, and the log says what to do.
+async fn too_much(t: &Sandbox) -> Result<()> {
+    t.set("prod", "user", &"x".repeat(100_000)).await?;
+    eventually("the log to name the limit", Duration::from_secs(30), async || {
+        let namespace = format!("--namespace={}", t.namespace);
+        let logs = t.tools().kubectl(["logs", &namespace, "app", "--container", "sealpod"]);
+        let logs = sealpod_e2e::tools::text(logs).await?;
+        ensure!(logs.contains("raise spec.sizeLimit"), "{logs}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(
+        t.exec("app", "app", &format!("cat {}", file("db", "user"))).await?,
+        "ada"
+    );
+    t.set("prod", "user", "ada").await
+}
