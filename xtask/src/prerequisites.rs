@@ -68,6 +68,13 @@ const BENCH_TOOLS: [Tool; 3] = [
     tool(VENV, "python3-venv", "keeps OpenBao apart from the system's Python"),
 ];
 
+/// What some tests call, which pass over without them.
+const TEST_TOOLS: [Tool; 3] = [
+    tool("faketime", "faketime", "moves the clock of programs under test"),
+    tool("ip", "iproute2", "makes a network of its own for a test"),
+    tool("iptables", "iptables", "loses the packets of a test"),
+];
+
 /// Folders beside `PATH` where Debian and others put these programs.
 const EXTRA_FOLDERS: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/cni", "/opt/cni/bin"];
 
@@ -110,6 +117,15 @@ pub fn ensure_cluster_tools(workspace: &Workspace, progress: &mut Progress) -> R
 /// Installs what the tests of the API's description need and the system lacks.
 pub fn ensure_api_tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
     install(&missing(&API_TOOLS, is_there), workspace, progress)
+}
+
+/// Installs what some tests need and the system lacks, where this process may.
+pub fn ensure_test_tools(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+    let missing = missing(&TEST_TOOLS, |program| find(program).is_some());
+    if rustix::process::geteuid().is_root() && find("apt-get").is_some() {
+        install(&missing, workspace, progress)?;
+    }
+    Ok(())
 }
 
 /// Installs what the bench needs and the system lacks.

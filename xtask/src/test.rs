@@ -8,7 +8,7 @@ use crate::cluster::Cluster;
 use crate::process::{self, Failure};
 use crate::progress::{Progress, in_ci, seconds, table};
 use crate::workspace::Workspace;
-use crate::{api, generate, images};
+use crate::{api, generate, images, prerequisites};
 
 /// Runs all suites; `fast` stops before those that need programs from elsewhere.
 pub fn run(workspace: &Workspace, fast: bool) -> Result<()> {
@@ -31,6 +31,9 @@ fn suites(workspace: &Workspace, fast: bool, progress: &mut Progress) -> Result<
     progress.step("Generated files", |_| generate::run(workspace, true))?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     cargo(workspace, progress, "Clippy", &clippy)?;
+    if !fast {
+        prerequisites::ensure_test_tools(workspace, progress)?;
+    }
     // All but the tests that need a cluster.
     let tests = ["test", "--workspace", "--exclude", E2E_PACKAGE];
     cargo(workspace, progress, "Unit and integration tests", &tests)?;

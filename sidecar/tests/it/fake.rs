@@ -65,7 +65,11 @@ impl Fake {
 
     /// Has a port, and nobody listens on it.
     pub fn stopped(answer: Value) -> Self {
-        let listener = sealpod_runtime::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self::stopped_on("127.0.0.1", answer)
+    }
+
+    pub fn stopped_on(address: &str, answer: Value) -> Self {
+        let listener = sealpod_runtime::serve::bind(format!("{address}:0").parse().unwrap()).unwrap();
         let world = World {
             revision: 1,
             answer,

@@ -13,3 +13,4 @@ mod pod;
 mod report;
 mod stale;
 mod storm;
+mod trouble;
