@@ -112,6 +112,10 @@ pub enum ApiError {
     Overloaded {
         seconds: u64,
     },
+    /// 503: this server has no place for backups.
+    BackupsDisabled,
+    /// 409: the archive is not what was written.
+    BackupDamaged(String),
     /// 503 for logins on a server that has no way to send codes.
     MailDisabled,
     /// The server stops; another try finds its successor.
@@ -279,6 +283,18 @@ impl ApiError {
                 codes::MAIL_DISABLED,
                 "Login by e-mail is off",
                 fixed("this server has no mail server to send login codes with; whoever runs it sets SEALPOD_SMTP_URL"),
+            ),
+            Self::BackupsDisabled => (
+                S::SERVICE_UNAVAILABLE,
+                codes::BACKUPS_DISABLED,
+                "Backups are off",
+                fixed("this server has no place for backups; whoever runs it sets SEALPOD_BACKUP_URL"),
+            ),
+            Self::BackupDamaged(detail) => (
+                S::CONFLICT,
+                codes::BACKUP_DAMAGED,
+                "The backup is damaged",
+                detail.clone().into(),
             ),
             Self::Timeout => (
                 S::SERVICE_UNAVAILABLE,

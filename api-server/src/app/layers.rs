@@ -24,6 +24,9 @@ use crate::idempotency::{self, Turns};
 
 /// Time limit of every request but the long poll.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Of those that make or read a whole backup, and their routes.
+const BACKUP_TIME: Duration = Duration::from_hours(2);
+const BACKUPS: [&str; 2] = ["/api/backups", "/api/backups/{backup_id}/restore"];
 /// How the routes of long polls end.
 const POLLS: [&str; 2] = ["/bundle", "/api/management/changes"];
 /// What a long poll may take beside the time it was asked to wait.
@@ -112,12 +115,14 @@ pub async fn way_in(State((app, turns)): State<(App, Turns)>, request: Request, 
 
 /// Ends a request that takes too long. Long polls have a limit of their own inside this one, which knows their `wait`.
 async fn time_limit<F: Future<Output = Response>>(request: Request, next: impl FnOnce(Request) -> F) -> Response {
-    let polls = request
+    let route = request
         .extensions()
         .get::<MatchedPath>()
-        .is_some_and(|route| POLLS.iter().any(|end| route.as_str().ends_with(end)));
-    let limit = if polls {
+        .map_or("", MatchedPath::as_str);
+    let limit = if POLLS.iter().any(|end| route.ends_with(end)) {
         Duration::from_secs(MAX_WAIT) + 2 * POLL_SLACK
+    } else if BACKUPS.contains(&route) {
+        BACKUP_TIME
     } else {
         TIME_LIMIT
     };

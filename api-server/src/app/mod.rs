@@ -21,6 +21,7 @@ pub use run::{RunError, open_store, run};
 use crate::auth::admin_key::AdminKeys;
 use crate::auth::refusals::Refusals;
 use crate::auth::superadmins::Superadmins;
+use crate::backup::Backups;
 use crate::bundle::Polls;
 use crate::crypto::Keyring;
 use crate::error::ApiError;
@@ -38,6 +39,7 @@ pub struct Parts {
     pub store: Store,
     pub keyring: Keyring,
     pub rotation: Rotation,
+    pub backups: Backups,
     pub admin_keys: Arc<AdminKeys>,
     pub superadmins: Superadmins,
     pub refusals: Refusals,
@@ -72,6 +74,10 @@ impl App {
 
     pub fn keyring(&self) -> &Keyring {
         &self.0.keyring
+    }
+
+    pub fn backups(&self) -> &Backups {
+        &self.0.backups
     }
 
     pub fn rotation(&self) -> &Rotation {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{App, Metrics, Parts, heads, router, vitals};
 use crate::audit::By;
 use crate::auth::refusals::Refusals;
+use crate::backup::{Backups, schedule};
 use crate::bundle::Polls;
 use crate::config::{Config, StoreConfig};
 use crate::ids::OrganizationId;
@@ -106,6 +107,8 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         limits,
         docs,
         trash,
+        backups,
+        backup_schedule,
     } = config;
     // 1. Probes and metrics, so that a long migration is seen for what it is.
     let readiness = Readiness::new();
@@ -114,7 +117,10 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     // 2. The database.
     store.options.meters = metrics.meters();
     let master_key_file = store.master_key_file.clone();
+    let database = store.options.path.clone();
     let (store, keyring) = open_store(store).await?;
+    let backups = Backups::new(backups, database.canonicalize().unwrap_or(database), keyring.clone());
+    backups.tidy();
     let organization = store
         .ensure_organization(&default_organization, By::system("start"))
         .await
@@ -134,6 +140,7 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         store,
         keyring,
         rotation: Rotation::new(master_key_file),
+        backups,
         admin_keys,
         superadmins,
         refusals: Refusals::default(),
@@ -149,6 +156,9 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         shutdown: stop.clone(),
     });
     look_after(&app, organization.id, tasks);
+    let (backups, store) = (app.backups().clone(), app.store().clone());
+    let readiness = app.readiness().clone();
+    tasks.spawn(schedule::run(backups, backup_schedule, store, readiness, stop.clone()));
     let certificate = tls.map(|tls| certificate(tls, stop, tasks));
     Ok(Started {
         app,

@@ -15,7 +15,8 @@ use super::serve::{block_on, start_log};
 use super::{Failure, Outcome};
 use crate::app;
 use crate::config::{
-    Config, Environment, Faults, LOG, LogArgs, SIGNUP, SMTP_FROM, SMTP_URL, SUPERADMINS, ServeArgs, StoreArgs,
+    BackupArgs, Config, Environment, Faults, LOG, LogArgs, SIGNUP, SMTP_FROM, SMTP_URL, SUPERADMINS, ServeArgs,
+    StorageArgs, StoreArgs,
 };
 use crate::crypto::generate_master_key;
 
@@ -123,7 +124,24 @@ fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeAr
         trusted_proxies: None,
         docs: args.docs.clone(),
         trash_days: "30".to_owned(),
+        backup: BackupArgs {
+            storage: StorageArgs {
+                backup_url: backups(&args.data_dir),
+                backup_recipients: None,
+            },
+            backup_schedule_hours: "0".to_owned(),
+            backup_retain_daily_days: "7".to_owned(),
+            backup_retain_weekly_weeks: "4".to_owned(),
+        },
     }
+}
+
+/// Beside the data, which is there by now.
+fn backups(directory: &Path) -> Option<String> {
+    let directory = directory.canonicalize().ok()?;
+    url::Url::from_directory_path(directory.join("backups"))
+        .ok()
+        .map(String::from)
 }
 
 /// The files of the generated keys.

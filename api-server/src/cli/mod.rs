@@ -1,5 +1,6 @@
 //! The command line: each subcommand in a few lines, its exit code, and what it prints.
 
+mod backup;
 mod dev;
 mod export;
 mod maintain;
@@ -34,6 +35,9 @@ enum Command {
     /// Master keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Backups: made, listed, proved and restored on the files themselves, beside a running server or without one
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// The audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -53,6 +57,18 @@ enum KeyCommand {
     Rotate(remote::RemoteArgs),
     /// Show the ids of the master keys, what needs each of them, and which may be thrown away
     List(remote::RemoteArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum BackupCommand {
+    /// Make a backup of the database, and open it again
+    Create(backup::CreateArgs),
+    /// List the backups in the storage, newest first
+    List(backup::ListArgs),
+    /// Open a backup and everything in it, and change nothing
+    Verify(backup::VerifyArgs),
+    /// Make a database of a backup, and say how to switch to it
+    Restore(backup::RestoreArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +105,10 @@ pub fn run() -> ExitCode {
         Command::Key(KeyCommand::Generate) => maintain::generate_key(),
         Command::Key(KeyCommand::Rotate(args)) => remote::rotate_keys(args),
         Command::Key(KeyCommand::List(args)) => remote::list_keys(args),
+        Command::Backup(BackupCommand::Create(args)) => backup::create_backup(args),
+        Command::Backup(BackupCommand::List(args)) => backup::list_backups(args),
+        Command::Backup(BackupCommand::Verify(args)) => backup::verify_backup(args),
+        Command::Backup(BackupCommand::Restore(args)) => backup::restore_backup(args),
         Command::Audit(AuditCommand::Verify(args)) => maintain::verify_audit(args),
         Command::Audit(AuditCommand::Export(args)) => export::export(args),
         Command::Migrate(args) => maintain::migrate(args),

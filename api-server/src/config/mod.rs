@@ -1,5 +1,6 @@
 //! The configuration: flags or environment variables, read once and checked in full before anything else happens.
 
+mod backup;
 mod environment;
 mod mail;
 
@@ -14,11 +15,14 @@ use sealpod_runtime::files::{self, FileSet};
 use sealpod_runtime::tls;
 use zeroize::Zeroizing;
 
+pub use backup::{BackupArgs, StorageArgs};
 pub use environment::Environment;
 pub use mail::{LOG, SIGNUP, SMTP_FROM, SMTP_URL};
 
 use crate::auth::admin_key::{self, AdminKeys};
 use crate::auth::superadmins::Superadmins;
+use crate::backup::Settings;
+use crate::backup::schedule::Schedule;
 use crate::crypto::Keyring;
 use crate::limits;
 use crate::login::Signup;
@@ -117,6 +121,9 @@ pub struct ServeArgs {
     /// Days for which what was deleted can be restored, 1 to 3650; then it is purged
     #[arg(long, env = "SEALPOD_TRASH_DAYS", value_name = "DAYS", default_value = "30")]
     pub trash_days: String,
+
+    #[command(flatten)]
+    pub backup: BackupArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -161,6 +168,8 @@ pub struct Config {
     /// Whether the page and the document of the API are served.
     pub docs: bool,
     pub trash: TrashDays,
+    pub backups: Settings,
+    pub backup_schedule: Schedule,
 }
 
 pub struct StoreConfig {
@@ -217,6 +226,7 @@ impl Config {
             trusted_proxies,
             docs,
             trash_days,
+            backup,
         } = args;
         let store = StoreConfig::check(store, environment, faults);
         let listen = address("SEALPOD_LISTEN", &listen, faults);
@@ -231,7 +241,9 @@ impl Config {
         let limits = limits(&rate_per_key, given(trusted_proxies).as_deref(), faults);
         let docs = faults.check("SEALPOD_DOCS", switch(&docs));
         let trash = faults.check("SEALPOD_TRASH_DAYS", trash_days.parse());
+        let backup = backup.check(faults);
         let (admin_keys, admin_key_file) = admin?;
+        let (backups, backup_schedule) = backup?;
         Some(Self {
             listen: listen?,
             metrics_listen: metrics_listen?,
@@ -246,6 +258,8 @@ impl Config {
             limits: limits?,
             docs: docs?,
             trash: trash?,
+            backups,
+            backup_schedule,
         })
     }
 }

@@ -19,6 +19,7 @@ const MASTER_KEY: usize = 32;
 const MAX_KEYS: usize = 16;
 /// What HKDF binds each derived key to.
 const KEK_INFO: &[u8] = b"sealpod/1/key-encryption-key";
+const BACKUP_INFO: &[u8] = b"sealpod/1/backup-key";
 const KEY_ID_INFO: &[u8] = b"sealpod/1/key-id";
 /// What tells the two layers of an envelope apart.
 const DEK_LAYER: &[u8] = b"dek";
@@ -90,12 +91,16 @@ pub enum OpenError {
     Envelope(#[from] EnvelopeError),
 }
 
-struct Key {
-    id: MasterKeyId,
+pub(super) struct Key {
+    pub(super) id: MasterKeyId,
     kek: Aes256GcmSiv,
+    /// Wraps the keys of archives.
+    pub(super) backup: Aes256GcmSiv,
+    /// The key itself, for the offline copy that a backup can carry.
+    master: Zeroizing<[u8; MASTER_KEY]>,
 }
 
-type Keys = Arc<Vec<Key>>;
+pub(super) type Keys = Arc<Vec<Key>>;
 
 /// The master keys; the first one seals, all of them open. Clones are the same keyring: what [replaces](Self::replace)
 /// the keys of one replaces those of all.
@@ -204,7 +209,20 @@ impl Keyring {
         Ok(Zeroizing::new(dek))
     }
 
-    fn keys(&self) -> Keys {
+    /// The keys as a key file has them: all that anybody needs to open everything.
+    pub(crate) fn export(&self) -> Zeroizing<String> {
+        let keys = self.keys();
+        let mut text = Zeroizing::new(String::with_capacity(keys.len() * (2 * MASTER_KEY + 1)));
+        for key in keys.iter() {
+            let mut hex = Zeroizing::new([0; 2 * MASTER_KEY]);
+            HEXLOWER.encode_mut(key.master.as_slice(), hex.as_mut_slice());
+            text.push_str(std::str::from_utf8(hex.as_slice()).expect("hex is ASCII"));
+            text.push('\n');
+        }
+        text
+    }
+
+    pub(super) fn keys(&self) -> Keys {
         // Nothing that runs under this lock can panic.
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -223,14 +241,19 @@ impl fmt::Debug for Keyring {
 impl Key {
     fn derive(master: &[u8]) -> Self {
         let hkdf = Hkdf::<Sha256>::new(None, master);
-        let mut kek = Zeroizing::new([0; 32]);
+        let (mut kek, mut backup) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
         let mut id = [0; MasterKeyId::LENGTH];
         hkdf.expand(KEK_INFO, kek.as_mut_slice())
+            .and_then(|()| hkdf.expand(BACKUP_INFO, backup.as_mut_slice()))
             .and_then(|()| hkdf.expand(KEY_ID_INFO, &mut id))
-            .expect("both lengths are far below HKDF's limit");
+            .expect("all lengths are far below HKDF's limit");
+        let mut kept = Zeroizing::new([0; MASTER_KEY]);
+        kept.copy_from_slice(master);
         Self {
             id: MasterKeyId(id),
             kek: cipher(&kek),
+            backup: cipher(&backup),
+            master: kept,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Claim {
 
 /// Routes whose answers hold no key, so that they can be kept.
 pub const KEPT: &[&str] = &[
+    "/api/backups",
+    "/api/backups/{backup_id}/restore",
     "/api/keys/rotate",
     "/api/management/applications/{slug}/configurations",
     "/api/management/applications/{slug}/environments",

@@ -47,6 +47,7 @@ async fn rotate(caller: Caller, State(app): State<App>, Query(()): Query<()>) ->
 
 async fn shown(app: &App) -> Result<Json<wire::Keys>, ApiError> {
     let needs = app.store().key_needs().await?;
+    let backups = app.backups().by_key().await;
     let progress = app.rotation().progress();
     let mut ids: Vec<MasterKeyId> = app.keyring().ids().collect();
     let current = ids[0];
@@ -56,9 +57,19 @@ async fn shown(app: &App) -> Result<Json<wire::Keys>, ApiError> {
             ids.push(needs.id);
         }
     }
+    for (id, _) in backups.iter().flatten() {
+        if !ids.contains(id) {
+            ids.push(*id);
+        }
+    }
+    let backups_of = |id: MasterKeyId| {
+        let backups = backups.as_ref()?;
+        let found = backups.iter().find(|(key, _)| *key == id);
+        Some(found.map_or(0, |(_, count)| *count))
+    };
     let keys = ids.iter().enumerate().filter_map(|(at, id)| {
         let needs = needs.iter().find(|key| key.id == *id);
-        let key = key((*id, *id == current, at < own), needs, Some(0));
+        let key = key((*id, *id == current, at < own), needs, backups_of(*id));
         // A key that is gone and that nothing needs is history: the audit log has it.
         (key.in_keyring || !key.may_be_removed).then_some(key)
     });

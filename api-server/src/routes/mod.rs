@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod backups;
 mod consumer;
 mod keys;
 mod labels;
@@ -31,6 +32,7 @@ pub fn router() -> OpenApiRouter<App> {
         .merge(orgs::router())
         .merge(audit::router())
         .merge(keys::router())
+        .merge(backups::router())
 }
 
 /// The OpenAPI document of [`router`], as JSON.

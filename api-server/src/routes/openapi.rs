@@ -52,6 +52,7 @@ pub use problems::{Problems, shared};
         (name = "service accounts", description = "Organization plane: service accounts and their keys"),
         (name = "acl", description = "Organization plane: rules"),
         (name = "audit", description = "Organization plane: the audit log of an organization, and of the instance"),
+        (name = "backups", description = "Organization plane: backups of everything, and their way back"),
         (name = "keys", description = "Organization plane: the master keys that the data needs, by their ids"),
         (name = "service", description = "Probes and this description, without a credential"),
     )

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod acl;
+mod backup;
 mod bundle;
 mod changes;
 mod configurations;
@@ -41,6 +42,7 @@ use uuid::Uuid;
 
 pub use accounts::{Account, AccountScope, NewAccount, Rotated};
 pub use acl::{AclRule, NewRule, RuleQuery, Subject};
+pub use backup::{Comparison, Facts, beside, compare, copy, inspect, known_schema};
 pub use bundle::{Asker, BundleQuery, Bundled, Credential, Judge, Selection, Snapshot, SnapshotVersion};
 pub use changes::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position};
 pub use configurations::{Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations};

@@ -95,8 +95,12 @@ const TABLE: [(&str, &str, &str); 50] = [
 
 /// The instance's own, which no membership leads to.
 #[rustfmt::skip]
-const INSTANCE: [(&str, &str, &str); 3] = [
+const INSTANCE: [(&str, &str, &str); 7] = [
     ("GET",    "/api/audit-logs",                                     "22  3 3  3333  3333  333333  33  1"),
+    ("GET",    "/api/backups",                                        "22  3 3  3333  3333  333333  33  1"),
+    ("POST",   "/api/backups",                                        "22  3 3  3333  3333  333333  33  1"),
+    ("GET",    "/api/backups/{backup_id}",                            "22  3 3  3333  3333  333333  33  1"),
+    ("POST",   "/api/backups/{backup_id}/restore",                    "22  3 3  3333  3333  333333  33  1"),
     ("GET",    "/api/keys",                                           "22  3 3  3333  3333  333333  33  1"),
     ("POST",   "/api/keys/rotate",                                    "22  3 3  3333  3333  333333  33  1"),
 ];
@@ -346,7 +350,11 @@ impl World {
                 credential: Some(self.enter(ORG, who).await),
                 ..Target::default()
             },
-            ("POST", "/api/keys/rotate") => Target::default(),
+            (_, "/api/backups/{backup_id}" | "/api/backups/{backup_id}/restore") => {
+                let made = self.server.admin("POST", "/api/backups").status(201).await;
+                Target::named("{backup_id}", made.text_at("id"))
+            }
+            ("POST", "/api/backups" | "/api/keys/rotate") => Target::default(),
             ("POST", "/api/orgs") => Target::body(json!({"name": self.fresh("org")})),
             ("PATCH" | "DELETE", "") => {
                 let organization = self.fresh("org");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use sealpod_api_server::audit::Chain;
@@ -15,16 +16,20 @@ use crate::support::{ADMIN, M, O, Server};
 const SECRETS: usize = 40;
 
 /// A server as a process, and calls with the admin key.
-struct Running {
-    process: Process,
-    client: reqwest::Client,
+pub struct Running {
+    pub process: Process,
+    pub client: reqwest::Client,
 }
 
 impl Running {
-    fn start(directory: &Path) -> Self {
+    pub fn start(directory: &Path) -> Self {
+        Self::of(&mut serve(directory))
+    }
+
+    pub fn of(command: &mut Command) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self {
-            process: Process::start(&mut serve(directory)),
+            process: Process::start(command),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
         }
     }
@@ -33,7 +38,7 @@ impl Running {
         format!("http://{}", self.process.address)
     }
 
-    async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let call = self
             .client
             .request(method.parse().unwrap(), format!("{}{path}", self.url()))
@@ -47,14 +52,14 @@ impl Running {
         (status, answer.json().await.unwrap_or(Value::Null))
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub async fn get(&self, path: &str) -> Value {
         let (status, body) = self.call("GET", path, None).await;
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
     /// Secrets of several versions, a configuration, an answer that is kept; returns what a read of each secret answers.
-    async fn fill(&self) -> BTreeMap<String, String> {
+    pub async fn fill(&self) -> BTreeMap<String, String> {
         let (status, made) = self.call("POST", M, Some(json!({"name": "shop"}))).await;
         assert_eq!(status, 201, "{made}");
         let entry = json!({"key": "LOG", "value": "info", "environmentSlug": "local"});
@@ -74,13 +79,13 @@ impl Running {
         values
     }
 
-    async fn put(&self, key: &str, value: &str) {
+    pub async fn put(&self, key: &str, value: &str) {
         let path = format!("{O}/projects/shop/envs/local/secrets/{key}");
         let (status, body) = self.call("PUT", &path, Some(json!({"value": value}))).await;
         assert!(status < 300, "{body}");
     }
 
-    async fn check(&self, values: &BTreeMap<String, String>) {
+    pub async fn check(&self, values: &BTreeMap<String, String>) {
         for (key, value) in values {
             let path = format!("{O}/projects/shop/envs/local/secrets/{key}");
             assert_eq!(self.get(&path).await["value"], value.as_str(), "{key}");

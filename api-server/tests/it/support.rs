@@ -10,6 +10,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use sealpod_api_server::app::{App, Metrics, Parts, router};
 use sealpod_api_server::audit::{By, Chain, StoredEntry};
 use sealpod_api_server::auth::admin_key::AdminKeys;
+use sealpod_api_server::backup::{Backups, Storage};
 use sealpod_api_server::bundle::Polls;
 use sealpod_api_server::crypto::{Keyring, SessionToken, generate_master_key};
 use sealpod_api_server::limits::{Limits, Networks, Rate, Settings};
@@ -91,12 +92,18 @@ impl Server {
         change(&mut options);
         let store = Store::open(&options, &keyring).unwrap();
         store.ensure_organization("default", By::system("test")).await.unwrap();
+        let settings = sealpod_api_server::backup::Settings {
+            storage: Some(Storage::Directory(dir.path().join("backups"))),
+            recipients: Vec::new(),
+        };
+        let backups = Backups::new(settings, options.path.clone(), keyring.clone());
         let mut registry = sealpod_runtime::admin::registry("api-server", "test");
         let (stop, metrics) = (CancellationToken::new(), Metrics::register(&mut registry));
         let app = App::new(Parts {
             store: store.clone(),
             keyring,
             rotation: Rotation::new(Some(master)),
+            backups,
             admin_keys: Arc::new(AdminKeys::new(format!("{ADMIN}\n{OTHER_ADMIN}\n").as_bytes()).unwrap()),
             superadmins: SUPERADMIN.parse().unwrap(),
             refusals: sealpod_api_server::auth::refusals::Refusals::default(),

@@ -33,6 +33,7 @@ pub fn in_path(path: &str, method: &str, parameter: &mut Value) {
         "id" if behind("acl") => ("Id of the rule", ""),
         "id" if behind("trash") => ("Id of the deletion, from the list of the trash", ""),
         "user_id" => ("Id of the user, from the list of members", ""),
+        "backup_id" => ("Id of the backup, from the list of backups", ""),
         "n" | "version" => ("Number of the version", ""),
         _ => ("", ""),
     };

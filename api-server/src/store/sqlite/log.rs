@@ -96,6 +96,18 @@ pub(super) fn append(
     Ok(head)
 }
 
+/// Every chain that has entries.
+pub(super) fn chains(conn: &Connection) -> rusqlite::Result<Vec<Chain>> {
+    // From one chain to the next: a look at each, however many entries it has.
+    let mut following = conn.prepare("SELECT chain FROM audit_entries WHERE chain > ?1 ORDER BY chain LIMIT 1")?;
+    let (mut chains, mut last) = (Vec::new(), Vec::new());
+    while let Some(id) = following.query_row([&last], |row| row.get::<_, Id>(0)).optional()? {
+        chains.push(Chain::of_id(id.0));
+        last = id.0.as_bytes().to_vec();
+    }
+    Ok(chains)
+}
+
 fn from_row(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
     Ok(StoredEntry {
         chain: Chain::of_id(row.get::<_, Id>(0)?.0),

@@ -2,6 +2,7 @@
 
 pub(super) mod accounts;
 pub(super) mod acl;
+pub(super) mod backup;
 pub(super) mod bundle;
 mod cache;
 pub(super) mod changes;
@@ -19,7 +20,7 @@ pub(super) mod keys;
 pub(super) mod log;
 pub(super) mod login;
 pub(super) mod members;
-mod open;
+pub(super) mod open;
 pub(super) mod organizations;
 pub(super) mod people;
 pub(super) mod projects;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::super::{OpenError, Options};
 use super::rewrap;
 use crate::audit::AuditKey;
-use crate::crypto::{Aad, Keyring, Pepper, Sealed, random};
+use crate::crypto::{Aad, Keyring, MasterKeyId, Pepper, Sealed, random};
 
 /// The SQL of every schema change, oldest first. What was released is never edited.
 const MIGRATIONS: &[&str] = &[
@@ -32,13 +32,15 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0009_audit_runs.sql"),
     include_str!("../../../migrations/0010_master_keys.sql"),
 ];
+/// What they make.
+pub(in super::super) const SCHEMA: usize = MIGRATIONS.len();
 /// Marks the file as ours: `SPod`.
 const APPLICATION_ID: i64 = 0x5350_6f64;
 /// How long to wait for another program's lock, such as that of a shell on the database.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Pages in memory, in KiB: for the connection that writes, and for each that reads.
 const WRITER_CACHE: u32 = 4096;
-const READER_CACHE: u32 = 1024;
+pub(super) const READER_CACHE: u32 = 1024;
 const STATEMENTS: usize = 128;
 /// The names of the server's own secrets in `meta`, each sealed.
 pub(super) const SERVER_KEYS: [&str; 2] = ["pepper", "audit_key"];
@@ -73,11 +75,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     let schema = inspect(&writer, &path)?;
     if schema > 0 {
         read_keys(&writer, &path, keyring)?;
-        let needed = rewrap::needed(&writer, schema).map_err(engine("cannot read which master keys the data needs"))?;
-        let given: Vec<_> = keyring.ids().collect();
-        if let Some(needed) = needed.into_iter().find(|needed| !given.contains(needed)) {
-            return Err(OpenError::WrongMasterKey { needed, given });
-        }
+        check_keys(&writer, &path, schema, keyring)?;
     }
     // 4. From here on it is written to.
     let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
@@ -160,7 +158,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// Makes the file, so that it never has another mode than 0600; SQLite gives its companions the same.
-fn create(path: &Path) -> Result<(), OpenError> {
+pub(super) fn create(path: &Path) -> Result<(), OpenError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match created {
         Ok(_) => {
@@ -191,7 +189,7 @@ fn narrow(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
+pub(super) fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let set_up = || -> rusqlite::Result<_> {
         let connection = Connection::open_with_flags(path, flags)?;
@@ -221,7 +219,7 @@ pub(super) fn connect_to_look(path: &Path) -> Result<Connection, OpenError> {
 }
 
 /// The version of the schema; 0 where there is none yet.
-fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
+pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<usize, OpenError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let header = || -> rusqlite::Result<_> {
         Ok((
@@ -268,7 +266,11 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 /// Reads the server's keys, `None` where there are none yet.
-fn read_keys(connection: &Connection, path: &Path, keyring: &Keyring) -> Result<Option<ServerKeys>, OpenError> {
+pub(super) fn read_keys(
+    connection: &Connection,
+    path: &Path,
+    keyring: &Keyring,
+) -> Result<Option<ServerKeys>, OpenError> {
     let damaged = |what: String| OpenError::Damaged {
         path: path.to_owned(),
         what,
@@ -299,6 +301,22 @@ fn read_keys(connection: &Connection, path: &Path, keyring: &Keyring) -> Result<
     }))
 }
 
+/// The master keys that the data needs; an error where one is not given.
+pub(super) fn check_keys(
+    connection: &Connection,
+    path: &Path,
+    schema: usize,
+    keyring: &Keyring,
+) -> Result<Vec<MasterKeyId>, OpenError> {
+    let needed = rewrap::needed(connection, schema);
+    let needed = needed.map_err(|error| engine_error(path, "cannot read which master keys the data needs", error))?;
+    let given: Vec<_> = keyring.ids().collect();
+    match needed.iter().copied().find(|needed| !given.contains(needed)) {
+        Some(needed) => Err(OpenError::WrongMasterKey { needed, given }),
+        None => Ok(needed),
+    }
+}
+
 /// Makes the server's keys for a database that has none and nothing that would need them.
 fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result<()> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -317,13 +335,13 @@ fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result
     tx.commit()
 }
 
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(in super::super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn engine_error(path: &Path, what: &'static str, error: rusqlite::Error) -> OpenError {
+pub(super) fn engine_error(path: &Path, what: &'static str, error: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
         return OpenError::NotOurs { path };
@@ -332,6 +350,17 @@ fn engine_error(path: &Path, what: &'static str, error: rusqlite::Error) -> Open
         path,
         what,
         source: Box::new(error),
+    }
+}
+
+impl OpenError {
+    /// Whether there was no room for what was to be written.
+    pub fn is_disk_full(&self) -> bool {
+        let Self::Engine { source, .. } = self else {
+            return false;
+        };
+        let error = source.downcast_ref::<rusqlite::Error>();
+        error.and_then(rusqlite::Error::sqlite_error_code) == Some(ErrorCode::DiskFull)
     }
 }
 

@@ -12,7 +12,7 @@ use super::reader::View;
 use super::row::{At, number, optional_time};
 use super::tx::Tx;
 use crate::audit::{By, Chain, Entry, Kind, Metadata, Verb};
-use crate::crypto::{Aad, MasterKeyId, Sealed};
+use crate::crypto::{Aad, Keyring, MasterKeyId, Sealed};
 use crate::ids::{ConfigurationId, EnvironmentId, OrganizationId, ProjectId, RevisionId, SecretId, VersionId};
 
 /// The key that seals, in `meta`.
@@ -149,17 +149,7 @@ pub(in super::super) fn piece(view: &View<'_>, shelf: Shelf, key: Option<MasterK
     if shelf == Shelf::ServerKeys {
         return server_keys(view.conn, key);
     }
-    let (columns, table) = match shelf {
-        Shelf::Versions => (
-            "t.id, t.secret_id, s.project_id, p.organization_id, t.environment_id",
-            "versions t JOIN secrets s ON s.id = t.secret_id JOIN projects p ON p.id = s.project_id",
-        ),
-        Shelf::Configurations => (
-            "t.id, t.revision_id, e.project_id, p.organization_id, t.environment_id",
-            "configurations t JOIN environments e ON e.id = t.environment_id JOIN projects p ON p.id = e.project_id",
-        ),
-        Shelf::Answers | Shelf::ServerKeys => ("t.scope", "idempotency t"),
-    };
+    let (columns, table) = joined(shelf);
     let which = key.map_or("", |_| "AND substr(t.sealed, 2, 8) = ?2");
     let sql = format!(
         "SELECT t.rowid, t.sealed, {columns} FROM {table}
@@ -186,6 +176,37 @@ pub(in super::super) fn piece(view: &View<'_>, shelf: Shelf, key: Option<MasterK
         values.push(value);
     }
     Ok(Piece { values, next: None })
+}
+
+/// Opens the newest version that there is: a proof that the keys are those of the data.
+pub(super) fn open_newest(conn: &Connection, keyring: &Keyring) -> Result<()> {
+    let (columns, table) = joined(Shelf::Versions);
+    let sql = format!("SELECT t.rowid, t.sealed, {columns} FROM {table} ORDER BY t.rowid DESC LIMIT 1");
+    let newest = conn
+        .query_row(&sql, [], |row| wrapped(row, Shelf::Versions))
+        .optional()?;
+    let Some(Wrapped { place, aad, sealed }) = newest else {
+        return Ok(());
+    };
+    let opened = keyring.open(&aad, &sealed);
+    opened
+        .map(drop)
+        .map_err(|error| StoreError::Internal(format!("{place}: {error}").into()))
+}
+
+/// What tells where a value belongs, and the tables that know it.
+fn joined(shelf: Shelf) -> (&'static str, &'static str) {
+    match shelf {
+        Shelf::Versions => (
+            "t.id, t.secret_id, s.project_id, p.organization_id, t.environment_id",
+            "versions t JOIN secrets s ON s.id = t.secret_id JOIN projects p ON p.id = s.project_id",
+        ),
+        Shelf::Configurations => (
+            "t.id, t.revision_id, e.project_id, p.organization_id, t.environment_id",
+            "configurations t JOIN environments e ON e.id = t.environment_id JOIN projects p ON p.id = e.project_id",
+        ),
+        Shelf::Answers | Shelf::ServerKeys => ("t.scope", "idempotency t"),
+    }
 }
 
 fn wrapped(row: &Row<'_>, shelf: Shelf) -> rusqlite::Result<Wrapped> {

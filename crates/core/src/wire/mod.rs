@@ -2,6 +2,7 @@
 //! client goes on beside a newer server.
 
 pub mod audit;
+pub mod backups;
 pub mod bundle;
 pub mod consumers;
 mod edit;

@@ -59,6 +59,10 @@ pub mod codes {
     pub const PAYLOAD_TOO_LARGE: &str = "payload_too_large";
     pub const URI_TOO_LONG: &str = "uri_too_long";
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported_media_type";
+    /// 409: the backup is not what was written; use another one.
+    pub const BACKUP_DAMAGED: &str = "backup_damaged";
+    /// 503: this server has no place for backups.
+    pub const BACKUPS_DISABLED: &str = "backups_disabled";
     /// 503: this server has no mail server, so nobody can sign in by code.
     pub const MAIL_DISABLED: &str = "mail_disabled";
     pub const RATE_LIMITED: &str = "rate_limited";

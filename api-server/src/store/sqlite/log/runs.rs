@@ -98,16 +98,11 @@ struct Building {
 impl Runs {
     /// Goes on with what an earlier process began, and with what it did not come to, or knew nothing of.
     pub(in super::super) fn open(conn: &Connection) -> Result<Self> {
-        // From one chain to the next: a look at each, however many entries it has.
-        let mut following = conn.prepare("SELECT chain FROM audit_entries WHERE chain > ?1 ORDER BY chain LIMIT 1")?;
         let mut due = VecDeque::new();
-        let mut last = Vec::new();
-        while let Some(id) = following.query_row([&last], |row| row.get::<_, Id>(0)).optional()? {
-            let chain = Chain::of_id(id.0);
+        for chain in super::chains(conn)? {
             if next(conn, chain)?.is_some() {
                 due.push_back(chain);
             }
-            last = id.0.as_bytes().to_vec();
         }
         Ok(Self(RefCell::new(Work { due, current: None })))
     }

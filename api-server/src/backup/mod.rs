@@ -1,0 +1,112 @@
+//! Backups: a copy of the database at one instant, compressed, sealed in chunks under a key of its own, checked by opening it
+//! again, and what makes a database of it.
+//!
+//! ```text
+//! database --VACUUM INTO--> scratch --zstd--> --STREAM--> storage --open, check--> done
+//! ```
+
+pub mod archive;
+mod content;
+mod recovery;
+mod restore;
+pub mod schedule;
+mod service;
+mod storage;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use content::Manifest;
+pub use recovery::{Identity, Recipient};
+pub use restore::{Asked, Keep, Restored, Source, restore, verify};
+pub use service::{Backups, Settings, Stored, list, write_archive};
+pub use storage::{Storage, StorageError};
+
+use crate::crypto::MasterKeyId;
+use crate::store::{OpenError, StoreError};
+
+/// What is wrong with an archive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("its header is not what was written")]
+    Header,
+    #[error("it is cut short: its end is missing")]
+    CutShort,
+    #[error("something follows behind its end")]
+    Continued,
+    #[error("its part {chunk} was changed, or does not belong there")]
+    Changed { chunk: u32 },
+    #[error("it unpacks to something else than its manifest says")]
+    Unpacked,
+    #[error("its database is not what its manifest says: {0}")]
+    Database(String),
+}
+
+/// Why a backup was not made, or not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("this is no archive of this server")]
+    NotAnArchive,
+    #[error(
+        "the archive has form {found}, which this version of the server does not know; use the version that made it"
+    )]
+    UnknownFormat { found: u64 },
+    #[error("the archive is damaged: {0}; use another backup")]
+    Damaged(#[from] Damage),
+    #[error(
+        "the archive needs master key {needed}, and the keys given are {}; give that key too",
+        ids(given)
+    )]
+    ForeignKey {
+        needed: MasterKeyId,
+        given: Vec<MasterKeyId>,
+    },
+    #[error("the archive carries no key for an offline identity; open it with the master key")]
+    NoRecipients,
+    #[error("the archive does not open with this identity; use the one whose public key it was made for")]
+    ForeignIdentity,
+    #[error("too many recipients for one archive")]
+    TooManyRecipients,
+    #[error("the offline copy of the keys could not be made: {0}")]
+    Recovery(String),
+    #[error("the archive holds another thing than a backup: {0}")]
+    NotABackup(String),
+    #[error("the archive is backup {found}, not {asked}: files in the storage were renamed or swapped")]
+    Another { asked: uuid::Uuid, found: uuid::Uuid },
+    #[error(
+        "the backup is of a newer version of this server (schema {found}, this one knows up to {known}); restore it with that version"
+    )]
+    Newer { found: usize, known: usize },
+    #[error("{} has {free} bytes left, and the database takes {needed}; free space there, or restore to another volume", path.display())]
+    NoRoom { path: PathBuf, needed: u64, free: u64 },
+    #[error("{} is there already; nothing was written over it. Move it away, or name another file", .0.display())]
+    Exists(PathBuf),
+    #[error("another backup or restore is being made; try again when it is done")]
+    Busy,
+    #[error("no backup has this id")]
+    Unknown,
+    #[error("the backups are disabled: SEALPOD_BACKUP_URL is not set")]
+    Disabled,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for Error {
+    /// What an archive's reader said travels through other readers as the source of their errors.
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(ours) => ours,
+            Err(error) => Self::Io(error),
+        }
+    }
+}
+
+fn ids(keys: &[MasterKeyId]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

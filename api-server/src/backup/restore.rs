@@ -1,0 +1,199 @@
+//! From an archive to a database. An archive is read twice: once to the end, before anything is written, and once to write the
+//! new file, which gets its name last.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::archive::{Keys, Opener};
+use super::content::{Manifest, Unpacking};
+use super::{Error, Identity};
+use crate::audit::By;
+use crate::crypto::Keyring;
+use crate::store::{self, Options, Store, beside};
+
+/// An archive that can be read from its beginning as often as needed.
+pub trait Source {
+    type Reader: Read;
+
+    fn open(&self) -> Result<Self::Reader, Error>;
+}
+
+impl Source for PathBuf {
+    type Reader = io::BufReader<File>;
+
+    fn open(&self) -> Result<Self::Reader, Error> {
+        Ok(io::BufReader::new(File::open(self)?))
+    }
+}
+
+/// What becomes of the keys in the restored database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All are revoked: keys that were revoked since the backup would be valid again.
+    Nothing,
+    /// They stay: somebody has looked at what that revives.
+    Keys,
+}
+
+/// A database that was restored.
+#[derive(Debug)]
+pub struct Restored {
+    pub path: PathBuf,
+    pub manifest: Manifest,
+    /// The master keys that the archive carried for an offline identity.
+    pub carried: Option<Keyring>,
+}
+
+/// Which archive it has to be, and what opens it.
+pub struct Asked<'a> {
+    pub id: Option<Uuid>,
+    pub keyring: Option<&'a Keyring>,
+    pub identity: Option<&'a Identity>,
+}
+
+impl Asked<'_> {
+    fn open<R: Read>(&self, reader: R) -> Result<(Unpacking<R>, Option<Keyring>), Error> {
+        let keys = match (self.identity, self.keyring) {
+            (Some(identity), _) => Keys::Identity(identity),
+            (None, Some(keyring)) => Keys::Keyring(keyring),
+            (None, None) => return Err(Error::NoRecipients),
+        };
+        let (opener, carried) = Opener::new(reader, &keys)?;
+        if let Some(asked) = self.id.filter(|asked| *asked != opener.header.id) {
+            let found = opener.header.id;
+            return Err(Error::Another { asked, found });
+        }
+        let (found, known) = (opener.header.schema, store::known_schema());
+        if found > known {
+            return Err(Error::Newer { found, known });
+        }
+        Ok((Unpacking::begin(opener)?, carried))
+    }
+
+    /// Reads all of it, and writes nothing.
+    fn prove<S: Source>(&self, source: &S) -> Result<(Manifest, Option<Keyring>), Error> {
+        let (unpacking, carried) = self.open(source.open()?)?;
+        let keyring = carried.as_ref().or(self.keyring).ok_or(Error::NoRecipients)?;
+        let given: Vec<_> = keyring.ids().collect();
+        let lacking = |key: &&String| !given.iter().any(|id| id.to_string() == **key);
+        if let Some(key) = unpacking.manifest.master_keys.iter().find(lacking) {
+            let needed = data_encoding::HEXLOWER.decode(key.as_bytes()).ok();
+            let needed = needed.and_then(|id| crate::crypto::MasterKeyId::from_bytes(&id));
+            let needed = needed.ok_or(super::Damage::Unpacked)?;
+            return Err(Error::ForeignKey { needed, given });
+        }
+        Ok((unpacking.copy(&mut io::sink())?, carried))
+    }
+}
+
+/// Opens a backup and everything in it, in a file of its own in `folder` that is gone afterwards.
+pub fn verify<S: Source>(source: &S, asked: &Asked<'_>, folder: &Path) -> Result<Manifest, Error> {
+    let (manifest, carried) = asked.prove(source)?;
+    let scratch = Scratch::new(folder.join(format!(".sealpod-verify-{}", Uuid::now_v7())));
+    write(source, asked, &manifest, &scratch.0)?;
+    let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
+    manifest.check(&store::inspect(&scratch.0, keyring)?)?;
+    Ok(manifest)
+}
+
+/// Makes a new database at `target`. `look` sees the database as it was, before its sessions and keys end.
+pub fn restore<S: Source>(
+    source: &S,
+    asked: &Asked<'_>,
+    target: &Path,
+    keep: Keep,
+    look: impl FnOnce(&Path) -> Result<(), Error>,
+    by: By,
+) -> Result<Restored, Error> {
+    // 1. Nothing is written before the archive is known to be whole.
+    let (manifest, carried) = asked.prove(source)?;
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(Error::Exists(target.to_owned()));
+    }
+    // 2. The database as it was, under another name.
+    let scratch = Scratch::new(beside(target, ".partial"));
+    write(source, asked, &manifest, &scratch.0)?;
+    let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
+    manifest.check(&store::inspect(&scratch.0, keyring)?)?;
+    look(&scratch.0)?;
+    // 3. Sessions and keys end, the epoch is a new one, an older schema is brought up to date.
+    let store = Store::open(&Options::new(&scratch.0), keyring)?;
+    let finished = block_on(store.finish_restore(manifest.backup, keep == Keep::Keys, by));
+    block_on(store.close());
+    finished?;
+    // 4. Its name, which nothing else has got meanwhile.
+    fs::hard_link(&scratch.0, target).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists(target.to_owned()),
+        _ => error.into(),
+    })?;
+    drop(scratch);
+    sync_folder(target)?;
+    Ok(Restored {
+        path: target.to_owned(),
+        manifest,
+        carried,
+    })
+}
+
+/// The store answers on threads of its own, so this thread may simply wait.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    match tokio::runtime::Handle::try_current() {
+        Ok(handle) => handle.block_on(work),
+        Err(_) => futures::executor::block_on(work),
+    }
+}
+
+fn write<S: Source>(source: &S, asked: &Asked<'_>, manifest: &Manifest, path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let volume = rustix::fs::statvfs(folder).map_err(io::Error::from)?;
+    let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+    if free < manifest.database_bytes {
+        return Err(Error::NoRoom {
+            path: folder.to_owned(),
+            needed: manifest.database_bytes,
+            free,
+        });
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = io::BufWriter::with_capacity(256 * 1024, file?);
+    let (unpacking, _) = asked.open(source.open()?)?;
+    unpacking.copy(&mut file)?;
+    file.flush()?;
+    file.get_ref().sync_all()?;
+    Ok(())
+}
+
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A file that is gone when this is dropped, with what SQLite leaves beside it.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let scratch = Self(path);
+        // What a process that was killed left behind.
+        scratch.remove();
+        scratch
+    }
+
+    fn remove(&self) {
+        for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
+            // There is none of most of these.
+            let _ = fs::remove_file(beside(&self.0, suffix));
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}

@@ -1,0 +1,338 @@
+//! Making, listing and restoring backups: one at a time, on a thread of its own at the lowest priority.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use data_encoding::HEXLOWER;
+use sealpod_core::Time;
+use sealpod_core::wire::backups::{Backup, Trigger};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
+
+use super::archive::{Header, Sealer};
+use super::content::{self, CONTENT, Manifest};
+use super::restore::{Asked, Keep, Restored, Scratch, Source, restore, verify};
+use super::storage::{Download, Storage};
+use super::{Error, Recipient};
+use crate::audit::{By, Chain, Entry, Kind, Verb};
+use crate::crypto::{Keyring, MasterKeyId};
+use crate::store::{self, Store, beside};
+
+/// How the names of archives, and of what is known of each, end.
+const ARCHIVE: &str = ".backup";
+const KNOWN: &str = ".backup.json";
+/// What the copies of the database are called while they are needed: its own name and this.
+const SCRATCH: &str = ".backup-";
+/// How old what belongs to no finished backup has to be before it is taken away, in seconds.
+const LEFT_BEHIND: i64 = 24 * 3_600;
+
+/// Where backups go and who can open them.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// None: backups are disabled.
+    pub storage: Option<Storage>,
+    pub recipients: Vec<Recipient>,
+}
+
+/// Clones are the same.
+#[derive(Clone)]
+pub struct Backups(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    database: PathBuf,
+    keyring: Keyring,
+    turn: Semaphore,
+    /// How many backups need each master key, as of the last time that the storage answered.
+    by_key: Mutex<Option<Vec<(String, u64)>>>,
+}
+
+impl Backups {
+    /// Of the database at this path.
+    pub fn new(settings: Settings, database: PathBuf, keyring: Keyring) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            database,
+            keyring,
+            turn: Semaphore::new(1),
+            by_key: Mutex::default(),
+        }))
+    }
+
+    fn storage(&self) -> Result<Storage, Error> {
+        self.0.settings.storage.clone().ok_or(Error::Disabled)
+    }
+
+    /// 503 before anything else is looked at.
+    pub fn enabled(&self) -> Result<(), Error> {
+        self.storage().map(drop)
+    }
+
+    /// Makes a backup; returns once it was opened and checked, and is on record.
+    pub async fn create(&self, store: &Store, trigger: Trigger, by: By) -> Result<Backup, Error> {
+        let storage = self.storage()?;
+        let _turn = self.0.turn.try_acquire().map_err(|_| Error::Busy)?;
+        let inner = Arc::clone(&self.0);
+        let made = on_a_thread(move || {
+            let made = write_archive(
+                &storage,
+                (&inner.database, &inner.keyring),
+                &inner.settings.recipients,
+                trigger,
+            )?;
+            Ok(made)
+        });
+        let made = made.await?;
+        let entry = Entry::new(Kind::Backup, Verb::Create).resource(made.id, &made.filename);
+        store.record(Chain::Instance, entry, by).await?;
+        // What is known of the storage is looked up anew when it is asked for.
+        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        tracing::info!(id = %made.id, bytes = made.size_bytes, trigger = trigger.as_str(), "made and checked a backup");
+        Ok(made)
+    }
+
+    /// Newest first.
+    pub async fn list(&self) -> Result<Vec<Backup>, Error> {
+        let storage = self.storage()?;
+        let list = on_a_thread(move || list(&storage)).await?;
+        let mut by_key: Vec<(String, u64)> = Vec::new();
+        for backup in &list {
+            match by_key.iter_mut().find(|(id, _)| *id == backup.key_id) {
+                Some((_, count)) => *count += 1,
+                None => by_key.push((backup.key_id.clone(), 1)),
+            }
+        }
+        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(by_key);
+        Ok(list)
+    }
+
+    /// How many backups need each master key; `None` where the storage does not answer.
+    pub async fn by_key(&self) -> Option<Vec<(MasterKeyId, u64)>> {
+        if self.0.settings.storage.is_none() {
+            return Some(Vec::new());
+        }
+        let known = || self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known().is_none()
+            && let Err(error) = self.list().await
+        {
+            tracing::warn!(%error, "the backups could not be listed");
+        }
+        let id = |text: &str| MasterKeyId::from_bytes(&HEXLOWER.decode(text.as_bytes()).ok()?);
+        Some(
+            known()?
+                .iter()
+                .filter_map(|(key, count)| Some((id(key)?, *count)))
+                .collect(),
+        )
+    }
+
+    pub async fn get(&self, id: Uuid) -> Result<Backup, Error> {
+        let found = self.list().await?.into_iter().find(|backup| backup.id == id);
+        found.ok_or(Error::Unknown)
+    }
+
+    /// Restores to a file beside the database. Its sessions and keys are ended.
+    pub async fn restore(&self, store: &Store, id: Uuid, by: By) -> Result<Restored, Error> {
+        let storage = self.storage()?;
+        let _turn = self.0.turn.try_acquire().map_err(|_| Error::Busy)?;
+        let backup = self.get(id).await?;
+        let (inner, name) = (Arc::clone(&self.0), backup.filename.clone());
+        let noted = by.clone();
+        let restored = on_a_thread(move || {
+            let target = beside(&inner.database, &format!(".restore.{id}"));
+            let source = Stored { storage, name };
+            let asked = Asked {
+                id: Some(id),
+                keyring: Some(&inner.keyring),
+                identity: None,
+            };
+            restore(&source, &asked, &target, Keep::Nothing, |_| Ok(()), noted)
+        });
+        let restored = restored.await?;
+        let entry = Entry::new(Kind::Backup, Verb::Restore).resource(id, &backup.filename);
+        store.record(Chain::Instance, entry, by).await?;
+        tracing::info!(%id, path = %restored.path.display(), "restored a backup beside the database; to switch, stop the server and put the file in its place");
+        Ok(restored)
+    }
+
+    /// Removes these, and what uploads that were cut off left behind.
+    pub async fn remove(&self, expired: Vec<Backup>) -> Result<(), Error> {
+        let storage = self.storage()?;
+        on_a_thread(move || {
+            for backup in expired {
+                // What is known of it goes first: without that it is no backup any more.
+                storage.remove(&format!("{}.json", backup.filename))?;
+                storage.remove(&backup.filename)?;
+                tracing::info!(id = %backup.id, created_at = %backup.created_at, "removed a backup that was kept for long enough");
+            }
+            let files = storage.list()?;
+            let known = |name: &str| files.iter().any(|file| file.name == format!("{name}.json"));
+            let now = Time::now().microseconds() / 1_000_000;
+            for file in &files {
+                let is_ours = file.name.starts_with("sealpod-")
+                    && (file.name.ends_with(ARCHIVE) && !known(&file.name) || file.name.contains(".backup.partial"));
+                if is_ours && now - file.modified > LEFT_BEHIND {
+                    storage.remove(&file.name)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes away copies that a process which was killed left beside the database.
+    pub fn tidy(&self) {
+        let (Some(folder), Some(name)) = (self.0.database.parent(), self.0.database.file_name()) else {
+            return;
+        };
+        let prefix = format!("{}{SCRATCH}", name.to_string_lossy());
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+    }
+}
+
+/// An archive in the storage.
+pub struct Stored {
+    pub storage: Storage,
+    pub name: String,
+}
+
+impl Source for Stored {
+    type Reader = Download;
+
+    fn open(&self) -> Result<Download, Error> {
+        Ok(self.storage.open(&self.name)?)
+    }
+}
+
+/// Makes a backup of the database at this path, which others may use meanwhile, and opens it again. Blocks.
+pub fn write_archive(
+    storage: &Storage,
+    (database, keyring): (&Path, &Keyring),
+    recipients: &[Recipient],
+    trigger: Trigger,
+) -> Result<Backup, Error> {
+    let id = Uuid::now_v7();
+    // 1. A copy as of one instant.
+    let scratch = Scratch::new(beside(database, &format!("{SCRATCH}{id}")));
+    store::copy(database, &scratch.0)?;
+    let facts = store::inspect(&scratch.0, keyring)?;
+    // 2. Compressed and sealed on its way.
+    let header = Header::new(id, CONTENT, facts.schema);
+    let manifest = Manifest::of(&header, &scratch.0, &facts)?;
+    let (created_at, key_id) = (header.created_at, keyring.current().to_string());
+    let filename = filename(created_at, id);
+    let sink = Counted::new(storage.create(&filename)?);
+    let packed =
+        Sealer::new(sink, header, keyring, recipients).and_then(|sealer| content::pack(&manifest, &scratch.0, sealer));
+    let Counted { inner, hash, bytes } = packed?;
+    inner.finish()?;
+    drop(scratch);
+    // 3. What the storage has opens again and is what the manifest says.
+    let source = Stored {
+        storage: storage.clone(),
+        name: filename.clone(),
+    };
+    let asked = Asked {
+        id: Some(id),
+        keyring: Some(keyring),
+        identity: None,
+    };
+    let folder = database.parent().unwrap_or(Path::new("."));
+    if let Err(error) = verify(&source, &asked, folder) {
+        drop(storage.remove(&filename));
+        return Err(error);
+    }
+    // 4. Only now it is one.
+    let backup = Backup {
+        id,
+        filename,
+        size_bytes: bytes,
+        sha256: HEXLOWER.encode(&hash.finalize()),
+        key_id,
+        created_at,
+        trigger,
+    };
+    let json = serde_json::to_vec_pretty(&backup).expect("it has text and numbers only");
+    storage.write(&format!("{}.json", backup.filename), &json)?;
+    Ok(backup)
+}
+
+fn filename(at: Time, id: Uuid) -> String {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let text = at.to_string();
+    let (day, time) = text.split_at(10);
+    format!("sealpod-{}T{}Z-{id}{ARCHIVE}", digits(day), &digits(time)[..6])
+}
+
+/// Newest first. What cannot be read is named in the log and passed over: one damaged file must not hide the others.
+pub fn list(storage: &Storage) -> Result<Vec<Backup>, Error> {
+    let mut backups = Vec::new();
+    let files = storage.list()?;
+    for file in files.iter().filter(|file| file.name.ends_with(KNOWN)) {
+        let content = storage.read(&file.name)?;
+        let name = file.name.trim_end_matches(".json");
+        match serde_json::from_slice::<Backup>(&content) {
+            // The name of the file is the one to be believed: it is what will be opened.
+            Ok(backup) if backup.filename == name && files.iter().any(|file| file.name == name) => backups.push(backup),
+            _ => tracing::warn!(
+                file = file.name,
+                "a file beside the backups is not what was written there"
+            ),
+        }
+    }
+    backups.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created_at, backup.id)));
+    Ok(backups)
+}
+
+/// Counts and hashes what goes through.
+struct Counted<W> {
+    inner: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W> Counted<W> {
+    fn new(inner: W) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Runs what takes long on a thread that gets what others leave of the processors.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let (reply, answer) = oneshot::channel();
+    let handle = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name("backup".to_owned()).spawn(move || {
+        let _entered = handle.enter();
+        // Where it may not be, it is as urgent as everything else.
+        let thread = rustix::thread::gettid();
+        rustix::process::setpriority_process(Some(thread), 19).ok();
+        // Whoever asked may have gone.
+        reply.send(work()).ok();
+    })?;
+    let gone = || Error::from(io::Error::other("the thread of the backups panicked"));
+    answer.await.map_err(|_| gone())?
+}

@@ -1,0 +1,417 @@
+//! Backups: made while others write, restored elsewhere, refused when they are not what was written.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sealpod_api_server::audit::Chain;
+use sealpod_api_server::crypto::{ApiKey, Keyring};
+use sealpod_api_server::store::{Options, ProjectRef, RuleQuery, Store};
+use serde_json::json;
+
+use crate::process::{command, maintain, run, serve, text};
+use crate::rotation::Running;
+use crate::support::{ADMIN, O, SUPERADMIN, Server};
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|it| it.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn keyring(directory: &Path) -> Keyring {
+    Keyring::parse(&std::fs::read_to_string(directory.join("master.key")).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_restores_to_one_consistent_instant() {
+    let server = Server::start().await;
+    let shop = server.application("shop").await;
+    let account = server.account("ci", &[["shop", "local", "*", "read"]]).await;
+    let user = server.user(SUPERADMIN).await;
+    for n in 0..20 {
+        server.put("shop", "local", &format!("before-{n}"), "value").await;
+    }
+    // Each round sets two keys, one after the other: a copy may never have the second one without the first.
+    let done = AtomicBool::new(false);
+    let writing = async {
+        let mut n = 0;
+        while !done.load(Ordering::Relaxed) {
+            n += 1;
+            server.put("shop", "local", "first", &n.to_string()).await;
+            server.put("shop", "local", "second", &n.to_string()).await;
+        }
+        n
+    };
+    let making = async {
+        let made = server.admin("POST", "/api/backups").status(201).await;
+        done.store(true, Ordering::Relaxed);
+        made
+    };
+    let (written, made) = tokio::join!(writing, making);
+    let id = made.text_at("id");
+    assert_eq!(made.header("location"), format!("/api/backups/{id}"));
+    assert_eq!(made.body["trigger"], "manual");
+    let archive = server.dir().join("backups").join(made.text_at("filename"));
+    assert_eq!(archive.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        archive.metadata().unwrap().len(),
+        made.body["size_bytes"].as_u64().unwrap()
+    );
+    let one = server.admin("GET", &format!("/api/backups/{id}")).status(200).await;
+    assert_eq!(one.body, made.body);
+    assert_eq!(
+        server.admin("GET", "/api/backups").status(200).await.list(),
+        &[made.body]
+    );
+    let audit = server
+        .admin("GET", "/api/audit-logs?resource_type=backup")
+        .status(200)
+        .await;
+    assert_eq!(audit.body["entries"][0]["action"], "backup.create");
+
+    let restored = server
+        .admin("POST", &format!("/api/backups/{id}/restore"))
+        .status(200)
+        .await;
+    let path = PathBuf::from(restored.text_at("restored_path"));
+    assert_eq!(path, server.dir().join(format!("sealpod.db.restore.{id}")));
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    // A second time it would be written over.
+    server
+        .admin("POST", &format!("/api/backups/{id}/restore"))
+        .problem(409, "conflict")
+        .await;
+    let left = files(server.dir());
+    assert!(
+        left.iter()
+            .all(|name| !name.contains("partial") && !name.contains(".backup-")),
+        "{left:?}"
+    );
+
+    compare(&server, &path, written, [&account.key, &shop.key]).await;
+    // The live server has not noticed.
+    server.call("GET", "/api/auth/me").bearer(&user.token).status(200).await;
+}
+
+/// What was restored to `path` is what the server had at some instant, without its sessions and keys.
+async fn compare(server: &Server, path: &Path, written: u32, keys: [&String; 2]) {
+    let (keyring, live) = (keyring(server.dir()), server.store.clone());
+    let store = Store::open(&Options::new(path), &keyring).unwrap();
+    let local = ProjectRef::slug("default", "shop").environment("local");
+    let value = |store: Store, key: &'static str| {
+        let (local, keyring) = (local.clone(), keyring.clone());
+        async move {
+            let Ok(version) = store.active_version(local, key).await else {
+                return 0;
+            };
+            let bytes = keyring.open(&version.aad(), &version.sealed).unwrap();
+            String::from_utf8(bytes.to_vec()).unwrap().parse::<u32>().unwrap()
+        }
+    };
+    let (first, second) = (
+        value(store.clone(), "first").await,
+        value(store.clone(), "second").await,
+    );
+    assert!(first == second || first == second + 1, "{first} {second} of {written}");
+    for n in 0..20 {
+        assert_eq!(
+            store
+                .versions(local.clone(), &format!("before-{n}"))
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+    // Every audit entry of then is there, and the chain goes on behind it.
+    assert!(store.verify_audit().await.unwrap().is_intact());
+    let chain = Chain::Organization(live.organization("default").await.unwrap().id);
+    let then = store.audit_following(chain, 0, 10_000).await.unwrap();
+    let now = live.audit_following(chain, 0, 10_000).await.unwrap();
+    assert_eq!(then, now[..then.len()]);
+    let newest = &store.audit_entries(Chain::Instance, 1).await.unwrap()[0];
+    assert_eq!(
+        (newest.action.as_str(), newest.actor_name.as_str()),
+        ("backup.restore", "admin-key")
+    );
+    // The rules are as they were; sessions and keys are ended, and waiting clients notice by the epoch.
+    assert_eq!(store.live_sessions().await.unwrap(), 0);
+    assert_ne!(store.epoch(), live.epoch());
+    for key in keys {
+        let digest = store.pepper().digest(&ApiKey::parse(key).unwrap());
+        assert!(store.find_key(digest).await.unwrap().is_none());
+        assert!(live.find_key(digest).await.unwrap().is_some());
+    }
+    assert_eq!(
+        store.rules("default", RuleQuery::default()).await.unwrap().len(),
+        live.rules("default", RuleQuery::default()).await.unwrap().len()
+    );
+    store.close().await;
+}
+
+#[tokio::test]
+async fn backups_are_for_superadmins_of_servers_that_have_a_place_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path());
+    for (method, path) in [
+        ("GET", "/api/backups"),
+        ("POST", "/api/backups"),
+        ("GET", "/api/backups/0198c0de-5ea1-7000-8000-000000000001"),
+    ] {
+        let (status, body) = server.call(method, path, None).await;
+        assert_eq!((status, &body["code"]), (503, &json!("backups_disabled")), "{body}");
+    }
+    server.process.stop();
+    let server = Server::start().await;
+    let unknown = "/api/backups/0198c0de-5ea1-7000-8000-000000000001";
+    server.admin("GET", unknown).problem(404, "not_found").await;
+    server
+        .admin("POST", &format!("{unknown}/restore"))
+        .problem(404, "not_found")
+        .await;
+    let somebody = server.user("somebody@example.com").await;
+    server
+        .call("POST", "/api/backups")
+        .bearer(&somebody.token)
+        .problem(403, "forbidden")
+        .await;
+    server.call("POST", "/api/backups").status(401).await;
+}
+
+#[tokio::test]
+async fn a_damaged_swapped_or_foreign_archive_is_refused_and_nothing_is_written() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    server.put("shop", "local", "key", "value").await;
+    let folder = server.dir().join("backups");
+    let [one, two] = [
+        server.admin("POST", "/api/backups").status(201).await,
+        server.admin("POST", "/api/backups").status(201).await,
+    ];
+    let path = |made: &crate::support::Reply| folder.join(made.text_at("filename"));
+    let (first, second) = (std::fs::read(path(&one)).unwrap(), std::fs::read(path(&two)).unwrap());
+    let restore = format!("/api/backups/{}/restore", one.text_at("id"));
+    let before = files(server.dir());
+    let mut changed = first.clone();
+    let middle = first.len() / 2;
+    changed[middle] ^= 1;
+    for (content, why) in [
+        (first[..first.len() / 2].to_vec(), "damaged"),
+        (changed, "was changed"),
+        (second, "renamed or swapped"),
+        (b"SQLite format 3\0".to_vec(), "no archive"),
+    ] {
+        std::fs::write(path(&one), content).unwrap();
+        let refused = server.admin("POST", &restore).problem(409, "backup_damaged").await;
+        assert!(refused.text_at("detail").contains(why), "{}", refused.text);
+        assert_eq!(files(server.dir()), before);
+    }
+    std::fs::write(path(&one), &first).unwrap();
+    std::fs::remove_file(path(&two)).unwrap();
+    // What has lost its archive is no backup any more.
+    assert_eq!(server.admin("GET", "/api/backups").status(200).await.list().len(), 1);
+    server.admin("POST", &restore).status(200).await;
+}
+
+/// The commands, on a database that a server uses at the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_make_prove_and_restore_backups_beside_a_running_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path());
+    let values = server.fill().await;
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let url = format!("file://{}", path("backups"));
+    let identity = age::x25519::Identity::generate();
+    let recipient = identity.to_public().to_string();
+    {
+        use age::secrecy::ExposeSecret;
+        std::fs::write(path("offline.txt"), identity.to_string().expose_secret()).unwrap();
+    }
+    let made = maintain(
+        dir.path(),
+        &["backup", "create", "--backup-url", &url, "--recipient", &recipient],
+    );
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let id = text(&made.stdout).split(' ').next().unwrap().to_owned();
+    let listed = text(&run(&["backup", "list", "--backup-url", &url]).stdout);
+    assert!(listed.starts_with(&id) && listed.contains("command"), "{listed}");
+
+    let with_key = |arguments: &[&str]| {
+        let rest = ["--backup-url", &url, "--master-key-file", &path("master.key")];
+        let output = run(&[arguments, &rest].concat());
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (ok, said) = with_key(&["backup", "verify", &id, "--scratch", &path("")]);
+    assert!(
+        ok && said.contains("everything in it opens") && said.contains("versions: 80"),
+        "{said}"
+    );
+    std::fs::write(
+        path("other.key"),
+        sealpod_api_server::crypto::generate_master_key().expose(),
+    )
+    .unwrap();
+    let foreign = run(&[
+        "backup",
+        "verify",
+        &id,
+        "--backup-url",
+        &url,
+        "--master-key-file",
+        &path("other.key"),
+    ]);
+    let needed = keyring(dir.path()).current().to_string();
+    assert!(text(&foreign.stderr).contains(&needed), "{}", text(&foreign.stderr));
+
+    // What was made since, the backup lacks; what was taken away since, it revives.
+    server.put("later", "value").await;
+    let kept = server
+        .call("POST", &format!("{O}/service-accounts"), Some(json!({"name": "later"})))
+        .await;
+    assert_eq!(kept.0, 201);
+    let compared = path("compared.db");
+    let live = path("sealpod.db");
+    let (ok, said) = with_key(&[
+        "backup",
+        "restore",
+        &id,
+        "--to",
+        &compared,
+        "--compare",
+        &live,
+        "--keep-keys",
+    ]);
+    assert!(ok && said.contains("the backup revives: nothing"), "{said}");
+    assert!(said.contains("service account later of organization default"), "{said}");
+    let (ok, said) = with_key(&["backup", "restore", &id, "--to", &compared]);
+    assert!(!ok && said.contains("nothing was written over it"), "{said}");
+    assert!(!with_key(&["backup", "restore", &id, "--to", &path("x.db"), "--keep-keys"]).0);
+
+    let out = recover(dir.path(), &url, &id);
+    server.process.stop();
+
+    // The switch.
+    std::fs::rename(&out, path("sealpod.db")).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        drop(std::fs::remove_file(path(&format!("sealpod.db{suffix}"))));
+    }
+    let server = Running::start(dir.path());
+    server.check(&values).await;
+    let (status, _) = server
+        .call("GET", &format!("{O}/projects/shop/envs/local/secrets/later"), None)
+        .await;
+    assert_eq!(status, 404);
+    server.process.stop();
+    assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
+}
+
+/// Without the master key: by the offline one, which brings the master key back.
+fn recover(directory: &Path, url: &str, id: &str) -> String {
+    let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let (out, found, offline) = (path("drill.db"), path("found.key"), path("offline.txt"));
+    let with = [
+        "--backup-url",
+        url,
+        "--identity",
+        &offline,
+        "--master-key-out",
+        &found,
+        "--to",
+        &out,
+    ];
+    let restored = run(&[&["backup", "restore", id][..], &with].concat());
+    let said = text(&restored.stdout) + &text(&restored.stderr);
+    assert!(
+        restored.status.success() && said.contains("to switch: stop the server"),
+        "{said}"
+    );
+    let read = |path: &str| std::fs::read_to_string(path).unwrap().trim().to_owned();
+    assert_eq!(read(&found), read(&path("master.key")));
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_backups_are_made_and_shown_when_they_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocked = dir.path().join("blocked");
+    std::fs::write(&blocked, "no folder").unwrap();
+    let mut scheduled = serve(dir.path());
+    scheduled
+        .env("SEALPOD_BACKUP_URL", format!("file://{}/backups", dir.path().display()))
+        .env("SEALPOD_BACKUP_SCHEDULE_HOURS", "1");
+    let server = Running::of(&mut scheduled);
+    for attempt in 0.. {
+        let backups = server.get("/api/backups").await;
+        if let Some(backup) = backups.as_array().unwrap().first() {
+            assert_eq!(backup["trigger"], "schedule");
+            break;
+        }
+        assert!(attempt < 200, "no backup was made");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let keys = server.get("/api/keys").await;
+    assert_eq!(keys["keys"][0]["backups"], 1);
+    server.process.stop();
+
+    scheduled.env("SEALPOD_BACKUP_URL", format!("file://{}/backups", blocked.display()));
+    let server = Running::of(&mut scheduled);
+    for attempt in 0.. {
+        let ready = reqwest::get(format!("http://{}/readyz", server.process.probes))
+            .await
+            .unwrap();
+        let (status, body) = (ready.status(), ready.text().await.unwrap());
+        if body.contains("warning: backups") {
+            assert_eq!(status, 200, "{body}");
+            break;
+        }
+        assert!(attempt < 100, "{body}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    server.process.stop();
+
+    for (setting, value) in [
+        ("SEALPOD_BACKUP_URL", "ftp://canary@host/x"),
+        ("SEALPOD_BACKUP_SCHEDULE_HOURS", "often"),
+        ("SEALPOD_BACKUP_RECIPIENTS", "AGE-SECRET-KEY-CANARY"),
+    ] {
+        let mut refused = serve(dir.path());
+        let output = refused.env(setting, value).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(setting) && !said.to_lowercase().contains("canary"),
+            "{said}"
+        );
+    }
+}
+
+/// What a backup holds: values appear in it as little as in the database.
+#[tokio::test]
+async fn no_value_stands_in_a_backup_or_beside_it() {
+    let server = Server::start().await;
+    server.application("shop").await;
+    let canary = "canary-1f7a0c9e5b";
+    server.put("shop", "local", "key", canary).await;
+    let made = server.admin("POST", "/api/backups").status(201).await;
+    server
+        .admin("POST", &format!("/api/backups/{}/restore", made.text_at("id")))
+        .status(200)
+        .await;
+    let mut seen = BTreeMap::new();
+    for folder in [server.dir().to_owned(), server.dir().join("backups")] {
+        for name in files(&folder).iter().filter(|name| *name != "backups") {
+            let content = std::fs::read(folder.join(name)).unwrap();
+            let found = content.windows(canary.len()).any(|window| window == canary.as_bytes());
+            assert!(!found, "{name}");
+            seen.insert(name.clone(), content.len());
+        }
+    }
+    assert!(seen.len() >= 5, "{seen:?}");
+    assert!(!made.text.contains(ADMIN));
+    assert!(command(&["backup", "--help"]).output().unwrap().status.success());
+}
