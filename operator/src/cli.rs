@@ -70,6 +70,18 @@ pub struct ControllerArgs {
     /// Address of `/metrics`, `/livez` and `/readyz`.
     #[arg(long, env = "SEALPOD_METRICS_LISTEN", default_value = "0.0.0.0:8080")]
     pub metrics_listen: SocketAddr,
+    /// Namespaces to work in; all, if none is named. With names, no right beyond them is needed.
+    #[arg(long, env = "SEALPOD_WATCH_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
+    pub watch_namespaces: Vec<String>,
+    /// Evict pods that ask for injection and run without it, so that their controllers make others.
+    #[arg(long, env = "SEALPOD_EVICT_MISSED", requires = "injector_address")]
+    pub evict_missed: bool,
+    /// `host:port` of the injector's webhook: nothing is evicted while it does not answer.
+    #[arg(long, env = "SEALPOD_INJECTOR_ADDRESS")]
+    pub injector_address: Option<String>,
+    /// Namespaces whose pods are never injected, as the webhook's configuration has it.
+    #[arg(long, env = "SEALPOD_NOT_INJECTED_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
+    pub not_injected_namespaces: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -169,6 +181,13 @@ fn cluster_id(text: &str) -> Result<String, String> {
             "must be 1 to 36 letters, digits, `.`, `_` and `-`, and never change; leave it out for the default"
                 .to_owned(),
         )
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    match sealpod_core::names::check_label(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(format!("a namespace {error}")),
     }
 }
 

@@ -11,9 +11,11 @@ use sealpod_crds::{Environment, SecretBinding};
 use super::binding::{Copies, Resolutions};
 use super::echo::Echoes;
 use super::metrics::Metrics;
+use super::missed::Missed;
 use super::namespace;
 use super::restart::Restarts;
 use super::retries::Retries;
+use super::scope::Scope;
 use super::server::Server;
 use crate::tolerant::Tolerant;
 
@@ -37,6 +39,9 @@ pub struct Context {
     pub copies: Copies,
     /// Workloads that may have to be rolled out.
     pub restarts: Restarts,
+    /// Pods that run without injection.
+    pub missed: Arc<Missed>,
+    pub scope: Scope,
 }
 
 impl Context {

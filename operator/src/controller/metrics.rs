@@ -109,6 +109,11 @@ impl Metrics {
         self.rollouts.get_or_create(&[("kind", kind), ("result", result)]).inc();
     }
 
+    pub fn evicted(&self, ok: bool) {
+        let result = if ok { "ok" } else { "error" };
+        self.evictions.get_or_create(&[("result", result)]).inc();
+    }
+
     /// Counts what an object (`namespace/name`) shows from now on; conditions that are not in `wanted` stay as they were.
     pub fn shows(&self, kind: &'static str, object: &str, wanted: &[Wanted]) {
         let mut shown = self.shown();

@@ -13,12 +13,14 @@ mod error;
 mod kind;
 mod leader;
 mod metrics;
+mod missed;
 mod namespace;
 mod owner;
 mod referred;
 mod report;
 mod restart;
 mod retries;
+mod scope;
 mod server;
 mod streams;
 mod verdict;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::ControllerArgs;
 use leader::Leader;
 use metrics::Metrics;
+use scope::Scope;
 use server::Server;
 
 /// Whose UID names the cluster: every cluster has it, and nobody deletes it.
@@ -54,7 +57,17 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         namespace,
         identity,
         metrics_listen,
+        watch_namespaces,
+        evict_missed,
+        injector_address,
+        not_injected_namespaces,
     } = args;
+    let scope = Scope::new(watch_namespaces);
+    let missed = missed::Options {
+        evict: evict_missed,
+        injector: injector_address.unwrap_or_default(),
+        excluded: not_injected_namespaces,
+    };
     let (server, follower) = Server::new(&server_url, organization, admin_key_file, server_ca_file)?;
     let listener = serve::bind(metrics_listen)?;
     let kube = Client::try_default().await.context("finding the Kubernetes API")?;
@@ -78,7 +91,13 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         };
         tracing::info!(cluster_id, identity, "this replica does the work");
         metrics.leader.set(1);
-        let context = work::Parts::new(kube, server, cluster_id, &identity, metrics);
+        let setup = work::Setup {
+            cluster_id,
+            identity: identity.clone(),
+            scope,
+            missed,
+        };
+        let context = work::Parts::new(kube, server, setup, metrics);
         tokio::select! {
             lost = leader.hold() => return Err(lost.into()),
             () = context.run(&stop) => {}

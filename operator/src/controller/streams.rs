@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::client::Body;
 use kube::core::PartialObjectMeta;
 use kube::core::object::HasStatus;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Resource, ResourceExt};
 use sealpod_core::kubernetes::{
     APPLICATION_UID_LABEL, BINDING_UID_LABEL, INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations,
 };
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use super::conditions::{READY, find};
 use super::echo::{Echoes, SETTLING};
 use super::kind::{Kind, StatusOf};
+use super::scope::Scope;
 use crate::tolerant::Tolerant;
 
 /// Objects of one page of a list: anybody's may be as large as Kubernetes lets them be.
@@ -40,11 +42,13 @@ type Watched<K> = Result<K, watcher::Error>;
 
 /// The objects of a queue's own kind, and the store of all of them.
 pub fn own<K: Kind>(
-    api: Api<Tolerant<K>>,
+    kube: &Client,
+    scope: &Scope,
     echoes: Arc<Echoes>,
 ) -> (impl Stream<Item = Watched<Tolerant<K>>>, Store<Tolerant<K>>) {
     let (store, writer) = reflector::store();
-    let objects = watcher(api, watcher::Config::default().page_size(PAGE))
+    let objects = scope
+        .merged(kube, &watcher::Config::default().page_size(PAGE), store.clone())
         .modify(|object| {
             object.annotations_mut().remove(LAST_APPLIED);
         })
@@ -56,26 +60,34 @@ pub fn own<K: Kind>(
 
 /// Objects of another kind that a queue's own rest on, when something about them has changed that counts: the spec, the
 /// deletion, or whether they are ready.
-pub fn others<K>(api: Api<Tolerant<K>>) -> impl Stream<Item = Watched<Tolerant<K>>>
+pub fn others<K>(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant<K>>> + use<K>
 where
-    K: Resource<DynamicType = ()> + HasStatus<Status: StatusOf> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + HasStatus<Status: StatusOf>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
 {
     let mut seen: HashMap<String, u64> = HashMap::new();
-    watcher(api, watcher::Config::default().page_size(PAGE)).filter_map(move |event| {
-        ready(match event {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                let now = gist(&object.0);
-                let before = seen.insert(object.uid().unwrap_or_default(), now);
-                (before != Some(now)).then_some(Ok(object))
-            }
-            Ok(Event::Delete(object)) => {
-                seen.remove(&object.uid().unwrap_or_default());
-                Some(Ok(object))
-            }
-            Ok(Event::Init | Event::InitDone) => None,
-            Err(error) => Some(Err(error)),
+    scope
+        .events(kube, &watcher::Config::default().page_size(PAGE))
+        .filter_map(move |event| {
+            ready(match event {
+                Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                    let now = gist(&object.0);
+                    let before = seen.insert(object.uid().unwrap_or_default(), now);
+                    (before != Some(now)).then_some(Ok(object))
+                }
+                Ok(Event::Delete(object)) => {
+                    seen.remove(&object.uid().unwrap_or_default());
+                    Some(Ok(object))
+                }
+                Ok(Event::Init | Event::InitDone) => None,
+                Err(error) => Some(Err(error)),
+            })
         })
-    })
 }
 
 fn gist<K: Resource + HasStatus<Status: StatusOf>>(object: &K) -> u64 {
@@ -90,13 +102,14 @@ fn gist<K: Resource + HasStatus<Status: StatusOf>>(object: &K) -> u64 {
 /// The metadata of the key Secrets that somebody else has touched. Their contents are not asked for: anybody may put our
 /// labels on a Secret of a mebibyte.
 pub fn key_secrets(
-    kube: Client,
-    scope: impl Fn(Client) -> Api<Tolerant<PartialObjectMeta<Secret>>>,
+    kube: &Client,
+    scope: &Scope,
     echoes: Arc<Echoes>,
-) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> {
+) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> + use<> {
     let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BINDING_UID_LABEL}");
     let config = watcher::Config::default().page_size(PAGE).labels(&labels);
-    watcher(scope(metadata_only(kube)), config)
+    scope
+        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
         .touched_objects()
         .map(async |secret| {
             // The answer to our own write may still be on its way.
@@ -112,24 +125,24 @@ pub fn key_secrets(
 
 /// The metadata of the Secrets that applications' own keys are in. They are few, and written hardly ever.
 pub fn application_keys(
-    kube: Client,
-    scope: impl Fn(Client) -> Api<Tolerant<PartialObjectMeta<Secret>>>,
-) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> {
+    kube: &Client,
+    scope: &Scope,
+) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> + use<> {
     let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{APPLICATION_UID_LABEL}");
     let config = watcher::Config::default().page_size(PAGE).labels(&labels);
-    watcher(scope(metadata_only(kube)), config).touched_objects()
+    scope
+        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
+        .touched_objects()
 }
 
 /// Pods that ask for injection, a moment after each turn of their lives: by then their sidecars have said what they
 /// have loaded, or are gone. Nothing of them is kept.
-pub fn pods(
-    kube: Client,
-    scope: impl Fn(Client) -> Api<Tolerant<PartialObjectMeta<Pod>>>,
-) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> {
+pub fn pods(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> + use<> {
     let config = watcher::Config::default()
         .page_size(PAGE)
         .labels(&format!("{INJECT_LABEL}=true"));
-    watcher(scope(metadata_only(kube)), config)
+    scope
+        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
         .touched_objects()
         .map(async |pod| {
             tokio::time::sleep(REPORTED_WITHIN).await;

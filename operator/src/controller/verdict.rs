@@ -51,6 +51,9 @@ pub mod reasons {
     /// Of events on workloads and bindings.
     pub const ROLLED_OUT: &str = "RolledOut";
     pub const ROLLOUT_FAILED: &str = "RolloutFailed";
+    /// Of events on pods.
+    pub const INJECTION_MISSED: &str = "InjectionMissed";
+    pub const EVICTED: &str = "EvictedForInjection";
     pub const PAUSED: &str = "Paused";
     /// Of failures: what could not be done, and where.
     pub const SERVER_UNAVAILABLE: &str = "ServerUnavailable";

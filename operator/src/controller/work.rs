@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use sealpod_core::kubernetes::FIELD_MANAGER;
 use sealpod_crds::{Application, Environment, SecretBinding};
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,10 @@ use super::echo::Echoes;
 use super::error::Error;
 use super::kind::{Kind, after_failure, reconcile};
 use super::metrics::Metrics;
+use super::missed::{self, Missed};
 use super::restart::{self, Restarts};
 use super::retries::Retries;
+use super::scope::Scope;
 use super::server::Server;
 use super::streams;
 use crate::tolerant::Tolerant;
@@ -31,6 +33,14 @@ const CONCURRENCY: u16 = 32;
 /// How long reconciliations that are under way may take once the process is to stop.
 const DRAIN: Duration = Duration::from_secs(15);
 
+/// What the command line says about the work.
+pub struct Setup {
+    pub cluster_id: String,
+    pub identity: String,
+    pub scope: Scope,
+    pub missed: missed::Options,
+}
+
 /// The controllers before they run.
 pub struct Parts {
     applications: Controller<Tolerant<Application>>,
@@ -39,45 +49,50 @@ pub struct Parts {
     context: Arc<Context>,
     stores: Stores,
     wakes: Wakes,
+    missed: missed::Options,
 }
 
 impl Parts {
-    pub fn new(kube: Client, server: Server, cluster_id: String, identity: &str, metrics: Metrics) -> Self {
+    pub fn new(kube: Client, server: Server, setup: Setup, metrics: Metrics) -> Self {
+        let Setup {
+            cluster_id,
+            identity,
+            scope,
+            missed: options,
+        } = setup;
         let config = controller::Config::default().concurrency(CONCURRENCY);
         let echoes = Arc::new(Echoes::default());
         let (wakes, woken) = changes::wakes();
 
-        let (objects, known_applications) =
-            streams::own(Api::<Tolerant<Application>>::all(kube.clone()), echoes.clone());
+        let (objects, known_applications) = streams::own(&kube, &scope, echoes.clone());
         let applications = Controller::for_stream(objects, known_applications.clone())
             .reconcile_on(woken.applications)
-            .owns_stream(streams::application_keys(kube.clone(), Api::all));
+            .owns_stream(streams::application_keys(&kube, &scope));
 
-        let (objects, known_environments) =
-            streams::own(Api::<Tolerant<Environment>>::all(kube.clone()), echoes.clone());
+        let (objects, known_environments) = streams::own(&kube, &scope, echoes.clone());
         let of_application = known_environments.clone();
         let environments = Controller::for_stream(objects, known_environments.clone())
             .reconcile_on(woken.environments)
-            .watches_stream(
-                streams::others(Api::<Tolerant<Application>>::all(kube.clone())),
-                move |application| {
-                    referring(&of_application, |e| {
-                        e.namespace() == application.namespace()
-                            && e.spec.application_ref.name == application.name_any()
-                    })
-                },
-            );
+            .watches_stream(streams::others(&kube, &scope), move |application| {
+                referring(&of_application, |e| {
+                    e.namespace() == application.namespace() && e.spec.application_ref.name == application.name_any()
+                })
+            });
 
-        let (objects, known_bindings) = streams::own(Api::<Tolerant<SecretBinding>>::all(kube.clone()), echoes.clone());
+        let (objects, known_bindings) = streams::own(&kube, &scope, echoes.clone());
         let bindings = Controller::for_stream(objects, known_bindings.clone()).reconcile_on(woken.bindings);
-        let bindings = with_what_they_rest_on(bindings, &kube, &known_bindings, &echoes);
-        let (copies, touched) = native::watch(kube.clone());
+        let bindings = with_what_they_rest_on(bindings, &kube, &scope, &known_bindings, &echoes);
+        let missed = Arc::new(Missed::default());
+        let (suspects, known_options) = (Arc::clone(&missed), options.clone());
+        let pods = streams::pods(&kube, &scope).inspect_ok(move |pod| suspects.saw(&pod.0.metadata, &known_options));
+        let bindings = bindings.watches_stream(pods, |pod| streams::injected_with(&pod));
+        let (copies, touched) = native::watch(&kube, &scope);
         let of_copy = known_bindings.clone();
         let bindings = bindings.watches_stream(touched, move |secret| native::binding_of(&secret, &of_copy));
 
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
-            instance: Some(identity.to_owned()),
+            instance: Some(identity),
         };
         let context = Arc::new(Context {
             recorder: Recorder::new(kube.clone(), reporter),
@@ -92,6 +107,8 @@ impl Parts {
             bindings: known_bindings.clone(),
             copies: Copies::new(copies),
             restarts: Restarts::default(),
+            missed,
+            scope,
         });
         let stores = Stores {
             applications: known_applications,
@@ -105,6 +122,7 @@ impl Parts {
             context,
             stores,
             wakes,
+            missed: options,
         }
     }
 
@@ -117,6 +135,7 @@ impl Parts {
             context,
             stores,
             wakes,
+            missed: options,
         } = self;
         let feed = Feed::begin(&context).await;
         let queues = async {
@@ -134,6 +153,7 @@ impl Parts {
             () = queues => {}
             () = sweep::run(Arc::clone(&context)) => {}
             () = feed.run(&context, &stores, &wakes) => {}
+            () = Box::pin(missed::run(Arc::clone(&context), options)) => {}
             () = Box::pin(restart::run(Arc::clone(&context))) => {}
             () = give_up => tracing::warn!("reconciliations under way are given up"),
         }
@@ -175,33 +195,25 @@ async fn watch<K: Kind>(results: impl Stream<Item = Reconciled<K>>) {
 fn with_what_they_rest_on(
     bindings: Controller<Tolerant<SecretBinding>>,
     kube: &Client,
+    scope: &Scope,
     known: &Store<Tolerant<SecretBinding>>,
     echoes: &Arc<Echoes>,
 ) -> Controller<Tolerant<SecretBinding>> {
     let (of_application, of_environment) = (known.clone(), known.clone());
     bindings
-        .watches_stream(streams::pods(kube.clone(), Api::all), |pod| {
-            streams::injected_with(&pod)
+        .owns_stream(streams::key_secrets(kube, scope, Arc::clone(echoes)))
+        .watches_stream(streams::others(kube, scope), move |application| {
+            referring(&of_application, |b| {
+                b.application_namespace() == application.namespace()
+                    && b.spec.application_ref.name == application.name_any()
+            })
         })
-        .owns_stream(streams::key_secrets(kube.clone(), Api::all, Arc::clone(echoes)))
-        .watches_stream(
-            streams::others(Api::<Tolerant<Application>>::all(kube.clone())),
-            move |application| {
-                referring(&of_application, |b| {
-                    b.application_namespace() == application.namespace()
-                        && b.spec.application_ref.name == application.name_any()
-                })
-            },
-        )
-        .watches_stream(
-            streams::others(Api::<Tolerant<Environment>>::all(kube.clone())),
-            move |environment| {
-                referring(&of_environment, |b| {
-                    b.application_namespace() == environment.namespace()
-                        && b.spec.application_ref.name == environment.spec.application_ref.name
-                })
-            },
-        )
+        .watches_stream(streams::others(kube, scope), move |environment| {
+            referring(&of_environment, |b| {
+                b.application_namespace() == environment.namespace()
+                    && b.spec.application_ref.name == environment.spec.application_ref.name
+            })
+        })
 }
 
 /// The objects of a store that an object concerns.

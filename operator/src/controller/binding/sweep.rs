@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use sealpod_core::kubernetes::service_account_name;
 use sealpod_core::wire::org::ServiceAccount;
 use sealpod_crds::SecretBinding;
@@ -14,6 +13,7 @@ use sealpod_crds::SecretBinding;
 use super::apply::revoke_account;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
+use crate::controller::scope::Scope;
 use crate::tolerant::Tolerant;
 
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -39,16 +39,13 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     let client = context.server.admin();
     let accounts = client.org(context.server.organization()).service_accounts(None).await;
     let accounts = accounts.map_err(Error::server("listing the service accounts"))?;
-    // Without a resource version the list is a quorum read, never a cache's.
-    let bindings = Api::<Tolerant<SecretBinding>>::all(context.kube.clone())
-        .list(&ListParams::default())
-        .await;
+    let bindings = context.scope.list::<Tolerant<SecretBinding>>(&context.kube).await;
     let bindings = bindings.map_err(Error::kubernetes("listing the SecretBindings"))?;
     let names = bindings
         .iter()
         .map(|b| (b.namespace().unwrap_or_default(), b.name_any()));
     let mut failed = Ok(());
-    for account in orphans(&accounts, &context.cluster_id, names) {
+    for account in orphans(&accounts, &context.cluster_id, &context.scope, names) {
         match revoke_account(&client, account.id, context).await {
             Ok(()) => tracing::info!(account = account.name, "an account without a SecretBinding is revoked"),
             // One that cannot be revoked keeps no other alive.
@@ -58,19 +55,24 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     failed
 }
 
-/// The accounts of this cluster that belong to none of these bindings.
+/// The accounts of this cluster, and of the namespaces that are watched, that belong to none of these bindings.
 fn orphans<'a>(
     accounts: &'a [ServiceAccount],
     cluster_id: &str,
+    scope: &Scope,
     bindings: impl Iterator<Item = (String, String)>,
 ) -> impl Iterator<Item = &'a ServiceAccount> {
     let wanted: HashSet<_> = bindings
         .map(|(ns, name)| service_account_name(cluster_id, &ns, &name))
         .collect();
     let prefix = format!("k8s/{cluster_id}/");
-    accounts
-        .iter()
-        .filter(move |account| account.name.starts_with(&prefix) && !wanted.contains(&account.name))
+    accounts.iter().filter(move |account| {
+        let place = account
+            .name
+            .strip_prefix(&prefix)
+            .and_then(|place| place.split_once('/'));
+        place.is_some_and(|(namespace, _)| scope.covers(namespace)) && !wanted.contains(&account.name)
+    })
 }
 
 #[cfg(test)]
@@ -147,9 +149,17 @@ mod tests {
         .map(account)
         .into();
         let bindings = [("shop".to_owned(), "db".to_owned())];
-        let found: Vec<_> = orphans(&accounts, "c1", bindings.into_iter())
-            .map(|a| a.name.as_str())
-            .collect();
-        assert_eq!(found, ["k8s/c1/shop/gone"]);
+        let found = |scope: &Scope| -> Vec<_> {
+            let orphans = orphans(&accounts, "c1", scope, bindings.clone().into_iter());
+            orphans.map(|a| a.name.as_str()).collect()
+        };
+        assert_eq!(found(&Scope::default()), ["k8s/c1/shop/gone"]);
+        assert_eq!(found(&Scope::new(vec!["shop".to_owned()])), ["k8s/c1/shop/gone"]);
+        let elsewhere = Scope::new(vec!["other".to_owned()]);
+        assert_eq!(
+            found(&elsewhere),
+            [""; 0],
+            "another controller's accounts are none of ours"
+        );
     }
 }

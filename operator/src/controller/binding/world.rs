@@ -13,8 +13,10 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::controller::context::Context;
 use crate::controller::metrics::Metrics;
+use crate::controller::missed::Missed;
 use crate::controller::restart::Restarts;
 use crate::controller::retries::Retries;
+use crate::controller::scope::Scope;
 use crate::controller::server::Server;
 use crate::fake::FakeApi;
 
@@ -54,6 +56,8 @@ pub async fn world() -> World {
         bindings: reflector::store().0,
         copies: super::Copies::new(reflector::store().0),
         restarts: Restarts::default(),
+        missed: Arc::new(Missed::default()),
+        scope: Scope::default(),
     };
     World {
         kube,

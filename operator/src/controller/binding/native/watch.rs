@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use sealpod_core::kubernetes::{COPY_BINDING, COPY_OF_LABEL};
 use sealpod_crds::SecretBinding;
 
+use crate::controller::scope::Scope;
 use crate::controller::streams::metadata_only;
 use crate::tolerant::Tolerant;
 
@@ -19,10 +20,11 @@ const PAGE: u32 = 50;
 pub type Watched = Tolerant<PartialObjectMeta<Secret>>;
 
 /// What is there, and what is touched by anybody.
-pub fn watch(kube: Client) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>>) {
+pub fn watch(kube: &Client, scope: &Scope) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>>) {
     let (store, writer) = reflector::store();
     let config = watcher::Config::default().page_size(PAGE).labels(COPY_OF_LABEL);
-    let touched = watcher(Api::<Watched>::all(metadata_only(kube)), config)
+    let touched = scope
+        .merged(&metadata_only(kube.clone()), &config, store.clone())
         .modify(|secret| {
             secret.annotations_mut().retain(|key, _| key == COPY_BINDING);
             secret.labels_mut().retain(|key, _| key == COPY_OF_LABEL);

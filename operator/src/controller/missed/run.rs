@@ -1,0 +1,158 @@
+//! The task that looks at suspected pods, tells of them and, if it shall, evicts them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod as KubePod};
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use kube::api::{GetParams, PostParams};
+use kube::core::Request;
+use kube::runtime::events::{Event, EventType};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval, timeout};
+
+use super::judge::{Evicted, Without, judge};
+use super::{Options, Pod};
+use crate::controller::context::Context;
+use crate::controller::error::{Error, describe};
+use crate::controller::verdict::reasons;
+
+/// How often those that are known are looked at again.
+const AGAIN: Duration = Duration::from_mins(1);
+/// At least so long lies between two evictions, of whatever workloads.
+const BETWEEN_EVICTIONS: Duration = Duration::from_secs(10);
+/// How long the webhook may take to be reached.
+const REACHED_WITHIN: Duration = Duration::from_secs(2);
+
+const TOLD: &str = "this pod asks for injection and runs without it: the webhook was not there when it was made, or the label \
+                    was added later; delete it, and the next one is injected";
+
+/// What is remembered between looks.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub evicted: Evicted,
+    last: Option<Instant>,
+}
+
+/// Looks after them, for ever.
+pub async fn run(context: Arc<Context>, options: Options) {
+    let mut memory = Memory::default();
+    let mut again = interval(AGAIN);
+    loop {
+        let all = tokio::select! {
+            _ = again.tick() => true,
+            () = context.missed.suspected.notified() => false,
+        };
+        look(all, &context, &options, &mut memory).await;
+    }
+}
+
+pub(super) async fn look(all: bool, context: &Context, options: &Options, memory: &mut Memory) {
+    for (uid, pod) in context.missed.to_look_at(all) {
+        if let Err(error) = one(&uid, &pod, context, options, memory).await {
+            tracing::warn!(%error, pod = format!("{}/{}", pod.namespace, pod.name), "a pod without injection");
+        }
+    }
+    context
+        .metrics
+        .missed
+        .set(i64::try_from(context.missed.count()).unwrap_or(i64::MAX));
+}
+
+async fn one(uid: &str, pod: &Pod, context: &Context, options: &Options, memory: &mut Memory) -> Result<(), Error> {
+    let raw = read(pod, context).await?.filter(|raw| raw["metadata"]["uid"] == uid);
+    let Some(without) = raw.as_ref().and_then(judge) else {
+        context.missed.forget(uid);
+        return Ok(());
+    };
+    let about = reference(uid, pod);
+    if context.missed.confirm(uid) {
+        tracing::info!(
+            pod = format!("{}/{}", pod.namespace, pod.name),
+            "a pod runs without the injection it asks for"
+        );
+        tell(context, &about, reasons::INJECTION_MISSED, TOLD).await;
+    }
+    if options.evict && memory.may_evict(&without) && reachable(&options.injector).await {
+        evict(uid, pod, &without, context, memory).await?;
+    }
+    Ok(())
+}
+
+impl Memory {
+    fn may_evict(&self, pod: &Without) -> bool {
+        self.evicted.helps(pod) && self.last.is_none_or(|last| last.elapsed() >= BETWEEN_EVICTIONS)
+    }
+}
+
+/// By the API that respects disruption budgets; what a budget holds back is tried again.
+async fn evict(uid: &str, pod: &Pod, without: &Without, context: &Context, memory: &mut Memory) -> Result<(), Error> {
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": pod.name, "namespace": pod.namespace},
+        "deleteOptions": {"preconditions": {"uid": uid}},
+    });
+    let body = serde_json::to_vec(&eviction).expect("an eviction is plain data");
+    let request = pods(pod).create_subresource("eviction", &pod.name, &PostParams::default(), body);
+    let request = request.map_err(|error| Error::kubernetes("evicting a pod")(kube::Error::BuildRequest(error)))?;
+    memory.last = Some(Instant::now());
+    let result = context.kube.request_text(request).await;
+    context.metrics.evicted(result.is_ok());
+    match result {
+        Ok(_) => {
+            memory.evicted.note(without, Timestamp::now());
+            let note = "evicted, because it runs without the injection that it asks for";
+            tell(context, &reference(uid, pod), reasons::EVICTED, note).await;
+            Ok(())
+        }
+        // A disruption budget, or somebody was faster.
+        Err(kube::Error::Api(status)) if status.code == 429 || status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(Error::kubernetes("evicting a pod")(error)),
+    }
+}
+
+async fn read(pod: &Pod, context: &Context) -> Result<Option<Value>, Error> {
+    let request = pods(pod).get(&pod.name, &GetParams::default());
+    let request = request.map_err(|error| Error::kubernetes("reading a pod")(kube::Error::BuildRequest(error)))?;
+    match context.kube.request_text(request).await {
+        Ok(text) => Ok(serde_json::from_str(&text).ok()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(error) => Err(Error::kubernetes("reading a pod")(error)),
+    }
+}
+
+fn pods(pod: &Pod) -> Request {
+    Request::new(KubePod::url_path(&(), Some(&pod.namespace)))
+}
+
+/// While the webhook is away no pod that asks for it can be made: what is evicted then would be missing.
+async fn reachable(address: &str) -> bool {
+    matches!(timeout(REACHED_WITHIN, TcpStream::connect(address)).await, Ok(Ok(_)))
+}
+
+fn reference(uid: &str, pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(pod.name.clone()),
+        namespace: Some(pod.namespace.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+/// An event is best effort.
+async fn tell(context: &Context, about: &ObjectReference, reason: &str, note: &str) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(note.to_owned()),
+        action: "Inject".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, about).await {
+        tracing::debug!(error = describe(&error), "an event could not be published");
+    }
+}

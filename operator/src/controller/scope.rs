@@ -1,0 +1,301 @@
+//! Which namespaces this controller works in: all, or those that it was told, by one watch in each.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::ListParams;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+type Watched<T> = Result<T, watcher::Error>;
+
+#[derive(Debug, Clone, Default)]
+pub struct Scope(Option<Arc<[String]>>);
+
+impl Scope {
+    /// All namespaces, if none is named.
+    pub fn new(mut namespaces: Vec<String>) -> Self {
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        Self((!namespaces.is_empty()).then(|| namespaces.into()))
+    }
+
+    pub fn covers(&self, namespace: &str) -> bool {
+        self.0.as_ref().is_none_or(|all| all.iter().any(|one| one == namespace))
+    }
+
+    fn apis<K>(&self, kube: &Client) -> Vec<Api<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.0 {
+            None => vec![Api::all(kube.clone())],
+            Some(namespaces) => namespaces
+                .iter()
+                .map(|one| Api::namespaced(kube.clone(), one))
+                .collect(),
+        }
+    }
+
+    /// All objects of a kind. Without a resource version each list is a quorum read, never a cache's.
+    pub async fn list<K>(&self, kube: &Client) -> kube::Result<Vec<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let mut all = Vec::new();
+        for api in self.apis::<K>(kube) {
+            all.extend(api.list(&ListParams::default()).await?);
+        }
+        Ok(all)
+    }
+
+    /// What all watches tell, each for itself.
+    pub fn events<K>(&self, kube: &Client, config: &watcher::Config) -> impl Stream<Item = Watched<Event<K>>> + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let watches = self.apis::<K>(kube).into_iter();
+        stream::select_all(watches.map(|api| watcher(api, config.clone()).boxed()))
+    }
+
+    /// What all watches tell, as one watch would: for a store, which a new list of one namespace must not empty of the
+    /// others. `known` is that store.
+    pub fn merged<K>(
+        &self,
+        kube: &Client,
+        config: &watcher::Config,
+        known: Store<K>,
+    ) -> BoxStream<'static, Watched<Event<K>>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let mut apis = self.apis::<K>(kube);
+        if let (Some(only), true) = (apis.pop(), apis.is_empty()) {
+            return watcher(only, config.clone()).boxed();
+        }
+        let apis = self.apis::<K>(kube);
+        let mut merge = Merge::new(apis.len());
+        let watches = apis.into_iter().enumerate();
+        let tagged = watches.map(|(at, api)| watcher(api, config.clone()).map(move |event| (at, event)).boxed());
+        let last_known = move |gone: &ObjectRef<K>| known.get(gone).map(|object| object.as_ref().clone());
+        stream::once(async { Ok(Event::Init) })
+            .chain(
+                stream::select_all(tagged)
+                    .flat_map(move |(at, event)| stream::iter(merge.take(at, event, &last_known))),
+            )
+            .boxed()
+    }
+}
+
+/// Several watches on their way to be one.
+struct Merge<K: Resource<DynamicType = ()>> {
+    sources: Vec<Source<K>>,
+    /// What goes while the first lists are not complete.
+    gone: Vec<K>,
+    complete: bool,
+}
+
+struct Source<K: Resource<DynamicType = ()>> {
+    /// Listed once, or failed: one namespace that cannot be watched must not hold up the others.
+    done: bool,
+    known: HashSet<ObjectRef<K>>,
+    /// Of a list that is under way.
+    listing: Option<HashSet<ObjectRef<K>>>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone> Merge<K> {
+    fn new(sources: usize) -> Self {
+        let source = || Source {
+            done: false,
+            known: HashSet::new(),
+            listing: None,
+        };
+        Self {
+            sources: (0..sources).map(|_| source()).collect(),
+            gone: Vec::new(),
+            complete: false,
+        }
+    }
+
+    fn take(
+        &mut self,
+        at: usize,
+        event: Watched<Event<K>>,
+        last_known: &impl Fn(&ObjectRef<K>) -> Option<K>,
+    ) -> Vec<Watched<Event<K>>> {
+        let source = &mut self.sources[at];
+        let mut told = Vec::new();
+        let mut gone = Vec::new();
+        match event {
+            Ok(Event::Init) => source.listing = Some(HashSet::new()),
+            Ok(Event::InitApply(object)) => {
+                let listing = source.listing.get_or_insert_default();
+                listing.insert(ObjectRef::from_obj(&object));
+                told.push(self.applied(object));
+            }
+            Ok(Event::Apply(object)) => {
+                source.known.insert(ObjectRef::from_obj(&object));
+                told.push(self.applied(object));
+            }
+            Ok(Event::Delete(object)) => {
+                source.known.remove(&ObjectRef::from_obj(&object));
+                gone.push(object);
+            }
+            Ok(Event::InitDone) => {
+                let now = source.listing.take().unwrap_or_default();
+                gone.extend(source.known.difference(&now).filter_map(last_known));
+                source.known = now;
+                source.done = true;
+            }
+            Err(error) => {
+                source.done = true;
+                told.push(Err(error));
+            }
+        }
+        self.gone.append(&mut gone);
+        if !self.complete && self.sources.iter().all(|source| source.done) {
+            self.complete = true;
+            told.push(Ok(Event::InitDone));
+        }
+        if self.complete {
+            told.extend(self.gone.drain(..).map(|object| Ok(Event::Delete(object))));
+        }
+        told
+    }
+
+    fn applied(&self, object: K) -> Watched<Event<K>> {
+        Ok(if self.complete {
+            Event::Apply(object)
+        } else {
+            Event::InitApply(object)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
+    use kube::runtime::reflector;
+
+    fn object(namespace: &str, name: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.namespace = Some(namespace.to_owned());
+        object.metadata.name = Some(name.to_owned());
+        object
+    }
+
+    /// The store that the events of two watches make.
+    struct World {
+        merge: Merge<ConfigMap>,
+        store: Store<ConfigMap>,
+        writer: reflector::store::Writer<ConfigMap>,
+        failures: usize,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (store, mut writer) = reflector::store();
+            writer.apply_watcher_event(&Event::Init);
+            Self {
+                merge: Merge::new(2),
+                store,
+                writer,
+                failures: 0,
+            }
+        }
+
+        fn take(&mut self, at: usize, event: Watched<Event<ConfigMap>>) -> &mut Self {
+            let known = self.store.clone();
+            let last_known = |gone: &ObjectRef<ConfigMap>| known.get(gone).map(|found| found.as_ref().clone());
+            for event in self.merge.take(at, event, &last_known) {
+                match event {
+                    Ok(event) => self.writer.apply_watcher_event(&event),
+                    Err(_) => self.failures += 1,
+                }
+            }
+            self
+        }
+
+        fn list(&mut self, at: usize, objects: &[(&str, &str)]) -> &mut Self {
+            self.take(at, Ok(Event::Init));
+            for (namespace, name) in objects {
+                self.take(at, Ok(Event::InitApply(object(namespace, name))));
+            }
+            self.take(at, Ok(Event::InitDone))
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<_> = self.store.state().iter().map(|o| o.name_any()).collect();
+            names.sort_unstable();
+            names
+        }
+    }
+
+    fn failure() -> watcher::Error {
+        watcher::Error::NoResourceVersion
+    }
+
+    #[test]
+    fn a_scope_covers_what_it_names_and_all_where_it_names_nothing() {
+        let some = Scope::new(vec!["b".to_owned(), "a".to_owned(), "b".to_owned()]);
+        assert!(some.covers("a") && some.covers("b") && !some.covers("c"));
+        assert!(Scope::new(vec![]).covers("c"));
+    }
+
+    #[test]
+    fn the_store_is_ready_when_all_are_listed_and_not_before() {
+        let mut world = World::new();
+        world.list(0, &[("a", "one")]);
+        assert!(world.names().is_empty(), "what is half known is not known");
+        world.list(1, &[("b", "two")]);
+        assert_eq!(world.names(), ["one", "two"]);
+        world.take(1, Ok(Event::Apply(object("b", "three"))));
+        world.take(0, Ok(Event::Delete(object("a", "one"))));
+        assert_eq!(world.names(), ["three", "two"]);
+    }
+
+    #[test]
+    fn a_new_list_of_one_namespace_leaves_the_others_and_finds_what_is_gone() {
+        let mut world = World::new();
+        world.list(0, &[("a", "one"), ("a", "two")]).list(1, &[("b", "three")]);
+        world.list(0, &[("a", "two"), ("a", "four")]);
+        assert_eq!(world.names(), ["four", "three", "two"]);
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_watched_holds_up_no_other() {
+        let mut world = World::new();
+        world.list(0, &[("a", "one")]).take(1, Err(failure()));
+        assert_eq!((world.names(), world.failures), (vec!["one".to_owned()], 1));
+        world.list(1, &[("b", "two")]);
+        assert_eq!(world.names(), ["one", "two"]);
+    }
+
+    #[test]
+    fn what_goes_before_all_are_listed_is_gone_afterwards() {
+        let mut world = World::new();
+        world.list(0, &[("a", "one"), ("a", "two")]);
+        world.take(0, Ok(Event::Delete(object("a", "one"))));
+        world.list(1, &[]);
+        assert_eq!(world.names(), ["two"]);
+    }
+}
