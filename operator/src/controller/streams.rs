@@ -45,11 +45,11 @@ pub fn own<K: Kind>(
     kube: &Client,
     scope: &Scope,
     echoes: Arc<Echoes>,
-) -> (impl Stream<Item = Watched<Tolerant<K>>>, Store<Tolerant<K>>) {
+) -> (impl Stream<Item = Watched<Tolerant<K>>> + use<K>, Store<Tolerant<K>>) {
     let (store, writer) = reflector::store();
     let objects = scope
         .merged(kube, &watcher::Config::default().page_size(PAGE), store.clone())
-        .modify(|object| {
+        .modify(|object: &mut Tolerant<K>| {
             object.annotations_mut().remove(LAST_APPLIED);
         })
         .reflect(writer)
@@ -72,7 +72,7 @@ where
 {
     let mut seen: HashMap<String, u64> = HashMap::new();
     scope
-        .events(kube, &watcher::Config::default().page_size(PAGE))
+        .events::<Tolerant<K>>(kube, &watcher::Config::default().page_size(PAGE))
         .filter_map(move |event| {
             ready(match event {
                 Ok(Event::Apply(object) | Event::InitApply(object)) => {

@@ -73,7 +73,7 @@ impl Parts {
         let of_application = known_environments.clone();
         let environments = Controller::for_stream(objects, known_environments.clone())
             .reconcile_on(woken.environments)
-            .watches_stream(streams::others(&kube, &scope), move |application| {
+            .watches_stream(streams::others::<Application>(&kube, &scope), move |application| {
                 referring(&of_application, |e| {
                     e.namespace() == application.namespace() && e.spec.application_ref.name == application.name_any()
                 })
@@ -202,13 +202,13 @@ fn with_what_they_rest_on(
     let (of_application, of_environment) = (known.clone(), known.clone());
     bindings
         .owns_stream(streams::key_secrets(kube, scope, Arc::clone(echoes)))
-        .watches_stream(streams::others(kube, scope), move |application| {
+        .watches_stream(streams::others::<Application>(kube, scope), move |application| {
             referring(&of_application, |b| {
                 b.application_namespace() == application.namespace()
                     && b.spec.application_ref.name == application.name_any()
             })
         })
-        .watches_stream(streams::others(kube, scope), move |environment| {
+        .watches_stream(streams::others::<Environment>(kube, scope), move |environment| {
             referring(&of_environment, |b| {
                 b.application_namespace() == environment.namespace()
                     && b.spec.application_ref.name == environment.spec.application_ref.name

@@ -20,12 +20,18 @@ const PAGE: u32 = 50;
 pub type Watched = Tolerant<PartialObjectMeta<Secret>>;
 
 /// What is there, and what is touched by anybody.
-pub fn watch(kube: &Client, scope: &Scope) -> (Store<Watched>, impl Stream<Item = Result<Watched, watcher::Error>>) {
+pub fn watch(
+    kube: &Client,
+    scope: &Scope,
+) -> (
+    Store<Watched>,
+    impl Stream<Item = Result<Watched, watcher::Error>> + use<>,
+) {
     let (store, writer) = reflector::store();
     let config = watcher::Config::default().page_size(PAGE).labels(COPY_OF_LABEL);
     let touched = scope
         .merged(&metadata_only(kube.clone()), &config, store.clone())
-        .modify(|secret| {
+        .modify(|secret: &mut Watched| {
             secret.annotations_mut().retain(|key, _| key == COPY_BINDING);
             secret.labels_mut().retain(|key, _| key == COPY_OF_LABEL);
         })
