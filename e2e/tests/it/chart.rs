@@ -134,6 +134,81 @@ fn only_the_controllers_account_reaches_secrets_of_other_namespaces() -> Result<
 }
 
 #[test]
+fn with_watched_namespaces_the_controller_has_roles_only() -> Result<()> {
+    let named = [
+        "--namespace=sealpod",
+        "--set=controller.watchNamespaces={shop,warehouse}",
+    ];
+    let objects = render(&named)?;
+    let controllers = |kind: &str| -> Vec<(String, String)> {
+        let mine = objects.iter().filter(|object| object["kind"] == kind);
+        let place = mine.map(|o| (o["metadata"]["namespace"].clone(), o["metadata"]["name"].clone()));
+        let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
+        let place = place.map(|(namespace, name)| (text(namespace), text(name)));
+        place.filter(|(_, name)| name.contains("controller")).collect()
+    };
+    assert!(controllers("ClusterRole").is_empty() && controllers("ClusterRoleBinding").is_empty());
+    let places: Vec<_> = controllers("Role")
+        .into_iter()
+        .map(|(namespace, _)| namespace)
+        .collect();
+    assert_eq!(places, ["kube-system", "shop", "warehouse", "sealpod"]);
+    assert_eq!(controllers("RoleBinding").len(), 4);
+    for role in objects.iter().filter(|object| object["kind"] == "Role") {
+        let namespace = &role["metadata"]["namespace"];
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            if rule["resources"][0] == "namespaces" {
+                assert_eq!(rule["resourceNames"][0], *namespace, "only the one that it is in");
+            }
+        }
+        assert!(
+            namespace != "kube-system" || !role.to_string().contains("secrets"),
+            "{role}"
+        );
+    }
+    let named = [named[0], named[1], "--set=controller.clusterId=c1"];
+    let objects = render(&named)?;
+    assert!(
+        !objects
+            .iter()
+            .any(|object| object["metadata"]["namespace"] == "kube-system")
+    );
+    Ok(())
+}
+
+#[test]
+fn the_controller_is_scraped_where_the_cluster_knows_how() -> Result<()> {
+    let kinds = |more: &[&str]| -> Result<Vec<String>> {
+        let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(more).copied().collect();
+        let objects = render(&arguments)?;
+        Ok(objects
+            .iter()
+            .filter_map(|o| o["kind"].as_str().map(str::to_owned))
+            .collect())
+    };
+    let has = |kinds: &[String], kind: &str| kinds.iter().any(|one| one == kind);
+    assert!(!has(&kinds(&[])?, "ServiceMonitor"));
+    let known = "--api-versions=monitoring.coreos.com/v1";
+    assert!(has(&kinds(&[known])?, "ServiceMonitor"));
+    assert!(!has(
+        &kinds(&[known, "--set=metrics.serviceMonitor.enabled=false"])?,
+        "ServiceMonitor"
+    ));
+    let with = render(&["--namespace=sealpod", "--set=metrics.dashboards.enabled=true"])?;
+    let dashboard = with
+        .iter()
+        .find(|object| object["kind"] == "ConfigMap")
+        .context("no dashboard")?;
+    let json: Value = serde_json::from_str(
+        dashboard["data"]["sealpod-controller.json"]
+            .as_str()
+            .unwrap_or_default(),
+    )?;
+    assert_eq!(json["uid"], "sealpod-controller");
+    Ok(())
+}
+
+#[test]
 fn the_bootstrap_job_is_named_after_its_spec() -> Result<()> {
     let job = |arguments: &[&str]| -> Result<Vec<String>> {
         let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(arguments).copied().collect();

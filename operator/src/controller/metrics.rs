@@ -212,6 +212,39 @@ mod tests {
         );
     }
 
+    /// A dashboard whose panels stay empty says that all is well.
+    #[test]
+    fn the_dashboard_asks_for_what_there_is() {
+        let mut registry = Registry::with_prefix("sealpod");
+        let metrics = Metrics::new(&mut registry);
+        metrics.reconciled("Application", Some("ServerUnavailable"), Duration::from_millis(20));
+        metrics.shows("Application", "shop/a", &[Wanted::ready("fine")]);
+        metrics.rolled_out("Deployment", true);
+        metrics.evicted(true);
+        let text = text(&registry);
+        let dashboard = include_str!("../../../charts/sealpod/dashboards/controller.json");
+        let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+        let mut asked = 0;
+        for panel in dashboard["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().unwrap() {
+                let query = target["expr"].as_str().unwrap();
+                for name in query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+                    if name.starts_with("sealpod_") {
+                        let row = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+                        assert!(text.lines().any(row), "{name} is not in\n{text}");
+                        asked += 1;
+                    }
+                }
+                for label in query.split("by (").skip(1).filter_map(|rest| rest.split(')').next()) {
+                    for label in label.split(", ") {
+                        assert!(text.contains(&format!("{label}=\"")), "{label} is no label");
+                    }
+                }
+            }
+        }
+        assert!(asked >= 10);
+    }
+
     #[test]
     fn reconciliations_are_counted_by_kind_and_result() {
         let mut registry = Registry::with_prefix("sealpod");

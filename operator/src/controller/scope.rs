@@ -148,11 +148,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Merge<K> {
             Ok(Event::InitApply(object)) => {
                 let listing = source.listing.get_or_insert_default();
                 listing.insert(ObjectRef::from_obj(&object));
-                told.push(self.applied(object));
+                told.push(Ok(self.applied(object)));
             }
             Ok(Event::Apply(object)) => {
                 source.known.insert(ObjectRef::from_obj(&object));
-                told.push(self.applied(object));
+                told.push(Ok(self.applied(object)));
             }
             Ok(Event::Delete(object)) => {
                 source.known.remove(&ObjectRef::from_obj(&object));
@@ -180,12 +180,12 @@ impl<K: Resource<DynamicType = ()> + Clone> Merge<K> {
         told
     }
 
-    fn applied(&self, object: K) -> Watched<Event<K>> {
-        Ok(if self.complete {
+    fn applied(&self, object: K) -> Event<K> {
+        if self.complete {
             Event::Apply(object)
         } else {
             Event::InitApply(object)
-        })
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 
 const POD: &str = "/api/v1/namespaces/shop/pods/app-1";
 
-fn pod(containers: Value) -> Value {
+fn pod(containers: &Value) -> Value {
     json!({
         "metadata": {
             "name": "app-1", "namespace": "shop", "uid": "u", "labels": {"sealpod.dev/inject": "true"},
@@ -26,7 +26,7 @@ fn metadata(annotations: &Value) -> ObjectMeta {
 
 async fn with_a_missed_pod() -> World {
     let world = world().await;
-    world.kube.put(POD, pod(json!([{"name": "app"}])));
+    world.kube.put(POD, pod(&json!([{"name": "app"}])));
     world.context.missed.saw(&metadata(&json!({})), &Options::default());
     world
 }
@@ -72,7 +72,7 @@ async fn injected_pods_and_those_of_excluded_namespaces_are_never_looked_at() {
 #[tokio::test]
 async fn a_pod_with_our_containers_is_fine_whatever_became_of_its_annotation() {
     let world = with_a_missed_pod().await;
-    world.kube.put(POD, pod(json!([{"name": "app"}, {"name": "sealpod"}])));
+    world.kube.put(POD, pod(&json!([{"name": "app"}, {"name": "sealpod"}])));
     look(true, &world.context, &Options::default(), &mut Memory::default()).await;
     assert_eq!(
         (events(&world), world.context.missed.to_look_at(true).len()),
