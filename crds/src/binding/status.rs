@@ -31,6 +31,10 @@ pub struct SecretBindingStatus {
     #[schemars(length(max = 500), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secrets: Vec<SecretStatus>,
 
+    /// When the clock alone changes next what pods get: a version begins to be valid, or ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_change_at: Option<Time>,
+
     /// Running pods that have the files of this binding, as they report themselves to the server; those that died without
     /// saying so count for another 15 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use sealpod_runtime::admin::Readiness;
@@ -40,6 +41,8 @@ pub struct Known {
     /// By their names.
     pub bindings: Arc<Vec<Arc<Binding>>>,
     pub rules: Rules,
+    /// When that was asked.
+    pub now: Timestamp,
 }
 
 impl Cache {
@@ -49,6 +52,7 @@ impl Cache {
         Known {
             bindings: self.bindings.of(namespace),
             rules: rulings.fold(Rules::default(), |all, ruling| all.and(&ruling.rules)),
+            now: Timestamp::now(),
         }
     }
 

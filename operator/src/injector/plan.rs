@@ -116,7 +116,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
     };
     conflicts::check(pod, &additions)?;
 
-    let mut warnings = warnings::of(pod, &chosen, shape, settings);
+    let mut warnings = warnings::of(pod, &chosen, shape, settings, known.now);
     let mut annotations = BTreeMap::from([(annotations::INJECTED, injected(&deliveries))]);
     for exclusion in mesh::exclusions(pod, settings.server_port) {
         annotations.insert(exclusion.annotation, exclusion.value);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::core::{Selector, SelectorExt};
 use sealpod_core::kubernetes::annotations;
 use sealpod_crds::ParseError;
@@ -28,6 +29,8 @@ pub struct Binding {
     pub not_ready: Option<String>,
     /// Secrets that pods do not get, by their state. For warnings only.
     pub unavailable: Vec<Unavailable>,
+    /// When a version of its secrets begins or ends next. For warnings only.
+    pub changes_at: Option<Timestamp>,
     /// Whether its deletion has begun.
     pub deleted: bool,
 }

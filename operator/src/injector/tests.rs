@@ -43,6 +43,7 @@ pub fn binding(name: &str) -> Binding {
         signals: None,
         not_ready: None,
         unavailable: vec![],
+        changes_at: None,
         deleted: false,
     }
 }

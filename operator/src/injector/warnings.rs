@@ -1,7 +1,9 @@
 //! What is told to the person who makes a pod, beside admitting it. kubectl prints it; nothing is decided by it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use sealpod_core::kubernetes::{GROUP, INJECT_LABEL, annotations};
 
 use super::Settings;
@@ -10,8 +12,11 @@ use super::plan::Shape;
 use super::pod::{List, Pod};
 use super::select::{Binding, Unavailable};
 
+/// A change that is nearer than this is told.
+const SOON: Duration = Duration::from_hours(1);
+
 /// All of them, the most important first: of many, the last are cut off.
-pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings) -> Vec<String> {
+pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings, now: Timestamp) -> Vec<String> {
     let mut warnings: Vec<String> = pod
         .annotations()
         .filter_map(|(key, _)| unknown_annotation(key))
@@ -24,6 +29,7 @@ pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings) 
                 Quoted(reason)
             ));
         }
+        warnings.extend(changes_soon(binding, now));
         warnings.extend(binding.unavailable.iter().map(|secrets| unavailable(binding, secrets)));
     }
     if shape == Shape::Init && chosen.iter().any(|binding| binding.signals.is_some()) {
@@ -61,6 +67,18 @@ pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings) 
         );
     }
     warnings
+}
+
+/// A version that ends takes its file with it, unless another one begins.
+fn changes_soon(binding: &Binding, now: Timestamp) -> Option<String> {
+    let at = binding.changes_at?;
+    let left = at.as_second().saturating_sub(now.as_second());
+    (0..=SOON.as_secs()).contains(&u64::try_from(left).ok()?).then(|| {
+        format!(
+            "SecretBinding {}: a version of its secrets ends or begins at {at}, which is within an hour",
+            Quoted(&binding.name)
+        )
+    })
 }
 
 fn unavailable(binding: &Binding, secrets: &Unavailable) -> String {

@@ -9,7 +9,7 @@ use super::Beside;
 use super::layout::Layout;
 use super::resolve::{Known, Resolution};
 use super::selection::Selection;
-use crate::controller::conditions::{READY, Status, Wanted};
+use crate::controller::conditions::{READY, Status, Wanted, seconds};
 use crate::controller::kind::Outcome;
 use crate::controller::retries::Again;
 use crate::controller::verdict::reasons;
@@ -51,6 +51,7 @@ pub fn outcome(
     let resolved = match resolution {
         Resolution::Known(known) => {
             status.secrets = secrets(known, selection, layout);
+            status.next_change_at = known.next_change_at.map(|at| seconds(at.timestamp()));
             resolved(known, selection, layout)
         }
         Resolution::Denied => {

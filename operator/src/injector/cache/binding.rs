@@ -39,8 +39,10 @@ struct Signal {
 
 /// For warnings only: users can write status.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
+    /// As text: a time that we cannot read must not stop the list.
+    next_change_at: Option<String>,
     secrets: Vec<Secret>,
     conditions: Vec<Condition>,
 }
@@ -98,6 +100,7 @@ impl From<Read> for Binding {
                 .map(|signal| signal.container),
             not_ready: not_ready(&status.conditions),
             unavailable: unavailable(&status.secrets),
+            changes_at: status.next_change_at.and_then(|time| time.parse().ok()),
             deleted: read.deleted,
             name,
         }

@@ -139,6 +139,15 @@ fn what_is_not_ready_says_why_in_few_words() {
 }
 
 #[test]
+fn the_next_change_is_read_where_it_can_be() {
+    let changes = |time: &str| read(secret_binding("shop", "db", &json!({"nextChangeAt": time}))).changes_at;
+    assert_eq!(changes("2026-11-03T12:00:00Z").unwrap().as_second(), 1_793_707_200);
+    for time in ["2026-01-01T00:00:00+99:99", ""] {
+        assert_eq!(changes(time), None, "{time}");
+    }
+}
+
+#[test]
 fn secrets_that_pods_do_not_get_are_told_by_their_state_and_counted() {
     let secret = |name: &str, state: &str| json!({"name": name, "state": state, "version": 1});
     let mut secrets = vec![secret("a", "Active"), secret("b", "Denied"), secret("c", "BrandNew")];

@@ -457,6 +457,26 @@ fn secrets_that_the_pod_will_not_get_are_warnings() {
 }
 
 #[test]
+fn a_version_that_ends_within_an_hour_is_a_warning() {
+    let at = |time: &str| time.parse::<jiff::Timestamp>().unwrap();
+    let told = |changes: &str| {
+        let binding = Binding {
+            changes_at: Some(at(changes)),
+            ..binding("db")
+        };
+        let known = Known {
+            now: at("2026-11-03T12:00:00Z"),
+            ..known(&[binding])
+        };
+        plan(Pod(&pod_with(&json!({}))), "shop", &known, &settings()).unwrap().warnings
+    };
+    let text = told("2026-11-03T12:59:00Z");
+    assert!(text[0].contains("\"db\"") && text[0].contains("2026-11-03T12:59:00Z"), "{text:?}");
+    assert_eq!(told("2026-11-03T13:01:00Z"), [""; 0]);
+    assert_eq!(told("2026-11-03T11:59:00Z"), [""; 0], "what is over is no news");
+}
+
+#[test]
 fn the_log_of_our_containers_is_as_the_injector_is_told() {
     let plan = planned(&pod_with(&json!({})), &[binding("db")]).unwrap();
     for ours in &plan.ours {
