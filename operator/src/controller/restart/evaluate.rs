@@ -119,6 +119,7 @@ pub fn injected(binding: &SecretBinding) -> Binding {
         signals: None,
         not_ready: None,
         unavailable: vec![],
+        changes_at: None,
         deleted: binding.metadata.deletion_timestamp.is_some(),
     }
 }
