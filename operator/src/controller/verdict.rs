@@ -134,3 +134,21 @@ impl<S: Clone + Default> Outcome<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_reason_is_in_the_manual() {
+        let manual = include_str!("../../../docs/OPERATOR.md");
+        let source = include_str!("verdict.rs");
+        let words = source.lines().filter_map(|line| {
+            let line = line.trim().strip_prefix("pub const ")?;
+            line.split('"').nth(1)
+        });
+        let words: Vec<_> = words.collect();
+        assert!(words.len() > 20, "{words:?}");
+        for word in words {
+            assert!(manual.contains(&format!("`{word}`")), "docs/OPERATOR.md does not say what to do about {word}");
+        }
+    }
+}
