@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod application;
+#[cfg(test)]
+mod argocd;
 mod binding;
 mod common;
 mod environment;

@@ -148,7 +148,10 @@ mod tests {
         let words: Vec<_> = words.collect();
         assert!(words.len() > 20, "{words:?}");
         for word in words {
-            assert!(manual.contains(&format!("`{word}`")), "docs/OPERATOR.md does not say what to do about {word}");
+            assert!(
+                manual.contains(&format!("`{word}`")),
+                "docs/OPERATOR.md does not say what to do about {word}"
+            );
         }
     }
 }

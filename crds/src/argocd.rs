@@ -1,5 +1,4 @@
 //! The health check for Argo CD, run as Argo CD runs it.
-#![forbid(unsafe_code)]
 
 use mlua::{Lua, Table, Value as LuaValue};
 use serde_json::{Value, json};
@@ -9,7 +8,10 @@ fn script() -> String {
     let map: Value = serde_yaml::from_str(file).unwrap();
     let customizations = map["data"]["resource.customizations"].as_str().unwrap();
     let customizations: Value = serde_yaml::from_str(customizations).unwrap();
-    customizations["sealpod.dev/*"]["health.lua"].as_str().unwrap().to_owned()
+    customizations["sealpod.dev/*"]["health.lua"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<LuaValue> {
