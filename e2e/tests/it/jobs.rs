@@ -59,6 +59,9 @@ fn pods_of_every_kind_of_workload_have_their_files_before_they_start() -> Result
                 "spec": {"selector": selector, "serviceName": kind, "template": template("Always", pods::SLEEP)},
             })
         };
+        // Of a group of its own, which Kubernetes gives the volumes too.
+        let mut stateful = lasting("statefulset");
+        stateful["spec"]["template"]["spec"]["securityContext"] = json!({"fsGroup": 4_711});
         let without = |mut object: Value| {
             object["spec"]
                 .as_object_mut()
@@ -71,8 +74,7 @@ fn pods_of_every_kind_of_workload_have_their_files_before_they_start() -> Result
         t.create::<CronJob>(&serde_json::from_value(every_minute)?).await?;
         t.create::<Deployment>(&serde_json::from_value(without(lasting("deployment")))?)
             .await?;
-        t.create::<StatefulSet>(&serde_json::from_value(lasting("statefulset"))?)
-            .await?;
+        t.create::<StatefulSet>(&serde_json::from_value(stateful)?).await?;
         t.create::<DaemonSet>(&serde_json::from_value(without(lasting("daemonset")))?)
             .await?;
 
