@@ -14,7 +14,6 @@ mod operator;
 mod org;
 mod peer;
 mod server;
-mod sidecar;
 mod stage;
 mod wrk;
 
@@ -37,8 +36,6 @@ pub use injector::Options as InjectorOptions;
 pub use injector::run as injector;
 pub use operator::Options as OperatorOptions;
 pub use operator::run as operator;
-pub use sidecar::Options as SidecarOptions;
-pub use sidecar::run as sidecar;
 use stage::Stage;
 use wrk::Wrk;
 

@@ -11,10 +11,12 @@ use sealpod_crds::SecretBinding;
 use uuid::Uuid;
 
 use super::layout::Layout;
+use super::looks::LABELS_SEEN_WITHIN;
 use super::observe::Observed;
 use super::secret;
 use super::selection::Selection;
 use crate::controller::referred::Referred;
+use crate::controller::retries::Again;
 use crate::controller::verdict::{Refusal, reasons};
 
 /// Characters of a key that the server shows in its lists.
@@ -149,7 +151,11 @@ fn the_application_admits_the_namespace(input: &Input) -> Option<Refusal> {
          owner add it, or correct spec.applicationRef",
         observed.application_namespace
     );
-    Some(Refusal::until_it_appears(reasons::NAMESPACE_NOT_ADMITTED, message))
+    Some(Refusal {
+        reason: reasons::NAMESPACE_NOT_ADMITTED,
+        message,
+        again: Again::Within(LABELS_SEEN_WITHIN),
+    })
 }
 
 fn the_application_exists(input: &Input) -> Option<Refusal> {

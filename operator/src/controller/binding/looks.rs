@@ -10,6 +10,9 @@ use crate::controller::retries::Again;
 /// Soonest and latest look at what pods have loaded, which nothing tells of.
 const SOONEST: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_mins(5);
+/// How long the labels of a namespace may have changed before anybody looks; they are the only thing that nothing tells
+/// of, because a controller of a few namespaces may not watch any.
+pub const LABELS_SEEN_WITHIN: Duration = Duration::from_secs(30);
 /// Of whatever the clock says.
 const NEVER_SOONER: Duration = Duration::from_secs(1);
 
@@ -23,6 +26,8 @@ pub struct Pending {
     pub pods: Option<PodCounts>,
     /// How long neither versions nor pods have changed.
     pub unchanged_for: Duration,
+    /// Whether the Application is another namespace's.
+    pub is_abroad: bool,
 }
 
 pub fn next(pending: Pending, now: Time) -> Again {
@@ -37,7 +42,11 @@ pub fn next(pending: Pending, now: Time) -> Again {
         .pods
         .filter(|pods| pods.injected > 0)
         .map(|_| pending.unchanged_for.clamp(SOONEST, LATEST));
-    let first = [change, of_pods].into_iter().flatten().fold(rotation, Duration::min);
+    let labels = pending.is_abroad.then_some(LABELS_SEEN_WITHIN);
+    let first = [change, of_pods, labels]
+        .into_iter()
+        .flatten()
+        .fold(rotation, Duration::min);
     Again::Within(first.max(NEVER_SOONER))
 }
 
@@ -58,6 +67,7 @@ mod tests {
             next_change_at: None,
             pods: None,
             unchanged_for: Duration::from_hours(1),
+            is_abroad: false,
         };
         let some = Some(PodCounts {
             injected: 2,
@@ -107,6 +117,15 @@ mod tests {
                 within(Duration::from_secs(30)),
             ),
             ("pods at rest", Pending { pods: some, ..quiet }, 600, within(LATEST)),
+            (
+                "an Application of another namespace",
+                Pending {
+                    is_abroad: true,
+                    ..quiet
+                },
+                600,
+                within(LABELS_SEEN_WITHIN),
+            ),
             (
                 "no pods",
                 Pending {

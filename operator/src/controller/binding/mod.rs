@@ -8,10 +8,14 @@ pub mod native;
 mod observe;
 mod pods;
 mod resolve;
+#[cfg(test)]
+mod sealpod;
 mod secret;
 mod selection;
 mod status;
 pub mod sweep;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 pub mod world;
 
@@ -142,6 +146,7 @@ async fn deliver(
             next_change_at: known.next_change_at,
             pods: status.pods,
             unchanged_for: context.resolutions.unchanged_for(&uid, known, status.pods),
+            is_abroad: object.application_namespace() != object.namespace(),
         };
         looks = Some(looks::next(pending, Time::now()));
     }

@@ -1,13 +1,16 @@
 //! A Kubernetes API and a server of Sealpod for the tests of this module.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use kube::Client;
+use kube::client::Body;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector;
 use sealpod_core::injection::API_KEY_FILE;
 use sealpod_crds::SecretBinding;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use wiremock::matchers::{method, path_regex};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -39,15 +42,24 @@ pub async fn world() -> World {
         .write_all(b"an-admin-key-of-more-than-32-characters\n")
         .unwrap();
     let (facade, _) = Server::new(&server.uri(), "default".to_owned(), key_file.path().to_owned(), None).unwrap();
+    World {
+        context: Arc::new(context(&kube.client(), facade)),
+        kube,
+        server,
+        _key_file: key_file,
+    }
+}
+
+fn context(kube: &Client, server: Server) -> Context {
     let reporter = Reporter {
         controller: "test".to_owned(),
         instance: None,
     };
-    let context = Context {
-        kube: kube.client(),
-        server: facade,
+    Context {
+        kube: kube.clone(),
+        server,
         cluster_id: "cluster".to_owned(),
-        recorder: Recorder::new(kube.client(), reporter),
+        recorder: Recorder::new(kube.clone(), reporter),
         metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
         retries: Retries::default(),
         environments: reflector::store().0,
@@ -58,16 +70,59 @@ pub async fn world() -> World {
         restarts: Restarts::default(),
         missed: Arc::new(Missed::default()),
         scope: Scope::default(),
-    };
-    World {
-        kube,
-        server,
-        context: Arc::new(context),
-        _key_file: key_file,
+    }
+}
+
+/// Changes outside of the process, and after how many of them it is killed: whoever asked for the last one never hears
+/// of it.
+#[derive(Clone, Default)]
+pub struct Effects(Arc<Mutex<(usize, Option<usize>)>>, Arc<Notify>);
+
+impl Effects {
+    /// From now on.
+    pub fn kill_after(&self, count: Option<usize>) {
+        *self.0.lock().unwrap() = (0, count);
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap().0
+    }
+
+    /// One more; whether it is the last.
+    pub fn happened(&self) -> bool {
+        let mut state = self.0.lock().unwrap();
+        state.0 += 1;
+        let is_last = Some(state.0) == state.1;
+        if is_last {
+            self.1.notify_one();
+        }
+        is_last
+    }
+
+    pub async fn killed(&self) {
+        self.1.notified().await;
     }
 }
 
 impl World {
+    /// The operator is started anew, and remembers nothing. Its changes of the cluster count.
+    pub fn restart(&mut self, effects: &Effects) {
+        let (kube, effects) = (self.kube.client(), effects.clone());
+        let counted = tower::service_fn(move |request: axum::http::Request<Body>| {
+            let (kube, effects) = (kube.clone(), effects.clone());
+            async move {
+                let is_change = request.method() != axum::http::Method::GET;
+                let answer = kube.send(request).await;
+                if is_change && effects.happened() {
+                    std::future::pending::<()>().await;
+                }
+                answer
+            }
+        });
+        let server = self.context.server.clone();
+        self.context = Arc::new(context(&Client::new(counted, "default"), server));
+    }
+
     pub async fn answers(&self, verb: &str, at: &str, status: u16, body: Value) {
         let answer = ResponseTemplate::new(status).set_body_json(body);
         Mock::given(method(verb))
