@@ -65,6 +65,8 @@ enum BenchTask {
     Operator(bench::OperatorOptions),
     /// The webhook alone, and what injection adds to the start of pods on the local cluster
     Injector(bench::InjectorOptions),
+    /// The sidecar beside OpenBao's agent: how soon a change is in the file, and what it takes to wait for one
+    Sidecar(bench::SidecarOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,6 +100,7 @@ impl Cli {
             Task::Bench(BenchTask::Server(options)) => bench::server(&options, &workspace),
             Task::Bench(BenchTask::Operator(options)) => bench::operator(&options, &workspace),
             Task::Bench(BenchTask::Injector(options)) => bench::injector(&options, &workspace),
+            Task::Bench(BenchTask::Sidecar(options)) => bench::sidecar(&options, &workspace),
             Task::Images { output } => {
                 let output = output.unwrap_or_else(|| workspace.target.join("images"));
                 let images = images::build(&workspace, &output, &mut Progress::new())?;

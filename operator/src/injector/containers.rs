@@ -92,7 +92,7 @@ pub struct Parts<'a> {
     pub deliveries: &'a [Delivery],
     /// None on the node's network.
     pub health_port: Option<u16>,
-    /// Whether the kubelet reaches that port on the pod's address.
+    /// Whether the kubelet reaches that port on the pod's address; else it runs a command.
     pub probed: bool,
     pub resources: Value,
     /// The user that it runs as.
@@ -196,17 +196,29 @@ impl Parts<'_> {
         (!self.deliveries.iter().any(is_in_files)).then_some(cover)
     }
 
-    /// Where the kubelet cannot ask, nothing is lost but the restart of one that hangs: the files were there before the
-    /// app was, which the init phase saw to.
+    /// The kubelet asks on the pod's address, and where it does not get there, by a command in the container: beside a proxy
+    /// that takes inbound connections, and on the node's network, where there is no port either and so nothing that tells a
+    /// process that hangs.
     fn add_probes(&self, container: &mut Value) {
-        let Some(port) = self.health_port.filter(|_| self.probed) else {
-            return;
+        let by_address = self.health_port.filter(|_| self.probed);
+        let probe = |question: &str, [by_request, by_command]: [u32; 2]| match by_address {
+            Some(port) => {
+                let path = format!("/{question}");
+                json!({"httpGet": {"path": path, "port": port}, "periodSeconds": by_request, "timeoutSeconds": 2})
+            }
+            // A process each time, so less often.
+            None => {
+                let command = [PROGRAM, question];
+                json!({"exec": {"command": command}, "periodSeconds": by_command, "timeoutSeconds": 5})
+            }
         };
-        let ask = |path: &str| json!({"path": path, "port": port});
         // The kubelet also asks at once when it sees the container run, so the period delays no start.
-        container["readinessProbe"] = json!({"httpGet": ask("/readyz"), "periodSeconds": 5, "timeoutSeconds": 2});
-        container["livenessProbe"] =
-            json!({"httpGet": ask("/healthz"), "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3});
+        container["readinessProbe"] = probe("readyz", [5, 10]);
+        if self.health_port.is_some() {
+            container["livenessProbe"] = probe("healthz", [30, 60]);
+            container["livenessProbe"]["timeoutSeconds"] = json!(5);
+            container["livenessProbe"]["failureThreshold"] = json!(3);
+        }
     }
 }
 

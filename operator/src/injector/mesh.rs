@@ -22,7 +22,7 @@ pub fn place<'a>(others: impl Iterator<Item = &'a str>, after: Option<&str>) -> 
 }
 
 /// Whether Istio's proxy is in the pod: it takes inbound connections, and under strict mutual TLS it refuses the
-/// kubelet's, unless Istio itself has rewritten the probe. Ours has none there.
+/// kubelet's, unless Istio itself has rewritten the probe. Ours are commands there.
 pub fn takes_inbound_probes(pod: Pod<'_>) -> bool {
     pod.all_containers().any(|container| container.name() == "istio-proxy")
 }

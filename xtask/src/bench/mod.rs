@@ -14,6 +14,7 @@ mod operator;
 mod org;
 mod peer;
 mod server;
+mod sidecar;
 mod stage;
 mod wrk;
 
@@ -36,6 +37,8 @@ pub use injector::Options as InjectorOptions;
 pub use injector::run as injector;
 pub use operator::Options as OperatorOptions;
 pub use operator::run as operator;
+pub use sidecar::Options as SidecarOptions;
+pub use sidecar::run as sidecar;
 use stage::Stage;
 use wrk::Wrk;
 

@@ -306,20 +306,33 @@ fn the_health_port_is_one_that_no_container_uses() {
 }
 
 #[test]
-fn on_the_nodes_network_no_port_is_opened_or_asked() {
+fn on_the_nodes_network_no_port_is_opened_and_a_command_tells_whether_the_files_are_there() {
     let plan = planned(&pod_with(&json!({"hostNetwork": true})), &[binding("db")]).unwrap();
-    let text = serde_json::to_string(&plan.ours[1].container).unwrap();
+    let container = &plan.ours[1].container;
+    let text = container.to_string();
     assert!(
         !text.contains("httpGet") && text.contains("\\\"healthPort\\\":null"),
         "{text}"
     );
+    assert_eq!(
+        container["readinessProbe"]["exec"]["command"],
+        json!(["/sealpod-sidecar", "readyz"])
+    );
+    assert_eq!(container.get("livenessProbe"), None, "nothing could answer");
 }
 
 #[test]
-fn behind_a_proxy_that_takes_inbound_connections_nothing_is_asked() {
+fn behind_a_proxy_that_takes_inbound_connections_a_command_asks() {
     let spec = json!({"initContainers": [{"name": "istio-proxy"}]});
     let plan = planned(&pod_with(&spec), &[binding("db")]).unwrap();
-    assert_eq!(plan.ours[1].container.get("readinessProbe"), None);
+    let container = &plan.ours[1].container;
+    assert!(!container.to_string().contains("httpGet"), "{container}");
+    for (probe, question) in [("readinessProbe", "readyz"), ("livenessProbe", "healthz")] {
+        assert_eq!(
+            container[probe]["exec"]["command"],
+            json!(["/sealpod-sidecar", question])
+        );
+    }
     assert_eq!(plan.ours[0].place, 1);
 }
 

@@ -1,6 +1,6 @@
 //! The same work for us and for OpenBao, side by side and by turns.
 
-mod openbao;
+pub mod openbao;
 mod rounds;
 
 use std::fmt::Write as _;

@@ -91,6 +91,15 @@ impl OpenBao {
         Ok(bao)
     }
 
+    /// Sets the value of one more secret.
+    pub async fn set(&self, bao: &Bao, name: &str, value: &str) -> Result<()> {
+        let body = json!({ "data": { "value": value } });
+        let call = Call::new(bao.address, &self.token);
+        call.call(Method::POST, &format!("kv/data/{name}"), &body)
+            .await
+            .map(drop)
+    }
+
     fn launch(&self) -> Result<Bao> {
         let (address, cluster) = (http::free_address()?, http::free_address()?);
         let configuration = self.directory.join("bao.hcl");

@@ -1,0 +1,318 @@
+//! The sidecar as its container runs it, and beside it `bao agent`, which does the same for OpenBao.
+
+mod agent;
+mod pods;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tokio::runtime::Runtime;
+
+use super::bars::{Bars, Depends, Limit};
+use super::child::{self, Memory};
+use super::client::Client;
+use super::disk::Flushes;
+use super::figures::{median, mib, milliseconds, percentile, shown};
+use super::peer::openbao;
+use super::{header, machine};
+use crate::prerequisites;
+use crate::process::{self, Failure};
+use crate::progress::Progress;
+use crate::workspace::{Workspace, require_free_disk};
+use agent::Agent;
+use pods::{Pods, Running};
+
+/// How long a file may take to show what it has to.
+const WITHIN: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Sidecars that watch while values change
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    sidecars: u16,
+
+    /// Values that change while all of them watch, half a second apart
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    changes: u16,
+
+    /// Polls of one sidecar, each with a change of its 20 files, before its memory is looked at: four in a second
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    polls: usize,
+
+    /// Starts of each program
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    starts: u16,
+
+    /// How long nothing happens, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    rest: u64,
+}
+
+/// What is asked of both.
+#[derive(Debug, Default)]
+struct Figures {
+    starts: Vec<Duration>,
+    changes: Vec<Duration>,
+    memory: Memory,
+    /// Thousandths of a processor while nothing happens.
+    millicores: f64,
+}
+
+/// Measures both, holds ours against the bars and prints the tables.
+pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let load = machine::load();
+    let mut progress = Progress::new();
+    let directory = workspace.target.join("bench").join("sidecar");
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    require_free_disk(&directory, 4, "the bench")?;
+    prerequisites::ensure_bench_tools(workspace, &mut progress)?;
+    super::build(workspace, &mut progress)?;
+    let program = build(workspace, &mut progress)?;
+    let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
+    let runtime = Runtime::new()?;
+    let ours = ours(options, workspace, &program, &mut progress, &runtime)?;
+    let bao = openbao::install(workspace, &mut progress)?;
+    let version = openbao::version(&bao)?;
+    let theirs = theirs(options, workspace, bao, &mut progress, &runtime)?;
+    let mut bars = Bars::new(&flushes);
+    hold(&mut bars, &ours);
+    let size = fs::metadata(&program)?.len() / 1024;
+    print!(
+        "\n{}\nload before it began {load}; {}\n\nthe sidecar ({} MiB, static) beside `bao agent` of {version}\n\n{}{}",
+        header(workspace, &workspace.target.join("release").join("sealpod-api-server"))?,
+        flushes.describe(),
+        shown(mib(size)),
+        table(options, &ours, &theirs),
+        bars.text()
+    );
+    Ok(())
+}
+
+/// The program of the image: static, and built for its size.
+fn build(workspace: &Workspace, progress: &mut Progress) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let log = workspace.target.join("bench").join("build-sidecar.log");
+    progress.step("Building the sidecar", |step| {
+        let mut command = workspace.cargo();
+        command.args(["build", "--profile", "sidecar", "--target", &target]);
+        command.args(["--package", "sealpod-sidecar", "--bin", "sealpod-sidecar"]);
+        command
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        process::run_followed(&mut command, &log, step)
+    })?;
+    Ok(workspace.target.join(target).join("sidecar").join("sealpod-sidecar"))
+}
+
+fn ours(
+    options: &Options,
+    workspace: &Workspace,
+    program: &std::path::Path,
+    progress: &mut Progress,
+    runtime: &Runtime,
+) -> Result<Figures> {
+    let server = workspace.target.join("release").join("sealpod-api-server");
+    let directory = workspace.target.join("bench").join("sidecar");
+    let pods = progress.step("Starting the server", |_| {
+        Pods::new(&server, program, &directory, runtime)
+    })?;
+    let mut figures = Figures::default();
+    let mut values = 0;
+    progress.step("Starts", |_| {
+        for _ in 0..options.starts {
+            let began = Instant::now();
+            let running = pods.start("init")?;
+            figures.starts.push(until(&[&running], &value(values), began)?[0]);
+        }
+        anyhow::Ok(())
+    })?;
+    let mut fleet = progress.step(&format!("{} sidecars", options.sidecars), |_| {
+        let fleet: Vec<_> = (0..options.sidecars)
+            .map(|_| pods.start("run"))
+            .collect::<Result<_>>()?;
+        until(&fleet.iter().collect::<Vec<_>>(), &value(values), Instant::now())?;
+        Ok(fleet)
+    })?;
+    progress.step("Values that change", |_| {
+        for _ in 0..options.changes {
+            std::thread::sleep(Duration::from_millis(500));
+            values += 1;
+            pods.change(runtime, values)?;
+            let all: Vec<_> = fleet.iter().collect();
+            figures.changes.extend(until(&all, &value(values), Instant::now())?);
+        }
+        anyhow::Ok(())
+    })?;
+    fleet.truncate(1);
+    let one = fleet.pop().context("there is at least one")?;
+    progress.step(&format!("{} polls", options.polls), |_| {
+        for _ in 0..options.polls {
+            values += 1;
+            pods.change(runtime, values)?;
+            until(&[&one], &value(values), Instant::now())?;
+        }
+        anyhow::Ok(())
+    })?;
+    figures.memory = child::memory(one.process.pid())?;
+    figures.millicores = progress.step("Nothing happens", |_| idle(one.process.pid(), options.rest))?;
+    Ok(figures)
+}
+
+fn theirs(
+    options: &Options,
+    workspace: &Workspace,
+    program: PathBuf,
+    progress: &mut Progress,
+    runtime: &Runtime,
+) -> Result<Figures> {
+    let client = Client {
+        program: workspace.target.join("release").join("examples/bench_client"),
+        log: workspace.target.join("bench").join("sidecar").join("client.log"),
+    };
+    let directory = workspace.target.join("bench").join("sidecar").join("openbao");
+    let agent = progress.step("Loading OpenBao", |step| {
+        Agent::prepare(program, &client, directory, runtime, step)
+    })?;
+    let mut figures = Figures::default();
+    agent.set(runtime, 0)?;
+    progress.step("Starts of its agent", |_| {
+        for _ in 0..options.starts {
+            let began = Instant::now();
+            let running = agent.start()?;
+            figures.starts.push(until(&[&running], &value(0), began)?[0]);
+        }
+        anyhow::Ok(())
+    })?;
+    let one = agent.start()?;
+    until(&[&one], &value(0), Instant::now())?;
+    progress.step("Values that change", |_| {
+        for number in 1..=usize::from(options.changes) {
+            agent.set(runtime, number)?;
+            figures.changes.extend(until(&[&one], &value(number), Instant::now())?);
+        }
+        anyhow::Ok(())
+    })?;
+    figures.memory = child::memory(one.process.pid())?;
+    figures.millicores = progress.step("Nothing happens", |_| idle(one.process.pid(), options.rest))?;
+    Ok(figures)
+}
+
+/// The value that is looked at, after so many changes.
+fn value(number: usize) -> String {
+    format!("value {number}")
+}
+
+/// When the file of each showed `value`, from `began` on.
+fn until(running: &[&Running], value: &str, began: Instant) -> Result<Vec<Duration>> {
+    let mut took = Vec::with_capacity(running.len());
+    let mut left: Vec<_> = running.iter().collect();
+    while !left.is_empty() {
+        left.retain(|running| {
+            let shows = fs::read_to_string(&running.file).is_ok_and(|text| text == value);
+            if shows {
+                took.push(began.elapsed());
+            }
+            !shows
+        });
+        if began.elapsed() > WITHIN {
+            let file = left[0].file.display();
+            return Err(Failure::new(format!("{file} does not show its value within {} s", WITHIN.as_secs())).into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(took)
+}
+
+fn idle(pid: u32, seconds: u64) -> Result<f64> {
+    // What the last change brought about ends first.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = child::cpu(pid)?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    let worked = child::cpu(pid)?.saturating_sub(before);
+    Ok(worked.as_secs_f64() * 1_000.0 / Duration::from_secs(seconds).as_secs_f64())
+}
+
+fn percentiles(times: &[Duration]) -> (f64, f64) {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    (
+        milliseconds(percentile(&sorted, 50)),
+        milliseconds(percentile(&sorted, 99)),
+    )
+}
+
+fn hold(bars: &mut Bars, ours: &Figures) {
+    let mut at_most = |what: &str, most: f64, unit: &str, depends, figure| {
+        bars.hold(what, Limit::AtMost(most), unit, depends, figure);
+    };
+    let resident = mib(ours.memory.resident);
+    at_most("resident memory", 8.0, "MiB", Depends::OnNothing, resident);
+    at_most("idle", 1.0, "millicores", Depends::OnNothing, ours.millicores);
+    let start = median(ours.starts.iter().copied()).map_or(0.0, milliseconds);
+    at_most("start → first file, median", 100.0, "ms", Depends::OnNothing, start);
+    let (p50, p99) = percentiles(&ours.changes);
+    at_most("change → file, p50", 200.0, "ms", Depends::OnDisk, p50);
+    at_most("change → file, p99", 1_000.0, "ms", Depends::OnDisk, p99);
+}
+
+fn table(options: &Options, ours: &Figures, theirs: &Figures) -> String {
+    let mut text = "| | sidecar | bao agent |\n|---|---|---|\n".to_owned();
+    let mut row = |what: &str, figure: &dyn Fn(&Figures) -> String| {
+        let _ = writeln!(text, "| {what} | {} | {} |", figure(ours), figure(theirs));
+    };
+    row("start → first file, median, ms", &|of| {
+        shown(median(of.starts.iter().copied()).map_or(0.0, milliseconds))
+    });
+    let what = format!(
+        "change → file, p50 / p99, ms; {} sidecars that wait, one agent that asks each second",
+        options.sidecars
+    );
+    row(&what, &|of| {
+        let (p50, p99) = percentiles(&of.changes);
+        format!("{} / {}", shown(p50), shown(p99))
+    });
+    let what = format!(
+        "resident memory, MiB; the sidecar's after {} changes of 20 files",
+        options.polls
+    );
+    row(&what, &|of| shown(mib(of.memory.resident)));
+    row("of it proportional, MiB", &|of| shown(mib(of.memory.proportional)));
+    row("the most that was resident, MiB", &|of| shown(mib(of.memory.peak)));
+    row("idle, millicores", &|of| shown(of.millicores));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bar_is_held_against_its_own_figure() {
+        let figures = Figures {
+            starts: vec![Duration::from_millis(40); 3],
+            changes: (1..=100).map(Duration::from_millis).collect(),
+            memory: Memory {
+                resident: 9 << 10,
+                ..Memory::default()
+            },
+            millicores: 0.5,
+        };
+        let mut bars = Bars::new(&Flushes::of(vec![Duration::from_micros(100)]));
+        hold(&mut bars, &figures);
+        let text = bars.text();
+        for line in [
+            "| resident memory | ≤ 8 MiB | 9.0 MiB | **MISS** |",
+            "| idle | ≤ 1 millicores | 0.50 millicores | PASS |",
+            "| start → first file, median | ≤ 100 ms | 40.0 ms | PASS |",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(text.matches("PASS").count(), 4, "{text}");
+    }
+}
