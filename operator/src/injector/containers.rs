@@ -201,13 +201,12 @@ impl Parts<'_> {
     /// process that hangs.
     fn add_probes(&self, container: &mut Value) {
         let by_address = self.health_port.filter(|_| self.probed);
-        let probe = |question: &str, [by_request, by_command]: [u32; 2]| match by_address {
-            Some(port) => {
+        let probe = |question: &str, [by_request, by_command]: [u32; 2]| {
+            if let Some(port) = by_address {
                 let path = format!("/{question}");
                 json!({"httpGet": {"path": path, "port": port}, "periodSeconds": by_request, "timeoutSeconds": 2})
-            }
-            // A process each time, so less often.
-            None => {
+            } else {
+                // A process each time, so less often.
                 let command = [PROGRAM, question];
                 json!({"exec": {"command": command}, "periodSeconds": by_command, "timeoutSeconds": 5})
             }

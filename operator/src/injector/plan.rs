@@ -271,4 +271,4 @@ pub fn name_of(container: &Value) -> &str {
 
 #[cfg(test)]
 #[path = "plan/tests.rs"]
-mod tests;
+pub mod tests;

@@ -115,3 +115,7 @@ fn unknown_annotation(key: &str) -> Option<String> {
     };
     Some(format!("unknown annotation {} has no effect; {hint}", Quoted(key)))
 }
+
+#[cfg(test)]
+#[path = "warnings/tests.rs"]
+mod tests;

@@ -2,11 +2,11 @@ use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
 use serde_json::json;
 
-fn planned(pod: &Value, bindings: &[Binding]) -> Result<Plan, String> {
+pub fn planned(pod: &Value, bindings: &[Binding]) -> Result<Plan, String> {
     plan(Pod(pod), "shop", &known(bindings), &settings()).map_err(|denial| denial.to_string())
 }
 
-fn annotated(annotations: Value, spec: &Value) -> Value {
+pub fn annotated(annotations: Value, spec: &Value) -> Value {
     let mut pod = pod_with(spec);
     pod["metadata"]["annotations"] = annotations;
     pod
@@ -23,10 +23,6 @@ fn shape(pod: &Value) -> Vec<(&'static str, String)> {
 
 fn refusal(pod: &Value) -> String {
     planned(pod, &[binding("db")]).unwrap_err()
-}
-
-fn warnings_of(pod: &Value) -> Vec<String> {
-    planned(pod, &[binding("db")]).unwrap().warnings
 }
 
 fn owned(shape: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
@@ -212,80 +208,6 @@ fn two_bindings_in_one_directory_are_refused() {
 }
 
 #[test]
-fn a_binding_that_is_not_ready_is_a_warning_with_its_reason() {
-    let waiting = Binding {
-        not_ready: Some("EnvironmentNotFound: create it".to_owned()),
-        ..binding("db")
-    };
-    let plan = planned(&pod_with(&json!({})), &[waiting]).unwrap();
-    assert_eq!(
-        plan.warnings,
-        ["SecretBinding \"db\" is not ready, and the pod waits until it is: \"EnvironmentNotFound: create it\""]
-    );
-}
-
-#[test]
-fn unknown_annotations_are_warnings_with_the_nearest_valid_name() {
-    let pod = annotated(
-        json!({
-            "sealpod.dev/bindings": "db", "sealpod.dev/colour": "red", "sealpod.dev/inject": "true",
-            "sealpod.dev.example/binding": "x", "other/binding": "x", annotations::CONTAINERS: "app",
-        }),
-        &json!({}),
-    );
-    assert_eq!(
-        warnings_of(&pod),
-        [
-            "unknown annotation \"sealpod.dev/bindings\" has no effect; did you mean sealpod.dev/binding?",
-            "unknown annotation \"sealpod.dev/colour\" has no effect; there are binding, containers, mode, \
-             after, exec, cpu-request, cpu-limit, memory-request, memory-limit",
-            "sealpod.dev/inject is a label; as an annotation it has no effect",
-        ]
-    );
-}
-
-#[test]
-fn what_works_but_surprises_is_a_warning() {
-    let text = warnings_of(&annotated(
-        json!({annotations::MODE: "sidecar"}),
-        &json!({"restartPolicy": "Never"}),
-    ));
-    assert!(text[0].contains("keeps this pod from ever completing"), "{text:?}");
-    let text = warnings_of(&annotated(json!({annotations::AFTER: "vpn"}), &json!({})));
-    assert!(text[0].contains("there is no init container \"vpn\""), "{text:?}");
-    let text = warnings_of(&pod_with(&json!({"shareProcessNamespace": true})));
-    assert!(text[0].contains("shareProcessNamespace"), "{text:?}");
-    assert_eq!(warnings_of(&pod_with(&json!({}))), [""; 0]);
-}
-
-#[test]
-fn a_pod_that_cannot_find_the_server_is_told_so() {
-    for (spec, told) in [
-        (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}), true),
-        (json!({"hostNetwork": true}), true),
-        (json!({"dnsPolicy": "Default"}), true),
-        (
-            json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
-            false,
-        ),
-        (json!({"hostNetwork": true, "dnsPolicy": "None"}), false),
-        (json!({"dnsPolicy": "ClusterFirst"}), false),
-    ] {
-        let text = warnings_of(&pod_with(&spec));
-        assert_eq!(
-            text.iter().any(|w| w.contains("cluster's DNS")),
-            told,
-            "{spec}: {text:?}"
-        );
-    }
-    let mut elsewhere = settings();
-    elsewhere.server_url = "https://sealpod.example:7100".to_owned();
-    let pod = pod_with(&json!({"hostNetwork": true}));
-    let plan = plan(Pod(&pod), "shop", &known(&[binding("db")]), &elsewhere).unwrap();
-    assert_eq!(plan.warnings, [""; 0]);
-}
-
-#[test]
 fn the_health_port_is_one_that_no_container_uses() {
     let ours = |spec: Value| {
         let plan = planned(&pod_with(&spec), &[binding("db")]).unwrap();
@@ -441,57 +363,6 @@ fn a_signal_gives_the_sidecar_the_user_and_the_container_its_name() {
             .any(|warning| warning.contains("onChange has no effect")),
         "{warnings:?}"
     );
-}
-
-#[test]
-fn secrets_that_the_pod_will_not_get_are_warnings() {
-    use super::super::select::Unavailable;
-    let of = |state, names: &[&str], more| Unavailable {
-        state,
-        names: names.iter().map(|name| (*name).to_owned()).collect(),
-        more,
-    };
-    let binding = Binding {
-        unavailable: vec![
-            of("Missing", &["a", "b"], 3),
-            of("Denied", &["c"], 0),
-            of("Inactive", &["d"], 0),
-        ],
-        ..binding("db")
-    };
-    assert_eq!(
-        planned(&pod_with(&json!({})), &[binding]).unwrap().warnings,
-        [
-            "SecretBinding \"db\": there is no value of \"a\", \"b\" and 3 more (Missing)",
-            "SecretBinding \"db\": its key may not read \"c\" (Denied)",
-            "SecretBinding \"db\": no version is active now of \"d\" (Inactive)",
-        ]
-    );
-}
-
-#[test]
-fn a_version_that_ends_within_an_hour_is_a_warning() {
-    let at = |time: &str| time.parse::<jiff::Timestamp>().unwrap();
-    let told = |changes: &str| {
-        let binding = Binding {
-            changes_at: Some(at(changes)),
-            ..binding("db")
-        };
-        let known = Known {
-            now: at("2026-11-03T12:00:00Z"),
-            ..known(&[binding])
-        };
-        plan(Pod(&pod_with(&json!({}))), "shop", &known, &settings())
-            .unwrap()
-            .warnings
-    };
-    let text = told("2026-11-03T12:59:00Z");
-    assert!(
-        text[0].contains("\"db\"") && text[0].contains("2026-11-03T12:59:00Z"),
-        "{text:?}"
-    );
-    assert_eq!(told("2026-11-03T13:01:00Z"), [""; 0]);
-    assert_eq!(told("2026-11-03T11:59:00Z"), [""; 0], "what is over is no news");
 }
 
 #[test]
