@@ -424,3 +424,5 @@ impl From<rusqlite::Error> for StoreError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upgrades;

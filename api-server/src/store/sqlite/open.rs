@@ -19,7 +19,7 @@ use crate::audit::AuditKey;
 use crate::crypto::{Aad, Keyring, MasterKeyId, Pepper, Sealed, random};
 
 /// The SQL of every schema change, oldest first. What was released is never edited.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_initial.sql"),
     include_str!("../../../migrations/0002_people.sql"),
     include_str!("../../../migrations/0003_login.sql"),
@@ -77,7 +77,11 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         read_keys(&writer, &path, keyring)?;
         check_keys(&writer, &path, schema, keyring)?;
     }
-    // 4. From here on it is written to.
+    // 4. What an upgrade begins with is kept.
+    if schema > 0 && schema < SCHEMA {
+        keep_copy(&path, schema)?;
+    }
+    // 5. From here on it is written to.
     let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
     if mode != "wal" {
         return Err(OpenError::NoWal { path: path.clone() });
@@ -100,6 +104,20 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         lock,
         server,
     })
+}
+
+/// A copy of the database beside it, as the older version has it, for the way back.
+fn keep_copy(path: &Path, schema: usize) -> Result<(), OpenError> {
+    let copy = beside(path, &format!(".schema-{schema}"));
+    let partial = beside(&copy, ".partial");
+    // One of an upgrade that was cut off may be older than the data is now.
+    drop(fs::remove_file(&partial));
+    super::backup::copy(path, &partial)?;
+    let kept = File::open(&partial).and_then(|file| file.sync_all());
+    kept.and_then(|()| fs::rename(&partial, &copy))
+        .map_err(|source| file_error(&copy, source))?;
+    tracing::info!(from = schema, to = SCHEMA, copy = %copy.display(), "the database is brought up to date; it was copied before, remove the copy once all is well");
+    Ok(())
 }
 
 /// Leaves the database in one file. What fails here is made up for when it is opened next.
