@@ -28,6 +28,7 @@ mod mail;
 mod mail_server;
 mod management;
 mod metrics;
+mod operations;
 mod orgs;
 mod overload;
 mod process;

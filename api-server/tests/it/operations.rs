@@ -1,0 +1,105 @@
+//! The commands of docs/OPERATIONS.md, read from there and run in their order.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::process::{serve, text};
+
+const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
+
+/// What stands in for the machine: a service manager with one service, and the key generator of age.
+const SYSTEMCTL: &str = r#"#!/bin/bash
+set -eu
+case $1 in
+start)
+    sealpod-api-server serve > "$DATA/../log" 2>&1 &
+    echo $! > "$DATA/../pid"
+    for _ in $(seq 300); do grep -q ' serving address=' "$DATA/../log" && exit 0; sleep 0.1; done
+    cat "$DATA/../log" >&2; exit 1 ;;
+stop)
+    kill -TERM "$(cat "$DATA/../pid")"
+    while kill -0 "$(cat "$DATA/../pid")" 2> /dev/null; do sleep 0.1; done ;;
+esac
+"#;
+const AGE_KEYGEN: &str = "#!/bin/sh\ncp \"$PREPARED\" \"$2\"\n";
+
+fn tool(folder: &Path, name: &str, content: &str) {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The shell's part of the page.
+fn commands() -> String {
+    let blocks = PAGE.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap()).collect()
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn every_command_of_the_page_works_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tools, data) = (dir.path().join("bin"), dir.path().join("data"));
+    std::fs::create_dir(&tools).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(
+        env!("CARGO_BIN_EXE_sealpod-api-server"),
+        tools.join("sealpod-api-server"),
+    )
+    .unwrap();
+    tool(&tools, "systemctl", SYSTEMCTL);
+    tool(&tools, "age-keygen", AGE_KEYGEN);
+    let identity = age::x25519::Identity::generate();
+    let prepared = dir.path().join("prepared");
+    {
+        use age::secrecy::ExposeSecret;
+        let secret = identity.to_string();
+        let text = format!("# public key: {}\n{}\n", identity.to_public(), secret.expose_secret());
+        std::fs::write(&prepared, text).unwrap();
+    }
+    let (listen, probes) = (free_port(), free_port());
+    let script = format!(
+        "set -euo pipefail\nsystemctl start sealpod\n{}\nsystemctl stop sealpod\n",
+        commands()
+    );
+    let server = serve(&data);
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(dir.path())
+        .env_clear()
+        .envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display()))
+        .env("PREPARED", prepared)
+        .env("DATA", &data)
+        .env("S", format!("http://127.0.0.1:{listen}"))
+        .env("P", format!("http://127.0.0.1:{probes}"))
+        .env("SEALPOD_LISTEN", format!("127.0.0.1:{listen}"))
+        .env("SEALPOD_METRICS_LISTEN", format!("127.0.0.1:{probes}"))
+        .env("SEALPOD_BACKUP_URL", format!("file://{}/backups", dir.path().display()))
+        .output()
+        .unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    if let Ok(pid) = std::fs::read_to_string(dir.path().join("pid")) {
+        // Where a command failed, the server still runs.
+        drop(Command::new("kill").arg(pid.trim()).output());
+    }
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        std::fs::read_to_string(dir.path().join("log")).unwrap_or_default()
+    );
+    for what in [
+        "everything in it opens",
+        "restored to",
+        "everything is under the current key",
+        "ok",
+    ] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    assert!(commands().lines().count() > 30);
+}
