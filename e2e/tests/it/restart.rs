@@ -5,14 +5,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use sealpod_crds::SecretBinding;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use sealpod_core::kubernetes::OWNER_LABEL;
+use sealpod_crds::{Application, SecretBinding};
 use sealpod_e2e::install::{NAMESPACE, object};
 use sealpod_e2e::sandbox::{CONVERGE, file};
 use sealpod_e2e::server::ORGANIZATION;
-use sealpod_e2e::{eventually, on_cluster_alone, pods};
+use sealpod_e2e::world::TEST_LABEL;
+use sealpod_e2e::{Sandbox, eventually, on_cluster_alone, pods};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -72,6 +74,7 @@ fn a_minute_without_the_api_server_costs_the_objects_nothing_but_the_minute() ->
         let key = sealpod_core::kubernetes::key_secret_name("db");
         let secrets: Api<Secret> = t.api();
         let before = secrets.get(&key).await?.data;
+        let going = Going::make(t).await?;
         let servers: Api<StatefulSet> = Api::namespaced(t.client(), NAMESPACE);
         let name = object("api-server");
         let replicas = async |count: i32| {
@@ -96,7 +99,8 @@ fn a_minute_without_the_api_server_costs_the_objects_nothing_but_the_minute() ->
         t.binding("late", "prod", &["password"]).await?;
         let unknown = t.until_ready_is::<SecretBinding>("late", "Unknown").await?;
         assert!(unknown.message.contains("trying again"), "{unknown:?}");
-        sleep(Duration::from_mins(1)).await;
+        // It is cleaned up after for a minute, and then let go.
+        going.delete(t).await?;
         assert_eq!(
             secrets.get(&key).await?.data,
             before,
@@ -106,8 +110,64 @@ fn a_minute_without_the_api_server_costs_the_objects_nothing_but_the_minute() ->
         // Nobody has to touch an object for that.
         t.until_ready_is::<SecretBinding>("db", "True").await?;
         t.until_ready_is::<SecretBinding>("late", "True").await?;
+        let left = t.server().await?.management().application(&going.namespace).await?;
+        assert!(
+            left.labels.contains_key(OWNER_LABEL),
+            "its owner can still be told: {left:?}"
+        );
+        t.server()
+            .await?
+            .management()
+            .delete_application(&going.namespace)
+            .await?;
         Ok(())
     })
+}
+
+/// A namespace with an Application in it, that is deleted while the api-server is away.
+struct Going {
+    namespace: String,
+}
+
+impl Going {
+    async fn make(t: &Sandbox) -> Result<Self> {
+        let namespace = format!("{}-g", t.namespace);
+        let (key, value) = TEST_LABEL;
+        let object = json!({"metadata": {"name": namespace, "labels": {key: value}}});
+        let namespaces: Api<Namespace> = Api::all(t.client());
+        namespaces
+            .create(&PostParams::default(), &serde_json::from_value(object)?)
+            .await?;
+        let application = json!({
+            "apiVersion": "sealpod.dev/v1alpha1", "kind": "Application", "metadata": {"name": "going"},
+            "spec": {"slug": namespace},
+        });
+        let applications: Api<Application> = Api::namespaced(t.client(), &namespace);
+        applications
+            .create(&PostParams::default(), &serde_json::from_value(application)?)
+            .await?;
+        let server = t.server().await?;
+        eventually("the application that will go", CONVERGE, async || {
+            Ok(server.management().application(&namespace).await?)
+        })
+        .await?;
+        Ok(Self { namespace })
+    }
+
+    async fn delete(&self, t: &Sandbox) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(t.client());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
+        eventually(
+            "the namespace to go without the server",
+            Duration::from_mins(3),
+            async || {
+                let left = namespaces.get_opt(&self.namespace).await?;
+                ensure!(left.is_none(), "it is still there: {:?}", left.and_then(|n| n.status));
+                Ok(())
+            },
+        )
+        .await
+    }
 }
 
 #[test]

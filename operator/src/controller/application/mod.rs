@@ -5,6 +5,7 @@ mod deliver;
 mod evaluate;
 mod key;
 mod observe;
+mod story;
 
 use std::time::Duration;
 
