@@ -165,6 +165,7 @@ impl Leader {
 mod tests {
     use super::*;
     use crate::fake::FakeApi;
+    use futures::StreamExt;
 
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/sealpod/leases/sealpod-controller";
     const FAST: Timing = Timing {
@@ -197,6 +198,23 @@ mod tests {
         a.release().await;
         assert!(waiting.await.is_some());
         assert_eq!(holder(&api), "b");
+    }
+
+    #[tokio::test]
+    async fn of_many_that_begin_at_once_exactly_one_holds_the_lease() {
+        let api = FakeApi::default();
+        let stop = CancellationToken::new();
+        // First there is no lease, and later one that nobody holds: both are written by many at once.
+        for round in 0..5 {
+            let candidates = (0..10).map(|n| candidate(&api, &format!("{round}-{n}")).acquire(&stop));
+            let mut candidates: futures::stream::FuturesUnordered<_> = candidates.collect();
+            let first = candidates.next().await.flatten().unwrap();
+            let second = tokio::time::timeout(FAST.retry * 4, candidates.next()).await;
+            assert!(second.is_err(), "two hold it in round {round}");
+            drop(candidates);
+            first.release().await;
+            assert_eq!(holder(&api), "");
+        }
     }
 
     #[tokio::test]
