@@ -1,10 +1,12 @@
 //! The sidecar: reads a bundle, shows it as files in a tmpfs, and waits for the next change. It writes nothing else,
-//! talks to nobody but the api-server, and never ends because that one is away.
+//! talks to nobody but the api-server and the app that wants to hear of changes, and never ends because one is away.
 //!
 //! ```text
 //! config ─┐
 //! credentials (key, CA, binding.json) ─> agent: ask ─> selection (pure) ─> publish (atomic swap) ─> hand-over ─> ask …
+//!                                          ├─> notify: the app hears of a change
 //!                                          └─> health: /healthz /readyz /metrics
+//! exec: a command with the values in its environment, of the files or of the server
 //! ```
 #![forbid(unsafe_code)]
 

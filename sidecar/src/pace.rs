@@ -23,7 +23,7 @@ pub struct Timing {
     /// Longest delay after a failure while a pod waits for its first files.
     pub first_cap: Duration,
     /// Longest delay while nobody listens, which costs nobody anything: at first, when the server may just be restarting,
-    /// and once it has been away for longer than `restart`.
+    /// and once it has been away for longer than `restart`. The latter also after a no, while a pod waits for its first files.
     pub restart: Duration,
     pub restart_cap: Duration,
     pub away_cap: Duration,
@@ -104,7 +104,15 @@ impl Pace {
         match error.retry_after() {
             // On top of what was asked for, so that a fleet does not come back in one moment.
             Some(asked_for) => asked_for + delay,
-            None if waiting => delay.min(self.backoff.jittered(self.timing.first_cap, 0.0)),
+            None if waiting => {
+                // A no is one for a while: until somebody grants a right, or mints a key.
+                let cap = if error.is_transient() {
+                    self.timing.first_cap
+                } else {
+                    self.timing.away_cap
+                };
+                delay.min(self.backoff.jittered(cap, 0.0))
+            }
             None => delay,
         }
     }
@@ -223,6 +231,12 @@ mod tests {
         let error = Error::Timeout { deadline: SECONDS(1) };
         assert!(longest(&mut pace, &error, false, now) > SECONDS(30));
         assert!(longest(&mut pace, &error, true, now) <= SECONDS(2), "but a pod waits");
+        let no = Error::TooLarge { limit: 1 };
+        let longest = longest(&mut pace, &no, true, now);
+        assert!(
+            (SECONDS(5)..=SECONDS(15)).contains(&longest),
+            "a pod that may not: {longest:?}"
+        );
     }
 
     #[test]

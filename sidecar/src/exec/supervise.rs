@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::source::Source;
@@ -43,6 +44,9 @@ pub(super) async fn run(
         Ok(child) => child,
         Err(error) => return not_run(options, &error),
     };
+    // A task of its own, so that no signal, however many come, makes it begin anew. Ends with the runtime.
+    let (news, mut changes) = mpsc::channel(1);
+    tokio::spawn(async move { while news.send(source.changed().await).await.is_ok() {} });
     let mut stopping: Option<Instant> = None;
     loop {
         if let Some(status) = reap(child) {
@@ -76,7 +80,7 @@ pub(super) async fn run(
                 send(child, Signal::KILL);
                 stopping = Some(Instant::now() + GRACE);
             }
-            next = source.changed() => {
+            Some(next) = changes.recv() => {
                 if next == variables {
                     continue;
                 }
