@@ -274,10 +274,18 @@ proptest! {
     fn whatever_the_answer_no_two_paths_collide_and_none_leaves(
         keys in proptest::collection::btree_map("[a-c./_-]{1,4}", "[a-z]{1,3}", 0..12),
         folders in proptest::collection::vec("[ab](/[ab])?", 0..4),
+        files in proptest::collection::vec("[a-c](/[ab])?", 0..4),
+        configurations in proptest::collection::btree_map("[a-c./_-]{1,4}", "[a-z]{0,3}", 0..6),
     ) {
         let entries: Vec<_> = folders.iter().map(|folder| json!({"pattern": "*", "path": folder, "optional": true})).collect();
         let secrets = if entries.is_empty() { Value::Null } else { json!(entries) };
-        let selection = select(&binding(secrets), &bundle(json!(keys)));
+        let mut binding = binding(secrets);
+        binding.configurations = Some(serde_json::from_value(json!({"path": "c"})).unwrap());
+        let json = |path: &String| json!({"path": path, "values": {"format": "json"}});
+        binding.files = serde_json::from_value(files.iter().map(json).collect()).unwrap();
+        let mut bundle = bundle(json!(keys));
+        bundle.configurations = configurations;
+        let selection = select(&binding, &bundle);
         let paths: Vec<_> = selection.files.write.iter().map(|file| &file.path).collect();
         for (index, path) in paths.iter().enumerate() {
             prop_assert!(path.as_str().split('/').all(|segment| !segment.starts_with('.') && !segment.is_empty()));
