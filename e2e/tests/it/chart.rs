@@ -257,3 +257,52 @@ fn the_webhook_can_only_touch_pods_that_ask_and_never_its_own() -> Result<()> {
         );
     })
 }
+
+#[test]
+fn the_webhooks_certificate_comes_from_where_the_values_say() -> Result<()> {
+    let with = |values: &[&str]| {
+        let set: Vec<_> = values.iter().flat_map(|value| ["--set", *value]).collect();
+        render(&[&["--namespace=sealpod"], &set[..]].concat())
+    };
+    let injector = |objects: &[Value]| {
+        let is_it =
+            |object: &&Value| object["kind"] == "Deployment" && object["metadata"]["name"] == "sealpod-injector";
+        let deployment = objects.iter().find(is_it).expect("the chart has an injector");
+        let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+        let value = |name: &str| {
+            let all = env.as_array().into_iter().flatten();
+            let mut found = all.filter(|variable| variable["name"] == name);
+            found.next().map(|variable| variable["value"].clone())
+        };
+        ["SEALPOD_CERTIFICATES", "SEALPOD_TLS_SECRET", "SEALPOD_CERTIFICATE_LIFE"].map(value)
+    };
+    let auto = with(&[])?;
+    assert_eq!(injector(&auto)[0].as_ref().unwrap(), "own");
+    assert!(injector(&auto)[2].is_some() && names(&auto, "Certificate").is_empty());
+
+    let issued = with(&[
+        "injector.certificate.mode=certManager",
+        "injector.certificate.issuerRef.name=ca",
+    ])?;
+    let certificate = issued.iter().find(|object| object["kind"] == "Certificate");
+    let spec = &certificate.expect("cert-manager is asked for one")["spec"];
+    assert_eq!(spec["dnsNames"][0], "sealpod-injector.sealpod.svc");
+    let [certificates, secret, life] = injector(&issued);
+    assert_eq!(
+        (certificates.unwrap(), secret.as_ref(), life),
+        ("given".into(), Some(&spec["secretName"]), None)
+    );
+
+    let existing = [
+        "injector.certificate.mode=existingSecret",
+        "injector.certificate.existingSecret.name=mine",
+    ];
+    assert_eq!(injector(&with(&existing)?)[1].as_ref().unwrap(), "mine");
+    for mode in ["certManager", "existingSecret"] {
+        let error = with(&[&format!("injector.certificate.mode={mode}")])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("injector.certificate."), "{error}");
+    }
+    Ok(())
+}
