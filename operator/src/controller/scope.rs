@@ -7,7 +7,6 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::ListParams;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
@@ -30,7 +29,7 @@ impl Scope {
         self.0.as_ref().is_none_or(|all| all.iter().any(|one| one == namespace))
     }
 
-    fn apis<K>(&self, kube: &Client) -> Vec<Api<K>>
+    pub fn apis<K>(&self, kube: &Client) -> Vec<Api<K>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
@@ -41,18 +40,6 @@ impl Scope {
                 .map(|one| Api::namespaced(kube.clone(), one))
                 .collect(),
         }
-    }
-
-    /// All objects of a kind. Without a resource version each list is a quorum read, never a cache's.
-    pub async fn list<K>(&self, kube: &Client) -> kube::Result<Vec<K>>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let mut all = Vec::new();
-        for api in self.apis::<K>(kube) {
-            all.extend(api.list(&ListParams::default()).await?);
-        }
-        Ok(all)
     }
 
     /// What all watches tell, each for itself.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use kube::api::ListParams;
+use kube::core::PartialObjectMeta;
 use sealpod_core::kubernetes::service_account_name;
 use sealpod_core::wire::org::ServiceAccount;
 use sealpod_crds::SecretBinding;
@@ -13,14 +15,20 @@ use sealpod_crds::SecretBinding;
 use super::apply::revoke_account;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
-use crate::controller::scope::Scope;
+use crate::controller::streams::metadata_only;
 use crate::tolerant::Tolerant;
 
 const INTERVAL: Duration = Duration::from_mins(10);
 const RETRY: Duration = Duration::from_secs(30);
+/// Most accounts that one sweep revokes: should it ever be wrong, somebody has the time to see it.
+const MOST: usize = 100;
+/// Bindings of one page.
+const PAGE: u32 = 500;
 
-/// Sweeps at once and then every ten minutes.
+/// Sweeps once the bindings are known and then every ten minutes.
 pub async fn run(context: Arc<Context>) {
+    // It ends with the queues if it never is.
+    drop(context.bindings.wait_until_ready().await);
     loop {
         let pause = match sweep(&context).await {
             Ok(()) => INTERVAL,
@@ -34,18 +42,23 @@ pub async fn run(context: Arc<Context>) {
 }
 
 /// The accounts are listed before the bindings: an account that is made in between belongs to a binding that the
-/// second list has, or is not in the first.
+/// second list has, or is not in the first. Where the watch knows a binding for each account, there is no second list.
 async fn sweep(context: &Context) -> Result<(), Error> {
     let client = context.server.admin();
     let accounts = client.org(context.server.organization()).service_accounts(None).await;
     let accounts = accounts.map_err(Error::server("listing the service accounts"))?;
-    let bindings = context.scope.list::<Tolerant<SecretBinding>>(&context.kube).await;
-    let bindings = bindings.map_err(Error::kubernetes("listing the SecretBindings"))?;
-    let names = bindings
+    let watched = context.bindings.state();
+    let watched = watched
         .iter()
         .map(|b| (b.namespace().unwrap_or_default(), b.name_any()));
+    let suspects = orphans(accounts, context, watched);
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    let bindings = bindings(context).await;
+    let bindings = bindings.map_err(Error::kubernetes("listing the SecretBindings"))?;
     let mut failed = Ok(());
-    for account in orphans(&accounts, &context.cluster_id, &context.scope, names) {
+    for account in orphans(suspects, context, bindings.into_iter()).iter().take(MOST) {
         match revoke_account(&client, account.id, context).await {
             Ok(()) => tracing::info!(account = account.name, "an account without a SecretBinding is revoked"),
             // One that cannot be revoked keeps no other alive.
@@ -55,30 +68,51 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     failed
 }
 
+/// Namespaces and names of all bindings that are watched, by quorum lists: without a resource version they are never a
+/// cache's. Only the metadata is asked for, and not all at once.
+async fn bindings(context: &Context) -> kube::Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    let kube = metadata_only(context.kube.clone());
+    for api in context.scope.apis::<Tolerant<PartialObjectMeta<SecretBinding>>>(&kube) {
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let some = api.list(&page).await?;
+            all.extend(some.iter().map(|b| (b.namespace().unwrap_or_default(), b.name_any())));
+            match some.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => break,
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// The accounts of this cluster, and of the namespaces that are watched, that belong to none of these bindings.
-fn orphans<'a>(
-    accounts: &'a [ServiceAccount],
-    cluster_id: &str,
-    scope: &Scope,
+fn orphans(
+    accounts: Vec<ServiceAccount>,
+    context: &Context,
     bindings: impl Iterator<Item = (String, String)>,
-) -> impl Iterator<Item = &'a ServiceAccount> {
+) -> Vec<ServiceAccount> {
+    let cluster_id = &context.cluster_id;
     let wanted: HashSet<_> = bindings
         .map(|(ns, name)| service_account_name(cluster_id, &ns, &name))
         .collect();
     let prefix = format!("k8s/{cluster_id}/");
-    accounts.iter().filter(move |account| {
-        let place = account
-            .name
-            .strip_prefix(&prefix)
-            .and_then(|place| place.split_once('/'));
-        place.is_some_and(|(namespace, _)| scope.covers(namespace)) && !wanted.contains(&account.name)
-    })
+    let is_orphan = |account: &ServiceAccount| {
+        let place = account.name.strip_prefix(&prefix);
+        let namespace = place
+            .and_then(|place| place.split_once('/'))
+            .map(|(namespace, _)| namespace);
+        namespace.is_some_and(|namespace| context.scope.covers(namespace)) && !wanted.contains(&account.name)
+    };
+    accounts.into_iter().filter(is_orphan).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::world::world;
     use super::*;
+    use crate::controller::scope::Scope;
     use sealpod_core::Time;
     use serde_json::json;
     use uuid::Uuid;
@@ -136,8 +170,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_accounts_of_this_cluster_without_a_binding_are_orphans() {
+    #[tokio::test]
+    async fn only_accounts_of_this_cluster_without_a_binding_are_orphans() {
         let accounts: Vec<_> = [
             "k8s/c1/shop/db",
             "k8s/c1/shop/gone",
@@ -148,16 +182,20 @@ mod tests {
         ]
         .map(account)
         .into();
-        let bindings = [("shop".to_owned(), "db".to_owned())];
-        let found = |scope: &Scope| -> Vec<_> {
-            let orphans = orphans(&accounts, "c1", scope, bindings.clone().into_iter());
-            orphans.map(|a| a.name.as_str()).collect()
+        let mut world = world().await;
+        let mut found = |scope: Scope| -> Vec<String> {
+            let context = Arc::get_mut(&mut world.context).unwrap();
+            context.cluster_id = "c1".to_owned();
+            context.scope = scope;
+            let bindings = [("shop".to_owned(), "db".to_owned())];
+            let orphans = orphans(accounts.clone(), context, bindings.into_iter());
+            orphans.into_iter().map(|a| a.name).collect()
         };
-        assert_eq!(found(&Scope::default()), ["k8s/c1/shop/gone"]);
-        assert_eq!(found(&Scope::new(vec!["shop".to_owned()])), ["k8s/c1/shop/gone"]);
+        assert_eq!(found(Scope::default()), ["k8s/c1/shop/gone"]);
+        assert_eq!(found(Scope::new(vec!["shop".to_owned()])), ["k8s/c1/shop/gone"]);
         let elsewhere = Scope::new(vec!["other".to_owned()]);
         assert_eq!(
-            found(&elsewhere),
+            found(elsewhere),
             [""; 0],
             "another controller's accounts are none of ours"
         );
