@@ -79,8 +79,8 @@ pub struct ApplicationSpec {
     pub adopt: bool,
 
     /// What becomes of the server's application when this object is deleted. `Retain`: it stays, marked as released;
-    /// making this object again then needs an administrator's consent. `Delete`: it is deleted with all its secrets.
-    /// Environments that are taken out of `environments` are treated likewise.
+    /// making this object again then needs `adopt` and an administrator's consent. `Delete`: it is deleted with all its
+    /// secrets. Environments that are taken out of `environments` are treated likewise.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
