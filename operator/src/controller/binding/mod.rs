@@ -114,7 +114,7 @@ async fn deliver(
     context: &Context,
 ) -> Result<Outcome<SecretBindingStatus>, Error> {
     let ask = async |granted: &Granted| {
-        let request = plan.selection.request();
+        let request = native::request(object, plan);
         resolve::resolve(object, &granted.key, granted.account, &plan.project, request, context).await
     };
     let mut resolution = ask(&granted).await?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::SecretValue;
 use sealpod_core::injection::Decode;
-use sealpod_core::wire::bundle::Bundle;
+use sealpod_core::wire::bundle::{Bundle, BundleSecret};
 use sealpod_crds::KubernetesSecretType;
 use sealpod_render::Values;
 use zeroize::Zeroizing;
@@ -51,7 +51,7 @@ pub fn contents(
     bundle: &Bundle,
     old: Option<&Data>,
 ) -> Result<Contents, Problem> {
-    let secrets = decoded(selection, bundle);
+    let secrets = read(bundle);
     let (entries, problem) = match &target.entries {
         Some(entries) => (entries.clone(), None),
         None => every(selection, &secrets),
@@ -83,7 +83,7 @@ pub fn contents(
 }
 
 /// Each secret under its own name, and what is told of those whose name is no key.
-fn every<'a>(selection: &'a Selection, secrets: &Decoded<'a>) -> (Vec<Entry<'a>>, Option<Problem>) {
+fn every<'a>(selection: &'a Selection, secrets: &Read<'a>) -> (Vec<Entry<'a>>, Option<Problem>) {
     let named = selection.names().map(|(name, _)| name);
     let all: BTreeSet<&str> = secrets.keys().copied().chain(named).collect();
     let (keys, others): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| is_key(name));
@@ -130,50 +130,47 @@ fn checked(kind: KubernetesSecretType, made: Contents) -> Result<Contents, Probl
     Ok(made)
 }
 
-type Decoded<'a> = BTreeMap<&'a str, Result<SecretValue, Problem>>;
+type Read<'a> = BTreeMap<&'a str, Result<SecretValue, Problem>>;
 
-/// The values as they are written.
-fn decoded<'a>(selection: &Selection, bundle: &'a Bundle) -> Decoded<'a> {
-    let decode = |name: &str, secret: &sealpod_core::wire::bundle::BundleSecret| {
-        let unreadable = |what: &str| Problem::new(reasons::INVALID_VALUE, format!("the value of `{name}` {what}"));
-        let text = secret
-            .value
-            .as_ref()
-            .ok_or_else(|| unreadable("was not in the answer"))?;
-        let value = SecretValue::from_wire(text, secret.encoding.unwrap_or_default())
-            .map_err(|e| unreadable(&e.to_string()))?;
-        match decode_of(selection, name) {
-            None => Ok(value),
-            Some(Decode::Base64) => {
-                let text: Zeroizing<Vec<u8>> = Zeroizing::new(
-                    value
-                        .expose()
-                        .iter()
-                        .copied()
-                        .filter(|b| !b.is_ascii_whitespace())
-                        .collect(),
-                );
-                let bytes = data_encoding::BASE64.decode(&text).ok();
-                let bytes = bytes.and_then(|bytes| SecretValue::from_bytes(bytes).ok());
-                bytes.ok_or_else(|| unreadable("is not base64 text, as its `decode` in spec.secrets says"))
-            }
-        }
+/// The values as the server has them.
+fn read(bundle: &Bundle) -> Read<'_> {
+    let value = |name: &str, secret: &BundleSecret| {
+        let text = secret.value.as_ref();
+        let text = text.ok_or_else(|| unreadable(name, "was not in the answer"))?;
+        let value = SecretValue::from_wire(text, secret.encoding.unwrap_or_default());
+        value.map_err(|error| unreadable(name, &error.to_string()))
     };
     let secrets = bundle.secrets.iter();
     secrets
-        .map(|(name, secret)| (name.as_str(), decode(name, secret)))
+        .map(|(name, secret)| (name.as_str(), value(name, secret)))
         .collect()
+}
+
+fn unreadable(name: &str, what: &str) -> Problem {
+    Problem::new(reasons::INVALID_VALUE, format!("the value of `{name}` {what}"))
+}
+
+/// The bytes that are written for a value.
+fn decoded(name: &str, value: &SecretValue, decode: Option<Decode>) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let Some(Decode::Base64) = decode else {
+        return Ok(Zeroizing::new(value.expose().to_vec()));
+    };
+    // Tools that encode break their lines.
+    let text = value.expose().iter().copied().filter(|b| !b.is_ascii_whitespace());
+    let text = Zeroizing::new(text.collect::<Vec<u8>>());
+    let bytes = data_encoding::BASE64.decode(&text).map(Zeroizing::new);
+    bytes.map_err(|_| unreadable(name, "is not base64 text, as its `decode` in spec.secrets says"))
 }
 
 /// The value of one secret; none where it is absent and may be.
 fn one(
     name: &str,
-    secrets: &Decoded<'_>,
+    secrets: &Read<'_>,
     selection: &Selection,
     bundle: &Bundle,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Problem> {
     match secrets.get(name) {
-        Some(Ok(value)) => Ok(Some(Zeroizing::new(value.expose().to_vec()))),
+        Some(Ok(value)) => decoded(name, value, decode_of(selection, name)).map(Some),
         Some(Err(problem)) => Err(problem.clone()),
         None if is_optional(selection, name) => Ok(None),
         None if bundle.denied.iter().any(|denied| denied == name) => Err(Problem::new(
@@ -187,7 +184,8 @@ fn one(
     }
 }
 
-fn rendered(key: &str, source: &str, secrets: &Decoded<'_>, bundle: &Bundle) -> Result<Zeroizing<Vec<u8>>, Problem> {
+/// Over the values as they are stored: `decode` is about the entry of its own, as it is about the file of its own in pods.
+fn rendered(key: &str, source: &str, secrets: &Read<'_>, bundle: &Bundle) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let values = Values {
         secrets: secrets
             .iter()

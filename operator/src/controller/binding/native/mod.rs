@@ -20,10 +20,10 @@ use kube::core::Status as ApiStatus;
 use kube::runtime::reflector::Store;
 use sealpod_client::{Error as ServerError, Fetched};
 use sealpod_core::kubernetes::{COPY_OF_LABEL, KEY_SECRET_SUFFIX};
-use sealpod_core::wire::bundle::Bundle;
+use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 use sealpod_crds::{DeletionPolicy, SecretBinding};
 
-use super::Delivery;
+use super::{Delivery, Plan};
 use crate::controller::conditions::{Status, Wanted};
 use crate::controller::context::Context;
 use crate::controller::error::Error;
@@ -86,6 +86,15 @@ pub struct Outcome {
     pub condition: Wanted,
     /// What workloads that use the Secret have to follow; none where there is no Secret of ours.
     pub copy: Option<Copy>,
+}
+
+/// What the server is asked about: the secrets, and the configurations if a template may take them.
+pub fn request(object: &SecretBinding, plan: &Plan) -> BundleRequest {
+    let native = object.spec.kubernetes_secret.as_ref();
+    let entries = native.and_then(|native| native.data.as_ref());
+    let mut request = plan.selection.request();
+    request.configurations = plan.configurations && entries.is_some_and(|all| all.iter().any(|e| e.template.is_some()));
+    request
 }
 
 /// Makes the Secret as the spec says. Nothing where it asks for none.
@@ -280,7 +289,7 @@ async fn renew(
 async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Error> {
     let client = context.server.with_key(delivery.granted.key.clone());
     let client = client.map_err(|_| Error::NotNow("the connection to the server cannot be set up"))?;
-    let mut request = delivery.plan.selection.request();
+    let mut request = request(delivery.object, delivery.plan);
     request.values = true;
     let organization = client.org(context.server.organization());
     let environment = &delivery.object.spec.environment;

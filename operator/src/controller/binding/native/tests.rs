@@ -35,7 +35,7 @@ async fn look(world: &World, object: &SecretBinding) -> Result<Option<Outcome>, 
     let selection = Selection::parse(&object.spec).unwrap();
     let plan = Plan {
         layout: Layout::default(),
-        configurations: false,
+        configurations: object.spec.configurations.as_ref().is_some_and(|c| c.enabled),
         project: "shop".to_owned(),
         grant: vec![],
         account: Account::Keep(ACCOUNT.parse().unwrap()),
@@ -51,7 +51,7 @@ async fn look(world: &World, object: &SecretBinding) -> Result<Option<Outcome>, 
         key: SecretText::new("cr_sa_own"),
         rotated_at: Time::from_microseconds(0).unwrap(),
     };
-    let request = plan.selection.request();
+    let request = super::request(object, &plan);
     let resolution = resolve(object, &granted.key, granted.account, "shop", request, &world.context).await?;
     let none = Known::default();
     let known = match &resolution {
@@ -355,6 +355,28 @@ fn watched(world: &mut World) {
     let secret = serde_json::from_value(world.kube.get(COPY).unwrap()).unwrap();
     writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(secret));
     std::sync::Arc::get_mut(&mut world.context).unwrap().copies = Copies::new(store);
+}
+
+#[tokio::test]
+async fn configurations_are_asked_for_where_a_template_may_take_them() {
+    let world = world().await;
+    has(&world, "e1", &[("a", "1", 1)]).await;
+    let asked = async |native: Value, enabled: bool| {
+        let mut object = binding(&native);
+        object.spec.configurations = Some(serde_json::from_value(json!({"enabled": enabled})).unwrap());
+        world.kube.remove(COPY);
+        world.server.reset().await;
+        has(&world, "e1", &[("a", "1", 1)]).await;
+        look(&world, &object).await.unwrap();
+        let requests = world.server.received_requests().await.unwrap();
+        requests
+            .iter()
+            .all(|r| r.url.query().unwrap_or_default().contains("configurations=true"))
+    };
+    let template = json!({"name": "copy", "data": [{"key": "k", "template": "x"}]});
+    assert!(asked(template.clone(), true).await);
+    assert!(!asked(template, false).await);
+    assert!(!asked(json!({"name": "copy"}), true).await);
 }
 
 #[tokio::test]

@@ -87,6 +87,17 @@ fn bytes_are_decoded_and_what_is_not_base64_is_told() {
     let broken = case(&secrets, &json!({}), &[("store", "canary!")]);
     let (reason, message) = broken.refused(&[]);
     assert_eq!(reason, reasons::INVALID_VALUE);
+    let data = json!({"data": [{"key": "line", "template": "{{ secrets.store }}"}]});
+    let template = case(
+        &json!([{"name": "store", "decode": "base64"}]),
+        &data,
+        &[("store", "AP8B")],
+    );
+    assert_eq!(
+        template.shown(&[]),
+        (pairs(&[("line", "AP8B")]), None),
+        "as it is stored"
+    );
     assert!(message.contains("`store`") && !message.contains("canary"), "{message}");
     assert_eq!(
         broken.shown(&[("store", "old")]),
