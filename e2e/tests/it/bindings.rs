@@ -1,10 +1,89 @@
-//! What a SecretBinding says of itself.
+//! What a SecretBinding says of itself, and what it brings to its pods.
 
-use anyhow::Result;
-use sealpod_crds::{Environment, SecretBinding};
-use sealpod_e2e::on_cluster;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use sealpod_client::{Client, Credential};
+use sealpod_core::SecretText;
+use sealpod_core::kubernetes::{KEY_ROTATED_AT, controls};
+use sealpod_core::wire::Edit;
+use sealpod_core::wire::bundle::BundleRequest;
+use sealpod_core::wire::management::UpdateVersion;
+use sealpod_core::wire::org::{ServiceAccount, SubjectType};
+use sealpod_crds::{Application, Environment, SecretBinding};
 use sealpod_e2e::sandbox::APPLICATION;
-use serde_json::json;
+use sealpod_e2e::server::ORGANIZATION;
+use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
+use serde_json::{Value, json};
+
+/// How soon a change on the server shows.
+const SOON: Duration = Duration::from_secs(15);
+/// How long the kubelet may take to bring a Secret to a running pod, and a test machine to be slow.
+const KUBELET: Duration = Duration::from_mins(3);
+
+async fn apply(t: &Sandbox, name: &str, spec: Value) -> Result<SecretBinding> {
+    let object = json!({
+        "apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding", "metadata": {"name": name}, "spec": spec,
+    });
+    let parameters = PatchParams::apply("e2e").force();
+    let applied = t
+        .api::<SecretBinding>()
+        .patch(name, &parameters, &Patch::Apply(&object))
+        .await;
+    applied.with_context(|| format!("the binding {name} is taken"))
+}
+
+/// A spec on the test's application and `prod`, with these fields.
+fn spec(fields: &Value) -> Value {
+    let mut spec = json!({"applicationRef": {"name": APPLICATION}, "environment": "prod"});
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    spec
+}
+
+async fn reason(t: &Sandbox, binding: &str, condition: &str) -> Result<(String, String, String)> {
+    let binding = t.api::<SecretBinding>().get(binding).await?;
+    let status = binding.status.unwrap_or_default();
+    let found = status.conditions.iter().find(|c| c.type_ == condition);
+    let found = found.with_context(|| format!("there is no {condition} yet"))?;
+    Ok((found.status.clone(), found.reason.clone(), found.message.clone()))
+}
+
+async fn until(
+    t: &Sandbox,
+    binding: &str,
+    condition: &str,
+    status: &str,
+    why: &str,
+    within: Duration,
+) -> Result<String> {
+    let what = format!("{condition}={status} {why} of {binding}");
+    eventually(&what, within, async || {
+        let (now, reason, message) = reason(t, binding, condition).await?;
+        ensure!(now == status && reason == why, "{condition}={now} {reason}: {message}");
+        Ok(message)
+    })
+    .await
+}
+
+async fn account(t: &Sandbox, binding: &str) -> Result<ServiceAccount> {
+    let end = format!("/{}/{binding}", t.namespace);
+    let accounts = t.server().await?.org(ORGANIZATION).service_accounts(None).await?;
+    let found = accounts.into_iter().find(|account| account.name.ends_with(&end));
+    found.with_context(|| format!("no account ends with {end}"))
+}
+
+async fn key(t: &Sandbox, binding: &str) -> Result<String> {
+    let secret = t.api::<Secret>().get(&format!("{binding}-sealpod-key")).await?;
+    let data = secret.data.context("it has data")?;
+    Ok(String::from_utf8(
+        data.get("api-key").context("it has a key")?.0.clone(),
+    )?)
+}
 
 #[test]
 fn a_binding_on_an_unknown_environment_says_what_to_fix_and_heals_when_it_appears() -> Result<()> {
@@ -55,4 +134,243 @@ fn a_binding_names_the_secret_that_has_no_value() -> Result<()> {
         t.until_ready_is::<SecretBinding>("db", "True").await?;
         Ok(())
     })
+}
+
+#[test]
+fn every_reason_is_told_and_goes_when_its_cause_does() -> Result<()> {
+    on_cluster(async |t| {
+        t.application("Delete", &["prod"]).await?;
+        let taken: Application = serde_json::from_value(json!({
+            "apiVersion": "sealpod.dev/v1alpha1", "kind": "Application", "metadata": {"name": "taken"},
+            "spec": {"slug": t.namespace},
+        }))?;
+        t.create(&taken).await?;
+        for (name, value) in [("here", "v"), ("off", "v"), ("no/file", "v")] {
+            t.set("prod", name, value).await?;
+        }
+        let server = t.server().await?;
+        let switch = async |enabled: bool| {
+            let body = UpdateVersion {
+                is_enabled: Some(enabled),
+                expires_at: Edit::Keep,
+                not_before: Edit::Keep,
+            };
+            let management = server.management();
+            management.update_version(&t.namespace, "off", "prod", 1, &body).await
+        };
+        switch(false).await?;
+        let foreign: Secret = serde_json::from_value(json!({"metadata": {"name": "owned-sealpod-key"}}))?;
+        t.create(&foreign).await?;
+        let template = json!([{"path": "a", "format": "template", "template": "{{ x"}]);
+        let cases = [
+            (
+                "none",
+                json!({"applicationRef": {"name": "nobody"}}),
+                "ApplicationNotFound",
+            ),
+            (
+                "taken",
+                json!({"applicationRef": {"name": "taken"}}),
+                "ApplicationNotReady",
+            ),
+            (
+                "abroad",
+                json!({"applicationRef": {"name": "x", "namespace": "kube-system"}}),
+                "NamespaceNotAdmitted",
+            ),
+            ("qa", json!({"environment": "qa"}), "EnvironmentNotFound"),
+            ("broken", json!({"files": template}), "InvalidSpec"),
+            (
+                "twice",
+                json!({"secrets": [{"name": "a"}, {"name": "b", "path": "a"}]}),
+                "PathCollision",
+            ),
+            ("owned", json!({}), "SecretNotOwned"),
+            ("missing", json!({"secrets": [{"name": "absent"}]}), "SecretsMissing"),
+            ("inactive", json!({"secrets": [{"name": "off"}]}), "SecretsInactive"),
+        ];
+        for (name, fields, _) in &cases {
+            apply(t, name, spec(fields)).await?;
+        }
+        apply(t, "all", spec(&json!({}))).await?;
+        for (name, _, why) in &cases {
+            let message = until(t, name, "Ready", "False", why, Duration::from_mins(1)).await?;
+            ensure!(message.contains(':'), "it says what to change: {message}");
+        }
+        until(t, "all", "SecretsResolved", "False", "NeedsPath", SOON).await?;
+        until(t, "all", "Ready", "True", "Synced", SOON).await?;
+
+        // None of these is an edit of a binding; the server's changes are told.
+        switch(true).await?;
+        t.set("prod", "absent", "now").await?;
+        until(t, "inactive", "Ready", "True", "Synced", SOON).await?;
+        until(t, "missing", "Ready", "True", "Synced", SOON).await?;
+        switch(false).await?;
+        until(t, "inactive", "Ready", "False", "SecretsInactive", SOON).await?;
+        t.api::<Secret>()
+            .delete("owned-sealpod-key", &DeleteParams::default())
+            .await?;
+        let now = json!({"metadata": {"annotations": {controls::RECONCILE_AT: "now"}}});
+        let bindings = t.api::<SecretBinding>();
+        bindings
+            .patch_metadata("owned", &PatchParams::default(), &Patch::Merge(now))
+            .await?;
+        until(t, "owned", "Ready", "True", "Synced", SOON).await?;
+        apply(t, "qa", spec(&json!({}))).await?;
+        until(t, "qa", "Ready", "True", "Synced", SOON).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn another_namespace_reads_while_it_is_admitted_and_not_a_moment_longer() -> Result<()> {
+    on_cluster(async |t| {
+        t.application("Delete", &["prod"]).await?;
+        t.set("prod", "password", "shared").await?;
+        let namespaces: Api<Namespace> = Api::all(t.client());
+        let guest = format!("{}-guest", t.namespace);
+        let labels = json!({sealpod_e2e::world::TEST_LABEL.0: sealpod_e2e::world::TEST_LABEL.1, "team": "a"});
+        let object: Namespace = serde_json::from_value(json!({"metadata": {"name": guest, "labels": labels}}))?;
+        namespaces.create(&PostParams::default(), &object).await?;
+        let bindings: Api<SecretBinding> = Api::namespaced(t.client(), &guest);
+        let binding: SecretBinding = serde_json::from_value(json!({
+            "apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding", "metadata": {"name": "db"},
+            "spec": {"applicationRef": {"name": APPLICATION, "namespace": t.namespace}, "environment": "prod"},
+        }))?;
+        bindings.create(&PostParams::default(), &binding).await?;
+        let is = async |why: &str| {
+            eventually(
+                &format!("the guest's binding to be {why}"),
+                Duration::from_mins(1),
+                async || {
+                    let status = bindings.get("db").await?.status.unwrap_or_default();
+                    let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
+                    ensure!(ready.is_some_and(|ready| ready.reason == why), "{ready:?}");
+                    Ok(())
+                },
+            )
+            .await
+        };
+        is("NamespaceNotAdmitted").await?;
+        let admit = async |allowed: Value| {
+            let patch = json!({"spec": {"allowedNamespaces": allowed}});
+            let applications = t.api::<Application>();
+            applications
+                .patch(APPLICATION, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+        };
+        admit(json!({"from": "Selector", "selector": {"matchLabels": {"team": "a"}}})).await?;
+        is("Synced").await?;
+        let end = format!("/{guest}/db");
+        let server = t.server().await?;
+        let org = server.org(ORGANIZATION);
+        let accounts = org.service_accounts(None).await?;
+        let account = accounts
+            .iter()
+            .find(|a| a.name.ends_with(&end))
+            .context("it has an account")?;
+        ensure!(org.acl_rules_of(SubjectType::ServiceAccount, account.id).await?.len() == 1);
+        let label = json!({"metadata": {"labels": {"team": "b"}}});
+        namespaces
+            .patch_metadata(&guest, &PatchParams::default(), &Patch::Merge(label))
+            .await?;
+        is("NamespaceNotAdmitted").await?;
+        ensure!(
+            org.acl_rules_of(SubjectType::ServiceAccount, account.id)
+                .await?
+                .is_empty()
+        );
+        namespaces.delete(&guest, &DeleteParams::default()).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_key_is_rotated_under_a_polling_pod_and_one_that_was_killed_heals() -> Result<()> {
+    on_cluster(async |t| {
+        t.delivery("password", "value 0").await?;
+        let before = t.running_app("app", pods::SLEEP).await?;
+        let first = key(t, "db").await?;
+        let secrets = t.api::<Secret>();
+        // The annotation decides when the next rotation comes, and nothing else.
+        let old = json!({"metadata": {"annotations": {KEY_ROTATED_AT: "2026-01-01T00:00:00Z"}}});
+        secrets
+            .patch_metadata("db-sealpod-key", &PatchParams::default(), &Patch::Merge(old))
+            .await?;
+        let second = new_key(t, &first).await?;
+        for key in [&first, &second] {
+            ensure!(
+                works(t, key).await?,
+                "both keys work while the kubelet brings the new one"
+            );
+        }
+        t.set("prod", "password", "value 1").await?;
+        arrives(t, "value 1").await?;
+
+        // Somebody kills every key of the account.
+        let account = account(t, "db").await?;
+        t.server()
+            .await?
+            .org(ORGANIZATION)
+            .rotate_service_account(account.id, 0)
+            .await?;
+        let third = new_key(t, &second).await?;
+        ensure!(works(t, &third).await? && !works(t, &second).await?);
+        until(t, "db", "KeyFresh", "True", "Fresh", SOON).await?;
+        t.set("prod", "password", "value 2").await?;
+        arrives(t, "value 2").await?;
+
+        // Somebody deletes the account.
+        t.server()
+            .await?
+            .org(ORGANIZATION)
+            .revoke_service_account(account.id)
+            .await?;
+        let fourth = new_key(t, &third).await?;
+        ensure!(works(t, &fourth).await?);
+        let after = t.until_running("app").await?;
+        ensure!(
+            before.uid() == after.uid() && pods::restarts(&after) == 0,
+            "the same pod, never started again"
+        );
+        Ok(())
+    })
+}
+
+async fn new_key(t: &Sandbox, old: &str) -> Result<String> {
+    eventually("the Secret to have a new key", SOON, async || {
+        let now = key(t, "db").await?;
+        ensure!(now != old, "it is still the old one");
+        Ok(now)
+    })
+    .await
+}
+
+async fn arrives(t: &Sandbox, value: &str) -> Result<()> {
+    eventually(&format!("{value} to arrive"), KUBELET, async || {
+        let path = sealpod_e2e::sandbox::file("db", "password");
+        let now = t.exec("app", "app", &format!("cat {path}")).await?;
+        ensure!(now == value, "it reads {now}");
+        Ok(())
+    })
+    .await
+}
+
+/// Whether a pod could read with this key.
+async fn works(t: &Sandbox, key: &str) -> Result<bool> {
+    let credential = Credential::ServiceAccount(SecretText::new(key));
+    let client: Client = t.server().await?.with_credential(&credential)?;
+    let request = BundleRequest {
+        values: false,
+        ..BundleRequest::default()
+    };
+    let asked = client
+        .org(ORGANIZATION)
+        .bundle(&t.namespace, "prod", &request, None)
+        .await;
+    match asked {
+        Ok(_) => Ok(true),
+        Err(sealpod_client::Error::Unauthorized(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
