@@ -415,3 +415,40 @@ async fn no_value_stands_in_a_backup_or_beside_it() {
     assert!(!made.text.contains(ADMIN));
     assert!(command(&["backup", "--help"]).output().unwrap().status.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_a_backup_is_made_leaves_nothing_that_the_next_start_does_not_remove() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/backups", dir.path().display());
+    let mut with_backups = serve(dir.path());
+    with_backups.env("SEALPOD_BACKUP_URL", &url);
+    let server = Running::of(&mut with_backups);
+    let values = server.fill().await;
+    server.process.stop();
+    for pause in [5, 20, 40, 80] {
+        let mut server = Running::of(&mut with_backups);
+        let call = server
+            .client
+            .post(format!("{}/api/backups", server.url()))
+            .bearer_auth(ADMIN);
+        let making = tokio::spawn(call.send());
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        server.process.child.kill().unwrap();
+        server.process.child.wait().unwrap();
+        drop(making.await);
+    }
+    let server = Running::of(&mut with_backups);
+    server.check(&values).await;
+    let left = files(dir.path());
+    assert!(left.iter().all(|name| !name.contains(".backup-")), "{left:?}");
+    let (status, made) = server.call("POST", "/api/backups", None).await;
+    assert_eq!(status, 201, "{made}");
+    // What was not finished is in no list.
+    let listed = server.get("/api/backups").await;
+    for backup in listed.as_array().unwrap() {
+        let restore = format!("/api/backups/{}/restore", backup["id"].as_str().unwrap());
+        assert_eq!(server.call("POST", &restore, None).await.0, 200);
+    }
+    server.process.stop();
+    assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
+}

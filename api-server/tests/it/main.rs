@@ -9,6 +9,7 @@
 
 mod backups;
 mod bad_input;
+mod bucket;
 mod cli;
 mod client;
 mod consumer;

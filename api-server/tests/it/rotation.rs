@@ -34,7 +34,7 @@ impl Running {
         }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.process.address)
     }
 
