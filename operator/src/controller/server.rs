@@ -11,6 +11,7 @@ use kube::{Resource, ResourceExt};
 use sealpod_client::{BuildError, Client, Credential};
 use sealpod_core::SecretText;
 use sealpod_runtime::files::{Content, FileSet, POLL_INTERVAL};
+use tokio::sync::Notify;
 
 /// Shorter than the time after which a lost lease is another replica's, so that no call outlives the lease.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ pub struct Server {
     url: String,
     organization: String,
     current: Arc<ArcSwap<Connection>>,
+    /// Rings when there is another admin key or CA.
+    replaced: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,7 @@ impl Server {
             url: url.trim_end_matches('/').to_owned(),
             organization,
             current: Arc::new(ArcSwap::from_pointee(connection)),
+            replaced: Arc::default(),
         };
         let follower = Follower {
             files,
@@ -84,6 +88,16 @@ impl Server {
         build(&self.url, Credential::Application(key), connection.ca.as_deref())
     }
 
+    /// Until there is another admin key or CA; one that was there before nobody waited counts. For one who waits.
+    pub async fn replaced(&self) {
+        self.replaced.notified().await;
+    }
+
+    fn take_over(&self, connection: Connection) {
+        self.current.store(Arc::new(connection));
+        self.replaced.notify_one();
+    }
+
     /// PEM of the CA, for the key Secrets.
     pub fn ca(&self) -> Option<String> {
         self.current.load().ca.clone()
@@ -106,7 +120,7 @@ impl Follower {
             let contents = self.files.changed(POLL_INTERVAL).await;
             match connect(&self.server.url, contents) {
                 Ok(connection) => {
-                    self.server.current.store(Arc::new(connection));
+                    self.server.take_over(connection);
                     tracing::info!("the admin key or the CA has changed and is in use");
                 }
                 Err(error) => tracing::error!(error = format!("{error:#}"), "the changed admin key or CA is unusable"),
@@ -154,5 +168,18 @@ mod tests {
         let error = connect("http://localhost:7100", file(" \n")).unwrap_err();
         assert!(error.to_string().contains("holds no key"));
         assert!(connect("http://localhost:7100/path", file("key")).is_err());
+    }
+
+    #[tokio::test]
+    async fn another_key_or_ca_is_told() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut key = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut key, b"key-one\n").unwrap();
+        let (server, _) = Server::new("http://localhost:7100", "o".to_owned(), key.path().to_owned(), None).unwrap();
+        let moment = Duration::from_millis(20);
+        assert!(tokio::time::timeout(moment, server.replaced()).await.is_err());
+        let contents = vec![Ok(zeroize::Zeroizing::new(b"key-two".to_vec()))];
+        server.take_over(connect("http://localhost:7100", contents).unwrap());
+        tokio::time::timeout(moment, server.replaced()).await.unwrap();
     }
 }

@@ -211,6 +211,8 @@ async fn whatever_the_server_answers_to_reads_no_secret_and_no_right_goes() {
         (403, "forbidden"),
         (401, "unauthorized"),
         (400, "x"),
+        (404, "not_found"),
+        (200, "no answer of its kind"),
     ] {
         let test = test().await;
         test.look().await.unwrap();

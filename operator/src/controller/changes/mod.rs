@@ -146,7 +146,14 @@ impl Feed {
                 }
             }
         };
-        tokio::join!(listen, look_at_all(&all, stores, wakes));
+        // Every key Secret holds the CA.
+        let follow = async {
+            loop {
+                context.server.replaced().await;
+                all.notify_one();
+            }
+        };
+        tokio::join!(listen, follow, look_at_all(&all, stores, wakes));
     }
 }
 
@@ -234,7 +241,7 @@ where
 async fn look_at_all(all: &Notify, stores: &Stores, wakes: &Wakes) {
     loop {
         all.notified().await;
-        tracing::info!("everything is looked at once, because nobody knows what moved on the server");
+        tracing::info!("every object is looked at once");
         for object in stores.applications.state() {
             drop(wakes.applications.unbounded_send(ObjectRef::from_obj(&*object)));
             tokio::time::sleep(STEP).await;
