@@ -57,3 +57,57 @@ pub fn binding_of(
     let found = bindings.find(|b| b.uid().as_ref() == Some(uid) && b.namespace().as_ref() == Some(&namespace))?;
     Some(ObjectRef::from_obj(found.as_ref()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use futures::StreamExt;
+    use kube::client::Body;
+    use serde_json::json;
+
+    /// Whatever others have in their Secrets, of whatever size, never reaches this process.
+    #[tokio::test]
+    async fn secrets_of_others_are_never_listed_and_of_ours_the_metadata_only() {
+        for (scope, paths) in [
+            (Scope::default(), vec!["/api/v1/secrets"]),
+            (
+                Scope::new(vec!["a".to_owned(), "b".to_owned()]),
+                vec!["/api/v1/namespaces/a/secrets", "/api/v1/namespaces/b/secrets"],
+            ),
+        ] {
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&asked);
+            let api = tower::service_fn(move |request: axum::http::Request<Body>| {
+                let accept = request.headers()["accept"].to_str().unwrap().to_owned();
+                let uri = request.uri().clone();
+                let watches = uri.query().unwrap_or_default().contains("watch=true");
+                seen.lock().unwrap().push((uri, accept));
+                async move {
+                    if watches {
+                        std::future::pending::<()>().await;
+                    }
+                    let item = json!({"metadata": {"name": "copy", "namespace": "a", "uid": "u"}});
+                    let list = json!({"metadata": {"resourceVersion": "1"}, "items": [item]});
+                    let body = Body::from(list.to_string().into_bytes());
+                    Ok::<_, tower::BoxError>(axum::http::Response::new(body))
+                }
+            });
+            let (_, touched) = watch(&Client::new(api, "x"), &scope);
+            let mut touched = std::pin::pin!(touched);
+            for _ in &paths {
+                touched.next().await.unwrap().unwrap();
+            }
+            let asked = asked.lock().unwrap();
+            for path in paths {
+                assert!(asked.iter().any(|(uri, _)| uri.path() == path), "{path} in {asked:?}");
+            }
+            for (uri, accept) in asked.iter() {
+                assert!(accept.contains("as=PartialObjectMetadata"), "{accept}");
+                let query = uri.query().unwrap_or_default();
+                assert!(query.contains("labelSelector=sealpod.dev%2Fcopy-of"), "{query}");
+            }
+        }
+    }
+}
