@@ -275,7 +275,7 @@ fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Command {
 }
 
 /// Two of them would work on the same objects, each for a server of its own.
-fn require_no_controller(cluster: &Cluster) -> Result<()> {
+pub fn require_no_controller(cluster: &Cluster) -> Result<()> {
     let selector = "app.kubernetes.io/name=sealpod,app.kubernetes.io/component=controller";
     let arguments = [
         "get",

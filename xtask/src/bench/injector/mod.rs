@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use super::bars::Bars;
 use super::disk::Flushes;
 use super::figures::Rows;
+use super::operator::require_no_controller;
 use super::wrk::Wrk;
 use super::{header, machine};
 use crate::cluster::Cluster;
@@ -54,6 +55,8 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     prerequisites::ensure_bench_tools(workspace, &mut progress)?;
     let cluster = Cluster::open(workspace, None);
     cluster.up(workspace, &mut progress)?;
+    // It would work on each binding that is made, and hold them when they go.
+    require_no_controller(&cluster)?;
     build(workspace, &mut progress)?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let runtime = Runtime::new()?;
