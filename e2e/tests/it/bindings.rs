@@ -13,7 +13,7 @@ use sealpod_core::wire::Edit;
 use sealpod_core::wire::bundle::BundleRequest;
 use sealpod_core::wire::management::UpdateVersion;
 use sealpod_core::wire::org::{ServiceAccount, SubjectType};
-use sealpod_crds::{Application, Environment, SecretBinding};
+use sealpod_crds::{Application, Environment, SecretBinding, SecretState};
 use sealpod_e2e::sandbox::APPLICATION;
 use sealpod_e2e::server::ORGANIZATION;
 use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
@@ -132,6 +132,106 @@ fn a_binding_names_the_secret_that_has_no_value() -> Result<()> {
         );
         t.set("prod", "absent", "here too").await?;
         t.until_ready_is::<SecretBinding>("db", "True").await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn every_field_reaches_a_pod_and_so_does_an_edit_of_a_running_one() -> Result<()> {
+    on_cluster(async |t| {
+        let application: Application = serde_json::from_value(json!({
+            "apiVersion": "sealpod.dev/v1alpha1", "kind": "Application", "metadata": {"name": APPLICATION},
+            "spec": {
+                "slug": t.namespace, "deletionPolicy": "Delete",
+                "environments": [{"name": "prod", "configurations": {"LOG_LEVEL": "debug"}}],
+            },
+        }))?;
+        t.create(&application).await?;
+        t.until_ready_is::<Application>(APPLICATION, "True").await?;
+        for (name, value) in [
+            ("password", "one"),
+            ("cert", "aGVsbG8="),
+            ("tls-a", "A"),
+            ("later", "edited in"),
+        ] {
+            t.set("prod", name, value).await?;
+        }
+        let fields = json!({
+            "secrets": [
+                {"name": "password", "path": "db/password", "mode": 0o400, "version": 1},
+                {"name": "cert", "decode": "base64"},
+                {"name": "absent", "optional": true},
+                {"pattern": "tls-*", "path": "tls", "optional": false},
+            ],
+            "configurations": {"format": "env", "path": "app.env"},
+            "files": [
+                {"path": "some.json", "format": "json", "include": [{"name": "password"}]},
+                {"path": "app.ini", "format": "template", "template": "p={{ secrets.password }};{{ configurations.LOG_LEVEL }}\n"},
+            ],
+            "mountPath": "/etc/app", "sizeLimit": "1Mi", "mode": 0o440,
+            "podSelector": {"matchLabels": {"app": "web"}}, "serviceAccountNames": ["default"],
+            "refreshInterval": "5s", "watch": true, "staleness": {"max": "1h", "then": "Keep"},
+            "onChange": {"http": {"port": 8080, "path": "/reload"}},
+            "keyRotation": {"interval": "1h", "overlap": "10m"},
+            "kubernetesSecret": {"name": "copy", "data": [{"key": "p", "secret": "password"}]},
+        });
+        apply(t, "db", spec(&fields)).await?;
+        t.until_ready_is::<SecretBinding>("db", "True").await?;
+        let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
+        t.running("app", pods::pod("app", pods::template("db", &[app]))?)
+            .await?;
+        let read = "cd /etc/app && cat db/password cert tls/tls-a app.env some.json app.ini";
+        let text = t.exec("app", "app", read).await?;
+        for part in [
+            "one",
+            "hello",
+            "A",
+            "LOG_LEVEL=",
+            "debug",
+            "\"password\"",
+            "p=one;debug",
+        ] {
+            ensure!(text.contains(part), "{part} is not in {text}");
+        }
+
+        let status = eventually("the pod to be counted", Duration::from_mins(1), async || {
+            let status = t.api::<SecretBinding>().get("db").await?.status.unwrap_or_default();
+            let pods = status.pods.context("nobody has counted")?;
+            ensure!((pods.injected, pods.up_to_date, pods.stale) == (1, 1, 0), "{pods:?}");
+            Ok(status)
+        })
+        .await?;
+        let shown: Vec<_> = status.secrets.iter().map(|s| (s.name.as_str(), s.state)).collect();
+        let want = [
+            ("absent", SecretState::Missing),
+            ("cert", SecretState::Active),
+            ("password", SecretState::Active),
+            ("tls-a", SecretState::Active),
+        ];
+        ensure!(shown == want, "{shown:?}");
+
+        let mut edited = fields;
+        edited["secrets"] = json!([{"name": "password", "path": "db/password", "version": 1}, {"name": "later"}]);
+        edited["files"] = json!([]);
+        apply(t, "db", spec(&edited)).await?;
+        eventually("the edit to reach the running pod", KUBELET, async || {
+            let text = t.exec("app", "app", "cd /etc/app && cat later && ls -A").await?;
+            ensure!(text.contains("edited in") && !text.contains("tls"), "{text}");
+            Ok(())
+        })
+        .await?;
+        let server = t.server().await?;
+        let account = account(t, "db").await?;
+        let rules = server
+            .org(ORGANIZATION)
+            .acl_rules_of(SubjectType::ServiceAccount, account.id)
+            .await?;
+        let mut patterns: Vec<_> = rules.iter().map(|rule| rule.key_pattern.as_str()).collect();
+        patterns.sort_unstable();
+        ensure!(
+            patterns == ["later", "password"],
+            "what is no longer named may no longer be read: {patterns:?}"
+        );
         Ok(())
     })
 }
