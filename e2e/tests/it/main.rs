@@ -11,6 +11,7 @@ mod deletion;
 mod delivery;
 mod injector;
 mod jobs;
+mod native;
 mod quickstart;
 mod restart;
 mod sidecar;
