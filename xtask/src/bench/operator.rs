@@ -29,6 +29,8 @@ use crate::workspace::{Workspace, require_free_disk};
 const NAMESPACE: &str = "sealpod-bench";
 /// Where its Lease is.
 const LEASE_NAMESPACE: &str = "default";
+/// The chart's own, which takes the definitions over when it is installed later.
+pub const FIELD_MANAGER: &str = "--field-manager=helm";
 const WARM_UP: usize = 10;
 const CHANGES: usize = 50;
 const FOREIGN: usize = 128;
@@ -298,7 +300,14 @@ pub fn require_no_controller(cluster: &Cluster) -> Result<()> {
 
 fn prepare(workspace: &Workspace, cluster: &Cluster, directory: &Path) -> Result<Stage> {
     let crds = workspace.root.join("crds").display().to_string();
-    let apply = ["apply", "--server-side", "--force-conflicts", "--filename", &crds];
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        FIELD_MANAGER,
+        "--filename",
+        &crds,
+    ];
     process::capture(&mut kubectl(cluster, &apply))?;
     let release = workspace.target.join("release");
     let program = release.join("sealpod-api-server");

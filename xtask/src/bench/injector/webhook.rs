@@ -24,6 +24,7 @@ use super::super::bars::{Bars, Depends, Limit};
 use super::super::child::{self, Running};
 use super::super::figures::{Rows, mib, milliseconds, shown};
 use super::super::http;
+use super::super::operator::FIELD_MANAGER;
 use super::super::wrk::{Load, Plan, Wrk};
 use super::Options;
 use crate::cluster::Cluster;
@@ -134,7 +135,14 @@ async fn client(cluster: &Cluster) -> Result<Client> {
 fn apply_definitions(stage: &Stage<'_>) -> Result<()> {
     let crds = stage.workspace.root.join("crds").display().to_string();
     let mut command = Command::new(stage.cluster.bin().join("kubectl"));
-    command.args(["apply", "--server-side", "--force-conflicts", "--filename", &crds]);
+    command.args([
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        FIELD_MANAGER,
+        "--filename",
+        &crds,
+    ]);
     process::capture(command.env("KUBECONFIG", stage.cluster.kubeconfig())).map(drop)
 }
 
