@@ -13,6 +13,9 @@ const LATEST: Duration = Duration::from_mins(5);
 /// How long the labels of a namespace may have changed before anybody looks; they are the only thing that nothing tells
 /// of, because a controller of a few namespaces may not watch any.
 pub const LABELS_SEEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long Kubernetes may have become willing before anybody looks: nothing tells that a Secret of somebody else is
+/// gone, or that a quota or a right has changed.
+const WILLING_SEEN_WITHIN: Duration = Duration::from_mins(2);
 /// Of whatever the clock says.
 const NEVER_SOONER: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,8 @@ pub struct Pending {
     pub unchanged_for: Duration,
     /// Whether the Application is another namespace's.
     pub is_abroad: bool,
+    /// Whether something that Kubernetes does not let be made is waited for.
+    pub awaits_kubernetes: bool,
 }
 
 pub fn next(pending: Pending, now: Time) -> Again {
@@ -43,7 +48,8 @@ pub fn next(pending: Pending, now: Time) -> Again {
         .filter(|pods| pods.injected > 0)
         .map(|_| pending.unchanged_for.clamp(SOONEST, LATEST));
     let labels = pending.is_abroad.then_some(LABELS_SEEN_WITHIN);
-    let first = [change, of_pods, labels]
+    let willing = pending.awaits_kubernetes.then_some(WILLING_SEEN_WITHIN);
+    let first = [change, of_pods, labels, willing]
         .into_iter()
         .flatten()
         .fold(rotation, Duration::min);
@@ -68,6 +74,7 @@ mod tests {
             pods: None,
             unchanged_for: Duration::from_hours(1),
             is_abroad: false,
+            awaits_kubernetes: false,
         };
         let some = Some(PodCounts {
             injected: 2,
@@ -125,6 +132,25 @@ mod tests {
                 },
                 600,
                 within(LABELS_SEEN_WITHIN),
+            ),
+            (
+                "a Secret that Kubernetes refuses",
+                Pending {
+                    awaits_kubernetes: true,
+                    ..quiet
+                },
+                600,
+                within(WILLING_SEEN_WITHIN),
+            ),
+            (
+                "a version that begins meanwhile",
+                Pending {
+                    next_change_at: Some(at(650)),
+                    awaits_kubernetes: true,
+                    ..quiet
+                },
+                600,
+                within(Duration::from_secs(50)),
             ),
             (
                 "no pods",

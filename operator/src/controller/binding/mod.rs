@@ -147,14 +147,12 @@ async fn deliver(
             pods: status.pods,
             unchanged_for: context.resolutions.unchanged_for(&uid, known, status.pods),
             is_abroad: object.application_namespace() != object.namespace(),
+            awaits_kubernetes: made.conditions.iter().any(|c| native::waits(c.reason)),
         };
         looks = Some(looks::next(pending, Time::now()));
     }
-    let waits = made.conditions.iter().any(|c| native::waits(c.reason));
     let mut outcome = status::outcome(status, (&plan.selection, &plan.layout), &resolution, made);
-    if !waits {
-        outcome.again = looks.unwrap_or(outcome.again);
-    }
+    outcome.again = looks.unwrap_or(outcome.again);
     Ok(outcome)
 }
 

@@ -389,3 +389,24 @@ fn names_of_full_length_fit_the_server_and_stay_apart() {
         service_account_name("c", "a-b", "c")
     );
 }
+
+/// Nothing tells that it is gone, and neither may what the clock brings be late for it.
+#[tokio::test]
+async fn a_secret_of_somebody_else_in_the_way_is_looked_at_again_soon() {
+    let test = test().await;
+    test.edit(BINDING, |binding| {
+        binding["spec"]["kubernetesSecret"] = json!({"name": "copy"});
+    });
+    let foreign = json!({"kind": "Secret", "metadata": {"name": "copy", "uid": "x"}, "data": {}});
+    test.world.kube.put("/api/v1/namespaces/shop/secrets/copy", foreign);
+    test.look().await.unwrap();
+    assert_eq!(test.reason(), "SecretNotOwned");
+    let object: Tolerant<SecretBinding> = serde_json::from_value(test.world.kube.get(BINDING).unwrap()).unwrap();
+    let outcome = SecretBinding::reconcile(&object.0, &test.world.context).await.unwrap();
+    let soon = std::time::Duration::from_mins(2);
+    assert!(
+        matches!(outcome.again, crate::controller::retries::Again::Within(time) if time <= soon),
+        "{:?}",
+        outcome.again
+    );
+}
