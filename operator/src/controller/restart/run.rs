@@ -1,6 +1,5 @@
 //! The task that rolls out: one binding at a time, so that no wave of changes is a storm of writes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -74,15 +73,18 @@ pub(super) async fn handle(job: &Job, context: &Context) -> Result<(), Error> {
     record(job, &secret, held.metadata.uid.as_deref(), &state, context).await
 }
 
-/// What may not be read just now is as it was: rights that go and come again change no value.
+/// What may not be read just now is as it was: rights that go and come again change no value. So is a copy that could
+/// not be written: once it is, it has changed since the one that pods have.
 fn now(job: &Job, before: Option<&State>) -> State {
     let mut state = job.state.clone();
-    let empty = BTreeMap::new();
-    let before = before.map_or(&empty, |before| &before.versions);
+    let Some(before) = before else { return state };
     for name in &job.denied {
-        if let Some(version) = before.get(name) {
+        if let Some(version) = before.versions.get(name) {
             state.versions.entry(name.clone()).or_insert(*version);
         }
+    }
+    if job.binding.spec.kubernetes_secret.is_some() && state.copy.is_none() {
+        state.copy.clone_from(&before.copy);
     }
     state
 }

@@ -201,6 +201,19 @@ async fn without_a_key_secret_of_the_binding_nothing_is_done() {
     assert_eq!(rolled_out(&world), [""; 0]);
 }
 
+#[tokio::test]
+async fn a_change_that_cannot_be_written_into_the_copy_rolls_out_its_users_once_it_is() {
+    let world = with_workloads().await;
+    handle(&job(&[("a", 1)], &[("x", 1)]), &world.context).await.unwrap();
+    let mut refused = job(&[("a", 2)], &[]);
+    refused.state.copy = None;
+    refused.binding.spec.kubernetes_secret = Some(serde_json::from_value(json!({"name": "copy"})).unwrap());
+    handle(&refused, &world.context).await.unwrap();
+    assert_eq!(rolled_out(&world), ["injected"]);
+    handle(&job(&[("a", 2)], &[("x", 2)]), &world.context).await.unwrap();
+    assert_eq!(rolled_out(&world), ["all", "one", "argo"]);
+}
+
 fn known(pairs: &[(&str, u64)]) -> Known {
     Known {
         secrets: versions(pairs),
