@@ -46,7 +46,7 @@ impl Kind for SecretBinding {
         match evaluate::evaluate(object, &observed, context.server.organization(), Time::now()) {
             Access::Grant(plan) => {
                 let granted = apply::grant(object, &plan, &observed, context).await?;
-                deliver(object, &plan, granted, context).await
+                deliver(object, &plan, granted, observed.secret.has_record(), context).await
             }
             Access::Refuse {
                 refusal,
@@ -106,11 +106,12 @@ pub struct Beside {
 }
 
 /// Uses the key once, as the pods will, and says what that shows. A key that the server does not take (after a
-/// restore, say) is replaced.
+/// restore, say) is replaced. `is_recorded` is [`secret::Observed::has_record`] of the key Secret.
 async fn deliver(
     object: &SecretBinding,
     plan: &Plan,
     mut granted: Granted,
+    is_recorded: bool,
     context: &Context,
 ) -> Result<Outcome<SecretBindingStatus>, Error> {
     let ask = async |granted: &Granted| {
@@ -138,7 +139,7 @@ async fn deliver(
             known,
         };
         status.pods = pods::counted(delivery, context).await;
-        made = beside(delivery, context).await?;
+        made = beside(delivery, is_recorded, context).await?;
         let uid = object.uid().unwrap_or_default();
         let pending = Pending {
             rotated_at: granted.rotated_at,
@@ -157,12 +158,12 @@ async fn deliver(
 }
 
 /// Makes what the binding asks for beside its key Secret, in this order: pods that are replaced find the new values.
-async fn beside(delivery: Delivery<'_>, context: &Context) -> Result<Beside, Error> {
+async fn beside(delivery: Delivery<'_>, is_recorded: bool, context: &Context) -> Result<Beside, Error> {
     let native = native::sync(delivery, context).await?;
     let (condition, copy) = native.map(|made| (made.condition, made.copy)).unzip();
     context
         .restarts
-        .consider(delivery.object, delivery.known, copy.flatten());
+        .consider(delivery.object, delivery.known, copy.flatten(), is_recorded);
     Ok(Beside {
         conditions: condition.into_iter().collect(),
     })

@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use sealpod_core::injection::{API_KEY_FILE, BINDING_FILE, CA_FILE};
-use sealpod_core::kubernetes::{BINDING_UID_LABEL, KEY_ROTATED_AT, MANAGED_BY, MANAGED_BY_LABEL, key_secret_name};
+use sealpod_core::kubernetes::{
+    BINDING_UID_LABEL, KEY_ROTATED_AT, MANAGED_BY, MANAGED_BY_LABEL, ROLLED_OUT_FOR, key_secret_name,
+};
 use sealpod_core::{SecretText, Time};
 use sealpod_crds::SecretBinding;
 
@@ -33,6 +35,8 @@ pub struct Contents {
     pub rotated_at: Option<Time>,
     /// Whether the labels are there by which the controller finds it.
     pub labelled: bool,
+    /// Whether it says for which versions workloads were rolled out.
+    pub has_record: bool,
 }
 
 /// What the Secret shall hold.
@@ -73,7 +77,15 @@ pub fn observe(secret: Option<Secret>, binding: &SecretBinding) -> Observed {
             .get(KEY_ROTATED_AT)
             .and_then(|time| time.parse().ok()),
         labelled: label(MANAGED_BY_LABEL) == Some(MANAGED_BY) && label(BINDING_UID_LABEL) == uid.as_deref(),
+        has_record: secret.annotations().contains_key(ROLLED_OUT_FOR),
     })
+}
+
+impl Observed {
+    /// [`Contents::has_record`] of a Secret that is the binding's.
+    pub fn has_record(&self) -> bool {
+        matches!(self, Self::Ours(contents) if contents.has_record)
+    }
 }
 
 impl Contents {

@@ -39,8 +39,10 @@ pub struct Restarts {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// The state that all workloads are known to follow.
+    /// The number of the last state that was dealt with, and what workloads follow since. The latter stands on the key
+    /// Secret, too, which somebody may delete.
     settled: Option<u64>,
+    followed: Option<Arc<State>>,
     pending: Option<Pending>,
 }
 
@@ -65,12 +67,20 @@ struct Job {
 }
 
 impl Restarts {
-    /// Takes note of what a binding delivers now. Costs nothing where that is what it delivered before.
-    pub fn consider(&self, binding: &SecretBinding, known: &Known, copy: Option<Copy>) {
-        self.consider_at(Instant::now(), binding, known, copy);
+    /// Takes note of what a binding delivers now. Costs nothing where that is what it delivered before, and the record
+    /// of it is on the key Secret.
+    pub fn consider(&self, binding: &SecretBinding, known: &Known, copy: Option<Copy>, is_recorded: bool) {
+        self.consider_at(Instant::now(), binding, known, copy, is_recorded);
     }
 
-    fn consider_at(&self, now: Instant, binding: &SecretBinding, known: &Known, copy: Option<Copy>) {
+    fn consider_at(
+        &self,
+        now: Instant,
+        binding: &SecretBinding,
+        known: &Known,
+        copy: Option<Copy>,
+        is_recorded: bool,
+    ) {
         let uid = binding.uid().unwrap_or_default();
         let wants = binding.spec.on_change.as_ref().and_then(|on_change| on_change.restart) == Some(Restart::Rollout);
         if !wants {
@@ -83,7 +93,7 @@ impl Restarts {
         if entry.pending.as_ref().is_some_and(|pending| pending.job.state == state) {
             return;
         }
-        if entry.settled == Some(number) && entry.pending.is_none() {
+        if entry.settled == Some(number) && entry.pending.is_none() && is_recorded {
             return;
         }
         let since = entry.pending.as_ref().map_or(now, |pending| pending.since);
@@ -109,6 +119,17 @@ impl Restarts {
 
     pub fn forget(&self, uid: &str) {
         self.bindings().remove(uid);
+    }
+
+    /// What workloads follow, as far as this process has seen to it.
+    fn followed(&self, uid: &str) -> Option<Arc<State>> {
+        self.bindings().get(uid)?.followed.clone()
+    }
+
+    fn follow(&self, uid: &str, state: State) {
+        if let Some(entry) = self.bindings().get_mut(uid) {
+            entry.followed = Some(Arc::new(state));
+        }
     }
 
     /// One that is due, or when the next is.

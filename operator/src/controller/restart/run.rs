@@ -56,21 +56,27 @@ pub(super) async fn handle(job: &Job, context: &Context) -> Result<(), Error> {
     let held = native::read_metadata(&context.kube, &job.namespace, &secret).await;
     let held = held.map_err(Error::kubernetes("reading the metadata of the key Secret"))?;
     let Some(held) = held.filter(|held| held.label(BINDING_UID_LABEL) == Some(&job.uid)) else {
-        // It comes back with the next look at the binding, and is then as good as new.
-        return Ok(());
+        // It comes back with the next look at the binding.
+        return Err(Error::NotNow(
+            "the key Secret is gone, on which stands what workloads were rolled out for",
+        ));
     };
-    let before = held
+    let recorded = held
         .annotation(ROLLED_OUT_FOR)
         .and_then(|json| serde_json::from_str::<State>(json).ok());
-    let state = now(job, before.as_ref());
-    if before.as_ref() == Some(&state) {
-        return Ok(());
-    }
-    let changes = before.map(|before| state.since(&before)).unwrap_or_default();
+    // A Secret that was made again, or whose record somebody has taken off.
+    let followed = context.restarts.followed(&job.uid);
+    let before = recorded.as_ref().or(followed.as_deref());
+    let state = now(job, before);
+    let changes = before.map(|before| state.since(before)).unwrap_or_default();
     if !changes.is_empty() {
         roll_out(job, &state, &changes, context).await?;
     }
-    record(job, &secret, held.metadata.uid.as_deref(), &state, context).await
+    if recorded.as_ref() != Some(&state) {
+        record(job, &secret, held.metadata.uid.as_deref(), &state, context).await?;
+    }
+    context.restarts.follow(&job.uid, state);
+    Ok(())
 }
 
 /// What may not be read just now is as it was: rights that go and come again change no value. So is a copy that could

@@ -195,10 +195,42 @@ async fn without_a_key_secret_of_the_binding_nothing_is_done() {
     assert!(secret["metadata"]["annotations"][ROLLED_OUT_FOR].is_string());
     secret["metadata"]["labels"][BINDING_UID_LABEL] = json!("of-another");
     world.kube.put(SECRET, secret);
-    handle(&job(&[("a", 2)], &[]), &world.context).await.unwrap();
+    assert!(handle(&job(&[("a", 2)], &[]), &world.context).await.is_err());
     world.kube.remove(SECRET);
-    handle(&job(&[("a", 2)], &[]), &world.context).await.unwrap();
+    assert!(handle(&job(&[("a", 2)], &[]), &world.context).await.is_err());
+    assert_eq!(rolled_out(&world), [""; 0], "and both are tried again");
+}
+
+/// One turn of the task, whenever it comes.
+async fn turn(world: &World) {
+    let late = Instant::now() + Duration::from_hours(1);
+    let job = world.context.restarts.next(late).unwrap();
+    let result = handle(&job, &world.context).await;
+    world.context.restarts.done(&job, result.is_ok(), Instant::now());
+}
+
+#[tokio::test]
+async fn a_key_secret_that_is_made_again_forgets_no_change() {
+    let world = with_workloads().await;
+    let new = world.kube.get(SECRET).unwrap();
+    let restarts = &world.context.restarts;
+    restarts.consider(&binding(), &known(&[("a", 1)]), None, false);
+    turn(&world).await;
+    let recorded = || world.kube.get(SECRET).unwrap()["metadata"]["annotations"][ROLLED_OUT_FOR].is_string();
+    assert!(recorded());
+    // The value changes while the Secret is gone.
+    world.kube.remove(SECRET);
+    restarts.consider(&binding(), &known(&[("a", 2)]), None, true);
+    turn(&world).await;
     assert_eq!(rolled_out(&world), [""; 0]);
+    world.kube.put(SECRET, new.clone());
+    turn(&world).await;
+    assert_eq!((rolled_out(&world), recorded()), (vec!["injected".to_owned()], true));
+    // And nothing changes: what workloads follow is written on the new one for the next leader.
+    world.kube.put(SECRET, new);
+    restarts.consider(&binding(), &known(&[("a", 2)]), None, false);
+    turn(&world).await;
+    assert_eq!((rolled_out(&world), recorded()), (vec![], true));
 }
 
 #[tokio::test]
@@ -226,7 +258,7 @@ fn changes_that_come_together_are_rolled_out_together_and_none_waits_for_ever() 
     let restarts = Restarts::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    let set = |second, version| restarts.consider_at(at(second), &binding(), &known(&[("a", version)]), None);
+    let set = |second, version| restarts.consider_at(at(second), &binding(), &known(&[("a", version)]), None, true);
     set(0, 1);
     assert_eq!(restarts.next(start).unwrap_err(), Some(start + QUIET));
     set(1, 2);
@@ -243,7 +275,7 @@ fn what_changes_while_workloads_are_rolled_out_waits_for_its_own_turn() {
     let restarts = Restarts::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    let set = |second, version| restarts.consider_at(at(second), &binding(), &known(&[("a", version)]), None);
+    let set = |second, version| restarts.consider_at(at(second), &binding(), &known(&[("a", version)]), None, true);
     set(0, 1);
     let job = restarts.next(at(2)).unwrap();
     set(3, 2);
@@ -264,7 +296,7 @@ fn what_changes_while_workloads_are_rolled_out_waits_for_its_own_turn() {
 #[test]
 fn a_binding_that_asks_for_no_restart_is_forgotten() {
     let restarts = Restarts::default();
-    restarts.consider(&binding(), &known(&[("a", 1)]), None);
-    restarts.consider(&object(), &known(&[("a", 1)]), None);
+    restarts.consider(&binding(), &known(&[("a", 1)]), None, true);
+    restarts.consider(&object(), &known(&[("a", 1)]), None, true);
     assert!(restarts.bindings().is_empty());
 }

@@ -121,6 +121,7 @@ async fn nothing_is_written_for_a_secret_that_is_as_it_should_be() {
         binding: Some("{}".to_owned()),
         rotated_at: Some(Time::from_microseconds(0).unwrap()),
         labelled: true,
+        has_record: false,
     };
     let mut plan = plan(Account::Keep(account_id()), Key::Keep);
     plan.grant.clear();
