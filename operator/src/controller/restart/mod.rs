@@ -27,6 +27,8 @@ pub use run::run;
 const QUIET: Duration = Duration::from_secs(2);
 /// And so long after the first change they are, whatever still changes.
 const LONGEST: Duration = Duration::from_secs(10);
+/// How often somebody looks whether a binding is still paused; the end of a pause is told, too.
+const HELD: Duration = Duration::from_mins(1);
 /// Delays after failures.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
 
@@ -53,6 +55,8 @@ struct Pending {
     /// When the first change of those that wait was seen.
     since: Instant,
     failures: u32,
+    /// Whether its binding is paused, as far as is known.
+    held: bool,
 }
 
 /// A look at the workloads of one binding.
@@ -73,14 +77,7 @@ impl Restarts {
         self.consider_at(Instant::now(), binding, known, copy, is_recorded);
     }
 
-    fn consider_at(
-        &self,
-        now: Instant,
-        binding: &SecretBinding,
-        known: &Known,
-        copy: Option<Copy>,
-        is_recorded: bool,
-    ) {
+    fn consider_at(&self, now: Instant, binding: &SecretBinding, known: &Known, copy: Option<Copy>, is_recorded: bool) {
         let uid = binding.uid().unwrap_or_default();
         let wants = binding.spec.on_change.as_ref().and_then(|on_change| on_change.restart) == Some(Restart::Rollout);
         if !wants {
@@ -90,7 +87,12 @@ impl Restarts {
         let mut bindings = self.bindings();
         let entry = bindings.entry(uid.clone()).or_default();
         let number = state.number();
-        if entry.pending.as_ref().is_some_and(|pending| pending.job.state == state) {
+        if let Some(pending) = entry.pending.as_mut().filter(|pending| pending.job.state == state) {
+            // Whoever looks at a binding does not find it paused.
+            if std::mem::take(&mut pending.held) {
+                pending.due = now + QUIET;
+                self.changed.notify_one();
+            }
             return;
         }
         if entry.settled == Some(number) && entry.pending.is_none() && is_recorded {
@@ -112,6 +114,7 @@ impl Restarts {
             due: (now + QUIET).min(since + LONGEST),
             since,
             failures: 0,
+            held: false,
         });
         drop(bindings);
         self.changed.notify_one();
@@ -140,6 +143,16 @@ impl Restarts {
         match first {
             Some(pending) if pending.due <= now => Ok(Arc::clone(&pending.job)),
             other => Err(other.map(|pending| pending.due)),
+        }
+    }
+
+    /// Puts a look off because its binding is paused.
+    fn hold(&self, job: &Arc<Job>, now: Instant) {
+        let mut bindings = self.bindings();
+        let pending = bindings.get_mut(&job.uid).and_then(|entry| entry.pending.as_mut());
+        if let Some(pending) = pending.filter(|pending| Arc::ptr_eq(&pending.job, job)) {
+            pending.due = now + HELD;
+            pending.held = true;
         }
     }
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::api::{Patch, PatchParams};
 use kube::core::Request;
 use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use sealpod_core::kubernetes::{BINDING_UID_LABEL, ROLLED_OUT_FOR, key_secret_name};
 use serde_json::json;
@@ -17,6 +18,7 @@ use super::workloads::{KINDS, Workload, WorkloadKind};
 use crate::controller::binding::native;
 use crate::controller::context::Context;
 use crate::controller::error::{Error, describe};
+use crate::controller::kind::{is_paused, name};
 use crate::controller::verdict::reasons;
 use crate::injector::Binding;
 
@@ -27,13 +29,7 @@ const MANAGER: &str = "sealpod-operator/restarts";
 pub async fn run(context: Arc<Context>) {
     loop {
         match context.restarts.next(Instant::now()) {
-            Ok(job) => {
-                let result = handle(&job, &context).await;
-                if let Err(error) = &result {
-                    tracing::warn!(binding = %crate::controller::kind::name(&job.binding), %error, "rolling out");
-                }
-                context.restarts.done(&job, result.is_ok(), Instant::now());
-            }
+            Ok(job) => turn(&job, &context).await,
             Err(due) => {
                 let wait = async {
                     match due {
@@ -46,6 +42,39 @@ pub async fn run(context: Arc<Context>) {
                     () = context.restarts.changed.notified() => {}
                 }
             }
+        }
+    }
+}
+
+/// Whether the owner of a binding wants its workloads to be touched now.
+enum Wish {
+    Go,
+    Paused,
+    Gone,
+}
+
+fn wish(job: &Job, context: &Context) -> Wish {
+    let reference = ObjectRef::new(&job.binding.name_any()).within(&job.namespace);
+    let now = context.bindings.get(&reference);
+    match now.filter(|now| now.uid().as_ref() == Some(&job.uid) && now.meta().deletion_timestamp.is_none()) {
+        None => Wish::Gone,
+        Some(now) if is_paused(&now.0) => Wish::Paused,
+        Some(_) => Wish::Go,
+    }
+}
+
+/// One look, unless the binding is paused or gone by now.
+pub(super) async fn turn(job: &Arc<Job>, context: &Context) {
+    let restarts = &context.restarts;
+    match wish(job, context) {
+        Wish::Gone => restarts.forget(&job.uid),
+        Wish::Paused => restarts.hold(job, Instant::now()),
+        Wish::Go => {
+            let result = handle(job, context).await;
+            if let Err(error) = &result {
+                tracing::warn!(binding = %name(&job.binding), %error, "rolling out");
+            }
+            restarts.done(job, result.is_ok(), Instant::now());
         }
     }
 }
@@ -125,6 +154,9 @@ async fn roll_out(job: &Job, state: &State, changes: &Changes, context: &Context
                 }
             };
             for workload in workloads {
+                if !matches!(wish(job, context), Wish::Go) {
+                    return Err(Error::NotNow("the binding was paused or deleted in the meantime"));
+                }
                 let uses = Uses::of(&workload.spec.template, &job.namespace, &name, &bindings, secret);
                 let moved = uses.changed(changes);
                 if workload.is_going() || moved.is_empty() {

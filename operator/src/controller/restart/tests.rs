@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::runtime::{reflector, watcher};
-use sealpod_core::kubernetes::{BINDING_UID_LABEL, ROLLED_OUT_FOR};
+use sealpod_core::kubernetes::{BINDING_UID_LABEL, ROLLED_OUT_FOR, controls};
 use serde_json::{Value, json};
 
 use super::super::binding::world::{SECRET, World, object, world};
-use super::run::handle;
+use super::run::{self, handle};
 use super::*;
 use crate::tolerant::Tolerant;
 
@@ -25,9 +25,7 @@ async fn with_workloads() -> World {
     let mut world = world().await;
     let secret = json!({"kind": "Secret", "metadata": {"name": "db-sealpod-key", "uid": "key", "labels": {BINDING_UID_LABEL: "uid"}}});
     world.kube.put(SECRET, secret);
-    let (store, mut writer) = reflector::store();
-    writer.apply_watcher_event(&watcher::Event::Apply(Tolerant(binding())));
-    Arc::get_mut(&mut world.context).unwrap().bindings = store;
+    sees(&mut world, binding());
     let workload = |name: &str, labels: &Value, spec: &Value| {
         json!({
             "metadata": {"name": name, "uid": format!("uid-of-{name}")},
@@ -205,8 +203,54 @@ async fn without_a_key_secret_of_the_binding_nothing_is_done() {
 async fn turn(world: &World) {
     let late = Instant::now() + Duration::from_hours(1);
     let job = world.context.restarts.next(late).unwrap();
-    let result = handle(&job, &world.context).await;
-    world.context.restarts.done(&job, result.is_ok(), Instant::now());
+    run::turn(&job, &world.context).await;
+}
+
+/// The binding as it is from now on.
+fn sees(world: &mut World, binding: SecretBinding) {
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&watcher::Event::Apply(Tolerant(binding)));
+    Arc::get_mut(&mut world.context).unwrap().bindings = store;
+}
+
+#[tokio::test]
+async fn a_paused_binding_rolls_out_nothing_until_the_pause_ends_and_a_deleted_one_never() {
+    let mut world = with_workloads().await;
+    world
+        .context
+        .restarts
+        .consider(&binding(), &known(&[("a", 1)]), None, false);
+    turn(&world).await;
+    world
+        .context
+        .restarts
+        .consider(&binding(), &known(&[("a", 2)]), None, true);
+    let mut paused = binding();
+    paused
+        .annotations_mut()
+        .insert(controls::PAUSED.to_owned(), "true".to_owned());
+    sees(&mut world, paused);
+    for _ in 0..2 {
+        turn(&world).await;
+    }
+    assert_eq!(rolled_out(&world), [""; 0]);
+    sees(&mut world, binding());
+    let restarts = &world.context.restarts;
+    assert!(restarts.next(Instant::now() + 2 * QUIET).is_err());
+    restarts.consider(&binding(), &known(&[("a", 2)]), None, true);
+    assert!(
+        restarts.next(Instant::now() + 2 * QUIET).is_ok(),
+        "the end of the pause is enough"
+    );
+    turn(&world).await;
+    assert_eq!(rolled_out(&world), ["injected"]);
+    restarts.consider(&binding(), &known(&[("a", 3)]), None, true);
+    let mut deleted = binding();
+    deleted.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    sees(&mut world, deleted);
+    turn(&world).await;
+    assert_eq!(rolled_out(&world), [""; 0]);
+    assert!(world.context.restarts.bindings().is_empty());
 }
 
 #[tokio::test]
