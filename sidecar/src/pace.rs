@@ -100,21 +100,18 @@ impl Pace {
             };
             return self.backoff.jittered(cap, 0.0);
         }
-        let delay = self.backoff.next_delay();
-        match error.retry_after() {
-            // On top of what was asked for, so that a fleet does not come back in one moment.
-            Some(asked_for) => asked_for + delay,
-            None if waiting => {
-                // A no is one for a while: until somebody grants a right, or mints a key.
-                let cap = if error.is_transient() {
-                    self.timing.first_cap
-                } else {
-                    self.timing.away_cap
-                };
-                delay.min(self.backoff.jittered(cap, 0.0))
-            }
-            None => delay,
+        let mut delay = self.backoff.next_delay();
+        if waiting {
+            // A no is one for a while: until somebody grants a right, or mints a key.
+            let cap = if error.is_transient() {
+                self.timing.first_cap
+            } else {
+                self.timing.away_cap
+            };
+            delay = delay.min(self.backoff.jittered(cap, 0.0));
         }
+        // On top of what was asked for, so that a fleet does not come back in one moment.
+        error.retry_after().unwrap_or_default() + delay
     }
 
     /// "Nothing changed", sooner than asked; gives how long to rest.
@@ -218,10 +215,15 @@ mod tests {
             (SECONDS(1)..=Duration::from_millis(1_500)).contains(&first),
             "{first:?}"
         );
-        let longest = longest(&mut pace, &stopping, true, now);
+        let running = longest(&mut pace, &stopping, false, now);
         assert!(
-            longest > SECONDS(30),
+            running > SECONDS(30),
             "who is asked to wait again and again asks ever less"
+        );
+        let waits = longest(&mut pace, &stopping, true, now);
+        assert!(
+            (SECONDS(2)..=SECONDS(3)).contains(&waits),
+            "but for a pod that waits it is what the server asks for, and a little: {waits:?}"
         );
     }
 
