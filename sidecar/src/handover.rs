@@ -63,7 +63,7 @@ mod tests {
 
     fn state() -> HandOver {
         serde_json::from_value(serde_json::json!({
-            "etag": "e", "nextChangeAt": null, "versions": {"a": 1},
+            "etag": "e", "nextChangeAt": null, "versions": {"a": 1}, "settled": true, "denied": false,
             "binding": {"organization": "o", "project": "p", "environment": "e", "mode": 288, "refreshInterval": 30, "watch": true},
         }))
         .unwrap()

@@ -223,6 +223,13 @@ pub struct HandOver {
     pub binding: BindingFile,
     pub next_change_at: Option<crate::Time>,
     pub versions: std::collections::BTreeMap<String, u64>,
+    /// Whether all that pods wait for was there. Where it was not, a new fetch tells what is wrong; the server's "nothing
+    /// changed" would not.
+    #[serde(default)]
+    pub settled: bool,
+    /// Whether the account could not read something that pods wait for.
+    #[serde(default)]
+    pub denied: bool,
 }
 
 #[cfg(test)]

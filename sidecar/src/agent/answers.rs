@@ -12,7 +12,7 @@ use crate::handover;
 use crate::health::Outcome;
 use crate::journal::State;
 use crate::publish::{FileSet, PublishError, Published};
-use crate::selection::{Selection, select};
+use crate::selection::{Finding, Selection, select};
 
 impl Agent {
     pub(super) async fn receive(&mut self, question: &Question, answer: Result<Fetched, Error>) -> Duration {
@@ -174,6 +174,8 @@ impl Agent {
                 binding,
                 next_change_at: shown.next_change_at,
                 versions,
+                settled: complete && !self.denied && !findings.iter().any(Finding::is_required),
+                denied: self.denied,
             };
             handover::write(Path::new(&self.mounted.mount_path), &state).map_err(PublishError::State)?;
             self.status.open();

@@ -254,8 +254,12 @@ impl Agent {
         self.freshness.resume(age, Instant::now());
         self.standing = Standing::Complete(Vec::new());
         // Files younger than the state are of a process that was killed between the two; nobody vouches for them.
-        let vouched = written >= shown_since && self.publisher.is_intact();
+        let vouched = written >= shown_since && self.publisher.is_intact() && state.settled;
         let session = self.session.as_ref();
+        self.denied = state.denied;
+        if self.denied {
+            self.give_up_denied();
+        }
         if vouched && session.is_some_and(|session| session.binding == state.binding) {
             self.versions = state.versions;
             self.reporter.changed(Instant::now());

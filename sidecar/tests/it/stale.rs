@@ -166,3 +166,37 @@ async fn a_process_that_starts_anew_gives_nothing_up_before_it_has_asked() {
     pod.write_key("db", KEY, None, &binding(Value::Null));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_wrong_is_not_forgotten_by_a_restart() {
+    let entries = || json!([required("a"), required("b")]);
+    for (list, then, status, said) in [
+        ("denied", "unready", 503, "a required secret is refused"),
+        ("denied", "remove", 503, "a required secret is refused"),
+        ("denied", "keep", 200, "warning: db: "),
+        ("missing", "unready", 200, "warning: db: "),
+    ] {
+        let fake = Fake::start(secrets([("a", "1"), ("b", "2")]));
+        let (pod, running, port) = start(&fake, &stale(entries(), None, then)).await;
+        let mut partial = secrets([("a", "1")]);
+        partial[list] = json!(["b"]);
+        fake.answer(partial);
+        readyz(port, status, said).await;
+        running.stop().await;
+        let asked = fake.seen().len();
+        let running = pod.start(Until::Stopped);
+        eventually("the first answer and the next question", || {
+            fake.seen().len() >= asked + 2
+        })
+        .await;
+        readyz(port, status, said).await;
+        assert_eq!(fake.seen()[asked].etag, None, "\"nothing changed\" would not tell");
+        running.stop().await;
+        fake.down().await;
+        if status == 503 {
+            let running = pod.start(Until::Stopped);
+            readyz(port, status, said).await;
+            running.stop().await;
+        }
+    }
+}
