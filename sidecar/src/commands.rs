@@ -137,8 +137,8 @@ pub async fn work(
     let (health, statuses) = Health::new(bindings.iter().map(|binding| binding.name.as_str()), config.versions);
     let mut agents = JoinSet::new();
     for (mounted, status) in bindings.iter().zip(statuses) {
-        match Agent::new(&config.settings, mounted, timing, status) {
-            Ok(agent) => agents.spawn(agent.run(until, shutdown.clone())),
+        match Agent::new(&config.settings, mounted, timing, until, status) {
+            Ok(agent) => agents.spawn(agent.run(shutdown.clone())),
             Err(error) => return tell(&format!("binding {:?}: {error}", mounted.name), 1),
         };
     }

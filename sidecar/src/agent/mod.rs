@@ -70,6 +70,7 @@ struct Question {
 pub struct Agent {
     mounted: MountedBinding,
     timing: Timing,
+    until: Until,
     credentials: Credentials,
     publisher: Publisher,
     pace: Pace,
@@ -94,12 +95,14 @@ impl Agent {
         settings: &SidecarSettings,
         mounted: &MountedBinding,
         timing: Timing,
+        until: Until,
         status: Arc<Status>,
     ) -> Result<Self, PublishError> {
         let seed = format!("{}/{}", settings.pod.uid, mounted.name);
         let notifier = Notifier::start(&mounted.name, &seed, timing.notify, Arc::clone(&status));
         Ok(Self {
             timing,
+            until,
             credentials: Credentials::new(&settings.server_url, mounted),
             publisher: Publisher::open(Path::new(&mounted.mount_path), mounted.size_limit, timing.grace)?,
             pace: Pace::new(timing, &seed),
@@ -118,8 +121,8 @@ impl Agent {
     }
 
     /// Works until done or stopped; gives whether it is done.
-    pub async fn run(mut self, until: Until, shutdown: CancellationToken) -> bool {
-        let done = shutdown.run_until_cancelled(self.work(until)).await.is_some();
+    pub async fn run(mut self, shutdown: CancellationToken) -> bool {
+        let done = shutdown.run_until_cancelled(self.work()).await.is_some();
         if let Some(session) = &self.session {
             // Whoever waits for this would wait for a server that may be away.
             let _ = tokio::time::timeout(FAREWELL, self.reporter.withdraw(session)).await;
@@ -127,13 +130,13 @@ impl Agent {
         done
     }
 
-    async fn work(&mut self, until: Until) {
+    async fn work(&mut self) {
         let read = self.credentials.read();
         self.take(read);
         self.resume();
         loop {
             let Some(pause) = self.ask().await else { continue };
-            if until == Until::Complete {
+            if self.until == Until::Complete {
                 if self.status.is_open() {
                     return;
                 }
@@ -253,13 +256,13 @@ impl Agent {
         self.status.loaded(&state.versions);
         self.freshness.resume(age, Instant::now());
         self.standing = Standing::Complete(Vec::new());
-        // Files younger than the state are of a process that was killed between the two; nobody vouches for them.
-        let vouched = written >= shown_since && self.publisher.is_intact() && state.settled;
-        let session = self.session.as_ref();
         self.denied = state.denied;
         if self.denied {
             self.give_up_denied();
         }
+        // Files younger than the state are of a process that was killed between the two; nobody vouches for them.
+        let vouched = written >= shown_since && self.publisher.is_intact() && state.settled;
+        let session = self.session.as_ref();
         if vouched && session.is_some_and(|session| session.binding == state.binding) {
             self.versions = state.versions;
             self.reporter.changed(Instant::now());
@@ -272,7 +275,9 @@ impl Agent {
 
     /// Seconds to ask the server to wait: up to the next refresh or the next change that time brings.
     fn wait(&mut self, session: &Session) -> u64 {
-        if self.shown.is_none() || !session.binding.watch {
+        // Who only asks once does not hold the app up until something changes.
+        let once = self.until == Until::Complete && self.status.is_open();
+        if self.shown.is_none() || !session.binding.watch || once {
             return 0;
         }
         let refresh = self.until_refresh(session);

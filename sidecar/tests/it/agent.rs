@@ -111,6 +111,18 @@ async fn init_with_files_of_an_earlier_run_does_not_wait_for_an_absent_server() 
 }
 
 #[tokio::test]
+async fn init_that_runs_again_over_files_that_are_current_ends_at_once() {
+    let fake = Fake::start(secrets([("password", "one")]));
+    let pod = Pod::new(&fake.url());
+    assert!(pod.init().await);
+    // The refresh is half a minute away; this would end behind it.
+    assert!(pod.init().await);
+    let seen = fake.seen();
+    assert_eq!((seen.len(), seen[1].etag.as_deref()), (2, Some("e1")));
+    assert!(!seen[1].query.contains("wait"), "{}", seen[1].query);
+}
+
+#[tokio::test]
 async fn a_rotated_key_is_used_without_a_restart() {
     let fake = Fake::start(secrets([("password", "one")]));
     let pod = Pod::new(&fake.url());
