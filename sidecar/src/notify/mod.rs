@@ -57,6 +57,13 @@ pub enum NotifyError {
         variable = sealpod_core::injection::CONTAINER_VARIABLE
     )]
     NoProcess { container: String },
+    #[error(
+        "which process is the main one of the container {container:?} cannot be told: {} name no container in their \
+         environment; start the pod anew, so that every container of it has {variable}, or use onChange.http",
+        .pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        variable = sealpod_core::injection::CONTAINER_VARIABLE
+    )]
+    Ambiguous { container: String, pids: Vec<i32> },
     #[error("{0:?} is not the name of a signal")]
     NoSignal(String),
     #[error("the path {0:?} is none that a request can carry")]

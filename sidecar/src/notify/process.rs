@@ -1,61 +1,139 @@
 //! A signal to the main process of another container of the pod, which shares its process namespace.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getpid, pidfd_open, pidfd_send_signal};
 use sealpod_core::injection::CONTAINER_VARIABLE;
 
 use super::NotifyError;
 
 /// Bytes of an environment that are looked at: the kernel's own limit of one is far below.
 const MAX_ENVIRONMENT: u64 = 4 * 1024 * 1024;
+/// In a process namespace that a pod shares, the one that holds it: `pause`. It may have any user.
+const HOLDER: i32 = 1;
 
 /// Sends the signal of that name to the main process of that container.
 pub(super) fn signal(container: &str, name: &str) -> Result<(), NotifyError> {
     let signal = of_name(name).ok_or_else(|| NotifyError::NoSignal(name.to_owned()))?;
-    signal_in(Path::new("/proc"), container, signal)
+    let (proc, own) = (Path::new("/proc"), getpid().as_raw_pid());
+    let uid = geteuid().as_raw();
+    let pid = main_process(proc, container, own, uid)?;
+    let gone = |cause| NotifyError::Signal { pid, cause };
+    let handle = pidfd_open(
+        Pid::from_raw(pid).expect("a number of a process is above 0"),
+        PidfdFlags::empty(),
+    );
+    let handle = handle.map_err(gone)?;
+    // Held from here on. Before, the number may have become another process's.
+    if main_process(proc, container, own, uid)? != pid {
+        return Err(gone(rustix::io::Errno::SRCH));
+    }
+    pidfd_send_signal(&handle, signal).map_err(gone)
 }
 
-/// The main process is the one that no process of the pod has started and that knows itself to be of that container; what
-/// it has started itself may know that too.
-fn signal_in(proc: &Path, container: &str, signal: Signal) -> Result<(), NotifyError> {
-    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    for pid in pids {
-        // Held from here on, so that the number cannot become another process's before the signal is sent.
-        let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-            continue;
-        };
-        let process = proc.join(pid.to_string());
-        if parent(&process) == Some(0) && is_of(&process, container) {
-            return pidfd_send_signal(&handle, signal).map_err(|cause| NotifyError::Signal { pid, cause });
+/// A process that none of the pod has started: the main one of a container, or one that was put beside it later, as by
+/// an exec probe or `kubectl exec`.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    /// Ticks since the node started.
+    started: u64,
+    uid: Option<u32>,
+    /// What the kernel counts it under, by which the processes of one container belong together; empty where that is not
+    /// to be seen.
+    group: String,
+    /// The container that its environment names; none where that is not to be read, or has been overwritten.
+    container: Option<String>,
+}
+
+impl Process {
+    fn is_with(&self, other: &Self) -> bool {
+        self.pid == other.pid || (!self.group.is_empty() && self.group == other.group)
+    }
+}
+
+/// The oldest process of the container: what is put into one later is younger. A process belongs to the container that
+/// its environment names, or that of a process beside it: programs that set their title, as nginx does, overwrite their
+/// environment. Where nobody names the container, it is the only one of our user that no container claims.
+fn main_process(proc: &Path, container: &str, own: i32, uid: u32) -> Result<i32, NotifyError> {
+    let (ourselves, mut others): (Vec<_>, Vec<_>) = processes(proc).into_iter().partition(|process| process.pid == own);
+    let is_ours = |process: &Process| ourselves.iter().any(|own| process.is_with(own));
+    // Some runtimes show the same for all: that tells nothing.
+    if others
+        .iter()
+        .any(|process| is_ours(process) && (process.pid == HOLDER || process.container.is_some()))
+    {
+        for process in &mut others {
+            process.group.clear();
         }
     }
-    Err(NotifyError::NoProcess {
-        container: container.to_owned(),
+    others.retain(|process| !is_ours(process));
+    others.sort_unstable_by_key(|process| (process.started, process.pid));
+    let named = |process: &Process, wanted: &dyn Fn(&str) -> bool| {
+        let mut beside = others.iter().filter(|other| other.is_with(process));
+        beside.any(|other| other.container.as_deref().is_some_and(wanted))
+    };
+    if let Some(main) = others.iter().find(|process| named(process, &|name| name == container)) {
+        return Ok(main.pid);
+    }
+    let unclaimed: Vec<_> = others
+        .iter()
+        .filter(|process| process.pid != HOLDER && process.uid == Some(uid) && !named(process, &|_| true))
+        .collect();
+    match unclaimed.split_first() {
+        None => Err(NotifyError::NoProcess {
+            container: container.to_owned(),
+        }),
+        Some((main, rest)) if rest.iter().all(|process| process.is_with(main)) => Ok(main.pid),
+        Some(_) => Err(NotifyError::Ambiguous {
+            container: container.to_owned(),
+            pids: unclaimed.iter().map(|process| process.pid).collect(),
+        }),
+    }
+}
+
+/// Every process that no other has started.
+fn processes(proc: &Path) -> Vec<Process> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids: BTreeSet<i32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.into_iter().filter_map(|pid| process(proc, pid)).collect()
+}
+
+fn process(proc: &Path, pid: i32) -> Option<Process> {
+    let directory = proc.join(pid.to_string());
+    // pid, the command in parentheses (which may hold some itself), then from the third field on state, parent, ….
+    let stat = fs::read(directory.join("stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if *fields.get(1)? != "0" {
+        return None;
+    }
+    let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    Some(Process {
+        pid,
+        started: fields.get(19)?.parse().ok()?,
+        // Real, effective, saved, of the file system.
+        uid: uid.and_then(|uids| uids.split_whitespace().nth(1)?.parse().ok()),
+        group: fs::read_to_string(directory.join("cgroup")).unwrap_or_default(),
+        container: container_of(&directory),
     })
 }
 
-/// `/proc/<pid>/stat`: pid, the command in parentheses (which may hold some itself), state, parent.
-fn parent(process: &Path) -> Option<i32> {
-    let stat = fs::read(process.join("stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
-}
-
-fn is_of(process: &Path, container: &str) -> bool {
+fn container_of(process: &Path) -> Option<String> {
     use std::io::Read as _;
-    let Ok(file) = fs::File::open(process.join("environ")) else {
-        return false;
-    };
     let mut environment = zeroize::Zeroizing::new(Vec::new());
-    if file.take(MAX_ENVIRONMENT).read_to_end(&mut environment).is_err() {
-        return false;
-    }
-    let wanted = format!("{CONTAINER_VARIABLE}={container}");
-    environment.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes())
+    let file = fs::File::open(process.join("environ")).ok()?;
+    file.take(MAX_ENVIRONMENT).read_to_end(&mut environment).ok()?;
+    let mut entries = environment.split(|b| *b == 0);
+    entries.find_map(|entry| {
+        let name = entry.strip_prefix(CONTAINER_VARIABLE.as_bytes())?.strip_prefix(b"=")?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    })
 }
 
 /// Signals that a program may have a use for; those that it cannot catch are not among them.
@@ -79,33 +157,113 @@ pub(crate) fn of_name(name: &str) -> Option<Signal> {
 mod tests {
     use super::*;
 
-    fn process(proc: &Path, pid: u32, parent: i32, command: &str, environment: &str) {
-        let directory = proc.join(pid.to_string());
-        fs::create_dir(&directory).unwrap();
-        fs::write(directory.join("stat"), format!("{pid} ({command}) S {parent} 1 1 0")).unwrap();
-        fs::write(directory.join("environ"), environment.replace(' ', "\0")).unwrap();
-    }
+    const OWN: i32 = 5;
+    const UID: u32 = 1000;
 
-    #[test]
-    fn a_main_process_is_known_by_its_parent_and_its_environment() {
-        let dir = tempfile::tempdir().unwrap();
-        process(dir.path(), 1, 0, "pause", "PATH=/");
-        process(dir.path(), 7, 0, "a) b (c", "A=1 SEALPOD_CONTAINER=app B=2");
-        process(dir.path(), 9, 7, "worker", "SEALPOD_CONTAINER=app");
-        let is_main = |pid: u32, container: &str| {
-            let process = dir.path().join(pid.to_string());
-            parent(&process) == Some(0) && is_of(&process, container)
-        };
-        assert!(is_main(7, "app"));
-        for (pid, container) in [(1, "app"), (9, "app"), (7, "ap"), (7, "app2"), (8, "app")] {
-            assert!(!is_main(pid, container), "{pid} {container}");
+    /// A `/proc` of a pod: `pause`, this program, and what a test adds.
+    struct Proc(tempfile::TempDir);
+
+    impl Proc {
+        fn new() -> Self {
+            let proc = Self(tempfile::tempdir().unwrap());
+            proc.add(1, 0, 10, "/pause", "PATH=/");
+            proc.add(OWN, 0, 20, "/sidecar", "");
+            proc
+        }
+
+        fn add(&self, pid: i32, parent: i32, started: u64, group: &str, environment: &str) {
+            self.add_of(UID, pid, parent, started, group, environment);
+        }
+
+        fn add_of(&self, uid: u32, pid: i32, parent: i32, started: u64, group: &str, environment: &str) {
+            let directory = self.0.path().join(pid.to_string());
+            fs::create_dir(&directory).unwrap();
+            let stat = format!("{pid} (a) b (c) S {parent} 1 1 0 -1 4194560 1 0 0 0 1 1 0 0 20 0 1 0 {started} 99 9");
+            fs::write(directory.join("stat"), stat).unwrap();
+            fs::write(directory.join("status"), format!("Name:\tx\nUid:\t0\t{uid}\t0\t0\n")).unwrap();
+            fs::write(directory.join("environ"), environment.replace(' ', "\0")).unwrap();
+            if !group.is_empty() {
+                fs::write(directory.join("cgroup"), format!("0::/..{group}\n")).unwrap();
+            }
+        }
+
+        fn main(&self, container: &str) -> Result<i32, NotifyError> {
+            main_process(self.0.path(), container, OWN, UID)
         }
     }
 
     #[test]
+    fn a_main_process_is_known_by_its_parent_and_its_environment() {
+        let proc = Proc::new();
+        proc.add_of(0, 7, 0, 30, "/app", "A=1 SEALPOD_CONTAINER=app B=2");
+        proc.add(9, 7, 31, "/app", "SEALPOD_CONTAINER=app");
+        proc.add(10, 0, 30, "/other", "SEALPOD_CONTAINER=app2");
+        assert_eq!(proc.main("app").unwrap(), 7);
+        assert_eq!(proc.main("app2").unwrap(), 10);
+        assert!(matches!(proc.main("ap"), Err(NotifyError::NoProcess { .. })));
+    }
+
+    #[test]
+    fn a_probe_or_a_shell_in_the_container_is_not_its_main_process() {
+        for group in ["/app", ""] {
+            let proc = Proc::new();
+            // Numbers come round again: the younger process may have the lower one.
+            proc.add(3, 0, 90, group, "SEALPOD_CONTAINER=app");
+            proc.add(7, 0, 30, group, "SEALPOD_CONTAINER=app");
+            assert_eq!(proc.main("app").unwrap(), 7, "{group:?}");
+        }
+        let proc = Proc::new();
+        proc.add(3, 0, 90, "/app", "SEALPOD_CONTAINER=app");
+        proc.add(7, 0, 30, "/app", "nginx: master process");
+        proc.add(8, 0, 25, "/other", "SEALPOD_CONTAINER=other");
+        assert_eq!(proc.main("app").unwrap(), 7, "it belongs to the shell beside it");
+    }
+
+    #[test]
+    fn a_main_process_that_overwrote_its_environment_is_the_one_that_nobody_else_claims() {
+        for group in ["/app", ""] {
+            let proc = Proc::new();
+            proc.add(7, 0, 30, group, "nginx: master process");
+            proc.add(8, 0, 31, "/other", "SEALPOD_CONTAINER=other");
+            proc.add(9, 0, 40, "/other", "");
+            proc.add(11, 0, 50, "/sidecar", "");
+            proc.add_of(0, 12, 0, 60, "/stranger", "");
+            proc.add(13, 7, 60, group, "nginx: worker process");
+            assert_eq!(proc.main("app").unwrap(), 7, "{group:?}");
+            assert_eq!(proc.main("other").unwrap(), 8);
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_shows_one_group_for_all_hides_nobody() {
+        let proc = Proc(tempfile::tempdir().unwrap());
+        proc.add(1, 0, 10, "/", "PATH=/");
+        proc.add(OWN, 0, 20, "/", "");
+        proc.add(7, 0, 30, "/", "SEALPOD_CONTAINER=other");
+        proc.add(8, 0, 31, "/", "nginx: master process");
+        proc.add(9, 0, 32, "/", "SEALPOD_CONTAINER=third");
+        assert_eq!(proc.main("third").unwrap(), 9);
+        assert_eq!(proc.main("app").unwrap(), 8);
+    }
+
+    #[test]
+    fn two_that_nobody_claims_are_not_chosen_between() {
+        for (one, two) in [("/one", "/two"), ("", "")] {
+            let proc = Proc::new();
+            proc.add(7, 0, 30, one, "");
+            proc.add(8, 0, 31, two, "");
+            let error = proc.main("app").unwrap_err().to_string();
+            assert!(error.contains("7, 8") && error.contains("onChange.http"), "{error}");
+        }
+        let proc = Proc::new();
+        proc.add(7, 0, 30, "/app", "");
+        proc.add(8, 0, 31, "/app", "");
+        assert_eq!(proc.main("app").unwrap(), 7, "both are of one container");
+    }
+
+    #[test]
     fn a_container_that_is_not_there_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = signal_in(dir.path(), "app", Signal::HUP).unwrap_err();
+        let error = Proc::new().main("app").unwrap_err();
         assert!(error.to_string().contains(r#"SEALPOD_CONTAINER="app""#), "{error}");
         assert!(matches!(signal("app", "SIGNONSENSE"), Err(NotifyError::NoSignal(_))));
         assert_eq!(
