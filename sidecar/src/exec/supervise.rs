@@ -48,9 +48,14 @@ pub(super) async fn run(
     let (news, mut changes) = mpsc::channel(1);
     tokio::spawn(async move { while news.send(source.changed().await).await.is_ok() {} });
     let mut stopping: Option<Instant> = None;
+    // Whoever ends this wants the command ended, not run anew.
+    let mut leaving = false;
     loop {
         if let Some(status) = reap(child) {
-            if stopping.take().is_none() {
+            // What came together with the command's end must not be lost between it and the next one; any other signal
+            // was for the one that has ended.
+            leaving |= signals.waiting().await.iter().any(|signal| signal.ends());
+            if leaving || stopping.take().is_none() {
                 return code(status);
             }
             child = match start(options, &variables) {
@@ -65,14 +70,13 @@ pub(super) async fn run(
             }
         };
         tokio::select! {
-            signal = signals.next() => match signal {
-                // A child has ended, or only stopped; the loop looks.
-                None => {}
-                Some(signal) => {
-                    if signal == Signal::TERM || signal == Signal::INT {
-                        // Whoever ends this wants the command ended, not run anew.
-                        stopping = None;
-                    }
+            received = signals.next() => {
+                if received.ends() {
+                    leaving = true;
+                    // How long the end may take is theirs to say from here on.
+                    stopping = None;
+                }
+                if let Received::PassOn(signal) = received {
                     send(child, signal);
                 }
             },
@@ -81,7 +85,7 @@ pub(super) async fn run(
                 stopping = Some(Instant::now() + GRACE);
             }
             Some(next) = changes.recv() => {
-                if next == variables {
+                if leaving || next == variables {
                     continue;
                 }
                 variables = next;
@@ -135,33 +139,67 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "exec: {text}");
 }
 
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    PassOn(Signal),
+    /// The command has it from the terminal already; it only must not end this process.
+    Had(Signal),
+    /// A child has ended, or only stopped.
+    Child,
+}
+
+impl Received {
+    /// Whether it is to end the command.
+    fn ends(self) -> bool {
+        matches!(
+            self,
+            Self::PassOn(Signal::TERM | Signal::INT | Signal::QUIT) | Self::Had(Signal::INT | Signal::QUIT)
+        )
+    }
+}
+
 struct Signals {
-    incoming: Vec<(Incoming, Option<Signal>)>,
+    incoming: Vec<(Incoming, Received)>,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
         let terminal = std::io::stdin().is_terminal();
-        let mut incoming = vec![(signal(SignalKind::child())?, None)];
-        for (passed_on, by_terminal) in PASSED_ON {
-            let received = signal(SignalKind::from_raw(passed_on.as_raw()))?;
-            // The command has it from the terminal already; it only must not end this process.
-            let dropped = by_terminal && terminal;
-            incoming.push((received, (!dropped).then_some(passed_on)));
+        let mut incoming = Vec::new();
+        for (number, by_terminal) in PASSED_ON {
+            let received = signal(SignalKind::from_raw(number.as_raw()))?;
+            let kind = if by_terminal && terminal {
+                Received::Had(number)
+            } else {
+                Received::PassOn(number)
+            };
+            incoming.push((received, kind));
         }
+        incoming.push((signal(SignalKind::child())?, Received::Child));
         Ok(Self { incoming })
     }
 
-    /// The next signal to pass on; none for one that is not.
-    async fn next(&mut self) -> Option<Signal> {
+    async fn next(&mut self) -> Received {
         std::future::poll_fn(|context| {
-            for (received, passed_on) in &mut self.incoming {
+            for (received, kind) in &mut self.incoming {
                 if received.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*passed_on);
+                    return std::task::Poll::Ready(*kind);
                 }
             }
             std::task::Poll::Pending
         })
         .await
+    }
+
+    /// Those that have come already.
+    async fn waiting(&mut self) -> Vec<Received> {
+        let mut all = Vec::new();
+        // The runtime hears of signals when it has nothing else to do.
+        tokio::task::yield_now().await;
+        while let Ok(received) = tokio::time::timeout(Duration::ZERO, self.next()).await {
+            all.push(received);
+        }
+        all
     }
 }
