@@ -155,6 +155,19 @@ pub(crate) fn list(findings: &[Finding], kept: &str) -> String {
     said.join("; ")
 }
 
+/// The findings by number and kind, for a port that is open to the whole cluster: names are for the log.
+pub(crate) fn count(findings: &[Finding]) -> String {
+    let mut kinds = std::collections::BTreeMap::<_, usize>::new();
+    for finding in findings {
+        *kinds.entry((!finding.required, finding.trouble.kind())).or_default() += 1;
+    }
+    let said: Vec<_> = kinds
+        .into_iter()
+        .map(|((optional, kind), count)| format!("{count} {}{kind}", if optional { "" } else { "required " }))
+        .collect();
+    format!("not as selected: {}; the log names them", said.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +212,26 @@ mod tests {
         assert!(journal.tell(&State::Incomplete { findings: &findings }));
         assert!(!journal.tell(&State::Incomplete { findings: &findings }));
     }
+
+    #[test]
+    fn what_anybody_may_ask_for_has_no_names() {
+        let finding = |name: &str, trouble, required| Finding {
+            selector: name.to_owned(),
+            trouble,
+            required,
+        };
+        let findings = [
+            finding("a-name", Trouble::Denied, true),
+            finding("b-name", Trouble::Missing, false),
+            finding("c-name", Trouble::Missing, false),
+            finding("d-name", Trouble::Unmade("of e-name".to_owned()), false),
+        ];
+        assert_eq!(
+            count(&findings),
+            "not as selected: 1 required refused, 1 that cannot be made, 2 without a value; the log names them"
+        );
+    }
+
     #[test]
     fn a_certificate_that_is_not_trusted_is_news_within_an_outage() {
         let mut journal = Journal::new("db");

@@ -37,8 +37,10 @@ impl Agent {
         if error.is_transient() {
             self.status.count(Outcome::Away);
             self.journal.tell(&State::Away(error));
-            self.status
-                .warn(format!("no answer from the server, the files may be old: {error}"));
+            self.status.warn(format!(
+                "no answer from the server, the files may be old: {}",
+                outline(error)
+            ));
         } else {
             self.status.count(match error {
                 Error::Unauthorized(_) => Outcome::Unauthorized,
@@ -46,9 +48,9 @@ impl Agent {
                 _ => Outcome::Refused,
             });
             self.journal.tell(&State::Refused(error));
-            self.status.warn(format!("the server refuses: {error}"));
+            self.status.warn(format!("the server refuses: {}", outline(error)));
             if matches!(error, Error::Unauthorized(_) | Error::Forbidden(_)) {
-                self.give_up(&error.to_string());
+                self.give_up(outline(error));
             }
         }
         self.pace.failed(error, !self.status.is_open(), Instant::now())
@@ -101,8 +103,10 @@ impl Agent {
                 // Asking again would bring the same files; a broken volume may be whole again next time. What it shows
                 // until then nobody knows, so nothing is said to be known.
                 let hopeless = matches!(error, PublishError::TooLarge { .. });
-                self.status
-                    .warn(format!("the files cannot be written; the old ones stay: {error}"));
+                self.status.warn(format!(
+                    "the files cannot be written; the old ones stay: {}",
+                    error.outline()
+                ));
                 self.standing = Standing::Unwritable(error);
                 self.tell(None);
                 self.shown = hopeless.then_some(shown);
@@ -130,7 +134,7 @@ impl Agent {
         self.status.settle();
         match &self.standing {
             Standing::Complete(findings) | Standing::Incomplete(findings) if !findings.is_empty() => {
-                self.status.warn(crate::journal::list(findings, ""));
+                self.status.warn(crate::journal::count(findings));
             }
             _ => {}
         }
@@ -220,5 +224,22 @@ impl Agent {
             Some(session) if !session.binding.watch => self.until_refresh(&session),
             _ => pause,
         }
+    }
+}
+
+/// What anybody who reaches the health port may know of a failure: nothing that the server said, which may hold names.
+fn outline(error: &Error) -> &'static str {
+    match error {
+        Error::Unreachable { .. } => "it cannot be reached",
+        Error::Untrusted { .. } => "its certificate is not trusted",
+        Error::Timeout { .. } => "it did not answer in time",
+        Error::Unavailable { .. } => "it is not able to answer now",
+        Error::BadAnswer { .. } => "the answer is not one of the api-server",
+        Error::Unauthorized(_) => "the server does not accept the credential",
+        Error::Forbidden(_) => "the server refuses this caller",
+        Error::NotFound(_) => "the project or the environment is not found",
+        Error::Conflict(_) | Error::Rejected(_) => "it rejects the request",
+        Error::TooLarge { .. } => "the answer is too large",
+        Error::Unaddressable { .. } => "a name of the binding cannot be part of a URL",
     }
 }

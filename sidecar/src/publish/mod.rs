@@ -99,6 +99,16 @@ pub enum PublishError {
     State(std::io::Error),
 }
 
+impl PublishError {
+    /// Without the names of files, which are those of secrets.
+    pub fn outline(&self) -> String {
+        match self {
+            Self::TooLarge { .. } | Self::State(_) => self.to_string(),
+            Self::Io { doing, cause, .. } => format!("cannot {doing} a file: {cause}; the log names it"),
+        }
+    }
+}
+
 /// A generation that is no longer shown.
 #[derive(Debug)]
 struct Former {

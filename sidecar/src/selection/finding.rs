@@ -30,6 +30,23 @@ pub enum Trouble {
     Unmade(String),
 }
 
+impl Trouble {
+    /// Without a name: for those who may ask, but not know what there is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing => "without a value",
+            Self::Denied => "refused",
+            Self::NoMatch => "matching nothing",
+            Self::NeedsPath => "without a file name",
+            Self::PathTaken(_) => "with a path that is taken",
+            Self::OtherVersion => "in two versions",
+            Self::NotBase64 => "not base64",
+            Self::NotSelected => "included and not selected",
+            Self::Unmade(_) => "that cannot be made",
+        }
+    }
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -168,6 +168,35 @@ async fn a_process_that_starts_anew_gives_nothing_up_before_it_has_asked() {
 }
 
 #[tokio::test]
+async fn no_name_of_a_secret_is_told_on_the_open_port() {
+    let entries = json!([required("a"), required("canary"), {"name": "canary-too", "optional": true}]);
+    let fake = Fake::start(secrets([("a", "1"), ("canary", "2"), ("canary-too", "3")]));
+    let (_pod, running, port) = start(&fake, &stale(entries, None, "keep")).await;
+    let mut partial = secrets([("a", "1")]);
+    partial["missing"] = json!(["canary"]);
+    partial["denied"] = json!(["canary-too"]);
+    fake.answer(partial);
+    readyz(
+        port,
+        200,
+        "warning: db: not as selected: 1 required without a value, 1 refused",
+    )
+    .await;
+    let answer = ask(port, "/readyz").await;
+    assert!(!answer.contains("canary"), "{answer}");
+    // What the server says of a refusal may hold names as well: here it says "because".
+    for status in [403, 404, 400] {
+        fake.manner(Manner::Refusing(status, None));
+        readyz(port, 200, "warning: db: the server refuses: ").await;
+        let answer = ask(port, "/readyz").await;
+        assert!(!answer.contains("because"), "{answer}");
+        fake.manner(Manner::Proper);
+        readyz(port, 200, "not as selected").await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_not_forgotten_by_a_restart() {
     let entries = || json!([required("a"), required("b")]);
     for (list, then, status, said) in [
