@@ -1,18 +1,28 @@
 //! Which namespaces this controller works in: all, or those that it was told, by one watch in each.
+//!
+//! A watch that fails is tried again ever more rarely, for itself: a queue would wait after an error of any of its
+//! streams, and so one namespace that cannot be watched would hold up all the others. So errors end here, in the log.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 type Watched<T> = Result<T, watcher::Error>;
+
+/// How often one watch that goes on failing is told of.
+const TOLD_EVERY: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Clone, Default)]
 pub struct Scope(Option<Arc<[String]>>);
@@ -53,7 +63,11 @@ impl Scope {
             + 'static,
     {
         let watches = self.apis::<K>(kube).into_iter();
-        stream::select_all(watches.map(|api| watcher(api, config.clone()).boxed()))
+        stream::select_all(watches.map(|api| {
+            patient(api, config)
+                .filter_map(|event| ready(event.ok().map(Ok)))
+                .boxed()
+        }))
     }
 
     /// What all watches tell, as one watch would: for a store, which a new list of one namespace must not empty of the
@@ -75,12 +89,14 @@ impl Scope {
     {
         let mut apis = self.apis::<K>(kube);
         if let (Some(only), true) = (apis.pop(), apis.is_empty()) {
-            return watcher(only, config.clone()).boxed();
+            return patient(only, config)
+                .filter_map(|event| ready(event.ok().map(Ok)))
+                .boxed();
         }
         let apis = self.apis::<K>(kube);
         let mut merge = Merge::new(apis.len());
         let watches = apis.into_iter().enumerate();
-        let tagged = watches.map(|(at, api)| watcher(api, config.clone()).map(move |event| (at, event)).boxed());
+        let tagged = watches.map(|(at, api)| patient(api, config).map(move |event| (at, event)).boxed());
         let last_known = move |gone: &ObjectRef<K>| known.get(gone).map(|object| object.as_ref().clone());
         stream::once(async { Ok(Event::Init) })
             .chain(
@@ -89,6 +105,27 @@ impl Scope {
             )
             .boxed()
     }
+}
+
+/// One watch that waits after its own errors, and tells of them.
+fn patient<K>(api: Api<K>, config: &watcher::Config) -> impl Stream<Item = Watched<Event<K>>> + use<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let path = api.resource_url().to_owned();
+    let mut told: Option<Instant> = None;
+    watcher(api, config.clone()).default_backoff().inspect(move |event| {
+        let Err(error) = event else { return };
+        if told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+            tracing::debug!(path, "watching: {error}");
+        } else {
+            told = Some(Instant::now());
+            tracing::warn!(
+                path,
+                "this cannot be watched, so changes are seen late; trying again: {error}"
+            );
+        }
+    })
 }
 
 /// Several watches on their way to be one.
@@ -151,10 +188,8 @@ impl<K: Resource<DynamicType = ()> + Clone> Merge<K> {
                 source.known = now;
                 source.done = true;
             }
-            Err(error) => {
-                source.done = true;
-                told.push(Err(error));
-            }
+            // Told where it came from.
+            Err(_) => source.done = true,
         }
         self.gone.append(&mut gone);
         if !self.complete && self.sources.iter().all(|source| source.done) {
@@ -181,7 +216,10 @@ mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::ResourceExt;
+    use kube::client::Body;
     use kube::runtime::reflector;
+    use serde_json::json;
+    use tokio::sync::Notify;
 
     fn object(namespace: &str, name: &str) -> ConfigMap {
         let mut object = ConfigMap::default();
@@ -272,7 +310,7 @@ mod tests {
     fn a_namespace_that_cannot_be_watched_holds_up_no_other() {
         let mut world = World::new();
         world.list(0, &[("a", "one")]).take(1, Err(failure()));
-        assert_eq!((world.names(), world.failures), (vec!["one".to_owned()], 1));
+        assert_eq!((world.names(), world.failures), (vec!["one".to_owned()], 0));
         world.list(1, &[("b", "two")]);
         assert_eq!(world.names(), ["one", "two"]);
     }
@@ -284,5 +322,54 @@ mod tests {
         world.take(0, Ok(Event::Delete(object("a", "one"))));
         world.list(1, &[]);
         assert_eq!(world.names(), ["two"]);
+    }
+
+    /// Namespace `a` may not be watched; what is in `b` comes after that is known.
+    fn half_dead() -> Client {
+        let refused = Arc::new(Notify::new());
+        let api = tower::service_fn(move |request: axum::http::Request<Body>| {
+            let refused = Arc::clone(&refused);
+            async move {
+                let watches = request.uri().query().unwrap_or_default().contains("watch=true");
+                let (code, answer) = if request.uri().path().contains("/a/") {
+                    refused.notify_one();
+                    (
+                        403,
+                        json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "message": "", "code": 403}),
+                    )
+                } else if watches {
+                    std::future::pending().await
+                } else {
+                    refused.notified().await;
+                    for _ in 0..20 {
+                        tokio::task::yield_now().await;
+                    }
+                    let item = json!({"metadata": {"name": "one", "namespace": "b", "uid": "u"}});
+                    (200, json!({"metadata": {"resourceVersion": "1"}, "items": [item]}))
+                };
+                let body = Body::from(answer.to_string().into_bytes());
+                let response = axum::http::Response::builder().status(code).body(body);
+                Ok::<_, tower::BoxError>(response.unwrap())
+            }
+        });
+        Client::new(api, "x")
+    }
+
+    #[tokio::test]
+    async fn errors_of_one_namespace_are_passed_on_to_no_queue() {
+        let scope = Scope::new(vec!["a".to_owned(), "b".to_owned()]);
+        let config = watcher::Config::default();
+        let (store, _) = reflector::store();
+        let events = scope.events::<ConfigMap>(&half_dead(), &config).boxed();
+        let merged = scope.merged::<ConfigMap>(&half_dead(), &config, store);
+        for mut stream in [events, merged] {
+            loop {
+                let event = stream.next().await.unwrap();
+                if let Event::InitApply(object) | Event::Apply(object) = event.expect("no error") {
+                    assert_eq!(object.name_any(), "one");
+                    break;
+                }
+            }
+        }
     }
 }

@@ -136,8 +136,7 @@ pub fn application_keys(
 }
 
 /// Pods that ask for injection, a moment after each turn of their lives: by then their sidecars have said what they
-/// have loaded, or are gone. Nothing of them is kept. A queue waits after an error of any of its streams; where pods may
-/// not be watched, only `status.pods` shall be late, so errors end here.
+/// have loaded, or are gone. Nothing of them is kept. Where they may not be watched, only `status.pods` is late.
 pub fn pods(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> + use<> {
     let config = watcher::Config::default()
         .page_size(PAGE)
@@ -145,19 +144,9 @@ pub fn pods(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant
     scope
         .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
         .touched_objects()
-        .default_backoff()
-        .filter_map(|pod| {
-            ready(match pod {
-                Ok(pod) => Some(pod),
-                Err(error) => {
-                    tracing::warn!("pods cannot be watched, so `status.pods` is late: {error}");
-                    None
-                }
-            })
-        })
         .map(async |pod| {
             tokio::time::sleep(REPORTED_WITHIN).await;
-            Ok(pod)
+            pod
         })
         .buffered(HELD)
 }
