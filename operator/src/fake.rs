@@ -165,6 +165,9 @@ impl State {
                 if self.objects.contains_key(&path) {
                     return failure(StatusCode::CONFLICT, "AlreadyExists");
                 }
+                if uri.query().unwrap_or_default().contains("dryRun=All") {
+                    return (StatusCode::CREATED, object);
+                }
                 let made = match manager {
                     Some(manager) if of_data(&object) => {
                         object["metadata"]["uid"] = json!(format!("uid-{}", self.version));

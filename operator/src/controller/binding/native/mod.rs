@@ -11,12 +11,12 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
-use kube::core::Status as ApiStatus;
 use kube::runtime::reflector::Store;
 use sealpod_client::{Error as ServerError, Fetched};
 use sealpod_core::kubernetes::{COPY_OF_LABEL, KEY_SECRET_SUFFIX};
@@ -36,6 +36,7 @@ pub use held::{Held, read as read_metadata};
 use stored::Stored;
 use target::Target;
 pub use watch::{Watched, binding_of, watch};
+use write::{Failure, quiet, write};
 
 pub const KUBERNETES_SECRET_SYNCED: &str = "KubernetesSecretSynced";
 
@@ -223,25 +224,6 @@ fn not_ours(held: &Held, object: &SecretBinding) -> Option<Problem> {
     })
 }
 
-enum Failure {
-    /// Told by the condition.
-    Problem(Problem),
-    /// Tried again soon.
-    Error(Error),
-}
-
-impl From<Problem> for Failure {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
 /// Reads the values once, with the binding's own key, and writes what differs.
 async fn renew(
     delivery: Delivery<'_>,
@@ -326,69 +308,6 @@ fn state(target: &Target<'_>, etag: &str, made: &Contents, stored: Option<&Store
         revisions: made.data.iter().map(revision).collect(),
         labels: target.labels.keys().cloned().collect(),
         annotations: target.annotations.keys().cloned().collect(),
-    }
-}
-
-async fn write(
-    object: &SecretBinding,
-    target: &Target<'_>,
-    state: &State,
-    data: &Data,
-    stored: Option<Stored>,
-    context: &Context,
-) -> Result<Held, Failure> {
-    let client = &context.kube;
-    let written = match stored {
-        Some(stored) => {
-            let held = stored.held();
-            let fits = stored.kind == target.kind.as_str() && stored.immutable != Some(true);
-            if fits {
-                let as_it_was = stored.data == *data && held.state() == *state;
-                if as_it_was && held.is_labelled(target, &object.name_any()) {
-                    return Ok(held);
-                }
-                stored::replace(client, object, target, state, data, &stored).await
-            } else {
-                // Neither a type nor what was made immutable can be changed.
-                let deleted = stored::delete(client, &object.namespace().unwrap_or_default(), &held).await;
-                deleted.map_err(|error| refused(target, error))?;
-                stored::create(client, object, target, state, data).await
-            }
-        }
-        None => stored::create(client, object, target, state, data).await,
-    };
-    let held = written.map_err(|error| refused(target, error))?;
-    tracing::info!(binding = %name(object), secret = target.name, "the Secret of spec.kubernetesSecret is written");
-    Ok(held)
-}
-
-/// What the API server refuses: that of the rights, of a quota or of a policy stays until somebody changes it.
-fn refused(target: &Target<'_>, error: kube::Error) -> Failure {
-    let secret = target.name;
-    match &error {
-        kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
-            Failure::Error(Error::NotNow("the Secret has changed in the meantime"))
-        }
-        kube::Error::Api(status) if status.is_forbidden() || status.is_invalid() => {
-            let message = format!(
-                "the Kubernetes API refuses to write Secret `{secret}` ({}): look at the operator's rights, and at quotas and \
-                 admission policies of the namespace",
-                status.reason
-            );
-            Failure::Problem(Problem::new(reasons::KUBERNETES_REFUSED, message))
-        }
-        _ => Failure::Error(Error::kubernetes("writing the Secret")(quiet(error))),
-    }
-}
-
-/// Without the words of the API server, or of a webhook behind it, which might quote a value.
-fn quiet(error: kube::Error) -> kube::Error {
-    match error {
-        kube::Error::Api(status) => {
-            let text = "what it says is not shown, because it might quote a value";
-            kube::Error::Api(ApiStatus::failure(text, &status.reason).with_code(status.code).boxed())
-        }
-        other => other,
     }
 }
 

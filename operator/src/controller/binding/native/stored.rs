@@ -90,6 +90,13 @@ pub async fn read(client: &Client, namespace: &str, name: &str) -> kube::Result<
     serde_json::from_str(&text).map(Some).map_err(kube::Error::SerdeError)
 }
 
+/// Whether a request changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    Real,
+    Dry,
+}
+
 /// A new one; it is an error if there is one of that name. Its metadata as the API server made it.
 pub async fn create(
     client: &Client,
@@ -97,11 +104,16 @@ pub async fn create(
     target: &Target<'_>,
     state: &State,
     data: &Data,
+    run: Run,
 ) -> kube::Result<Held> {
     let namespace = binding.namespace().unwrap_or_default();
     let mut metadata = json!({"name": target.name, "namespace": namespace});
     label(&mut metadata, binding, target, state, &State::default());
-    let request = secrets(&namespace).create(&parameters(), document(&metadata, target, data)?);
+    let parameters = PostParams {
+        dry_run: run == Run::Dry,
+        ..parameters()
+    };
+    let request = secrets(&namespace).create(&parameters, document(&metadata, target, data)?);
     write(client, request).await
 }
 

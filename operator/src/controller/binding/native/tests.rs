@@ -349,6 +349,40 @@ async fn another_type_and_what_was_made_immutable_are_made_anew() {
     );
 }
 
+#[tokio::test]
+async fn a_secret_that_could_not_be_made_anew_is_not_deleted() {
+    let world = world().await;
+    has(&world, "e1", &[("password", "1", 1)]).await;
+    look(&world, &binding(&json!({"name": "copy"}))).await.unwrap();
+    let before = world.kube.get(COPY).unwrap();
+    world.kube.take_writes();
+    let other = binding(&json!({"name": "copy", "type": "kubernetes.io/basic-auth"}));
+    for (code, reason) in [(403, "Forbidden"), (422, "Invalid")] {
+        world.kube.refuse("POST /api/v1/namespaces/shop/secrets", code, reason);
+        let outcome = look(&world, &other).await.unwrap().unwrap();
+        assert_eq!(outcome.condition.reason, reasons::KUBERNETES_REFUSED);
+        assert!(
+            outcome.condition.message.contains("stays as it was"),
+            "{}",
+            outcome.condition.message
+        );
+    }
+    world
+        .kube
+        .refuse("POST /api/v1/namespaces/shop/secrets", 500, "InternalError");
+    assert!(look(&world, &other).await.is_err());
+    assert_eq!(world.kube.get(COPY).unwrap(), before);
+    let deletes = world
+        .kube
+        .take_writes()
+        .into_iter()
+        .filter(|write| write.starts_with("DELETE"));
+    assert_eq!(deletes.count(), 0);
+    world.kube.allow();
+    assert_eq!(condition(&world, &other).await, (Status::True, "Synced"));
+    assert_eq!(world.kube.get(COPY).unwrap()["type"], "kubernetes.io/basic-auth");
+}
+
 /// The watch has seen the Secret.
 fn watched(world: &mut World) {
     let (store, mut writer) = kube::runtime::reflector::store();
