@@ -16,7 +16,7 @@ use crate::injector::{Binding, Pod, select};
 /// Longest record of single versions, in bytes: an object's annotations have 256 KiB together.
 const MAX_RECORD: usize = 96 * 1024;
 /// Stands for all keys where they are too many to be recorded one by one.
-const ALL: &str = "*";
+pub const ALL: &str = "*";
 /// Longest name of an annotation, behind its prefix.
 const MAX_NAME: usize = 63;
 
@@ -24,8 +24,11 @@ const MAX_NAME: usize = 63;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copy {
     pub secret: String,
-    /// How often each entry has changed.
+    /// How often each entry has changed, or, where they are many, [`ALL`] of them together.
     pub revisions: BTreeMap<String, u64>,
+    /// What it was made of, to tell whether one that was made again holds the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub made_of: String,
 }
 
 /// What the workloads of a binding use, by versions; never a value.
@@ -162,6 +165,8 @@ impl Uses {
             },
             entries: match &self.entries {
                 Entries::None => BTreeSet::new(),
+                // Which of them is not known.
+                Entries::Some(_) if changes.entries.contains(ALL) => changes.entries.clone(),
                 Entries::Some(keys) => keys & &changes.entries,
                 Entries::All => changes.entries.clone(),
             },
@@ -174,7 +179,7 @@ impl Uses {
         let revisions = state.copy.iter().flat_map(|copy| &copy.revisions);
         let used = |key: &String| match &self.entries {
             Entries::None => false,
-            Entries::Some(keys) => keys.contains(key),
+            Entries::Some(keys) => key == ALL || keys.contains(key),
             Entries::All => true,
         };
         let revisions: BTreeMap<_, _> = revisions.filter(|(key, _)| used(key)).collect();
@@ -255,6 +260,7 @@ mod tests {
         let copy = Copy {
             secret: "copy".to_owned(),
             revisions: map(revisions),
+            made_of: String::new(),
         };
         State::new(map(versions), Some(copy))
     }
@@ -386,6 +392,8 @@ mod tests {
         assert!(follows(&of_all, &changes(&[], &["y"])) && !follows(&of_all, &changes(&["a"], &[])));
         assert!(!follows(&Uses::default(), &changes(&["a"], &["x"])));
         assert_eq!(of_x.changed(&changes(&["a"], &["x", "y"])).named(), "`x`");
+        assert!(follows(&of_x, &changes(&[], &[ALL])), "it may be its own");
+        assert_ne!(of_x.mark(&state(&[], &[(ALL, 1)])), of_x.mark(&state(&[], &[(ALL, 2)])));
     }
 
     #[test]

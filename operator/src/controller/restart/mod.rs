@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::binding::Known;
-pub use evaluate::{Copy, State};
-pub use run::run;
+pub use evaluate::{ALL, Copy, State};
+pub use run::{recorded, run};
 
 /// For so long nothing more has to change before workloads are rolled out: what is set together is rolled out once.
 const QUIET: Duration = Duration::from_secs(2);

@@ -9,13 +9,14 @@ use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use sealpod_core::kubernetes::{BINDING_UID_LABEL, ROLLED_OUT_FOR, key_secret_name};
+use sealpod_crds::SecretBinding;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::Job;
 use super::evaluate::{Changes, State, Uses, annotation, injected};
 use super::workloads::{KINDS, Workload, WorkloadKind};
-use crate::controller::binding::native;
+use crate::controller::binding::native::{self, Held};
 use crate::controller::context::Context;
 use crate::controller::error::{Error, describe};
 use crate::controller::kind::{is_paused, name};
@@ -81,18 +82,13 @@ pub(super) async fn turn(job: &Arc<Job>, context: &Context) {
 
 /// In this order: the record of last time, the workloads, the record of this time.
 pub(super) async fn handle(job: &Job, context: &Context) -> Result<(), Error> {
-    let secret = key_secret_name(&job.binding.name_any());
-    let held = native::read_metadata(&context.kube, &job.namespace, &secret).await;
-    let held = held.map_err(Error::kubernetes("reading the metadata of the key Secret"))?;
-    let Some(held) = held.filter(|held| held.label(BINDING_UID_LABEL) == Some(&job.uid)) else {
+    let Some(held) = key_secret(&job.binding, context).await? else {
         // It comes back with the next look at the binding.
         return Err(Error::NotNow(
             "the key Secret is gone, on which stands what workloads were rolled out for",
         ));
     };
-    let recorded = held
-        .annotation(ROLLED_OUT_FOR)
-        .and_then(|json| serde_json::from_str::<State>(json).ok());
+    let recorded = record_on(&held);
     // A Secret that was made again, or whose record somebody has taken off.
     let followed = context.restarts.followed(&job.uid);
     let before = recorded.as_ref().or(followed.as_deref());
@@ -102,10 +98,30 @@ pub(super) async fn handle(job: &Job, context: &Context) -> Result<(), Error> {
         roll_out(job, &state, &changes, context).await?;
     }
     if recorded.as_ref() != Some(&state) {
-        record(job, &secret, held.metadata.uid.as_deref(), &state, context).await?;
+        record(job, held.metadata.uid.as_deref(), &state, context).await?;
     }
     context.restarts.follow(&job.uid, state);
     Ok(())
+}
+
+/// What the workloads of a binding were last rolled out for, if that is known.
+pub async fn recorded(binding: &SecretBinding, context: &Context) -> Result<Option<State>, Error> {
+    Ok(key_secret(binding, context).await?.as_ref().and_then(record_on))
+}
+
+/// The metadata of the key Secret, if it is this binding's.
+async fn key_secret(binding: &SecretBinding, context: &Context) -> Result<Option<Held>, Error> {
+    let (namespace, uid) = (
+        binding.namespace().unwrap_or_default(),
+        binding.uid().unwrap_or_default(),
+    );
+    let held = native::read_metadata(&context.kube, &namespace, &key_secret_name(&binding.name_any())).await;
+    let held = held.map_err(Error::kubernetes("reading the metadata of the key Secret"))?;
+    Ok(held.filter(|held| held.label(BINDING_UID_LABEL) == Some(&uid)))
+}
+
+fn record_on(held: &Held) -> Option<State> {
+    serde_json::from_str(held.annotation(ROLLED_OUT_FOR)?).ok()
 }
 
 /// What may not be read just now is as it was: rights that go and come again change no value. So is a copy that could
@@ -227,7 +243,8 @@ async fn one(
     Ok(())
 }
 
-async fn record(job: &Job, secret: &str, uid: Option<&str>, state: &State, context: &Context) -> Result<(), Error> {
+async fn record(job: &Job, uid: Option<&str>, state: &State, context: &Context) -> Result<(), Error> {
+    let secret = key_secret_name(&job.binding.name_any());
     let json = serde_json::to_string(state).expect("names and numbers are plain data");
     let document = json!({
         "apiVersion": "v1", "kind": "Secret",
@@ -236,7 +253,7 @@ async fn record(job: &Job, secret: &str, uid: Option<&str>, state: &State, conte
     });
     let path = Secret::url_path(&(), Some(&job.namespace));
     let parameters = PatchParams::apply(MANAGER).force();
-    let request = Request::new(path).patch_metadata(secret, &parameters, &Patch::Apply(&document));
+    let request = Request::new(path).patch_metadata(&secret, &parameters, &Patch::Apply(&document));
     let request =
         request.map_err(|error| Error::kubernetes("recording the versions")(kube::Error::BuildRequest(error)))?;
     let written = context.kube.request_text(request).await;

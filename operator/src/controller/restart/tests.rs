@@ -62,6 +62,7 @@ fn job(of: &[(&str, u64)], revisions: &[(&str, u64)]) -> Job {
     let copy = Copy {
         secret: "copy".to_owned(),
         revisions: versions(revisions),
+        made_of: String::new(),
     };
     Job {
         binding: binding(),

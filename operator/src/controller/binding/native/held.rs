@@ -14,6 +14,7 @@ use sealpod_core::kubernetes::{
 use sealpod_crds::{DeletionPolicy, SecretBinding};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::target::Target;
 
@@ -27,11 +28,45 @@ pub struct State {
     pub spec: String,
     /// How often the bytes of each entry have changed, by its key: for restarts.
     pub revisions: BTreeMap<String, u64>,
+    /// Where `revisions` is of all together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Keys>,
     /// Keys of the labels and annotations that the spec asked for, to take away those it no longer does.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub labels: BTreeSet<String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub annotations: BTreeSet<String>,
+}
+
+/// The keys of entries that are too many to be named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Keys {
+    pub count: usize,
+    digest: String,
+}
+
+impl Keys {
+    pub fn of<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
+        let (mut count, mut hasher) = (0, Sha256::new());
+        for key in keys {
+            count += 1;
+            // No key holds it.
+            hasher.update(key);
+            hasher.update([0]);
+        }
+        Self {
+            count,
+            digest: data_encoding::HEXLOWER.encode(&hasher.finalize()[..8]),
+        }
+    }
+}
+
+impl State {
+    /// How many entries the Secret has.
+    pub fn entries(&self) -> usize {
+        self.keys.as_ref().map_or(self.revisions.len(), |keys| keys.count)
+    }
 }
 
 /// The metadata of a Secret.
@@ -125,8 +160,11 @@ impl Held {
         let ours = |m: &&Manager| m.name == FIELD_MANAGER && m.operation == "Update" && m.subresource.is_empty();
         let mine: BTreeSet<&str> = self.managers.iter().filter(ours).flat_map(Manager::entries).collect();
         let everybodys: BTreeSet<&str> = self.managers.iter().flat_map(Manager::entries).collect();
-        let wanted: BTreeSet<&str> = state.revisions.keys().map(String::as_str).collect();
-        mine == wanted && everybodys == wanted
+        let is_wanted = match &state.keys {
+            Some(keys) => *keys == Keys::of(mine.iter().copied()),
+            None => mine.iter().copied().eq(state.revisions.keys().map(String::as_str)),
+        };
+        is_wanted && everybodys == mine
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod contents;
 mod held;
+mod revisions;
 mod stored;
 mod target;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::controller::verdict::reasons;
 use contents::{Contents, Data, Problem, contents};
 use held::State;
 pub use held::{Held, read as read_metadata};
+use revisions::{Former, former, made_of, revisions};
 use stored::Stored;
 use target::Target;
 pub use watch::{Watched, binding_of, watch};
@@ -64,11 +66,16 @@ impl Copies {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Comparison {
+    /// Its name.
+    secret: String,
     etag: String,
     spec: String,
     /// Of the Secret; none where there is none.
     resource_version: Option<String>,
     revisions: BTreeMap<String, u64>,
+    /// [`made_of`] of what it holds, which is older than `etag` where nothing could be written.
+    made_of: String,
+    entries: usize,
     problem: Option<Problem>,
 }
 
@@ -126,17 +133,20 @@ pub async fn sync(delivery: Delivery<'_>, context: &Context) -> Result<Option<Ou
     if let Some(held) = &held
         && held.is(&target, &object.name_any(), &etag)
     {
-        return Ok(Some(synced(&target, held.state().revisions)));
+        let comparison = Comparison::of(&target, &etag, held.state(), held.metadata.resource_version.clone());
+        let outcome = comparison.outcome();
+        context.copies.compared.keep(&uid, comparison);
+        return Ok(Some(outcome));
     }
     let version = held.and_then(|held| held.metadata.resource_version);
     if let Some(before) = context.copies.compared.get(&uid)
         && (before.etag == etag && before.spec == target.digest && before.resource_version == version)
     {
-        return Ok(Some(before.outcome(&target)));
+        return Ok(Some(before.outcome()));
     }
     match renew(delivery, &target, &etag, context).await {
         Ok(comparison) => {
-            let outcome = comparison.outcome(&target);
+            let outcome = comparison.outcome();
             context.copies.compared.keep(&uid, comparison);
             Ok(Some(outcome))
         }
@@ -241,30 +251,31 @@ async fn renew(
         return Err(problem.into());
     }
     let old = stored.as_ref().map(|stored| &stored.data);
+    let state = stored.as_ref().map(|stored| stored.held().state());
+    let former = former(object, target.name, state, context).await?;
     let made = match contents(target, &delivery.plan.selection, &bundle, old) {
         Ok(made) => made,
         // Nothing is written: what is there stays.
         Err(problem) => {
             let held = stored.as_ref().map(Stored::held);
             return Ok(Comparison {
+                secret: target.name.to_owned(),
                 etag: etag.to_owned(),
                 spec: target.digest.clone(),
-                revisions: held.as_ref().map(|held| held.state().revisions).unwrap_or_default(),
                 resource_version: held.and_then(|held| held.metadata.resource_version),
+                revisions: former.revisions,
+                made_of: former.made_of,
+                entries: 0,
                 problem: Some(problem),
             });
         }
     };
     drop(bundle);
-    let state = state(target, etag, &made, stored.as_ref());
+    let state = state_of(target, etag, &made, old, &former);
     let held = write(object, target, &state, &made.data, stored, context).await?;
-    Ok(Comparison {
-        etag: etag.to_owned(),
-        spec: target.digest.clone(),
-        resource_version: held.metadata.resource_version,
-        revisions: state.revisions,
-        problem: made.problem,
-    })
+    let mut comparison = Comparison::of(target, etag, state, held.metadata.resource_version);
+    comparison.problem = made.problem;
+    Ok(comparison)
 }
 
 /// The values, in one request, by the key that the binding's pods use.
@@ -289,40 +300,16 @@ async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Err
     }
 }
 
-/// An entry counts as changed where its bytes differ and the server or the spec has moved: what somebody has edited in
-/// the Secret, and what is put back, is no change.
-fn state(target: &Target<'_>, etag: &str, made: &Contents, stored: Option<&Stored>) -> State {
-    let before = stored.map(|stored| stored.held().state()).unwrap_or_default();
-    let moved = before.etag != etag || before.spec != target.digest;
-    let none = Data::new();
-    let old = stored.map_or(&none, |stored| &stored.data);
-    let revision = |(key, bytes): (&String, _)| {
-        let last = before.revisions.get(key).copied().unwrap_or_default();
-        let changed = last == 0 || (moved && old.get(key) != Some(bytes));
-        (key.clone(), last + u64::from(changed))
-    };
+fn state_of(target: &Target<'_>, etag: &str, made: &Contents, old: Option<&Data>, former: &Former) -> State {
+    let (revisions, keys) = revisions(former, &made_of(etag, &target.digest), &made.data, old);
     State {
         // What could not be made as it should be is compared again by the next leader.
         etag: made.problem.as_ref().map_or(etag, |_| "").to_owned(),
         spec: target.digest.clone(),
-        revisions: made.data.iter().map(revision).collect(),
+        revisions,
+        keys,
         labels: target.labels.keys().cloned().collect(),
         annotations: target.annotations.keys().cloned().collect(),
-    }
-}
-
-fn synced(target: &Target<'_>, revisions: BTreeMap<String, u64>) -> Outcome {
-    let entries = revisions.len();
-    let message = match entries {
-        1 => format!("Secret `{}` has its 1 entry", target.name),
-        _ => format!("Secret `{}` has its {entries} entries", target.name),
-    };
-    Outcome {
-        condition: Wanted::new(KUBERNETES_SECRET_SYNCED, Status::True, "Synced", message),
-        copy: Some(Copy {
-            secret: target.name.to_owned(),
-            revisions,
-        }),
     }
 }
 
@@ -339,13 +326,41 @@ fn failed(problem: &Problem) -> Outcome {
 }
 
 impl Comparison {
-    fn outcome(&self, target: &Target<'_>) -> Outcome {
-        let mut outcome = synced(target, self.revisions.clone());
-        if let Some(problem) = &self.problem {
-            outcome.condition = failed(problem).condition;
-            outcome.copy = outcome.copy.filter(|copy| !copy.revisions.is_empty());
+    /// Of a Secret that is as it should be.
+    fn of(target: &Target<'_>, etag: &str, state: State, resource_version: Option<String>) -> Self {
+        Self {
+            secret: target.name.to_owned(),
+            etag: etag.to_owned(),
+            spec: target.digest.clone(),
+            resource_version,
+            made_of: made_of(etag, &target.digest),
+            entries: state.entries(),
+            revisions: state.revisions,
+            problem: None,
         }
-        outcome
+    }
+
+    fn outcome(&self) -> Outcome {
+        let is_there = self.resource_version.is_some() && !self.revisions.is_empty();
+        let copy = is_there.then(|| Copy {
+            secret: self.secret.clone(),
+            revisions: self.revisions.clone(),
+            made_of: self.made_of.clone(),
+        });
+        if let Some(problem) = &self.problem {
+            return Outcome {
+                copy,
+                ..failed(problem)
+            };
+        }
+        let message = match self.entries {
+            1 => format!("Secret `{}` has its 1 entry", self.secret),
+            entries => format!("Secret `{}` has its {entries} entries", self.secret),
+        };
+        Outcome {
+            condition: Wanted::new(KUBERNETES_SECRET_SYNCED, Status::True, "Synced", message),
+            copy,
+        }
     }
 }
 

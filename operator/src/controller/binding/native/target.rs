@@ -13,6 +13,9 @@ use crate::controller::verdict::{Refusal, reasons};
 /// Changes when what is written for the same spec does.
 const FORMAT: &str = "1";
 
+/// Most that the annotations of the spec take, in bytes: an object's have 256 KiB together, and ours need some of it.
+const MAX_ANNOTATIONS: usize = 144 * 1024;
+
 /// The Secret that the spec asks for, but for the values.
 #[derive(Debug, PartialEq)]
 pub struct Target<'a> {
@@ -56,6 +59,16 @@ impl<'a> Target<'a> {
             for (key, value) in keys {
                 check_pair(field, key, value).map_err(|why| invalid(format!(".{field}: `{key}` {why}")))?;
             }
+        }
+        let size: usize = wanted
+            .annotations
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        if size > MAX_ANNOTATIONS {
+            return Err(invalid(format!(
+                ".annotations have {size} bytes together: at most {MAX_ANNOTATIONS} fit beside Sealpod's own"
+            )));
         }
         let entries = wanted.data.as_ref().map(|data| entries(data, selection));
         let entries = entries.transpose().map_err(invalid)?;
@@ -247,6 +260,11 @@ mod tests {
             let said = refused(&Value::Null, &json!({"name": "copy", field: {key: value}}));
             assert!(said.contains(field) && said.contains(why), "{said}");
         }
+        let large = refused(
+            &Value::Null,
+            &json!({"name": "copy", "annotations": {"a": "x".repeat(MAX_ANNOTATIONS)}}),
+        );
+        assert!(large.contains(".annotations have 147457 bytes together"), "{large}");
         let fine = json!({
             "name": "copy", "labels": {"team": "a", "example.com/x": "", "notsealpod.dev/x": "y"},
             "annotations": {"a": "two words"},

@@ -10,6 +10,8 @@ use sealpod_core::kubernetes::{COPY_BINDING, COPY_DELETION_POLICY, COPY_STATE};
 use sealpod_core::{SecretText, Time};
 use serde_json::{Value, json};
 
+mod counted;
+
 const COPY: &str = "/api/v1/namespaces/shop/secrets/copy";
 const BUNDLE: &str = "/bundle$";
 
