@@ -116,27 +116,56 @@ pub fn evaluate(object: &SecretBinding, observed: &Observed, organization: &str,
         return Access::Wait;
     }
     let input = Input { object, observed };
-    for (check, rights) in CHECKS {
-        if let Some(refusal) = check(&input) {
-            let revoke = match rights {
-                Rights::Leave => vec![],
-                Rights::Revoke => observed.rules.iter().map(|rule| rule.id).collect(),
-            };
-            return Access::Refuse {
-                refusal,
-                revoke,
-                rights,
-            };
-        }
-    }
-    match plan(object, observed, organization, now) {
-        Ok(plan) => Access::Grant(Box::new(plan)),
-        Err(refusal) => Access::Refuse {
-            refusal,
-            revoke: vec![],
-            rights: Rights::Leave,
+    let objection = CHECKS
+        .into_iter()
+        .find_map(|(check, rights)| Some((check(&input)?, rights)));
+    let (refusal, rights) = match objection {
+        Some(objection) => objection,
+        None => match plan(object, observed, organization, now) {
+            Ok(plan) => return Access::Grant(Box::new(plan)),
+            Err(refusal) => (refusal, Rights::Leave),
         },
+    };
+    // Nobody looks any more at the Application that granted these, so what its owner withdraws would stay.
+    let rights = if is_of_another(observed) {
+        Rights::Revoke
+    } else {
+        rights
+    };
+    let revoke = match rights {
+        Rights::Leave => vec![],
+        Rights::Revoke => all_rules(observed),
+    };
+    Access::Refuse {
+        refusal,
+        revoke,
+        rights,
     }
+}
+
+/// The rules that end whatever else is put off.
+pub fn ended(access: &Access, observed: &Observed) -> Vec<Uuid> {
+    match access {
+        Access::Refuse { revoke, .. } => revoke.clone(),
+        Access::Grant(plan) if matches!(plan.account, Account::Replace(..)) => all_rules(observed),
+        Access::Grant(_) | Access::Wait => vec![],
+    }
+}
+
+fn all_rules(observed: &Observed) -> Vec<Uuid> {
+    observed.rules.iter().map(|rule| rule.id).collect()
+}
+
+/// Whether the account is another application's than the one that was judged.
+fn is_of_another(observed: &Observed) -> bool {
+    let project = project(observed);
+    matches!(account(observed, &project), Account::Replace(..))
+}
+
+/// Slug of the application on the server.
+fn project(observed: &Observed) -> String {
+    let application = observed.application.as_ref();
+    application.map(|a| a.slug.clone()).unwrap_or_default()
 }
 
 /// Of another namespace nobody learns which Applications it has, only which admit them.
@@ -212,11 +241,7 @@ fn the_secret_is_free_or_ours(input: &Input) -> Option<Refusal> {
 fn plan(object: &SecretBinding, observed: &Observed, organization: &str, now: Time) -> Result<Plan, Refusal> {
     let spec = &object.spec;
     let selection = Selection::parse(spec)?;
-    let project = observed
-        .application
-        .as_ref()
-        .map(|a| a.slug.clone())
-        .unwrap_or_default();
+    let project = project(observed);
     let layout = Layout::parse(spec, &selection)?;
     let configurations = layout.configurations.is_some();
     let binding = selection.binding_file(spec, layout.clone(), organization, &project)?;

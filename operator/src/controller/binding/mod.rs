@@ -63,10 +63,8 @@ impl Kind for SecretBinding {
     /// Rights end although the binding is paused: its Application's owner, who ends them, did not pause it.
     async fn while_paused(object: &Self, context: &Context) -> Result<(), Error> {
         let observed = observe::observe(object, context).await?;
-        match evaluate::evaluate(object, &observed, context.server.organization(), Time::now()) {
-            Access::Refuse { revoke, .. } => apply::revoke(object, &revoke, context).await,
-            Access::Grant(_) | Access::Wait => Ok(()),
-        }
+        let access = evaluate::evaluate(object, &observed, context.server.organization(), Time::now());
+        apply::revoke(object, &evaluate::ended(&access, &observed), context).await
     }
 
     async fn clean_up(object: &Self, context: &Context) -> Result<(), Error> {
