@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
-use sealpod_core::kubernetes::service_account_name;
+use kube::{Resource, ResourceExt};
+use sealpod_core::kubernetes::{FINALIZER, service_account_name};
 use sealpod_core::wire::org::ServiceAccount;
 use sealpod_crds::SecretBinding;
 
@@ -50,6 +51,7 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     let watched = context.bindings.state();
     let watched = watched
         .iter()
+        .filter(|b| keeps_its_account(b.meta()))
         .map(|b| (b.namespace().unwrap_or_default(), b.name_any()));
     let suspects = orphans(accounts, context, watched);
     if suspects.is_empty() {
@@ -68,6 +70,13 @@ async fn sweep(context: &Context) -> Result<(), Error> {
     failed
 }
 
+/// One that goes and that we have let go is none any more, for however long the finalizers of others hold it: nobody
+/// looks at it again, so nothing else would ever end its rights.
+fn keeps_its_account(binding: &ObjectMeta) -> bool {
+    let finalizers = binding.finalizers.as_deref().unwrap_or_default();
+    binding.deletion_timestamp.is_none() || finalizers.iter().any(|f| f == FINALIZER)
+}
+
 /// Namespaces and names of all bindings that are watched, by quorum lists: without a resource version they are never a
 /// cache's. Only the metadata is asked for, and not all at once.
 async fn bindings(context: &Context) -> kube::Result<Vec<(String, String)>> {
@@ -77,7 +86,8 @@ async fn bindings(context: &Context) -> kube::Result<Vec<(String, String)>> {
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let some = api.list(&page).await?;
-            all.extend(some.iter().map(|b| (b.namespace().unwrap_or_default(), b.name_any())));
+            let some_left = some.iter().filter(|b| keeps_its_account(b.meta()));
+            all.extend(some_left.map(|b| (b.namespace().unwrap_or_default(), b.name_any())));
             match some.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
                 None => break,
@@ -113,6 +123,8 @@ mod tests {
     use super::super::world::world;
     use super::*;
     use crate::controller::scope::Scope;
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
     use sealpod_core::Time;
     use serde_json::json;
     use uuid::Uuid;
@@ -155,6 +167,41 @@ mod tests {
         let world = with_two_accounts().await;
         assert!(sweep(&world.context).await.is_err());
         assert_eq!(world.asked().await, ["GET /service-accounts"]);
+    }
+
+    #[tokio::test]
+    async fn a_binding_that_others_hold_after_we_let_it_go_keeps_no_account() {
+        let going = "2026-01-01T00:00:00Z";
+        for (binding, is_swept) in [
+            (json!({"name": "b"}), false),
+            (json!({"name": "b", "finalizers": ["example.com/mine"]}), false),
+            (
+                json!({"name": "b", "deletionTimestamp": going, "finalizers": ["example.com/mine", FINALIZER]}),
+                false,
+            ),
+            (
+                json!({"name": "b", "deletionTimestamp": going, "finalizers": ["example.com/mine"]}),
+                true,
+            ),
+        ] {
+            let mut world = with_two_accounts().await;
+            let mut metadata = binding.clone();
+            metadata["namespace"] = json!("shop");
+            let other = json!({"metadata": {"name": "a", "namespace": "shop"}});
+            let list = json!({"metadata": {}, "items": [other.clone(), {"metadata": metadata}]});
+            world.kube.put(BINDINGS, list.clone());
+            // The watch knows it, too.
+            let (store, mut writer) = reflector::store();
+            let spec = json!({"applicationRef": {"name": "shop"}, "environment": "prod"});
+            for metadata in [other["metadata"].clone(), metadata] {
+                let object = json!({"metadata": metadata, "spec": spec});
+                writer.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
+            }
+            Arc::get_mut(&mut world.context).unwrap().bindings = store;
+            sweep(&world.context).await.unwrap();
+            let gone = format!("DELETE /service-accounts/{}", Uuid::from_u128(GONE));
+            assert_eq!(world.asked().await.contains(&gone), is_swept, "{binding}");
+        }
     }
 
     fn account(name: &str) -> ServiceAccount {
