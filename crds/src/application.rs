@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use sealpod_core::names::{NameError, Slug};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DeletionPolicy, SLUG_PATTERN, conditions_schema, is_slug};
+use crate::common::{DeletionPolicy, NAME_PATTERN, SLUG_PATTERN, conditions_schema, is_slug};
 
 /// What the application shall be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -67,10 +67,7 @@ pub struct ApplicationSpec {
     /// Secret of this namespace that the application's own key is written to, as `api-key`. The key reads everything of
     /// the application. A new value of the annotation `sealpod.dev/rotate-key` replaces it. Absent: nobody gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub api_key_secret_name: Option<String>,
 
     /// Take over an application that the server has already. Only with an administrator's consent there: the message of

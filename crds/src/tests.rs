@@ -323,6 +323,27 @@ fn an_object_that_nobody_has_seen_yet_does_not_look_ready_to_kstatus() {
 }
 
 #[test]
+fn whatever_becomes_part_of_a_url_of_kubernetes_is_a_name() {
+    let name = json!(crate::common::NAME_PATTERN);
+    for (kind, field, pattern) in [
+        ("Application", "/apiKeySecretName", &name),
+        ("Environment", "/applicationRef/properties/name", &name),
+        ("SecretBinding", "/applicationRef/properties/name", &name),
+        (
+            "SecretBinding",
+            "/applicationRef/properties/namespace",
+            &json!(crate::common::NAMESPACE_PATTERN),
+        ),
+        ("SecretBinding", "/kubernetesSecret/properties/name", &name),
+    ] {
+        let schema = schema(&definition(kind));
+        let spec = &schema["properties"]["spec"]["properties"];
+        assert_eq!(spec.pointer(field).unwrap()["pattern"], *pattern, "{kind}{field}");
+        assert!(pattern.as_str().unwrap().starts_with('^') && pattern.as_str().unwrap().ends_with('$'));
+    }
+}
+
+#[test]
 fn the_yaml_is_the_definition() {
     for crd in all() {
         let text = yaml(&crd);

@@ -14,7 +14,10 @@ use schemars::JsonSchema;
 use sealpod_core::kubernetes::MOUNT_ROOT;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DURATION_PATTERN, ParseError, SIZE_PATTERN, SLUG_PATTERN, parse_duration, parse_size};
+use crate::common::{
+    DURATION_PATTERN, NAME_PATTERN, NAMESPACE_PATTERN, ParseError, SIZE_PATTERN, SLUG_PATTERN, parse_duration,
+    parse_size,
+};
 
 pub use change::{HttpCall, OnChange, Restart, Signal, Stale, Staleness};
 pub use files::{CombinedFile, Configurations, ConfigurationsFormat, FileFormat, Include};
@@ -152,12 +155,12 @@ fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BindingApplicationReference {
     /// `metadata.name` of the Application.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
 
     /// Its namespace, where that is another one; its `spec.allowedNamespaces` has to admit this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAMESPACE_PATTERN))]
     pub namespace: Option<String>,
 }
 

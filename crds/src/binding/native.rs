@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::DeletionPolicy;
+use crate::common::{DeletionPolicy, NAME_PATTERN};
 
 /// A Secret of Kubernetes with the binding's values. Whoever may read Secrets of the namespace, or etcd, reads them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -15,10 +15,7 @@ pub struct KubernetesSecret {
     /// Name of the Secret, in the binding's namespace. One that exists and is not of this binding is left alone.
     #[x_kube(validation = Rule::new("!self.endsWith('-sealpod-key')")
         .message("name must not end with -sealpod-key: such are the Secrets with the keys of bindings"))]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_PATTERN))]
     pub name: String,
 
     /// Type of the Secret. It cannot change without the Secret being made anew.
