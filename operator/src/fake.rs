@@ -92,10 +92,17 @@ impl FakeApi {
         events
     }
 
+    /// All calls since the last time, as `METHOD path`.
+    pub fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().calls)
+    }
+
     /// Changes that were asked for since the last time, as `METHOD path`.
     pub fn take_writes(&self) -> Vec<String> {
-        let calls = std::mem::take(&mut self.state().calls);
-        calls.into_iter().filter(|call| !call.starts_with("GET ")).collect()
+        self.take_calls()
+            .into_iter()
+            .filter(|call| !call.starts_with("GET "))
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -20,6 +20,7 @@ use super::server::Server;
 use crate::tolerant::Tolerant;
 
 pub struct Context {
+    /// For calls that end, and soon: watches have another.
     pub kube: Client,
     pub server: Server,
     /// Name of this cluster in everything that is made on the server.

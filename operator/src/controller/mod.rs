@@ -12,6 +12,7 @@ mod environment;
 mod error;
 mod kind;
 mod leader;
+mod lookup;
 mod metrics;
 mod missed;
 mod namespace;

@@ -19,6 +19,7 @@ use super::context::Context;
 use super::echo::Echoes;
 use super::error::Error;
 use super::kind::{Kind, after_failure, reconcile};
+use super::lookup;
 use super::metrics::Metrics;
 use super::missed::{self, Missed};
 use super::restart::{self, Restarts};
@@ -94,6 +95,7 @@ impl Parts {
             controller: FIELD_MANAGER.to_owned(),
             instance: Some(identity),
         };
+        let kube = lookup::within(lookup::PATIENCE, kube);
         let context = Arc::new(Context {
             recorder: Recorder::new(kube.clone(), reporter),
             kube,

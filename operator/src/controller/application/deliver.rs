@@ -20,6 +20,7 @@ use crate::controller::binding::Minted;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::kind::name;
+use crate::controller::lookup;
 use crate::tolerant::Tolerant;
 
 /// How long an earlier key lives on, in seconds: as long as the default of bindings.
@@ -47,7 +48,7 @@ pub async fn observe(
 
 async fn look(object: &Application, secret: Option<&String>, context: &Context) -> Result<Found, Error> {
     let Some(name) = secret else { return Ok(Found::Absent) };
-    let secret = secrets(object, context).get_opt(name).await;
+    let secret = lookup::find(&secrets(object, context), name).await;
     let secret = secret.map_err(Error::kubernetes("reading the Secret of the application's key"))?;
     let mut found = key::found(secret.map(|s| s.0), object);
     if let Found::Ours(contents) = &mut found

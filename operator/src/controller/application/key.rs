@@ -15,6 +15,7 @@ use sealpod_core::injection::API_KEY_FILE;
 use sealpod_core::kubernetes::{
     API_KEY_SECRET_LABEL, APPLICATION_UID_LABEL, KEY_ROTATED_AT, MANAGED_BY, MANAGED_BY_LABEL, controls,
 };
+use sealpod_core::names::check_dns_name;
 use sealpod_core::wire::Labels;
 use sealpod_core::{SecretText, Time};
 use sealpod_crds::Application;
@@ -134,6 +135,12 @@ pub fn plan(object: &Application, observed: &Observed) -> Plan {
         plan.step = if here { Step::Withdraw } else { Step::Nothing };
         return plan;
     };
+    // The schema refuses it, but for objects that are older than that.
+    if let Err(error) = check_dns_name(name) {
+        let message = format!("spec.apiKeySecretName {error}; everything else is as the spec says");
+        plan.refusal = Some(Refusal::until_edited(reasons::INVALID_SPEC, message));
+        return plan;
+    }
     if observed.secret == Found::NotOurs {
         let message = format!(
             "Secret `{name}` exists and does not belong to this Application, so it is left alone: delete it, or give \

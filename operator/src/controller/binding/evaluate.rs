@@ -175,11 +175,18 @@ fn the_application_admits_the_namespace(input: &Input) -> Option<Refusal> {
         return None;
     }
     let (application, own) = (&input.object.spec.application_ref.name, &observed.namespace.name);
-    let message = format!(
-        "namespace {} has no Application `{application}` whose spec.allowedNamespaces admits namespace {own}: let its \
-         owner add it, or correct spec.applicationRef",
-        observed.application_namespace
-    );
+    let other = &observed.application_namespace;
+    let message = if observed.is_in_scope {
+        format!(
+            "namespace {other} has no Application `{application}` whose spec.allowedNamespaces admits namespace {own}: \
+             let its owner add it, or correct spec.applicationRef"
+        )
+    } else {
+        format!(
+            "namespace {other} is none that the operator works in: correct spec.applicationRef, or let an administrator \
+             add the namespace to the operator's watchNamespaces"
+        )
+    };
     Some(Refusal {
         reason: reasons::NAMESPACE_NOT_ADMITTED,
         message,

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, ResourceExt};
 use sealpod_client::Client;
 use sealpod_core::kubernetes::{key_secret_name, service_account_name};
+use sealpod_core::names::check_label;
 use sealpod_core::wire::management as wire;
 use sealpod_core::wire::org::{AclRule, ServiceAccount, SubjectType};
 use sealpod_crds::{Application, SecretBinding};
@@ -14,7 +15,7 @@ use super::secret;
 use crate::controller::allowed::admits;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
-use crate::controller::namespace;
+use crate::controller::{lookup, namespace};
 use crate::tolerant::Tolerant;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Observed {
     pub account_owner: String,
     /// The namespace of the Application that the binding refers to.
     pub application_namespace: String,
+    /// Whether that namespace is one that this controller works in.
+    pub is_in_scope: bool,
     /// Whether there is an Application of the name that the binding refers to.
     pub has_application: bool,
     /// Whether that Application lets bindings of this namespace read.
@@ -47,27 +50,37 @@ pub async fn observe(object: &SecretBinding, context: &Context) -> Result<Observ
     let (namespace_name, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let referred = &object.spec.application_ref;
     let application_namespace = referred.namespace.as_deref().unwrap_or(&namespace_name);
+    let is_abroad = application_namespace != namespace_name;
+    // Asking for what is no namespace, or for one that may not be read, fails for ever: the binding's owner would keep
+    // by it what others have ended.
+    let is_in_scope = context.scope.covers(application_namespace);
+    let may_ask = !is_abroad || (is_in_scope && check_label(application_namespace).is_ok());
     let client = context.server.admin_for(object);
     let account_name = service_account_name(&context.cluster_id, &namespace_name, &name);
     let (asking, home, application_object, secret, account) = tokio::try_join!(
         namespace_of(&namespace_name, context),
         async {
-            if application_namespace == namespace_name {
-                return Ok(None);
+            if is_abroad && may_ask {
+                return namespace_of(application_namespace, context).await;
             }
-            namespace_of(application_namespace, context).await
+            Ok(None)
         },
-        application_object(application_namespace, &referred.name, context),
+        async {
+            if may_ask {
+                return application_object(application_namespace, &referred.name, context).await;
+            }
+            Ok(None)
+        },
         key_secret(&namespace_name, &name, context),
         account(&client, context, &account_name),
     )?;
     let Some((namespace, labels)) = asking else {
         return Err(Error::NotNow("the namespace is gone"));
     };
-    let owner_namespace = if application_namespace == namespace_name {
-        Some(&namespace)
-    } else {
+    let owner_namespace = if is_abroad {
         home.as_ref().map(|(home, _)| home)
+    } else {
+        Some(&namespace)
     };
     let is_admitted = application_object.as_ref().is_some_and(|application| {
         let allowed = &application.spec.allowed_namespaces;
@@ -94,6 +107,7 @@ pub async fn observe(object: &SecretBinding, context: &Context) -> Result<Observ
             .map(|home| context.application_owner(home, &referred.name))
             .unwrap_or_default(),
         application_namespace: application_namespace.to_owned(),
+        is_in_scope,
         account_owner: context.binding_owner(&namespace, &name),
         namespace,
         account_name,
@@ -128,8 +142,7 @@ async fn namespace_of(
 
 async fn application_object(namespace: &str, name: &str, context: &Context) -> Result<Option<Application>, Error> {
     let api: Api<Tolerant<Application>> = Api::namespaced(context.kube.clone(), namespace);
-    let found = api
-        .get_opt(name)
+    let found = lookup::find(&api, name)
         .await
         .map_err(Error::kubernetes("reading the Application"))?;
     Ok(found.map(|application| application.0))

@@ -11,10 +11,11 @@ use super::*;
 use crate::controller::kind;
 use crate::tolerant::Tolerant;
 
+mod rights;
+
 const BINDING: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/secretbindings/db";
 const NAMESPACE: &str = "/api/v1/namespaces/shop";
 const APPLICATION: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/applications/shop";
-const VICTIMS: &str = "/apis/sealpod.dev/v1alpha1/namespaces/victim/applications/shop";
 /// Of an account that is not the binding's.
 const STRANGER: Uuid = Uuid::from_u128(5);
 const STRANGERS_KEY: &str = "cr_sa_strangerskeystrangerskeystrangerskey";
@@ -378,86 +379,6 @@ async fn another_namespaces_application_is_not_even_looked_up_unless_it_admits()
     test.world.kube.put(NAMESPACE, label("b"));
     test.look().await.unwrap();
     assert_eq!((test.reason().as_str(), state(&test).2), ("NamespaceNotAdmitted", 0));
-}
-
-/// A binding that reads an Application of `victim`, whose namespace admits that of the binding, and an Application of
-/// its own namespace that is not on the server.
-async fn guest() -> Test {
-    let test = test().await;
-    let kube = &test.world.kube;
-    kube.put(
-        "/api/v1/namespaces/victim",
-        json!({"metadata": {"name": "victim", "uid": "victim-uid"}}),
-    );
-    let spec = json!({"allowedNamespaces": {"from": "All"}});
-    kube.put(
-        VICTIMS,
-        json!({"metadata": {"name": "shop", "namespace": "victim"}, "spec": spec}),
-    );
-    test.sealpod.state().owner = Some("cluster/victim/victim-uid/shop".to_owned());
-    test.edit(BINDING, |binding| {
-        binding["spec"]["applicationRef"]["namespace"] = json!("victim");
-    });
-    test.look().await.unwrap();
-    test.assert_whole("admitted");
-    test
-}
-
-/// The server has one application: from here on it is another, which the guest owns.
-fn own_application(test: &Test) {
-    let mut state = test.sealpod.state();
-    state.owner = Some("cluster/shop/ns-uid/shop".to_owned());
-    state.application_id = Uuid::from_u128(78);
-    drop(state);
-    test.edit(BINDING, |binding| {
-        binding["spec"]["applicationRef"] = json!({"name": "shop"});
-    });
-}
-
-#[tokio::test]
-async fn no_right_outlasts_its_application_by_a_reference_to_another_and_a_spec_that_cannot_be_acted_on() {
-    type Edit = fn(&Test);
-    let ways: [(&str, Edit, &str); 3] = [
-        (
-            "an invalid spec",
-            |test| {
-                test.edit(BINDING, |binding| {
-                    let secrets = json!([{"name": "a", "path": "x"}, {"name": "b", "path": "x/y"}]);
-                    binding["spec"]["secrets"] = secrets;
-                });
-            },
-            "PathCollision",
-        ),
-        (
-            "a Secret in the way",
-            |test| {
-                test.world
-                    .kube
-                    .put(SECRET, json!({"metadata": {"name": "db-sealpod-key"}}))
-            },
-            "SecretNotOwned",
-        ),
-        (
-            "a pause",
-            |test| {
-                test.edit(BINDING, |binding| {
-                    binding["metadata"]["annotations"] = json!({"sealpod.dev/paused": "true"});
-                });
-            },
-            "Paused",
-        ),
-    ];
-    for (what, way, reason) in ways {
-        let test = guest().await;
-        way(&test);
-        test.look().await.unwrap();
-        assert_eq!(test.reason(), reason, "{what}");
-        assert_eq!(test.sealpod.state().rules.len(), 1, "{what} alone ends nothing");
-        own_application(&test);
-        test.look().await.unwrap();
-        assert_eq!(test.reason(), reason, "{what}");
-        assert!(test.sealpod.state().rules.is_empty(), "{what}");
-    }
 }
 
 #[test]

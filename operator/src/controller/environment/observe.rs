@@ -9,7 +9,7 @@ use sealpod_crds::{Application, Environment};
 use crate::controller::configurations;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
-use crate::controller::namespace;
+use crate::controller::{lookup, namespace};
 use crate::tolerant::Tolerant;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +36,7 @@ pub async fn observe(object: &Environment, context: &Context) -> Result<Observed
     let namespace = namespace::observe(&context.kube, &namespace_name).await?;
     let wanted = &object.spec.application_ref.name;
     let api: Api<Tolerant<Application>> = Api::namespaced(context.kube.clone(), &namespace_name);
-    let application_object = api
-        .get_opt(wanted)
+    let application_object = lookup::find(&api, wanted)
         .await
         .map_err(Error::kubernetes("reading the Application"))?;
     let application_owner = context.application_owner(&namespace, wanted);

@@ -210,3 +210,17 @@ fn what_is_no_key_of_an_application_is_none() {
         None
     );
 }
+
+#[test]
+fn no_key_is_made_for_a_secret_that_cannot_be() {
+    for name in ["?watch=true", "a b", "A"] {
+        let plan = plan(&object(Some(name), None), &observed(None, Found::Absent));
+        let refusal = plan.refusal.unwrap();
+        assert_eq!((refusal.reason, plan.step), (reasons::INVALID_SPEC, Step::Nothing));
+        assert!(
+            refusal.message.starts_with("spec.apiKeySecretName "),
+            "{}",
+            refusal.message
+        );
+    }
+}

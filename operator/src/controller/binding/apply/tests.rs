@@ -16,6 +16,7 @@ fn observed(secret: secret::Observed) -> Observed {
         account_name: "k8s/cluster/shop/db".to_owned(),
         account_owner: String::new(),
         application_namespace: "shop".to_owned(),
+        is_in_scope: true,
         has_application: true,
         is_admitted: true,
         application: None,

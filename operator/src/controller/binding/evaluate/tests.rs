@@ -75,6 +75,7 @@ fn settled() -> Observed {
         account_name: "k8s/cluster/shop/db".to_owned(),
         account_owner: BINDING.to_owned(),
         application_namespace: "shop".to_owned(),
+        is_in_scope: true,
         has_application: true,
         is_admitted: true,
         application: Some(wire::Application {
