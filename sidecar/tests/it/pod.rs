@@ -195,6 +195,13 @@ pub fn required(name: &str) -> Value {
     json!({"name": name, "optional": false})
 }
 
+/// A test that cannot be made here. Where everything is to be there, that is a failure.
+pub fn passed_over(why: &str) {
+    let complete = std::env::var_os("CI").is_some() && rustix::process::geteuid().is_root();
+    assert!(!complete, "a test would be passed over: {why}");
+    eprintln!("passed over: {why}");
+}
+
 pub async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(15);
     while !is() {

@@ -7,7 +7,7 @@ use sealpod_core::injection::SETTINGS_VARIABLE;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, secrets};
-use crate::pod::{Pod, binding, questions};
+use crate::pod::{Pod, binding, passed_over, questions};
 
 /// Ended with the test, however that ends.
 struct Sidecar(Child);
@@ -97,8 +97,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 async fn a_black_hole_is_got_over_within_half_a_minute_of_its_end() {
     let (host, inside) = ("10.231.7.1", "10.231.7.2");
     let Some(network) = Network::new(host, inside) else {
-        eprintln!("passed over: a network namespace takes root, iproute2 and iptables");
-        return;
+        return passed_over("a network namespace takes root, iproute2 and iptables");
     };
     let fake = Fake::stopped_on(host, secrets([("a", "1")]));
     fake.up();
@@ -135,8 +134,7 @@ async fn shows(pod: &Pod, value: &str, within: Duration, since: Instant) {
 async fn a_clock_that_jumps_neither_stops_the_files_nor_hurries_the_questions() {
     let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
     if !std::path::Path::new(library).exists() {
-        eprintln!("passed over: faketime is not installed");
-        return;
+        return passed_over("faketime is not installed");
     }
     let fake = Fake::start(secrets([("a", "0")]));
     let mut file = binding(Value::Null);
