@@ -6,11 +6,31 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use sealpod_core::Time;
-use sealpod_core::injection::{HAND_OVER_FILE, HandOver};
+use sealpod_core::injection::{BindingFile, HAND_OVER_FILE, HandOver};
+use sha2::{Digest, Sha256};
 
-/// Writes the state, whole or not at all.
-pub fn write(mount: &Path, state: &HandOver) -> io::Result<()> {
+/// What stands for a binding in the state: templates are too large for it.
+pub fn digest(binding: &BindingFile) -> String {
+    let text = serde_json::to_vec(binding).expect("settings are plain data with text keys");
+    HEXLOWER.encode(&Sha256::digest(text))
+}
+
+/// Writes the state, whole or not at all. One of more bytes than `limit` is written without what takes them, so that
+/// the next process fetches anew.
+pub fn write(mount: &Path, state: &HandOver, limit: u64) -> io::Result<()> {
+    let mut content = serde_json::to_vec(state).expect("the state is plain data with text keys");
+    if u64::try_from(content.len()).is_ok_and(|bytes| bytes > limit) {
+        let bare = HandOver {
+            etag: String::new(),
+            settings: String::new(),
+            versions: std::collections::BTreeMap::new(),
+            settled: false,
+            ..state.clone()
+        };
+        content = serde_json::to_vec(&bare).expect("the state is plain data with text keys");
+    }
     let temporary = mount.join(format!("{HAND_OVER_FILE}.tmp"));
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -22,7 +42,7 @@ pub fn write(mount: &Path, state: &HandOver) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(&serde_json::to_vec(state).expect("the state is plain data with text keys"))?;
+    file.write_all(&content)?;
     drop(file);
     fs::rename(&temporary, mount.join(HAND_OVER_FILE))
 }
@@ -64,7 +84,7 @@ mod tests {
     fn state() -> HandOver {
         serde_json::from_value(serde_json::json!({
             "etag": "e", "nextChangeAt": null, "versions": {"a": 1}, "settled": true, "denied": false,
-            "binding": {"organization": "o", "project": "p", "environment": "e", "mode": 288, "refreshInterval": 30, "watch": true},
+            "settings": "00",
         }))
         .unwrap()
     }
@@ -75,8 +95,8 @@ mod tests {
         assert!(read(dir.path()).is_none() && !is_open(dir.path()));
         // A killed process left a half-written one, and somebody a trap.
         symlink("/nonexistent/target", dir.path().join(format!("{HAND_OVER_FILE}.tmp"))).unwrap();
-        write(dir.path(), &state()).unwrap();
-        write(dir.path(), &state()).unwrap();
+        write(dir.path(), &state(), 1024).unwrap();
+        write(dir.path(), &state(), 1024).unwrap();
         assert_eq!(read(dir.path()).unwrap().0, state());
         let mode = fs::metadata(dir.path().join(HAND_OVER_FILE))
             .unwrap()
@@ -92,7 +112,7 @@ mod tests {
     fn a_state_can_be_said_again_and_taken_back() {
         let dir = tempfile::tempdir().unwrap();
         assert!(touch(dir.path()).is_err(), "there is nothing to say again");
-        write(dir.path(), &state()).unwrap();
+        write(dir.path(), &state(), 1024).unwrap();
         let path = dir.path().join(HAND_OVER_FILE);
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
         fs::File::options()
@@ -106,6 +126,25 @@ mod tests {
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();
         assert!(read(dir.path()).is_none());
+    }
+
+    #[test]
+    fn a_state_that_does_not_fit_opens_the_gate_and_vouches_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut large = state();
+        large.versions = (0..1_000).map(|n| (format!("key-{n}"), n)).collect();
+        write(dir.path(), &large, 1024).unwrap();
+        assert!(fs::metadata(dir.path().join(HAND_OVER_FILE)).unwrap().len() <= 1024);
+        let (read, _) = read(dir.path()).unwrap();
+        assert!(!read.settled && read.versions.is_empty() && read.settings.is_empty());
+    }
+
+    #[test]
+    fn a_state_of_a_former_version_is_one_and_vouches_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let former = r#"{"etag": "e", "binding": {"mode": 288}, "nextChangeAt": null, "versions": {"a": 1}}"#;
+        fs::write(dir.path().join(HAND_OVER_FILE), former).unwrap();
+        assert!(!read(dir.path()).unwrap().0.settled);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum State<'a> {
     Disturbed,
     /// The files cannot be written.
     Unwritable(&'a PublishError),
+    /// The files are written, and the state beside them cannot be.
+    Unstated(&'a std::io::Error),
     /// The files are given up for want of the server's word, as the binding says.
     GivenUp { then: Stale, why: &'a str },
 }
@@ -107,6 +109,11 @@ impl Journal {
             State::Unwritable(error) => {
                 tracing::error!(binding, %error, "the files cannot be written; the old ones stay");
             }
+            State::Unstated(error) => tracing::error!(
+                binding,
+                %error,
+                "the files are written, but not the state beside them; trying again"
+            ),
             State::GivenUp { then, why } => match then {
                 Stale::Remove => {
                     tracing::error!(binding, why, "the files are removed, as the binding's staleness says");
@@ -131,6 +138,7 @@ fn news(state: &State<'_>) -> (&'static str, String) {
         State::Early => ("early", String::new()),
         State::Disturbed => ("disturbed", String::new()),
         State::Unwritable(error) => ("unwritable", error.to_string()),
+        State::Unstated(error) => ("unstated", error.to_string()),
         State::GivenUp { why, .. } => ("given up", (*why).to_owned()),
     }
 }

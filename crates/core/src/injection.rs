@@ -219,8 +219,9 @@ pub enum Decode {
 #[serde(rename_all = "camelCase")]
 pub struct HandOver {
     pub etag: String,
-    /// The settings under which the files were written; others mean a new fetch.
-    pub binding: BindingFile,
+    /// SHA-256 of the [`BindingFile`] under which the files were written; another one means a new fetch.
+    #[serde(default)]
+    pub settings: String,
     pub next_change_at: Option<crate::Time>,
     pub versions: std::collections::BTreeMap<String, u64>,
     /// Whether all that pods wait for was there. Where it was not, a new fetch tells what is wrong; the server's "nothing

@@ -75,27 +75,18 @@ impl Agent {
     /// The server has something new.
     async fn update(&mut self, bundle: Bundle) -> Duration {
         let session = self.session.as_ref().expect("a question comes from a session");
-        let binding = session.binding.clone();
-        let selection = select(&binding, &bundle);
-        let was_open = self.status.is_open();
+        let session = std::sync::Arc::clone(session);
+        let selection = select(&session.binding, &bundle);
         self.denied = selection.denied;
         let Bundle {
             etag, next_change_at, ..
         } = bundle;
         let shown = Shown { etag, next_change_at };
-        let changed = match self.write(binding, selection, &shown).await {
+        let changed = match self.write(&session.binding, selection, &shown).await {
             Ok((standing, published)) => {
                 self.standing = standing;
                 self.tell(Some(&published));
-                if published.changed
-                    && was_open
-                    && let Some(how) = self
-                        .session
-                        .as_ref()
-                        .and_then(|session| session.binding.on_change.as_ref())
-                {
-                    self.notifier.changed(how);
-                }
+                self.pass_on();
                 published.changed
             }
             Err(error) => {
@@ -132,27 +123,55 @@ impl Agent {
         self.reporter.found(now);
         self.status.succeeded();
         self.status.settle();
+        if let Some(state) = self.unstated.take() {
+            self.unstated = self.write_state(&state).is_err().then_some(state);
+        } else if self.status.is_open()
+            && let Err(error) = handover::touch(Path::new(&self.mounted.mount_path))
+        {
+            // Only the age that a next process begins with is wrong.
+            tracing::debug!(binding = self.mounted.name, %error, "the state beside the files cannot be dated");
+        }
         match &self.standing {
             Standing::Complete(findings) | Standing::Incomplete(findings) if !findings.is_empty() => {
                 self.status.warn(crate::journal::count(findings));
+            }
+            _ if self.unstated.is_some() => {
+                self.status
+                    .warn("the state beside the files cannot be written; the log says why");
             }
             _ => {}
         }
         if self.denied {
             self.give_up_denied();
         }
-        if self.status.is_open()
-            && let Err(error) = handover::touch(Path::new(&self.mounted.mount_path))
+    }
+
+    /// Writes the state beside files that are good already: without it, a next process would only fetch them anew.
+    fn state(&mut self, state: HandOver) {
+        if let Err(error) = self.write_state(&state) {
+            self.journal.tell(&State::Unstated(&error));
+            self.unstated = Some(state);
+        }
+    }
+
+    fn write_state(&self, state: &HandOver) -> std::io::Result<()> {
+        handover::write(Path::new(&self.mounted.mount_path), state, self.publisher.state_limit())
+    }
+
+    /// Has the app told of what it does not know yet.
+    fn pass_on(&mut self) {
+        let Some(session) = &self.session else { return };
+        if std::mem::take(&mut self.untold)
+            && let Some(how) = &session.binding.on_change
         {
-            // Only the age that a next process begins with is wrong.
-            tracing::debug!(binding = self.mounted.name, %error, "the state beside the files cannot be dated");
+            self.notifier.changed(how);
         }
     }
 
     /// Files first, then the state that vouches for them.
     async fn write(
         &mut self,
-        binding: BindingFile,
+        binding: &BindingFile,
         selection: Selection,
         shown: &Shown,
     ) -> Result<(Standing, Published), PublishError> {
@@ -165,7 +184,11 @@ impl Agent {
             ..
         } = selection;
         self.make_room(&files).await?;
-        let published = self.publisher.publish(files)?;
+        let former = self.publisher.shown();
+        let published = self.publisher.publish(files);
+        // A swap is one whatever failed behind it. The first files are no change.
+        self.untold |= self.status.is_open() && self.publisher.shown() != former;
+        let published = published?;
         if self.versions != versions {
             self.versions.clone_from(&versions);
             self.reporter.changed(Instant::now());
@@ -175,14 +198,20 @@ impl Agent {
         if complete || self.status.is_open() {
             let state = HandOver {
                 etag: shown.etag.clone(),
-                binding,
+                settings: handover::digest(binding),
                 next_change_at: shown.next_change_at,
                 versions,
                 settled: complete && !self.denied && !findings.iter().any(Finding::is_required),
                 denied: self.denied,
             };
-            handover::write(Path::new(&self.mounted.mount_path), &state).map_err(PublishError::State)?;
-            self.status.open();
+            self.unstated = None;
+            if self.status.is_open() {
+                self.state(state);
+            } else {
+                // Nobody else opens the gate.
+                self.write_state(&state).map_err(PublishError::State)?;
+                self.status.open();
+            }
         }
         let standing = if complete {
             Standing::Complete(findings)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealpod_core::Time;
-use sealpod_core::injection::{MountedBinding, SidecarSettings};
+use sealpod_core::injection::{HandOver, MountedBinding, SidecarSettings};
 use sealpod_core::wire::bundle::MAX_WAIT;
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +85,10 @@ pub struct Agent {
     versions: BTreeMap<String, u64>,
     /// Whether the account may not read something that pods wait for.
     denied: bool,
+    /// What could not be written of the files that are shown; what is there instead is about former ones.
+    unstated: Option<HandOver>,
+    /// Whether the app's files have changed without it being told.
+    untold: bool,
     freshness: Freshness,
     reporter: Reporter,
     notifier: Notifier,
@@ -114,6 +118,8 @@ impl Agent {
             standing: Standing::Incomplete(Vec::new()),
             versions: BTreeMap::new(),
             denied: false,
+            unstated: None,
+            untold: false,
             freshness: Freshness::new(Instant::now()),
             reporter: Reporter::new(settings.pod.clone(), &seed),
             notifier,
@@ -263,7 +269,7 @@ impl Agent {
         // Files younger than the state are of a process that was killed between the two; nobody vouches for them.
         let vouched = written >= shown_since && self.publisher.is_intact() && state.settled;
         let session = self.session.as_ref();
-        if vouched && session.is_some_and(|session| session.binding == state.binding) {
+        if vouched && session.is_some_and(|session| handover::digest(&session.binding) == state.settings) {
             self.versions = state.versions;
             self.reporter.changed(Instant::now());
             self.shown = Some(Shown {

@@ -114,6 +114,7 @@ impl Agent {
         handover::remove(mount).map_err(PublishError::State)?;
         self.publisher.publish(FileSet::default())?;
         self.shown = None;
+        self.unstated = None;
         Ok(())
     }
 }

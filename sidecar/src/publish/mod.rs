@@ -24,8 +24,11 @@ use sealpod_core::Time;
 use sealpod_core::paths::FilePath;
 use zeroize::Zeroizing;
 
-/// Kept free for the hand-over state beside the files, in bytes.
-const RESERVE: u64 = 4 * 4096;
+/// Kept free for the state beside the files, of which there are two while it is replaced: this part of the volume, but
+/// so many bytes at least and at most.
+const RESERVED_PART: u64 = 64;
+const MIN_RESERVE: u64 = 4 * 4096;
+const MAX_RESERVE: u64 = 32 * 4096;
 /// Shortest time between two tries to remove a former generation.
 const RETRY_REMOVE: Duration = Duration::from_secs(1);
 /// The link that is swapped, and the names it and the others are made under.
@@ -214,7 +217,8 @@ impl Publisher {
         let current = self.current_size()?;
         let new: u64 = set.write.iter().map(|file| weight(file.content.0.len())).sum();
         let kept = if set.keep.is_empty() { 0 } else { current };
-        let mut used = RESERVE + current + new + kept + self.former.iter().map(|former| former.size).sum::<u64>();
+        let mut used =
+            self.reserve() + current + new + kept + self.former.iter().map(|former| former.size).sum::<u64>();
         let mut wait = Duration::ZERO;
         for former in &self.former {
             if used <= self.size_limit {
@@ -251,6 +255,11 @@ impl Publisher {
             .map(|first| first.until.saturating_duration_since(now))
     }
 
+    /// What tells one set that is shown from the next; none where none is shown.
+    pub fn shown(&self) -> Option<String> {
+        self.current().ok()?
+    }
+
     /// When the set that is shown was written; none where none is shown.
     pub fn shown_since(&self) -> Option<Time> {
         let name = self.current().ok()??;
@@ -284,7 +293,16 @@ impl Publisher {
 
     /// Bytes that one set may take.
     pub fn usable(&self) -> u64 {
-        self.size_limit.saturating_sub(RESERVE) / 2
+        self.size_limit.saturating_sub(self.reserve()) / 2
+    }
+
+    /// Bytes that the state beside the files may take.
+    pub fn state_limit(&self) -> u64 {
+        self.reserve() / 2
+    }
+
+    fn reserve(&self) -> u64 {
+        (self.size_limit / RESERVED_PART).clamp(MIN_RESERVE, MAX_RESERVE)
     }
 
     /// The directory that `..data` leads to; none where it leads nowhere of ours.

@@ -194,7 +194,7 @@ fn large_sets_in_a_row_wait_for_room() {
 }
 
 fn publisher_usable() -> u64 {
-    (LIMIT - RESERVE) / 2
+    (LIMIT - MIN_RESERVE) / 2
 }
 
 #[test]

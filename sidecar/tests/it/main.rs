@@ -7,6 +7,7 @@ mod binary;
 mod delivery;
 mod exec;
 mod fake;
+mod full;
 mod hostile;
 mod notify;
 mod pod;

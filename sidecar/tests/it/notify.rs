@@ -13,7 +13,7 @@ use crate::fake::{Fake, secrets};
 use crate::pod::{Pod, binding, eventually, questions, required};
 
 /// An app that keeps the requests it gets, and answers each with the next of its statuses, the last for ever.
-async fn app(statuses: &'static [u16]) -> (u16, Arc<Mutex<Vec<String>>>) {
+pub async fn app(statuses: &'static [u16]) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -36,7 +36,7 @@ async fn app(statuses: &'static [u16]) -> (u16, Arc<Mutex<Vec<String>>>) {
     (port, seen)
 }
 
-fn calls(entries: Value, port: u16) -> Value {
+pub fn calls(entries: Value, port: u16) -> Value {
     let mut file = binding(entries);
     file["onChange"] = json!({"http": {"port": port, "path": "/-/reload"}});
     file

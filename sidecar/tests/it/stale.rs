@@ -29,7 +29,7 @@ async fn start(fake: &Fake, file: &Value) -> (Pod, Running, u16) {
 }
 
 /// Waits until `/readyz` answers with that status and a text that holds `said`.
-async fn readyz(port: u16, status: u16, said: &str) {
+pub async fn readyz(port: u16, status: u16, said: &str) {
     for _ in 0..600 {
         let answer = ask(port, "/readyz").await;
         if answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(said) {
