@@ -32,10 +32,7 @@ pub fn write(mount: &Path, state: &HandOver, limit: u64) -> io::Result<()> {
         content = serde_json::to_vec(&bare).expect("the state is plain data with text keys");
     }
     let temporary = mount.join(format!("{HAND_OVER_FILE}.tmp"));
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_file(&temporary)?;
     // `create_new` follows no link.
     let mut file = OpenOptions::new()
         .write(true)
@@ -63,9 +60,33 @@ pub fn touch(mount: &Path) -> io::Result<()> {
     file.set_modified(std::time::SystemTime::now())
 }
 
+/// There from before a change until the app knows of it, so that a process that dies between the two loses no news.
+const UNTOLD_FILE: &str = "..sealpod-untold";
+
+pub fn mark_untold(mount: &Path) -> io::Result<()> {
+    let path = mount.join(UNTOLD_FILE);
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub fn is_untold(mount: &Path) -> bool {
+    fs::symlink_metadata(mount.join(UNTOLD_FILE)).is_ok()
+}
+
+pub fn mark_told(mount: &Path) -> io::Result<()> {
+    remove_file(&mount.join(UNTOLD_FILE))
+}
+
 /// Nobody vouches for the files any more.
 pub fn remove(mount: &Path) -> io::Result<()> {
-    match fs::remove_file(mount.join(HAND_OVER_FILE)) {
+    remove_file(&mount.join(HAND_OVER_FILE))
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -158,16 +158,6 @@ impl Agent {
         handover::write(Path::new(&self.mounted.mount_path), state, self.publisher.state_limit())
     }
 
-    /// Has the app told of what it does not know yet.
-    fn pass_on(&mut self) {
-        let Some(session) = &self.session else { return };
-        if std::mem::take(&mut self.untold)
-            && let Some(how) = &session.binding.on_change
-        {
-            self.notifier.changed(how);
-        }
-    }
-
     /// Files first, then the state that vouches for them.
     async fn write(
         &mut self,
@@ -184,6 +174,7 @@ impl Agent {
             ..
         } = selection;
         self.make_room(&files).await?;
+        self.mark_untold();
         let former = self.publisher.shown();
         let published = self.publisher.publish(files);
         // A swap is one whatever failed behind it. The first files are no change.

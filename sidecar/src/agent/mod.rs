@@ -1,6 +1,7 @@
 //! One binding in one pod, from its key Secret to its files, for as long as the pod lives.
 
 mod answers;
+mod news;
 mod report;
 mod stale;
 
@@ -226,6 +227,7 @@ impl Agent {
                 done = &mut work => return Event::Done(done),
                 () = sweeping => self.sweep(),
                 () = aging => self.grow_stale(),
+                () = self.notifier.finished() => self.mark_told(),
                 read = self.credentials.changed(self.timing.credentials) => return Event::Credentials(read),
             }
         }
@@ -250,6 +252,9 @@ impl Agent {
     /// Goes on from what a former process of this pod left, if it was under the same settings.
     fn resume(&mut self) {
         let mount = Path::new(&self.mounted.mount_path);
+        // What begins behind `init` reads the new files anyway.
+        self.untold = self.until == Until::Stopped && handover::is_untold(mount);
+        self.mark_told();
         let Some((state, written)) = handover::read(mount) else {
             return;
         };
@@ -276,6 +281,7 @@ impl Agent {
                 etag: state.etag,
                 next_change_at: state.next_change_at,
             });
+            self.pass_on();
         }
     }
 

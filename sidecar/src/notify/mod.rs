@@ -87,32 +87,55 @@ impl NotifyError {
     }
 }
 
+/// How the app is to be told, and how many changes there have been.
+type News = (u64, Option<OnChange>);
+
 /// The task that tells one app. Ends when this is dropped.
 #[derive(Debug)]
 pub struct Notifier {
-    news: watch::Sender<Option<OnChange>>,
+    news: watch::Sender<News>,
+    done: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
 impl Notifier {
     pub fn start(binding: &str, seed: &str, timing: Timing, status: Arc<Status>) -> Self {
-        let (news, changes) = watch::channel(None);
+        let (news, changes) = watch::channel((0, None));
+        let (finished, done) = watch::channel(0);
         let worker = Worker {
             binding: binding.to_owned(),
             backoff: Backoff::seeded(timing.retry, timing.retry_cap, seed),
             timing,
             status,
             changes,
+            finished,
         };
         Self {
             news,
+            done,
             task: tokio::spawn(worker.work()),
         }
     }
 
     /// The files have changed.
     pub fn changed(&self, how: &OnChange) {
-        self.news.send_replace(Some(how.clone()));
+        self.news.send_modify(|(count, news)| {
+            *count += 1;
+            *news = Some(how.clone());
+        });
+    }
+
+    /// Whether the app knows of every change, or has been given up.
+    pub fn is_idle(&self) -> bool {
+        *self.done.borrow() == self.news.borrow().0
+    }
+
+    /// Waits until the app knows of one more change.
+    pub async fn finished(&mut self) {
+        if self.done.changed().await.is_err() {
+            // The task is gone; so is this, soon.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -127,17 +150,21 @@ struct Worker {
     timing: Timing,
     backoff: Backoff,
     status: Arc<Status>,
-    changes: watch::Receiver<Option<OnChange>>,
+    changes: watch::Receiver<News>,
+    /// Up to which change the app has been told, or given up.
+    finished: watch::Sender<u64>,
 }
 
 impl Worker {
     async fn work(mut self) {
         while self.changes.changed().await.is_ok() {
             self.settle().await;
-            let Some(how) = self.changes.borrow_and_update().clone() else {
+            let (count, Some(how)) = self.changes.borrow_and_update().clone() else {
                 continue;
             };
-            self.tell(&how).await;
+            if self.tell(&how).await {
+                self.finished.send_replace(count);
+            }
         }
     }
 
@@ -153,8 +180,8 @@ impl Worker {
         }
     }
 
-    /// Tries until the app knows, there is newer news, or it has taken too long.
-    async fn tell(&mut self, how: &OnChange) {
+    /// Tries until the app knows, there is newer news, or it has taken too long. Gives whether there is nothing left to do.
+    async fn tell(&mut self, how: &OnChange) -> bool {
         let give_up = Instant::now() + self.timing.give_up;
         self.backoff.reset();
         loop {
@@ -162,7 +189,7 @@ impl Worker {
                 Ok(()) => {
                     self.status.notified(true);
                     tracing::info!(binding = self.binding, "the app has been told of the change");
-                    return;
+                    return true;
                 }
                 Err(error) => error,
             };
@@ -170,16 +197,15 @@ impl Worker {
             if error.is_final() || Instant::now() + delay >= give_up {
                 self.status.notified(false);
                 tracing::error!(binding = self.binding, %error, "the app could not be told of the change");
-                return;
+                return true;
             }
             tokio::select! {
                 changed = self.changes.changed() => {
-                    if changed.is_err() {
-                        return;
+                    if changed.is_ok() {
+                        // Told by the next round, together with this.
+                        self.changes.mark_changed();
                     }
-                    // Told by the next round, together with this.
-                    self.changes.mark_changed();
-                    return;
+                    return false;
                 }
                 () = tokio::time::sleep(delay) => {}
             }

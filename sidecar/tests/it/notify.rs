@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sealpod_sidecar::agent::Until;
+use sealpod_sidecar::pace::Timing;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::agent::{ask, port};
 use crate::fake::{Fake, secrets};
-use crate::pod::{Pod, binding, eventually, questions, required};
+use crate::pod::{Pod, TIMING, binding, eventually, questions, required};
 
 /// An app that keeps the requests it gets, and answers each with the next of its statuses, the last for ever.
 pub async fn app(statuses: &'static [u16]) -> (u16, Arc<Mutex<Vec<String>>>) {
@@ -116,5 +117,52 @@ async fn an_app_that_cannot_be_told_is_given_up_and_the_files_go_on() {
     assert!(ask(health, "/metrics").await.contains(failed));
     fake.answer(secrets([("a", "3")]));
     pod.shows("a", Some("3")).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn news_that_a_process_took_with_it_are_told_by_the_next_one_and_once() {
+    // An app that does not know for as long as the first process is there.
+    let (app, told) = app(&[500, 204]).await;
+    let fake = Fake::start(secrets([("a", "1")]));
+    let pod = Pod::with(&fake.url(), &["db"], &calls(Value::Null, app));
+    let running = pod.start(Until::Stopped);
+    pod.shows("a", Some("1")).await;
+    eventually("the gate", || pod.is_open()).await;
+    let timing = Timing {
+        notify: sealpod_sidecar::notify::Timing {
+            retry: Duration::from_mins(1),
+            retry_cap: Duration::from_mins(1),
+            give_up: Duration::from_hours(1),
+            ..TIMING.notify
+        },
+        ..TIMING
+    };
+    running.stop().await;
+    let mark = pod.mount("db").join("..sealpod-untold");
+    let running = pod.start_with(Until::Stopped, &timing);
+    fake.answer(secrets([("a", "2")]));
+    pod.shows("a", Some("2")).await;
+    eventually("a call in vain", || told.lock().unwrap().len() == 1).await;
+    assert!(mark.exists());
+    running.stop().await;
+
+    let running = pod.start(Until::Stopped);
+    eventually("a call that is heard", || told.lock().unwrap().len() == 2).await;
+    eventually("the mark to go", || !mark.exists()).await;
+    // A state that changes nothing is no news, and leaves no mark.
+    fake.answer(secrets([("a", "2")]));
+    questions(&fake, 1).await;
+    eventually("no mark", || !mark.exists()).await;
+    running.stop().await;
+
+    // An app that starts behind `init` reads the new files anyway.
+    std::fs::write(&mark, "").unwrap();
+    assert!(pod.init().await);
+    assert!(!mark.exists());
+    let running = pod.start(Until::Stopped);
+    questions(&fake, 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(told.lock().unwrap().len(), 2);
     running.stop().await;
 }
