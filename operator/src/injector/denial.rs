@@ -218,6 +218,8 @@ pub enum NotSelected {
     Labels,
     #[error("its podSelector is not valid")]
     InvalidSelector,
+    #[error("this injector cannot read it, as it may be newer than the injector")]
+    Unreadable,
     #[error("the pod runs as service account {}, and its serviceAccountNames are {}", Quoted(.actual), QuotedList(.wanted))]
     ServiceAccount { actual: String, wanted: Vec<String> },
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 use sealpod_core::kubernetes::annotations;
 use sealpod_crds::ParseError;
@@ -19,8 +20,8 @@ pub struct Binding {
     pub mount_path: String,
     /// Size limit of the tmpfs volume, in bytes.
     pub size_limit: Result<u64, ParseError>,
-    /// Pods that get it without naming it, and that may name it; none = every pod. An error is one that is no selector.
-    pub pod_selector: Option<Result<Selector, ()>>,
+    /// Pods that get it without naming it, and that may name it; none = every pod. An error is why it takes none.
+    pub pod_selector: Option<Result<Selector, NotSelected>>,
     /// Service accounts whose pods may get it; empty = all.
     pub service_accounts: Vec<String>,
     /// The container that gets a signal when a value changes.
@@ -33,6 +34,13 @@ pub struct Binding {
     pub changes_at: Option<Timestamp>,
     /// Whether its deletion has begun.
     pub deleted: bool,
+}
+
+impl Binding {
+    /// A selector as objects have it, to compare with.
+    pub fn selector(selector: LabelSelector) -> Result<Selector, NotSelected> {
+        Selector::try_from(selector).map_err(|_| NotSelected::InvalidSelector)
+    }
 }
 
 /// Secrets of a binding in one state.
@@ -130,7 +138,7 @@ impl Asker<'_> {
     /// Whether the binding is for this pod.
     fn gets(&self, binding: &Binding) -> Result<(), NotSelected> {
         if let Some(selector) = &binding.pod_selector {
-            let selector = selector.as_ref().map_err(|()| NotSelected::InvalidSelector)?;
+            let selector = selector.as_ref().map_err(Clone::clone)?;
             if !selector.matches(&self.labels) {
                 return Err(NotSelected::Labels);
             }
@@ -227,13 +235,15 @@ mod tests {
     #[test]
     fn an_unreadable_selector_takes_nothing() {
         let mut broken = binding("broken");
-        broken.pod_selector = Some(Err(()));
-        assert!(chosen(None, std::slice::from_ref(&broken)).is_err());
-        assert!(
-            chosen(Some("broken"), &[broken])
-                .unwrap_err()
-                .contains("podSelector is not valid")
-        );
+        for (reason, told) in [
+            (NotSelected::InvalidSelector, "podSelector is not valid"),
+            (NotSelected::Unreadable, "cannot read it"),
+        ] {
+            broken.pod_selector = Some(Err(reason));
+            assert!(chosen(None, std::slice::from_ref(&broken)).is_err());
+            let text = chosen(Some("broken"), std::slice::from_ref(&broken)).unwrap_err();
+            assert!(text.contains(told), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use kube::core::Selector;
 use sealpod_core::kubernetes::{INJECT_LABEL, ROLL_OUT_PREFIX};
 use sealpod_crds::SecretBinding;
 use serde::{Deserialize, Serialize};
@@ -117,7 +116,7 @@ pub fn injected(binding: &SecretBinding) -> Binding {
         name: binding.name_any(),
         mount_path: binding.mount_path(),
         size_limit: binding.spec.size_limit(),
-        pod_selector: selector.map(|selector| Selector::try_from(selector).map_err(|_| ())),
+        pod_selector: selector.map(Binding::selector),
         service_accounts: binding.spec.service_account_names.clone(),
         signals: None,
         not_ready: None,

@@ -1,13 +1,13 @@
 //! SecretBindings as the API server has them, and what the cache keeps of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::Selector;
 use sealpod_core::kubernetes::MOUNT_ROOT;
 use sealpod_crds::SecretBinding;
 use serde::Deserialize;
 
-use super::slim::Slim;
+use super::slim::{Slim, or_default};
 use super::table::{Entry, Placed};
+use crate::injector::denial::NotSelected;
 use crate::injector::select::{Binding, Unavailable};
 
 /// Longest piece of a status that is kept, in bytes: a warning shows no more.
@@ -21,8 +21,10 @@ pub type Read = Slim<SecretBinding, Spec, Status>;
 #[serde(rename_all = "camelCase", default)]
 pub struct Spec {
     mount_path: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     size_limit: String,
     pod_selector: Option<LabelSelector>,
+    #[serde(deserialize_with = "or_default")]
     service_account_names: Vec<String>,
     on_change: Option<OnChange>,
 }
@@ -43,7 +45,9 @@ struct Signal {
 pub struct Status {
     /// As text: a time that we cannot read must not stop the list.
     next_change_at: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     secrets: Vec<Secret>,
+    #[serde(deserialize_with = "or_default")]
     conditions: Vec<Condition>,
 }
 
@@ -58,9 +62,9 @@ struct Secret {
 struct Condition {
     r#type: String,
     status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     reason: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     message: String,
 }
 
@@ -82,18 +86,26 @@ impl From<Read> for Placed<Binding> {
 impl From<Read> for Binding {
     fn from(read: Read) -> Self {
         let name = read.name().to_owned();
+        let (spec, unread) = match read.spec {
+            Ok(spec) => (spec, None),
+            Err(error) => {
+                let namespace = read.metadata.namespace.as_deref();
+                tracing::warn!(namespace, name, error, "cannot read this SecretBinding; no pod gets it");
+                (Spec::default(), Some(Err(NotSelected::Unreadable)))
+            }
+        };
         let Spec {
             mount_path,
             size_limit,
             pod_selector,
             service_account_names,
             on_change,
-        } = read.spec;
+        } = spec;
         let status = read.status.unwrap_or_default();
         Self {
             mount_path: mount_path.unwrap_or_else(|| format!("{MOUNT_ROOT}/{name}")),
             size_limit: sealpod_crds::parse_size(&size_limit),
-            pod_selector: pod_selector.map(|selector| Selector::try_from(selector).map_err(|_| ())),
+            pod_selector: unread.or(pod_selector.map(Self::selector)),
             service_accounts: service_account_names,
             signals: on_change
                 .and_then(|on_change| on_change.signal)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 use serde::Deserialize;
 
-use super::slim::Slim;
+use super::slim::{Slim, or_default};
 use super::table::{Entry, Placed};
 use crate::injector::quantity;
 
@@ -26,12 +26,14 @@ pub type ReadQuota = Slim<ResourceQuota, QuotaSpec>;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct RangeSpec {
+    #[serde(deserialize_with = "or_default")]
     limits: Vec<RangeItem>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct RangeItem {
+    #[serde(deserialize_with = "or_default")]
     r#type: String,
     min: Option<Amounts>,
     max: Option<Amounts>,
@@ -125,7 +127,8 @@ impl Rules {
 
 impl From<ReadRange> for Placed<Ruling> {
     fn from(read: ReadRange) -> Self {
-        let of_containers = read.spec.limits.iter().filter(|item| item.r#type == "Container");
+        let limits = spec(&read, "LimitRange").map_or(&[][..], |spec| &spec.limits);
+        let of_containers = limits.iter().filter(|item| item.r#type == "Container");
         let rules = of_containers
             .map(|item| Rules {
                 cpu: Bounds::of(item, "cpu"),
@@ -139,7 +142,8 @@ impl From<ReadRange> for Placed<Ruling> {
 
 impl From<ReadQuota> for Placed<Ruling> {
     fn from(read: ReadQuota) -> Self {
-        let counts = |resource: &str| read.spec.hard.as_ref().is_some_and(|hard| hard.contains_key(resource));
+        let hard = spec(&read, "ResourceQuota").and_then(|spec| spec.hard.as_ref());
+        let counts = |resource: &str| hard.is_some_and(|hard| hard.contains_key(resource));
         let needs_limit = |resource: &str| Bounds {
             needs_limit: counts(resource),
             ..Bounds::default()
@@ -153,6 +157,20 @@ impl From<ReadQuota> for Placed<Ruling> {
         };
         placed(&read, rules)
     }
+}
+
+/// One that cannot be read asks for nothing that we know of; where it does, the API server refuses the pod and says so.
+fn spec<'a, K, S>(read: &'a Slim<K, S>, kind: &str) -> Option<&'a S> {
+    let unread = |error: &String| {
+        let (namespace, name) = (read.namespace(), read.name());
+        tracing::warn!(
+            namespace,
+            name,
+            error,
+            "cannot read this {kind}; going on without its rules"
+        );
+    };
+    read.spec.as_ref().inspect_err(|error| unread(error)).ok()
 }
 
 fn placed<K, S, T>(read: &Slim<K, S, T>, rules: Rules) -> Placed<Ruling> {

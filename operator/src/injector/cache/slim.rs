@@ -1,15 +1,17 @@
 //! Objects of the API server, read down to what a decision needs of them.
 //!
 //! Nothing else is kept, so that the cache stays small, and nothing else is parsed, so that no object which a user wrote
-//! into a corner that we do not read (a time of the year 9999, say) can stop the reading of the others.
+//! into a corner that we do not read (a time of the year 9999, say) can stop the reading of the others. Nor can what we do
+//! read: a list or a watch that meets one object it cannot read fails as a whole, for every namespace and for ever.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use kube::Resource;
 use kube::api::ObjectMeta;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// An object of kind `K`: where it is, and `spec` and `status` as far as `S` and `T` read them.
 pub struct Slim<K, S, T = IgnoredAny> {
@@ -17,7 +19,9 @@ pub struct Slim<K, S, T = IgnoredAny> {
     pub metadata: ObjectMeta,
     /// Whether its deletion has begun.
     pub deleted: bool,
-    pub spec: S,
+    /// Or what is wrong with it.
+    pub spec: Result<S, String>,
+    /// None also where it cannot be read.
     pub status: Option<T>,
     kind: PhantomData<fn() -> K>,
 }
@@ -41,15 +45,22 @@ struct Metadata {
     deletion_timestamp: Option<IgnoredAny>,
 }
 
+/// As values first, so that what does not fit is left behind and not the rest of the list.
 #[derive(Deserialize)]
-struct Raw<S, T> {
+struct Raw {
     metadata: Metadata,
     #[serde(default)]
-    spec: S,
-    status: Option<T>,
+    spec: Value,
+    #[serde(default)]
+    status: Value,
 }
 
-impl<'de, K, S: Deserialize<'de> + Default, T: Deserialize<'de>> Deserialize<'de> for Slim<K, S, T> {
+/// `null` is what a program in Go writes for an empty list or map, and as good as nothing.
+pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl<'de, K, S: DeserializeOwned + Default, T: DeserializeOwned> Deserialize<'de> for Slim<K, S, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Raw { metadata, spec, status } = Raw::deserialize(deserializer)?;
         Ok(Self {
@@ -60,8 +71,8 @@ impl<'de, K, S: Deserialize<'de> + Default, T: Deserialize<'de>> Deserialize<'de
                 ..ObjectMeta::default()
             },
             deleted: metadata.deletion_timestamp.is_some(),
-            spec,
-            status,
+            spec: or_default(spec).map_err(|error| error.to_string()),
+            status: or_default(status).unwrap_or_default(),
             kind: PhantomData,
         })
     }

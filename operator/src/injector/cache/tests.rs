@@ -1,3 +1,4 @@
+use super::super::denial::NotSelected;
 use super::*;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -51,6 +52,21 @@ fn a_namespace_sees_its_own_bindings_only() {
     assert_eq!(filled.0.bindings(), 3);
 }
 
+/// Objects of one namespace that are good, empty as programs in Go write it, or of no shape that we know.
+fn some_of_each(good: &Value) -> Value {
+    let specs = [
+        good.clone(),
+        json!(null),
+        json!({"limits": null, "hard": null}),
+        json!(7),
+        json!({"limits": 7, "hard": 7}),
+    ];
+    let items = specs.iter().enumerate().map(
+        |(at, spec)| json!({"metadata": {"name": format!("r{at}"), "namespace": "shop"}, "spec": spec, "status": at}),
+    );
+    json!({"metadata": {"resourceVersion": "1"}, "items": items.collect::<Vec<_>>()})
+}
+
 /// An API server that answers each list with what is there and each watch with silence.
 fn answering(bindings: &'static str) -> Client {
     let answer = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| async move {
@@ -61,11 +77,9 @@ fn answering(bindings: &'static str) -> Client {
         let list = if path.ends_with("/secretbindings") {
             crate::tolerant::tests::list(bindings)
         } else if path.ends_with("/limitranges") {
-            let spec = json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}}]});
-            json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "r", "namespace": "shop"}, "spec": spec}]})
+            some_of_each(&json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}, "max": null}]}))
         } else {
-            let spec = json!({"hard": {"limits.cpu": "4"}});
-            json!({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "r", "namespace": "shop"}, "spec": spec}]})
+            some_of_each(&json!({"hard": {"limits.cpu": "4"}}))
         };
         Ok::<_, tower::BoxError>(axum::http::Response::new(kube::client::Body::from(
             list.to_string().into_bytes(),
@@ -108,6 +122,40 @@ fn a_binding_is_read_with_its_defaults() {
 }
 
 #[test]
+fn nothing_of_a_binding_has_to_be_there_and_what_cannot_be_read_takes_no_pod() {
+    let mut raw = secret_binding(
+        "shop",
+        "db",
+        &json!({"secrets": null, "conditions": null, "nextChangeAt": null}),
+    );
+    for field in ["mountPath", "podSelector", "serviceAccountNames", "onChange"] {
+        raw["spec"][field] = json!(null);
+    }
+    let waits = Some("the controller has not looked at it yet".to_owned());
+    let plain = super::super::tests::binding("db");
+    assert_eq!(
+        read(raw.clone()),
+        Binding {
+            not_ready: waits,
+            ..plain
+        }
+    );
+
+    raw["status"] = json!({"secrets": 7});
+    assert!(read(raw.clone()).not_ready.is_some());
+    for spec in [json!(7), json!({"mountPath": 7}), json!({"onChange": {"signal": {}}})] {
+        raw["spec"] = spec;
+        let binding = read(raw.clone());
+        assert_eq!(
+            (binding.name.as_str(), binding.pod_selector),
+            ("db", Some(Err(NotSelected::Unreadable)))
+        );
+    }
+    raw["spec"] = json!(null);
+    assert!(read(raw).size_limit.is_err());
+}
+
+#[test]
 fn what_selects_and_what_signals_is_read() {
     let mut raw = secret_binding("shop", "db", &ready("True"));
     raw["metadata"]["deletionTimestamp"] = json!("9999-12-31T23:59:59Z");
@@ -124,7 +172,10 @@ fn what_selects_and_what_signals_is_read() {
     raw["spec"]["onChange"] = json!({"restart": "Rollout"});
     raw["spec"]["podSelector"] = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
     let binding = read(raw);
-    assert_eq!((binding.signals, binding.pod_selector), (None, Some(Err(()))));
+    assert_eq!(
+        (binding.signals, binding.pod_selector),
+        (None, Some(Err(NotSelected::InvalidSelector)))
+    );
 }
 
 #[test]
