@@ -54,10 +54,20 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Whether two thirds of the time are over: the moment to renew, with a third left for whatever goes wrong.
+    /// Whether two thirds of the time are over: the moment to renew, with a third left for whatever goes wrong. Due too
+    /// is what only begins, made by a clock that was ahead by more than certificates are backdated: nobody takes it yet,
+    /// and that may last for years.
     pub fn is_due(&self, now: Timestamp) -> bool {
+        if self.is_ahead(now) {
+            return true;
+        }
         let life = self.until.as_second().saturating_sub(self.from.as_second());
         now.as_second() >= self.from.as_second().saturating_add(life / 3 * 2)
+    }
+
+    /// Whether it is not valid yet.
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        now.as_second() < self.from.as_second()
     }
 
     /// From its beginning to its end.
@@ -88,6 +98,8 @@ pub enum CertError {
     KeyMismatch,
     #[error("its certificate is not that of a CA")]
     NotAnAuthority,
+    #[error("none of its CA certificates is valid at this time")]
+    NoAuthorityNow,
     #[error("{0:?} is neither a DNS name nor an IP address")]
     Name(String),
     #[error("a certificate cannot be made: {0}")]
@@ -180,12 +192,40 @@ pub fn check_server(certificate: &str, authorities: &str, name: &str, at: Timest
         .map_err(CertError::Refused)
 }
 
-/// The certificates of both texts, each once, in order. Those of `later` that cannot be read are left out.
+/// As [`check_server`], by the dates of the authorities too: TLS clients in Rust pass over those of a root, clients in Go,
+/// such as an API server, do not.
+pub fn check_server_and_roots(
+    certificate: &str,
+    authorities: &str,
+    name: &str,
+    at: Timestamp,
+) -> Result<(), CertError> {
+    let mut valid = String::new();
+    for der in all(authorities)? {
+        let is_valid = |validity: Validity| !validity.is_ahead(at) && at <= validity.until;
+        if parse(&der).is_ok_and(|certificate| is_valid(validity_of(&certificate))) {
+            valid.push_str(&to_pem(&der));
+        }
+    }
+    if valid.is_empty() {
+        return Err(CertError::NoAuthorityNow);
+    }
+    check_server(certificate, &valid, name, at)
+}
+
+/// The certificates of both texts, each once, in order. Those of `later` that cannot be read are left out, and the last
+/// of them where they are many.
+///
+/// Replicas whose clocks are years apart replace each other's authority again and again, and must not fill a Secret with
+/// that.
 pub fn bundle(first: &str, later: &str) -> String {
+    const MOST: usize = 8;
     let mut seen = Vec::new();
     let mut out = String::new();
-    for der in all(first).into_iter().chain(all(later)).flatten() {
-        if parse(&der).is_ok() && !seen.contains(&der) {
+    let (first, later) = (all(first).unwrap_or_default(), all(later).unwrap_or_default());
+    let most = MOST.max(first.len());
+    for der in first.into_iter().chain(later) {
+        if seen.len() < most && parse(&der).is_ok() && !seen.contains(&der) {
             out.push_str(&to_pem(&der));
             seen.push(der);
         }
@@ -322,6 +362,8 @@ mod tests {
         assert!(!validity.is_due(later(DAY * 59)));
         assert!(validity.is_due(later(DAY * 60)));
         assert!(validity.is_due(later(YEAR)));
+        let early = |by: Duration| validity.is_due(now().checked_sub(by).unwrap());
+        assert!(!early(BACKDATED) && early(BACKDATED + DAY));
         assert_eq!(validity.age(now()), Duration::ZERO);
         assert_eq!(validity.age(later(DAY)), DAY);
     }
@@ -387,5 +429,30 @@ mod tests {
         assert_eq!(count(&both), 2);
         assert_eq!(bundle(&one.certificate, "canary"), bundle(&one.certificate, ""));
         assert!(both.lines().all(|line| line.len() <= 64));
+        let more = |all: &str| bundle(&new_authority("x", now()).unwrap().certificate, all);
+        let many = (0..20).fold(both, |all, _| more(&all));
+        assert_eq!(
+            (count(&many), count(&more(&many))),
+            (8, 8),
+            "the newest come first and stay"
+        );
+    }
+
+    #[test]
+    fn an_authority_that_is_not_valid_at_that_time_vouches_for_nothing() {
+        let (old, new) = (
+            new_authority("a", now()).unwrap(),
+            new_authority("b", later(YEAR)).unwrap(),
+        );
+        let both = bundle(&old.certificate, &new.certificate);
+        let leaf = |authority: &Pair, at| issue(authority, &names(&["a"]), at, YEAR * 9).unwrap().certificate;
+        let check = |leaf: &str, at| check_server_and_roots(leaf, &both, "a", at);
+        check(&leaf(&old, now()), now()).unwrap();
+        assert!(matches!(check(&leaf(&new, now()), now()), Err(CertError::Refused(_))));
+        check(&leaf(&new, now()), later(YEAR)).unwrap();
+        let never = check_server_and_roots(&leaf(&new, now()), &new.certificate, "a", now());
+        assert!(matches!(never, Err(CertError::NoAuthorityNow)));
+        let over = check_server_and_roots(&leaf(&old, now()), &old.certificate, "a", later(YEAR * 11));
+        assert!(matches!(over, Err(CertError::NoAuthorityNow)));
     }
 }

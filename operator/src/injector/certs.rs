@@ -180,6 +180,13 @@ impl Keeper {
         let Observed { authority, leaf, .. } = &read.observed;
         match (step, authority, leaf) {
             (Step::NewAuthority, _, _) => {
+                if let Some(from) = authority
+                    .as_ref()
+                    .filter(|a| a.validity.is_ahead(now))
+                    .map(|a| a.validity.from)
+                {
+                    tracing::warn!(%from, "the webhook's CA is not valid yet: the clock of some node is or was wrong");
+                }
                 let pair = certs::new_authority_for(AUTHORITY_NAME, now, lives.authority).map_err(KeepError::Make)?;
                 // Where the Secret is gone or damaged, what is served is still signed by what the API server trusts.
                 let registered = || {

@@ -66,8 +66,9 @@ pub fn evaluate(observed: &Observed, server_name: &str, lives: Lives, now: Times
     if !observed.webhooks.iter().all(is_registered) {
         return Step::Register;
     }
-    let accepted_by =
-        |authorities: &str| certs::check_server(&leaf.pair.certificate, authorities, server_name, now).is_ok();
+    let accepted_by = |authorities: &str| {
+        certs::check_server_and_roots(&leaf.pair.certificate, authorities, server_name, now).is_ok()
+    };
     let is_current = accepted_by(&authority.pair.certificate) && !leaf.validity.is_due(now);
     // What is served may be from when lives were shorter, and must not end while the new CA becomes known.
     let settle = lives.settle().min(leaf.validity.life() / 6);

@@ -69,7 +69,7 @@ fn read(secret: &Secret, server: &str, now: Timestamp) -> Result<Given, CertErro
     let validity = certs::check_pair(&pair)?;
     let authorities = secrets::text(secret, AUTHORITIES).ok_or(CertError::NoCertificate)?;
     // An API server would not accept it either, so nothing is registered.
-    certs::check_server(&pair.certificate, &authorities, server, now)?;
+    certs::check_server_and_roots(&pair.certificate, &authorities, server, now)?;
     Ok(Given {
         pair,
         validity,

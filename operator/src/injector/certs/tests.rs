@@ -72,7 +72,7 @@ pub fn bundle(api: &FakeApi) -> String {
 
 /// That the API server, with the bundle it has, accepts what is served.
 fn check(api: &FakeApi, current: &Current, at: Timestamp) {
-    certs::check_server(&current.pair.certificate, &bundle(api), SERVER_NAME, at).unwrap();
+    certs::check_server_and_roots(&current.pair.certificate, &bundle(api), SERVER_NAME, at).unwrap();
     let configuration = api.get(CONFIGURATION).unwrap();
     assert_eq!(
         configuration["webhooks"][1]["clientConfig"]["service"]["path"],
@@ -173,6 +173,72 @@ async fn a_new_ca_is_trusted_before_it_signs_and_the_old_one_until_nothing_of_it
     assert_eq!(keeper(&api).keep(after(late)).await.unwrap(), new);
     assert_eq!(certs::count(&bundle(&api)), 1);
     check(&api, &new, after(late));
+}
+
+#[tokio::test]
+async fn what_a_clock_of_another_time_has_made_is_replaced_at_once_and_on_the_same_path() {
+    const YEAR: Duration = DAY.saturating_mul(365);
+    for ahead in [DAY, DAY * 61, YEAR * 7, YEAR * 10, YEAR * 100] {
+        // From nothing, and from what had worked before the clock went wrong, for a look or for long.
+        for (at_work_before, looks) in [(false, 1), (true, 1), (true, 3)] {
+            let api = installed();
+            let before = match at_work_before {
+                true => Some(keeper(&api).keep(start()).await.unwrap()),
+                false => None,
+            };
+            for look in 0..looks {
+                keeper(&api).keep(after(ahead + DAY * look)).await.unwrap();
+            }
+            let healed = keeper(&api).keep(start()).await.unwrap();
+            check(&api, &healed, start());
+            if let Some(before) = before {
+                assert_eq!(healed.segment, before.segment);
+            }
+            assert_eq!(
+                keeper(&api).keep(after(DAY / 24)).await.unwrap(),
+                healed,
+                "at rest again"
+            );
+            keeper(&api).keep(after(overlap())).await.unwrap();
+            assert_eq!(
+                certs::count(&bundle(&api)),
+                1,
+                "nothing of the other time stays trusted"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_years_behind_leaves_nothing_that_has_ended() {
+    let api = installed();
+    keeper(&api)
+        .keep("1970-01-02T00:00:00Z".parse().unwrap())
+        .await
+        .unwrap();
+    let healed = keeper(&api).keep(start()).await.unwrap();
+    check(&api, &healed, start());
+    assert_eq!(keeper(&api).keep(after(DAY / 24)).await.unwrap(), healed);
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_by_less_than_certificates_are_backdated_changes_nothing() {
+    let api = installed();
+    let first = keeper(&api).keep(after(DAY / 24)).await.unwrap();
+    assert_eq!(keeper(&api).keep(start()).await.unwrap(), first);
+    check(&api, &first, start());
+}
+
+#[tokio::test]
+async fn replicas_whose_clocks_are_years_apart_fill_no_secret() {
+    let api = installed();
+    for _ in 0..12 {
+        keeper(&api).keep(start()).await.unwrap();
+        keeper(&api).keep(after(certs::AUTHORITY_LIFE)).await.unwrap();
+    }
+    assert!(certs::count(&bundle(&api)) <= 8);
+    let healed = keeper(&api).keep(start()).await.unwrap();
+    check(&api, &healed, start());
 }
 
 #[tokio::test]
