@@ -30,8 +30,8 @@ pub struct Additions<'a> {
     pub readers: &'a [Container<'a>],
     /// The one of them that gets the program.
     pub exec: Option<Container<'a>>,
-    /// Containers that get the variable of signals.
-    pub signalled: &'a [(List, usize)],
+    /// Whether the user's containers get the variable by which signals find their process.
+    pub named: bool,
 }
 
 /// Refuses names and paths that are taken.
@@ -41,7 +41,7 @@ pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<(), Denial> {
         deliveries,
         readers,
         exec,
-        signalled,
+        named,
     } = additions;
     containers(pod, ours)?;
     volumes(pod, deliveries, exec.is_some())?;
@@ -53,9 +53,12 @@ pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<(), Denial> {
         }
         mounts(pod, reader, &wanted)?;
     }
-    signalled
-        .iter()
-        .try_for_each(|(list, index)| variable(pod, *list, *index))
+    let mut users = pod.all_containers().filter(|container| !is_ours(container.name()));
+    if *named {
+        users.try_for_each(|container| variable(&container))
+    } else {
+        Ok(())
+    }
 }
 
 fn is_same(one: &Container<'_>, other: &Container<'_>) -> bool {
@@ -196,10 +199,7 @@ fn mounted<'a>(container: &Container<'a>) -> impl Iterator<Item = Mounted<'a>> +
 }
 
 /// The variable by which a signal finds its process is ours; one of the same name that says something else is not.
-fn variable(pod: Pod<'_>, list: List, index: usize) -> Result<(), Denial> {
-    let Some(container) = pod.containers(list).nth(index) else {
-        return Ok(());
-    };
+fn variable(container: &Container<'_>) -> Result<(), Denial> {
     let named = |variable: &&Value| text(variable, "name") == Some(CONTAINER_VARIABLE);
     match items(container.raw, "env").iter().find(named) {
         Some(variable) if text(variable, "value") != Some(container.name()) => Err(Denial::VariableTaken {

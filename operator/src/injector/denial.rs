@@ -139,8 +139,8 @@ pub enum Denial {
     )]
     SignalUsers { one: String, other: String },
     #[error(
-        "container {} already has a variable {CONTAINER_VARIABLE}, by which Sealpod would know the process that it signals; \
-         rename yours", Quoted(.container)
+        "container {} already has a variable {CONTAINER_VARIABLE}, by which Sealpod tells the processes of the pod apart for \
+         onChange.signal; rename yours", Quoted(.container)
     )]
     VariableTaken { container: String },
     #[error(

@@ -104,15 +104,14 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         .collect::<Result<Vec<_>, _>>()?;
     let readers = readers(pod)?;
     let exec = exec::container(pod, &readers)?;
-    let signals = signal::of(pod, &chosen, is_ours)?;
+    let signaller = signal::user(pod, &chosen, is_ours)?;
 
-    let signalled = signals.as_ref().map_or(&[][..], |signals| &signals.containers);
     let additions = conflicts::Additions {
         ours: shape.containers(),
         deliveries: &deliveries,
         readers: &readers,
         exec,
-        signalled,
+        named: signaller.is_some(),
     };
     conflicts::check(pod, &additions)?;
 
@@ -128,7 +127,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         health_port: (!pod.flag("hostNetwork")).then(|| health_port(pod)),
         probed: !mesh::takes_inbound_probes(pod),
         resources: resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?,
-        uid: signals.as_ref().map_or(SIDECAR_UID, |signals| signals.uid),
+        uid: signaller.unwrap_or(SIDECAR_UID),
         exec: exec.is_some(),
     };
     Ok(Plan {
@@ -161,7 +160,7 @@ fn containers(pod: Pod<'_>, additions: &conflicts::Additions<'_>) -> Vec<Additio
         if additions.exec.as_ref().is_some_and(is) {
             all.mounts.push(exec::mount());
         }
-        if additions.signalled.contains(&(container.list, container.index)) {
+        if additions.named && !is_ours(container.name()) {
             all.env.push(signal::variable(container.name()));
         }
         all

@@ -1,4 +1,4 @@
-//! `onChange.signal`: which containers get a signal from the sidecar, and as which user it may send one.
+//! `onChange.signal`: as which user the sidecar may send signals, and how it tells the containers of the pod apart.
 
 use sealpod_core::injection::CONTAINER_VARIABLE;
 use serde_json::Value;
@@ -7,49 +7,26 @@ use super::denial::Denial;
 use super::pod::{Container, List, Pod, text};
 use super::select::Binding;
 
-/// Containers that get signals, by list and place, and the one user of all of them, which the sidecar then is: a process
-/// may signal those of its own user without any capability.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Signals {
-    pub uid: i64,
-    pub containers: Vec<(List, usize)>,
-}
-
-/// None where no binding of the pod signals.
-pub fn of(pod: Pod<'_>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<Signals>, Denial> {
-    let mut signals: Option<(Signals, String)> = None;
+/// The one user of all containers that get signals, which the sidecar then is: a process may signal those of its own user
+/// without any capability. None where no binding of the pod signals.
+pub fn user(pod: Pod<'_>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<i64>, Denial> {
+    let mut first: Option<(i64, &str)> = None;
     for binding in chosen {
         let Some(name) = &binding.signals else { continue };
-        let (target, uid) = target(pod, &binding.name, name, is_ours)?;
-        let place = (target.list, target.index);
-        match &mut signals {
-            None => {
-                let first = Signals {
-                    uid,
-                    containers: vec![place],
-                };
-                signals = Some((first, name.clone()));
-            }
-            Some((known, other)) if known.uid != uid => {
-                return Err(Denial::SignalUsers {
-                    one: other.clone(),
-                    other: name.clone(),
-                });
-            }
-            Some((known, _)) if known.containers.contains(&place) => {}
-            Some((known, _)) => known.containers.push(place),
+        let uid = user_of(pod, &binding.name, name, is_ours)?;
+        let (known, other) = *first.get_or_insert((uid, name));
+        if known != uid {
+            return Err(Denial::SignalUsers {
+                one: other.to_owned(),
+                other: name.clone(),
+            });
         }
     }
-    Ok(signals.map(|(signals, _)| signals))
+    Ok(first.map(|(uid, _)| uid))
 }
 
-/// The container and the user that it runs as.
-fn target<'a>(
-    pod: Pod<'a>,
-    binding: &str,
-    name: &str,
-    is_ours: fn(&str) -> bool,
-) -> Result<(Container<'a>, i64), Denial> {
+/// The user that the container of that name runs as.
+fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -> Result<i64, Denial> {
     let named = |container: &Container| container.name() == name && !is_ours(container.name());
     let Some(target) = pod.all_containers().find(named) else {
         let known = pod.all_containers().filter(|container| !is_ours(container.name()));
@@ -67,7 +44,7 @@ fn target<'a>(
     }
     let uid = uid(pod, &target).filter(|uid| *uid > 0);
     match uid {
-        Some(uid) if pod.flag("shareProcessNamespace") => Ok((target, uid)),
+        Some(uid) if pod.flag("shareProcessNamespace") => Ok(uid),
         _ => Err(Denial::SignalNeeds {
             binding: binding.to_owned(),
             container: name.to_owned(),
@@ -83,7 +60,8 @@ fn uid(pod: Pod<'_>, container: &Container<'_>) -> Option<i64> {
     of(container.raw).or_else(|| of(pod.spec()))
 }
 
-/// The variable by which the sidecar knows the container's main process.
+/// The variable by which the sidecar knows the container's main process. All containers of the pod that are the user's
+/// get theirs: of processes without it nobody could say whose they are.
 pub fn variable(container: &str) -> Value {
     serde_json::json!({"name": CONTAINER_VARIABLE, "value": container})
 }
@@ -101,10 +79,10 @@ mod tests {
         }
     }
 
-    fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<Signals>, String> {
+    fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<i64>, String> {
         let pod = json!({"metadata": {}, "spec": spec});
         let chosen: Vec<&Binding> = bindings.iter().collect();
-        of(Pod(&pod), &chosen, |name| name == "sealpod").map_err(|denial| denial.to_string())
+        user(Pod(&pod), &chosen, |name| name == "sealpod").map_err(|denial| denial.to_string())
     }
 
     #[test]
@@ -114,13 +92,12 @@ mod tests {
             "containers": [{"name": "app"}, {"name": "own", "securityContext": {"runAsUser": 8}}],
         });
         let get = |container| found(&spec, &[signalling("db", container)]).unwrap().unwrap();
-        assert_eq!((get("app").uid, get("own").uid), (7, 8));
-        assert_eq!(get("own").containers, [(List::Regular, 1)]);
+        assert_eq!((get("app"), get("own")), (7, 8));
         assert_eq!(found(&spec, &[binding("db")]), Ok(None));
-        let twice = found(&spec, &[signalling("a", "app"), signalling("b", "app")])
-            .unwrap()
-            .unwrap();
-        assert_eq!(twice.containers.len(), 1);
+        assert_eq!(
+            found(&spec, &[signalling("a", "app"), signalling("b", "app")]),
+            Ok(Some(7))
+        );
         let text = found(&spec, &[signalling("a", "app"), signalling("b", "own")]).unwrap_err();
         assert!(
             text.contains("\"app\"") && text.contains("\"own\"") && text.contains("runAsUser"),

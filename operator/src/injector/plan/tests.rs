@@ -335,7 +335,7 @@ fn what_is_in_the_way_of_the_program_is_named() {
 }
 
 #[test]
-fn a_signal_gives_the_sidecar_the_user_and_the_container_its_name() {
+fn a_signal_gives_the_sidecar_the_user_and_each_container_its_name() {
     let signalling = Binding {
         signals: Some("app".to_owned()),
         ..binding("db")
@@ -350,11 +350,26 @@ fn a_signal_gives_the_sidecar_the_user_and_the_container_its_name() {
     for ours in &plan.ours {
         assert_eq!(ours.container["securityContext"]["runAsUser"], 10_001);
     }
-    let variables: Vec<_> = plan.containers.iter().map(|all| all.env.len()).collect();
-    assert_eq!(variables, [1, 0]);
-    let taken = pod_with(&spec(json!([{"name": "SEALPOD_CONTAINER", "value": "other"}])));
-    let text = planned(&taken, std::slice::from_ref(&signalling)).unwrap_err();
-    assert!(text.contains("already has a variable SEALPOD_CONTAINER"), "{text}");
+    let named = |name| json!([{"name": "SEALPOD_CONTAINER", "value": name}]);
+    let variables: Vec<_> = plan.containers.iter().map(|all| json!(all.env)).collect();
+    assert_eq!(
+        variables,
+        [named("app"), named("log")],
+        "each knows its own, also where it gets no signal"
+    );
+    assert!(planned(&pod_with(&spec(named("app"))), std::slice::from_ref(&signalling)).is_ok());
+    for taken in [spec(named("other")), {
+        let mut other = spec(json!(null));
+        other["initContainers"] = json!([{"name": "migrate", "env": named("app")}]);
+        other
+    }] {
+        let text = planned(&pod_with(&taken), std::slice::from_ref(&signalling)).unwrap_err();
+        assert!(text.contains("already has a variable SEALPOD_CONTAINER"), "{text}");
+        assert!(
+            planned(&pod_with(&taken), &[binding("db")]).is_ok(),
+            "in nobody's way without signals"
+        );
+    }
     let once = annotated(json!({annotations::MODE: "init"}), &spec(json!(null)));
     let warnings = planned(&once, &[signalling]).unwrap().warnings;
     assert!(
