@@ -139,6 +139,12 @@ pub enum Denial {
     )]
     SignalUsers { one: String, other: String },
     #[error(
+        "SecretBinding {} sends a request to a port of the pod on a change (onChange.http), and with hostNetwork that would be \
+         a port of the node; use onChange.signal or onChange.restart in the binding, or set hostNetwork: false",
+        Quoted(.binding)
+    )]
+    CallsTheNode { binding: String },
+    #[error(
         "container {} already has a variable {CONTAINER_VARIABLE}, by which Sealpod tells the processes of the pod apart for \
          onChange.signal; rename yours", Quoted(.container)
     )]
@@ -175,6 +181,7 @@ impl Denial {
             Self::SignalContainer { .. }
             | Self::SignalEnds { .. }
             | Self::SignalNeeds { .. }
+            | Self::CallsTheNode { .. }
             | Self::SignalUsers { .. } => "signal",
         }
     }

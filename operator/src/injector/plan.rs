@@ -104,6 +104,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         .collect::<Result<Vec<_>, _>>()?;
     let readers = readers(pod)?;
     let exec = exec::container(pod, &readers)?;
+    stays_in_the_pod(pod, &chosen, shape)?;
     let signaller = signal::user(pod, &chosen, is_ours)?;
 
     let additions = conflicts::Additions {
@@ -184,6 +185,18 @@ fn can_work(pod: Pod<'_>) -> Result<(), Denial> {
         Err(Denial::StaticPod)
     } else {
         Ok(())
+    }
+}
+
+/// On the node's network, the address that our sidecar sends its request to is the node's own, where what listens trusts
+/// whoever comes from there.
+fn stays_in_the_pod(pod: Pod<'_>, chosen: &[&Binding], shape: Shape) -> Result<(), Denial> {
+    let calls = chosen.iter().find(|binding| binding.calls);
+    match calls.filter(|_| shape != Shape::Init && pod.flag("hostNetwork")) {
+        Some(binding) => Err(Denial::CallsTheNode {
+            binding: binding.name.clone(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Binding {
     pub service_accounts: Vec<String>,
     /// The container that gets a signal when a value changes.
     pub signals: Option<String>,
+    /// Whether a port of the pod gets a request when a value changes.
+    pub calls: bool,
     /// What its `Ready` condition says where it is not true. For a warning only: users can write status.
     pub not_ready: Option<String>,
     /// Secrets that pods do not get, by their state. For warnings only.

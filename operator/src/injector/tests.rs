@@ -41,6 +41,7 @@ pub fn binding(name: &str) -> Binding {
         pod_selector: None,
         service_accounts: vec![],
         signals: None,
+        calls: false,
         not_ready: None,
         unavailable: vec![],
         changes_at: None,

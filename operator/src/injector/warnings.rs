@@ -32,7 +32,7 @@ pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings, 
         warnings.extend(changes_soon(binding, now));
         warnings.extend(binding.unavailable.iter().map(|secrets| unavailable(binding, secrets)));
     }
-    if shape == Shape::Init && chosen.iter().any(|binding| binding.signals.is_some()) {
+    if shape == Shape::Init && chosen.iter().any(|binding| binding.signals.is_some() || binding.calls) {
         warnings.push(format!(
             "{}: init leaves nothing in the pod that could tell it of a change, so onChange has no effect",
             annotations::MODE

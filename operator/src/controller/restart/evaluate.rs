@@ -119,6 +119,7 @@ pub fn injected(binding: &SecretBinding) -> Binding {
         pod_selector: selector.map(Binding::selector),
         service_accounts: binding.spec.service_account_names.clone(),
         signals: None,
+        calls: false,
         not_ready: None,
         unavailable: vec![],
         changes_at: None,

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sealpod_core::kubernetes::MOUNT_ROOT;
 use sealpod_crds::SecretBinding;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::slim::{Slim, or_default};
 use super::table::{Entry, Placed};
@@ -32,6 +33,7 @@ pub struct Spec {
 #[derive(Debug, Clone, Deserialize)]
 struct OnChange {
     signal: Option<Signal>,
+    http: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -107,6 +109,7 @@ impl From<Read> for Binding {
             size_limit: sealpod_crds::parse_size(&size_limit),
             pod_selector: unread.or(pod_selector.map(Self::selector)),
             service_accounts: service_account_names,
+            calls: on_change.as_ref().is_some_and(|on_change| on_change.http.is_some()),
             signals: on_change
                 .and_then(|on_change| on_change.signal)
                 .map(|signal| signal.container),

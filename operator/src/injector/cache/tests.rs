@@ -169,6 +169,10 @@ fn what_selects_and_what_signals_is_read() {
         ("/x", Some("app"))
     );
     assert!(binding.deleted && binding.service_accounts == ["a"] && binding.pod_selector.unwrap().is_ok());
+    assert!(!binding.calls);
+    raw["spec"]["onChange"] = json!({"http": {"port": 8080, "path": "/reload"}});
+    let binding = read(raw.clone());
+    assert!(binding.calls && binding.signals.is_none());
     raw["spec"]["onChange"] = json!({"restart": "Rollout"});
     raw["spec"]["podSelector"] = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
     let binding = read(raw);

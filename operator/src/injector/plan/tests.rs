@@ -381,6 +381,38 @@ fn a_signal_gives_the_sidecar_the_user_and_each_container_its_name() {
 }
 
 #[test]
+fn a_request_on_a_change_never_goes_to_the_node() {
+    let calling = Binding {
+        calls: true,
+        ..binding("db")
+    };
+    let all = [calling, binding("mail")];
+    let host = json!({"hostNetwork": true});
+    for mode in ["auto", "native", "sidecar"] {
+        let text = planned(&annotated(json!({annotations::MODE: mode}), &host), &all).unwrap_err();
+        assert!(
+            text.contains("SecretBinding \"db\"") && text.contains("a port of the node"),
+            "{text}"
+        );
+        assert!(
+            text.contains("onChange.signal") && text.contains("hostNetwork: false"),
+            "{text}"
+        );
+    }
+    assert!(planned(&pod_with(&json!({"hostNetwork": false})), &all).is_ok());
+    assert!(planned(&pod_with(&host), &[binding("mail")]).is_ok());
+    let warnings = planned(&annotated(json!({annotations::MODE: "init"}), &host), &all)
+        .unwrap()
+        .warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("onChange has no effect")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn the_log_of_our_containers_is_as_the_injector_is_told() {
     let plan = planned(&pod_with(&json!({})), &[binding("db")]).unwrap();
     for ours in &plan.ours {
