@@ -60,13 +60,24 @@ pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings, 
                 .to_owned(),
         );
     }
-    if pod.flag("shareProcessNamespace") {
-        warnings.push(
-            "with shareProcessNamespace, a container that runs as root can read the keys of this pod's SecretBindings"
-                .to_owned(),
-        );
-    }
+    warnings.extend(readable_keys(pod, chosen));
     warnings
+}
+
+/// In a shared process namespace, files of another container are reached by `/proc/<pid>/root`, for root and for whoever
+/// is the same user.
+fn readable_keys(pod: Pod<'_>, chosen: &[&Binding]) -> Option<String> {
+    if !pod.flag("shareProcessNamespace") {
+        return None;
+    }
+    let what = match chosen.iter().find_map(|binding| binding.signals.as_deref()) {
+        Some(signalled) => format!(
+            "shareProcessNamespace and onChange.signal, a container that runs as root, or as the user of container {},",
+            Quoted(signalled)
+        ),
+        None => "shareProcessNamespace, a container that runs as root".to_owned(),
+    };
+    Some(format!("with {what} may read the keys of this pod's SecretBindings"))
 }
 
 /// A version that ends takes its file with it, unless another one begins.

@@ -58,6 +58,31 @@ fn what_works_but_surprises_is_a_warning() {
 }
 
 #[test]
+fn who_may_read_the_keys_in_a_shared_process_namespace_is_told() {
+    let spec = json!({"shareProcessNamespace": true, "securityContext": {"runAsUser": 7}});
+    let told = |signals: Option<&str>| {
+        let signalling = Binding {
+            signals: signals.map(str::to_owned),
+            ..binding("mail")
+        };
+        planned(&pod_with(&spec), &[binding("db"), signalling])
+            .unwrap()
+            .warnings
+    };
+    assert_eq!(
+        told(None),
+        ["with shareProcessNamespace, a container that runs as root may read the keys of this pod's SecretBindings"]
+    );
+    assert_eq!(
+        told(Some("app")),
+        [
+            "with shareProcessNamespace and onChange.signal, a container that runs as root, or as the user of container \
+          \"app\", may read the keys of this pod's SecretBindings"
+        ]
+    );
+}
+
+#[test]
 fn a_pod_that_cannot_find_the_server_is_told_so() {
     for (spec, told) in [
         (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}), true),
