@@ -246,6 +246,23 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_metric() {
+        let mut registry = Registry::with_prefix("sealpod");
+        Metrics::new(&mut registry);
+        let text = text(&registry);
+        let documentation = include_str!("../../../docs/OPERATOR.md");
+        let mut types = 0;
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let row = format!("| `{name}{suffix}` |");
+            assert!(documentation.contains(&row), "{row}");
+            types += 1;
+        }
+        assert!(types >= 8);
+    }
+
+    #[test]
     fn reconciliations_are_counted_by_kind_and_result() {
         let mut registry = Registry::with_prefix("sealpod");
         let metrics = Metrics::new(&mut registry);

@@ -12,8 +12,9 @@
   resources: [applications/status, environments/status, secretbindings/status]
   verbs: [patch]
 # Key Secrets, and the Secrets of spec.kubernetesSecret. RBAC cannot filter by label, so this reaches every Secret; the
-# controller watches the metadata of its own, and reads, writes and deletes by name only those that it made. Update and
-# delete are for spec.kubernetesSecret alone: key Secrets are patched, and go with their owner.
+# controller watches the metadata of its own, and reads, writes and deletes by name only those that it made. Update is for
+# spec.kubernetesSecret alone, delete for that and for the Secret of an application's own key (spec.apiKeySecretName) when
+# it moves or is given up; the key Secrets of bindings are patched, and go with their owner.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, update, patch, delete]
