@@ -7,7 +7,8 @@ use sealpod_operator::cli::{Cli, Command};
 use sealpod_operator::{bootstrap, controller, injector};
 use sealpod_runtime::{process, telemetry};
 
-#[tokio::main]
+// As many as there is work for, and not one for each core of a large node: the parts wait for others most of the time.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()

@@ -7,10 +7,12 @@ mod table;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use sealpod_runtime::admin::Readiness;
@@ -24,8 +26,10 @@ use table::{Entry, Filler, Placed, Table};
 use super::select::Binding;
 
 /// Objects of one list call. Each page is in memory as text and as objects at once, so a small one keeps the peak of the
-/// first list near what is kept of it.
-const PAGE: u32 = 50;
+/// first list near what is kept of it; each is a call, one after the other, and until the last the injector is not ready.
+const PAGE: u32 = 200;
+/// Between two tries after a failure. Two or three replicas are no burden, and one that starts is not ready before its lists.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// What the watches have brought so far. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +100,7 @@ where
     let readiness = readiness.clone();
     let mut filler = Filler::new(Arc::clone(table));
     let config = watcher::Config::default().page_size(PAGE);
-    let events = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    let events = watcher(Api::<K>::all(client.clone()), config).backoff(Soon::default());
     // Boxed: a watch in the middle of a list is tens of KiB.
     async move {
         let mut events = std::pin::pin!(events);
@@ -112,6 +116,24 @@ where
         }
     }
     .boxed()
+}
+
+/// The library's delays, which grow to half a minute, up to [`LONGEST_RETRY`].
+#[derive(Default)]
+struct Soon(watcher::DefaultBackoff);
+
+impl Iterator for Soon {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|delay| delay.min(LONGEST_RETRY))
+    }
+}
+
+impl Backoff for Soon {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 #[cfg(test)]

@@ -25,8 +25,10 @@ use crate::cli::{Certificates, InjectorArgs};
 const READINESS: &str = "webhook";
 /// Between what is registered and the certificate that needs it: API servers hear of the one by a watch of their own.
 const TAKE_UP: Duration = Duration::from_secs(2);
-/// After a failure, doubled each time up to the time between two looks.
+/// After a failure, doubled each time up to the longest; until the first certificate no pod that asks for injection is
+/// admitted, so that is short.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// How long it still serves after the stop signal: the API servers learn with a delay that it is going, and a request
 /// that finds nobody refuses a pod.
 const LINGER: Duration = Duration::from_secs(5);
@@ -217,7 +219,7 @@ impl Keeping {
                 }
             }
             tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(self.check);
+            retry = longer(retry);
         }
     }
 
@@ -267,6 +269,10 @@ impl Keeping {
         self.metrics.expiry("serving", current.certificate_until);
         Ok(current)
     }
+}
+
+fn longer(retry: Duration) -> Duration {
+    (retry * 2).min(LONGEST_RETRY)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@ use super::super::denial::NotSelected;
 use super::*;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// A cache that a test fills.
 #[derive(Default)]
@@ -113,6 +112,15 @@ async fn the_cache_fills_whatever_users_have_written_into_one_object_and_is_read
         stop.cancel();
         task.await.unwrap();
     }
+}
+
+#[test]
+fn a_list_that_failed_for_long_is_soon_tried_again() {
+    let delays: Vec<Duration> = Soon::default().take(20).collect();
+    assert!(
+        delays.len() == 20 && delays.iter().all(|delay| *delay <= LONGEST_RETRY),
+        "{delays:?}"
+    );
 }
 
 #[test]

@@ -182,10 +182,10 @@ async fn what_a_clock_of_another_time_has_made_is_replaced_at_once_and_on_the_sa
         // From nothing, and from what had worked before the clock went wrong, for a look or for long.
         for (at_work_before, looks) in [(false, 1), (true, 1), (true, 3)] {
             let api = installed();
-            let before = match at_work_before {
-                true => Some(keeper(&api).keep(start()).await.unwrap()),
-                false => None,
-            };
+            let mut before = None;
+            if at_work_before {
+                before = Some(keeper(&api).keep(start()).await.unwrap());
+            }
             for look in 0..looks {
                 keeper(&api).keep(after(ahead + DAY * look)).await.unwrap();
             }

@@ -153,6 +153,12 @@ impl Replica {
     }
 }
 
+#[test]
+fn the_first_certificate_is_there_soon_after_what_was_in_its_way_is_gone() {
+    let mut retries = std::iter::successors(Some(FIRST_RETRY), |retry| Some(longer(*retry))).take(20);
+    assert!(retries.all(|retry| retry <= Duration::from_secs(2)));
+}
+
 /// Two replicas look one after the other; the API server hears of a change of its configuration one round later. In each
 /// round it asks both, on a new connection and on the one that it has had since the beginning.
 #[tokio::test]
