@@ -10,6 +10,7 @@
 
 mod concerned;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -33,6 +34,8 @@ const WAIT: u64 = 60;
 const FIRST: Duration = Duration::from_secs(3);
 const BASE: Duration = Duration::from_millis(500);
 const CAP: Duration = Duration::from_secs(30);
+/// When what looked like our own doing is looked at after all.
+const LATER: Duration = Duration::from_secs(30);
 /// Between two objects when all are looked at.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -121,6 +124,7 @@ impl Feed {
             mut backoff,
             all,
         } = self;
+        let echoed = Echoed::default();
         let listen = async {
             // Until the server answers again, it is asked to do so at once.
             let mut away = false;
@@ -132,7 +136,7 @@ impl Feed {
                             look_at_failed(context, stores, wakes);
                         }
                         if !changes.is_empty() {
-                            tell(&changes, context, stores, wakes).await;
+                            tell(changes, &echoed, context, stores, wakes).await;
                         }
                     }
                     Err(error) => {
@@ -153,7 +157,13 @@ impl Feed {
                 all.notify_one();
             }
         };
-        tokio::join!(listen, follow, look_at_all(&all, stores, wakes));
+        let later = async {
+            loop {
+                tokio::time::sleep(LATER).await;
+                echoed.tell(context, stores, wakes);
+            }
+        };
+        tokio::join!(listen, follow, later, look_at_all(&all, stores, wakes));
     }
 }
 
@@ -187,15 +197,20 @@ async fn step(cursor: &mut Option<String>, wait: u64, all: &Notify, context: &Co
     }
 }
 
-async fn tell(changes: &[Change], context: &Context, stores: &Stores, wakes: &Wakes) {
+async fn tell(changes: Vec<Change>, echoed: &Echoed, context: &Context, stores: &Stores, wakes: &Wakes) {
     // What moved may be our own doing, the answer to which is still on its way.
     tokio::time::sleep(SETTLING).await;
-    let foreign = |change: &&Change| {
+    let is_own = |change: &Change| {
         let may_be_ours = matches!(change.kind, ChangeKind::Grant | ChangeKind::Account);
-        !(may_be_ours && context.echoes.is_own_change(change.id, change.deleted))
+        may_be_ours && context.echoes.is_own_change(change.id, change.deleted)
     };
-    let foreign: Vec<&Change> = changes.iter().filter(foreign).collect();
-    if foreign.is_empty() {
+    let (own, foreign): (Vec<_>, Vec<_>) = changes.into_iter().partition(is_own);
+    echoed.keep(own);
+    wake(&foreign, context, stores, wakes);
+}
+
+fn wake(changes: &[Change], context: &Context, stores: &Stores, wakes: &Wakes) {
+    if changes.is_empty() {
         return;
     }
     let objects = Objects {
@@ -204,12 +219,34 @@ async fn tell(changes: &[Change], context: &Context, stores: &Stores, wakes: &Wa
         bindings: stores.bindings.state(),
     };
     let account_of = |uid: &str| context.resolutions.account(uid);
+    let changes: Vec<&Change> = changes.iter().collect();
     wakes.wake(concerned::concerned(
-        &foreign,
+        &changes,
         &objects,
         &context.cluster_id,
         account_of,
     ));
+}
+
+/// Changes that we made ourselves. An answer has each object once, however often it moved, so an administrator's edit
+/// right behind ours is in the same entry: each is looked at once more, together and when it is quiet.
+#[derive(Default)]
+struct Echoed(Mutex<Vec<Change>>);
+
+impl Echoed {
+    fn keep(&self, own: Vec<Change>) {
+        self.changes().extend(own);
+    }
+
+    fn tell(&self, context: &Context, stores: &Stores, wakes: &Wakes) {
+        let changes = std::mem::take(&mut *self.changes());
+        wake(&changes, context, stores, wakes);
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
+        // Whole after each single step, so a panic elsewhere cannot have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whether it is the server that cannot be heard, and not what it says that cannot be understood.

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -241,6 +241,23 @@ async fn a_change_wakes_its_bindings_and_our_own_changes_wake_none() {
     let mut woken = woken(&world, 2).await;
     woken.sort();
     assert_eq!(woken, ["all", "elsewhere"]);
+}
+
+#[tokio::test]
+async fn an_edit_of_others_in_one_entry_with_our_own_is_looked_at_later() {
+    let world = world().await;
+    let mut own = change("account", "k8s/cluster/shop/all", None);
+    own.application = None;
+    world.context.echoes.changed_on_server(own.id, false);
+    let (wakes, mut woken) = wakes();
+    let (stores, echoed) = (stores(), Echoed::default());
+    tell(vec![own], &echoed, &world.context, &stores, &wakes).await;
+    assert!(woken.bindings.next().now_or_never().is_none(), "not at once");
+    echoed.tell(&world.context, &stores, &wakes);
+    let binding = woken.bindings.next().now_or_never().flatten();
+    assert_eq!(binding.unwrap().name, "all");
+    echoed.tell(&world.context, &stores, &wakes);
+    assert!(woken.bindings.next().now_or_never().is_none(), "and once");
 }
 
 #[tokio::test]
