@@ -56,12 +56,18 @@ impl Echoes {
             wanted: Some(wanted(object)),
             status: object.status().map(hash_of),
         };
+        let ours = object.finalizers().iter().any(|f| f == FINALIZER);
         let mut state = self.state();
+        if !ours && object.meta().deletion_timestamp.is_some() {
+            // Let go, and forgotten: the finalizers of others hold it.
+            state.objects.remove(&uid);
+            return true;
+        }
         let seen = state.objects.entry(uid).or_default();
         let news = seen.wanted != now.wanted || seen.status != now.status;
         *seen = now;
         // The finalizer is added while the object is worked on; without it, nobody has.
-        news || !object.finalizers().iter().any(|f| f == FINALIZER)
+        news || !ours
     }
 
     pub fn wrote_secret(&self, binding_uid: &str, resource_version: Option<String>) {
@@ -157,6 +163,7 @@ mod tests {
         assert!(!echoes.is_news(&object));
         object.metadata.finalizers = None;
         assert!(echoes.is_news(&object), "the finalizer is gone");
+        assert!(echoes.state().objects.is_empty(), "and nothing is kept of it");
     }
 
     #[test]

@@ -54,10 +54,19 @@ pub trait Kind:
     fn reconcile(object: &Self, context: &Context)
     -> impl Future<Output = Result<Outcome<Self::Status>, Error>> + Send;
 
-    /// What cannot wait for the end of a pause: whoever pauses an object may not keep alive by it what others have ended.
+    /// What cannot wait for the end of a pause, or for a write to the object: whoever owns it may not keep alive by
+    /// either what others have ended.
     fn while_paused(_object: &Self, _context: &Context) -> impl Future<Output = Result<(), Error>> + Send {
         async { Ok(()) }
     }
+
+    /// How soon the object is looked at again in any case, where nothing tells of something that counts.
+    fn looked_at_within(_object: &Self) -> Option<Duration> {
+        None
+    }
+
+    /// Drops what this process remembers of an object that it has let go, beside what it remembers of every kind.
+    fn forget(_uid: &str, _context: &Context) {}
 
     /// Takes back what the object made on the server.
     fn clean_up(object: &Self, context: &Context) -> impl Future<Output = Result<(), Error>> + Send;
@@ -130,7 +139,13 @@ async fn bring<K: Kind>(api: &Api<Tolerant<K>>, object: Arc<Tolerant<K>>, contex
     let new = !is_deleted(&object.0) && !object.finalizers().iter().any(|f| f == FINALIZER);
     // Added here and not by the helper, which would wait for the event of it before anything is done.
     let object = if new {
-        Arc::new(with_finalizer(api, &object).await?)
+        match with_finalizer(api, &object).await {
+            Ok(object) => Arc::new(object),
+            Err(error) => {
+                K::while_paused(&object.0, context).await?;
+                return Err(error);
+            }
+        }
     } else {
         object
     };
@@ -186,9 +201,16 @@ async fn pause<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
     );
     let wanted = Wanted::new(READY, Status::Unknown, reasons::PAUSED, message);
     let status = object.status().cloned().unwrap_or_default();
+    // First, and whatever comes of the status: an object that is as large as can be takes none.
+    let ended = K::while_paused(object, context).await;
     report::write_status(api, object, status, &[wanted], context).await?;
-    K::while_paused(object, context).await?;
-    Ok(Action::requeue(Again::Stuck.delay()))
+    ended?;
+    Ok(Action::requeue(delay(object, Again::Stuck)))
+}
+
+fn delay<K: Kind>(object: &K, again: Again) -> Duration {
+    let latest = K::looked_at_within(object).map(|time| Again::Within(time).delay());
+    again.delay().min(latest.unwrap_or(Duration::MAX))
 }
 
 /// What the failures of an object are counted under: those of its deletion begin with it.
@@ -213,7 +235,7 @@ pub fn after_failure<K: Kind>(object: Arc<Tolerant<K>>, error: &Error, context: 
     Action::requeue(match error.class() {
         // Somebody waits for it, and its patience has an end.
         _ if deleting => backoff.min(DELETION_CAP),
-        Class::Permanent => Again::Stuck.delay(),
+        Class::Permanent => delay(&object.0, Again::Stuck),
         Class::Transient => backoff.max(error.retry_after().unwrap_or_default()),
     })
 }
@@ -227,7 +249,7 @@ async fn apply<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
         }) => {
             report::say_whether_stalled(object, &mut conditions, again == Again::Stuck);
             report::write_status(api, object, status, &conditions, context).await?;
-            Ok(Action::requeue(again.delay()))
+            Ok(Action::requeue(delay(object, again)))
         }
         Err(error) => {
             report::failure(api, object, &error, context).await;
@@ -241,10 +263,10 @@ async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Erro
         // Waiting for the pause to end would hold up the namespace; cleaning up would change what shall stay.
         let note = "deleted while paused: nothing was cleaned up on the server";
         report::left_behind(object, context, note).await;
-        return Ok(Action::await_change());
+        return Ok(let_go(object, context));
     }
     let Err(error) = K::clean_up(object, context).await else {
-        return Ok(Action::await_change());
+        return Ok(let_go(object, context));
     };
     let since = object.meta().deletion_timestamp.as_ref().map(|time| time.0);
     let waited = since.and_then(|time| Duration::try_from(Timestamp::now().duration_since(time)).ok());
@@ -256,7 +278,16 @@ async fn clean_up<K: Kind>(object: &K, context: &Context) -> Result<Action, Erro
     tracing::warn!(kind = K::NAME, object = %name(object), %error, "deleted without cleaning up on the server");
     let note = format!("deleted without cleaning up on the server, after {tries} tries: {message}");
     report::left_behind(object, context, &note).await;
-    Ok(Action::await_change())
+    Ok(let_go(object, context))
+}
+
+/// The finalizer goes next: nothing of the object stays in memory.
+fn let_go<K: Kind>(object: &K, context: &Context) -> Action {
+    let uid = object.uid().unwrap_or_default();
+    context.resolutions.forget(&uid);
+    context.echoes.forget(&uid);
+    K::forget(&uid, context);
+    Action::await_change()
 }
 
 /// `namespace/name`, for the log.

@@ -19,6 +19,8 @@ mod tests;
 #[cfg(test)]
 pub mod world;
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 use sealpod_core::Time;
 use sealpod_core::kubernetes::{key_secret_name, service_account_name};
@@ -67,6 +69,15 @@ impl Kind for SecretBinding {
         apply::revoke(object, &evaluate::ended(&access, &observed), context).await
     }
 
+    fn looked_at_within(object: &Self) -> Option<Duration> {
+        (object.application_namespace() != object.namespace()).then_some(looks::LABELS_SEEN_WITHIN)
+    }
+
+    fn forget(uid: &str, context: &Context) {
+        context.restarts.forget(uid);
+        context.copies.forget(uid);
+    }
+
     async fn clean_up(object: &Self, context: &Context) -> Result<(), Error> {
         // First, because it does not need the server; and whatever comes of it, the rights end.
         let copies = native::clean_up(object, context).await;
@@ -78,9 +89,6 @@ impl Kind for SecretBinding {
             apply::revoke_account(&client, account.id, context).await?;
         }
         // The key Secret goes by its owner reference.
-        let uid = object.uid().unwrap_or_default();
-        context.resolutions.forget(&uid);
-        context.echoes.forget(&uid);
         copies
     }
 }

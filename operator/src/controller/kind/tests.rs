@@ -133,6 +133,28 @@ async fn while_paused_nothing_is_changed_and_only_the_condition_says_so() {
     assert_eq!(object["status"]["conditions"][0]["reason"], "ApplicationNotFound");
 }
 
+fn remember(world: &World) {
+    world.context.resolutions.has_account("uid", uuid::Uuid::nil());
+    world.context.echoes.wrote_secret("uid", Some("1".to_owned()));
+}
+
+fn assert_forgotten(world: &World) {
+    assert_eq!(world.context.resolutions.account("uid"), None);
+    assert!(!world.context.echoes.is_own_secret("uid", Some("1")));
+}
+
+#[test]
+fn a_binding_to_another_namespace_is_looked_at_within_half_a_minute_whatever_is_wrong_with_it() {
+    let mut object = object();
+    assert!(delay(&object, Again::Stuck) > Duration::from_mins(4));
+    object.spec.application_ref.namespace = Some("platform".to_owned());
+    for again in [Again::Stuck, Again::Waiting, Again::Settled] {
+        assert!(delay(&object, again) < Duration::from_secs(32), "{again:?}");
+    }
+    let soon = Again::Within(Duration::from_secs(2));
+    assert!(delay(&object, soon) < Duration::from_secs(3));
+}
+
 #[tokio::test]
 async fn a_paused_object_that_is_deleted_is_let_go_at_once_and_nothing_is_cleaned_up() {
     let world = world().await;
@@ -141,8 +163,10 @@ async fn a_paused_object_that_is_deleted_is_let_go_at_once_and_nothing_is_cleane
     let mut going = world.kube.get(BINDING).unwrap();
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     world.kube.put(BINDING, going);
+    remember(&world);
     look(&world).await.unwrap();
     assert!(world.asked().await.is_empty());
+    assert_forgotten(&world);
     let finalizers = &world.kube.get(BINDING).unwrap()["metadata"]["finalizers"];
     assert!(finalizers.as_array().is_none_or(Vec::is_empty), "{finalizers}");
     let event = world.kube.events().pop().unwrap();
@@ -163,7 +187,9 @@ async fn a_server_that_is_down_holds_a_deletion_up_for_a_minute_and_no_longer() 
         let error = look(&world).await.unwrap_err();
         after_failure(Arc::new(object.clone()), &error, Arc::clone(&world.context));
     }
+    remember(&world);
     look(&world).await.unwrap();
+    assert_forgotten(&world);
     let finalizers = &world.kube.get(BINDING).unwrap()["metadata"]["finalizers"];
     assert!(finalizers.as_array().is_none_or(Vec::is_empty), "{finalizers}");
     let event = world.kube.events().pop().unwrap();

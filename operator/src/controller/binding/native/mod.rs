@@ -62,6 +62,10 @@ impl Copies {
             compared: Compared::default(),
         }
     }
+
+    pub fn forget(&self, uid: &str) {
+        self.compared.forget(uid);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -116,3 +116,22 @@ async fn no_right_lives_on_by_a_reference_that_nobody_can_follow() {
         }
     }
 }
+
+#[tokio::test]
+async fn no_right_lives_on_because_nothing_can_be_written_to_the_binding() {
+    for (call, paused) in [
+        (format!("PATCH {BINDING}/status"), "true"),
+        (format!("PATCH {BINDING}"), "false"),
+    ] {
+        let test = guest().await;
+        test.edit(BINDING, |binding| {
+            binding["metadata"]["annotations"] = json!({"sealpod.dev/paused": paused});
+            binding["metadata"]["finalizers"] = json!([]);
+        });
+        test.edit(VICTIMS, |application| application["spec"] = json!({}));
+        // As for an object that is as large as etcd takes.
+        test.world.kube.refuse(&call, 413, "RequestEntityTooLarge");
+        test.look().await.unwrap_err();
+        assert!(test.sealpod.state().rules.is_empty(), "{call}");
+    }
+}
