@@ -221,30 +221,28 @@ async fn a_change_runs_the_command_anew_or_is_a_signal() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_that_is_to_end_is_not_run_anew() {
-    for ending in [Signal::TERM, Signal::INT, Signal::QUIT] {
-        // The change comes while the command ends, and the signal while the command is ended for a change.
-        for signal_first in [true, false] {
-            let (fake, pod, mount) = delivered(secrets([("a", "1")])).await;
-            let running = pod.start(Until::Stopped);
-            let script = "trap 'echo told; sleep 0.7; exit 9' TERM INT QUIT; echo $A; while :; do sleep 0.05; done";
-            let (mut child, mut lines) = watched(&mount, "restart", script);
-            let mut said = || tokio::task::block_in_place(|| lines.next());
-            assert_eq!(said().as_deref(), Some("1"));
-            if signal_first {
-                signal(&child, ending);
-                assert_eq!(said().as_deref(), Some("told"));
-                fake.answer(secrets([("a", "2")]));
-                pod.shows("a", Some("2")).await;
-            } else {
-                fake.answer(secrets([("a", "2")]));
-                assert_eq!(said().as_deref(), Some("told"), "to be run anew");
-                signal(&child, ending);
-            }
-            let rest: Vec<_> = std::iter::from_fn(said).filter(|line| line != "told").collect();
-            assert_eq!(rest, Vec::<String>::new(), "{ending:?} {signal_first}");
-            assert_eq!(tokio::task::block_in_place(|| child.wait().unwrap().code()), Some(9));
-            running.stop().await;
+    // The change comes while the command ends, and the signal while the command is ended for a change.
+    for (ending, signal_first) in [(Signal::TERM, true), (Signal::INT, false), (Signal::QUIT, false)] {
+        let (fake, pod, mount) = delivered(secrets([("a", "1")])).await;
+        let running = pod.start(Until::Stopped);
+        let script = "trap 'echo told; sleep 2; exit 9' TERM INT QUIT; echo $A; while :; do sleep 0.05; done";
+        let (mut child, mut lines) = watched(&mount, "restart", script);
+        let mut said = || tokio::task::block_in_place(|| lines.next());
+        assert_eq!(said().as_deref(), Some("1"));
+        if signal_first {
+            signal(&child, ending);
+            assert_eq!(said().as_deref(), Some("told"));
+            fake.answer(secrets([("a", "2")]));
+            pod.shows("a", Some("2")).await;
+        } else {
+            fake.answer(secrets([("a", "2")]));
+            assert_eq!(said().as_deref(), Some("told"), "to be run anew");
+            signal(&child, ending);
         }
+        let rest: Vec<_> = std::iter::from_fn(said).filter(|line| line != "told").collect();
+        assert_eq!(rest, Vec::<String>::new(), "{ending:?} {signal_first}");
+        assert_eq!(tokio::task::block_in_place(|| child.wait().unwrap().code()), Some(9));
+        running.stop().await;
     }
 }
 
