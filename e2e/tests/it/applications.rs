@@ -121,7 +121,11 @@ fn every_field_is_brought_to_the_server_put_back_and_taken_away() -> Result<()> 
 
         // What people see: the list of all kinds, and an event on the object.
         let namespace = format!("--namespace={}", t.namespace);
-        let list = text(t.tools().kubectl(["get", "sealpod", &namespace])).await?;
+        let mut all = t.tools().kubectl(["get", "sealpod", &namespace]);
+        // What kubectl remembers of the cluster may be of before the kinds were there, and a category that it does not know
+        // does not make it ask again.
+        all.env("KUBECACHEDIR", std::env::temp_dir().join(&t.namespace));
+        let list = text(all).await?;
         for line in [
             ["application.sealpod.dev/shop", &t.namespace, "True"],
             ["environment.sealpod.dev/qa", "qa", "True"],

@@ -8,7 +8,7 @@ use sealpod_e2e::settings::Settings;
 use sealpod_e2e::tools::{Tools, output, text};
 use sealpod_e2e::world::RUNTIME;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The objects that the chart renders with these arguments.
 fn render(arguments: &[&str]) -> Result<Vec<Value>> {
@@ -134,7 +134,7 @@ fn only_the_controllers_account_reaches_secrets_of_other_namespaces() -> Result<
 }
 
 #[test]
-fn with_watched_namespaces_the_controller_has_roles_only() -> Result<()> {
+fn with_watched_namespaces_the_controller_has_roles_and_the_right_to_let_go() -> Result<()> {
     let named = [
         "--namespace=sealpod",
         "--set=controller.watchNamespaces={shop,warehouse}",
@@ -147,7 +147,18 @@ fn with_watched_namespaces_the_controller_has_roles_only() -> Result<()> {
         let place = place.map(|(namespace, name)| (text(namespace), text(name)));
         place.filter(|(_, name)| name.contains("controller")).collect()
     };
-    assert!(controllers("ClusterRole").is_empty() && controllers("ClusterRoleBinding").is_empty());
+    // Beside what lets a namespace go that took its Role along.
+    let everywhere = objects.iter().filter(|object| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        object["kind"] == "ClusterRole" && name.contains("controller")
+    });
+    let everywhere: Vec<_> = everywhere.map(|role| &role["rules"]).collect();
+    let kinds = ["applications", "environments", "secretbindings"];
+    let let_go = json!([
+        {"apiGroups": ["sealpod.dev"], "resources": kinds, "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+    ]);
+    assert_eq!(everywhere, [&let_go]);
     let places: Vec<_> = controllers("Role")
         .into_iter()
         .map(|(namespace, _)| namespace)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
@@ -24,6 +24,9 @@ use tokio::time::sleep;
 
 /// Longer than the controller waits for more changes before it rolls out.
 const SETTLED: Duration = Duration::from_secs(6);
+
+/// A deletion may try for a minute before it lets go.
+const GOING: Duration = Duration::from_mins(3);
 
 const ROLLOUTS: &str = r#"{
   "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -322,12 +325,12 @@ fn a_pod_that_was_missed_is_told_of() -> Result<()> {
     })
 }
 
-/// Changes the values of the release.
+/// Changes a value of the release.
 async fn upgrade(t: &Sandbox, value: &str) -> Result<()> {
     let mut helm = t
         .tools()
         .helm(["upgrade", RELEASE, "--namespace", NAMESPACE, "--reuse-values", "--wait"]);
-    helm.arg("--timeout=3m").arg(chart()).args(["--set", value]);
+    helm.arg("--timeout=3m").arg(chart()).args(["--set-json", value]);
     output(helm).await.map(|_| ())
 }
 
@@ -348,9 +351,9 @@ async fn may(t: &Sandbox, verb: &str, group: &str, resource: &str, namespace: &s
 #[test]
 fn with_roles_only_the_controller_works_in_its_namespaces_and_reaches_no_other() -> Result<()> {
     on_cluster_alone(async |t| {
-        upgrade(t, &format!("controller.watchNamespaces={{{}}}", t.namespace)).await?;
+        upgrade(t, &format!("controller.watchNamespaces=[\"{}\"]", t.namespace)).await?;
         let ended = with_roles_only(t).await;
-        let restored = upgrade(t, "controller.watchNamespaces=null").await;
+        let restored = upgrade(t, "controller.watchNamespaces=[]").await;
         ended.and(restored)
     })
 }
@@ -401,5 +404,16 @@ async fn with_roles_only(t: &Sandbox) -> Result<()> {
         );
         Ok(())
     })
-    .await
+    .await?;
+    // Its Role goes with the namespace, often first.
+    let namespaces: Api<Namespace> = Api::all(t.client());
+    namespaces.delete(&t.namespace, &DeleteParams::default()).await?;
+    eventually("the namespace to go", GOING, async || {
+        ensure!(namespaces.get_opt(&t.namespace).await?.is_none(), "it is still there");
+        Ok(())
+    })
+    .await?;
+    let left = t.server().await?.management().application(&t.namespace).await;
+    assert!(matches!(left, Err(sealpod_client::Error::NotFound(_))), "{left:?}");
+    Ok(())
 }

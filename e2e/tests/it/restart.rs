@@ -177,14 +177,6 @@ fn of_two_controllers_the_other_one_takes_over_when_the_one_at_work_is_killed() 
         t.set("prod", "password", "value").await?;
         let controllers: Api<Deployment> = Api::namespaced(t.client(), NAMESPACE);
         let name = object("controller");
-        let replicas = async |count: i32| {
-            let scale = Patch::Merge(json!({"spec": {"replicas": count}}));
-            controllers
-                .patch_scale(&name, &PatchParams::default(), &scale)
-                .await
-                .map(drop)
-        };
-        replicas(2).await?;
         eventually("two controllers", pods::START, async || {
             let status = controllers.get_status(&name).await?.status;
             let ready = status.and_then(|status| status.ready_replicas).unwrap_or_default();
@@ -212,7 +204,6 @@ fn of_two_controllers_the_other_one_takes_over_when_the_one_at_work_is_killed() 
             .filter(|account| account.name.contains(&t.namespace))
             .collect();
         assert_eq!(ours.len(), 1, "{ours:?}");
-        replicas(1).await?;
         Ok(())
     })
 }

@@ -204,7 +204,7 @@ async fn mint(
     let uid = object.uid().unwrap_or_default();
     if !context.resolutions.may_mint(&uid, Instant::now()) {
         return Err(Error::NotNow(
-            "the binding had three new keys within ten minutes, none of which worked or stayed",
+            "the binding had five new keys within three minutes, none of which worked or stayed",
         ));
     }
     let client = context.server.admin_for(object);

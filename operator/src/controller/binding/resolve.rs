@@ -16,8 +16,8 @@ use crate::controller::context::Context;
 use crate::controller::error::Error;
 
 /// Most keys of one binding that are made within [`MINTS_WITHIN`].
-const MINTS: usize = 3;
-const MINTS_WITHIN: Duration = Duration::from_mins(10);
+const MINTS: usize = 5;
+const MINTS_WITHIN: Duration = Duration::from_mins(3);
 /// Most missing secrets that are asked for their versions, and how many at a time.
 const MOST_ASKED: usize = 50;
 const ASKED_AT_A_TIME: usize = 5;
@@ -101,7 +101,8 @@ impl Resolutions {
     }
 
     /// Whether one more key may be made for the binding now, and if so, counts it. The server keeps the eight newest
-    /// keys: a fault that outlives a new key would otherwise push out, one by one, those that pods still use.
+    /// keys: a fault that outlives a new key would otherwise push out, one by one, those that pods still use. Within the
+    /// time that is counted pods hear of the newest, so five are never too many.
     pub fn may_mint(&self, uid: &str, now: Instant) -> bool {
         let mut state = self.state();
         let mints = state.mints.entry(uid.to_owned()).or_default();
