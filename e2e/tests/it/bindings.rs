@@ -158,7 +158,7 @@ fn every_field_reaches_a_pod_and_so_does_an_edit_of_a_running_one() -> Result<()
         }
         let fields = json!({
             "secrets": [
-                {"name": "password", "path": "db/password", "mode": 0o400, "version": 1},
+                {"name": "password", "path": "db/password", "mode": 0o444, "version": 1},
                 {"name": "cert", "decode": "base64"},
                 {"name": "absent", "optional": true},
                 {"pattern": "tls-*", "path": "tls", "optional": false},
@@ -178,8 +178,9 @@ fn every_field_reaches_a_pod_and_so_does_an_edit_of_a_running_one() -> Result<()
         apply(t, "db", spec(&fields)).await?;
         t.until_ready_is::<SecretBinding>("db", "True").await?;
         let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
-        t.running("app", pods::pod("app", pods::template("db", &[app]))?)
-            .await?;
+        let mut template = pods::template("db", &[app]);
+        template["metadata"]["labels"]["app"] = json!("web");
+        t.running("app", pods::pod("app", template)?).await?;
         let read = "cd /etc/app && cat db/password cert tls/tls-a app.env some.json app.ini";
         let text = t.exec("app", "app", read).await?;
         for part in [
