@@ -195,9 +195,13 @@ fn of_two_controllers_the_other_one_takes_over_when_the_one_at_work_is_killed() 
         let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
         let at_once = DeleteParams::default().grace_period(0);
         pods.delete(&first, &at_once).await?;
+        eventually("the other one to lead", CONVERGE, async || {
+            ensure!(holder().await? != first, "the killed one still holds the Lease");
+            Ok(())
+        })
+        .await?;
         t.binding("db", "prod", &["password"]).await?;
         t.until_ready_is::<SecretBinding>("db", "True").await?;
-        assert_ne!(holder().await?, first, "the other one leads");
         let accounts = t.server().await?.org(ORGANIZATION).service_accounts(None).await?;
         let ours: Vec<_> = accounts
             .iter()
