@@ -68,6 +68,7 @@ codes! {
     Overloaded = "overloaded",
     MailDisabled = "mail_disabled",
     BackupDamaged = "backup_damaged",
+    BackupsDisabled = "backups_disabled",
     DiskFull = "disk_full",
     Timeout = "timeout",
 }

@@ -208,7 +208,7 @@ async fn mint(
     }
     if !context.resolutions.may_mint(&uid, Instant::now()) {
         return Err(Error::NotNow(
-            "the application had three new keys within ten minutes, none of which worked or stayed",
+            "the application had five new keys within three minutes, none of which worked or stayed",
         ));
     }
     let rotated = client

@@ -262,14 +262,14 @@ async fn a_secret_that_users_edit_or_delete_gets_a_key_that_works_and_no_endless
     t.world.kube.put(&secret("key"), edited);
     t.bring(&wanted).await;
     assert!(t.server.state().works(&t.key_in("key").unwrap()));
-    for _ in 0..2 {
+    for _ in 0..4 {
         t.world.kube.remove(&secret("key"));
         t.bring(&wanted).await;
         assert!(t.server.state().works(&t.key_in("key").unwrap()));
     }
     t.world.kube.remove(&secret("key"));
     let error = t.try_once(&wanted).await.err().unwrap();
-    assert!(error.to_string().contains("three new keys"), "{error}");
+    assert!(error.to_string().contains("five new keys"), "{error}");
 }
 
 #[tokio::test]
