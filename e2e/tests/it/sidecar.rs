@@ -100,7 +100,7 @@ fn binding(extra: &Value) -> Result<SecretBinding> {
 /// A pod with an app that gets signals, and one that gets variables.
 async fn start(t: &Sandbox) -> Result<Pod> {
     let app = pods::container("app", t.image(), 10_001, COUNTS_HUPS);
-    let mut worker = pods::container("worker", t.image(), 10_001, "");
+    let mut worker = pods::container("worker", t.image(), 10_002, "");
     let script = format!("echo \"$DB_PASSWORD\"; {}", pods::SLEEP);
     worker["command"] = json!([
         "/sealpod/exec",

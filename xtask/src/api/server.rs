@@ -90,6 +90,10 @@ impl Server {
                 format!("sqlite:{}", folder.join("sealpod.db").display()),
             ),
             ("SEALPOD_MASTER_KEY", master),
+            (
+                "SEALPOD_BACKUP_URL",
+                format!("file://{}", folder.join("backups").display()),
+            ),
             ("SEALPOD_ADMIN_API_KEY", admin.clone()),
             ("SEALPOD_SMTP_URL", "log".to_owned()),
             // One program makes more calls here than any other is meant to.
