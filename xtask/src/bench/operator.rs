@@ -188,8 +188,9 @@ fn at_rest(
 ) -> Result<()> {
     let pid = stage.controller.pid();
     let (rest, worked) = progress.step("Nothing happens", |_| {
-        // What the last change brought about ends first.
-        stage.ask::<Rest>(&json!({"rest": {"seconds": 5}}))?;
+        // What the last change brought about ends first: a look behind each change that was the controller's own comes within
+        // half a minute.
+        stage.ask::<Rest>(&json!({"rest": {"seconds": 45}}))?;
         let before = child::cpu(pid)?;
         let rest = stage.ask::<Rest>(&json!({"rest": {"seconds": options.rest}}))?;
         Ok((rest, child::cpu(pid)?.saturating_sub(before)))
