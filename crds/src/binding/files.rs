@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::secrets::name_or_pattern;
+
 /// A relative path of safe segments, as the schema's `pattern`.
 pub(crate) const PATH_PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,252})*$";
 
@@ -82,7 +84,7 @@ pub enum FileFormat {
 
 /// One of the secrets that the binding names, or those of them that match a pattern.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.name) != has(self.pattern)").message("give either name or pattern"))]
+#[x_kube(validation = name_or_pattern())]
 pub struct Include {
     /// Name of a secret, taken literally.
     #[serde(default, skip_serializing_if = "Option::is_none")]

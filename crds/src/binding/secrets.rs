@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::files::PATH_PATTERN;
 
+/// What an entry is that takes secrets.
+pub(crate) fn name_or_pattern() -> kube::core::Rule {
+    kube::core::Rule::new("has(self.name) != has(self.pattern)").message("give either name or pattern")
+}
+
 /// One secret, or all whose names match a pattern.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.name) != has(self.pattern)").message("give either name or pattern"))]
+#[x_kube(validation = name_or_pattern())]
 #[x_kube(validation = Rule::new("has(self.name) || !has(self.version)").message("version goes with name, not with pattern"))]
 #[x_kube(validation = Rule::new("!has(self.name) || has(self.path) || self.name.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*$')")
     .message("this name is no file name: set path"))]
