@@ -82,6 +82,17 @@ impl FakeApi {
         Some(String::from_utf8(bytes).unwrap())
     }
 
+    /// Paths of all objects whose own path holds this.
+    pub fn paths(&self, part: &str) -> Vec<String> {
+        let state = self.state();
+        state
+            .objects
+            .keys()
+            .filter(|path| path.contains(part))
+            .cloned()
+            .collect()
+    }
+
     /// Every Event, oldest first.
     pub fn events(&self) -> Vec<Value> {
         let state = self.state();
@@ -185,10 +196,17 @@ impl State {
                 (StatusCode::CREATED, made)
             }
             "PUT" | "PATCH" => {
-                let path = path.strip_suffix("/status").unwrap_or(path);
-                let Some(current) = self.objects.get(path).cloned() else {
+                let (path, of_status) = match path.strip_suffix("/status") {
+                    Some(path) => (path, true),
+                    None => (path, false),
+                };
+                let Some(mut current) = self.objects.get(path).cloned() else {
                     return failure(StatusCode::NOT_FOUND, "NotFound");
                 };
+                // One who applies a status owns all of it, so what is left out goes.
+                if of_status {
+                    current["status"] = Value::Null;
+                }
                 let changed = if method == Method::PUT {
                     serde_json::from_slice(body).unwrap()
                 } else {

@@ -60,11 +60,6 @@ pub trait Kind:
         async { Ok(()) }
     }
 
-    /// How soon the object is looked at again in any case, where nothing tells of something that counts.
-    fn looked_at_within(_object: &Self) -> Option<Duration> {
-        None
-    }
-
     /// Drops what this process remembers of an object that it has let go, beside what it remembers of every kind.
     fn forget(_uid: &str, _context: &Context) {}
 
@@ -205,12 +200,7 @@ async fn pause<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
     let ended = K::while_paused(object, context).await;
     report::write_status(api, object, status, &[wanted], context).await?;
     ended?;
-    Ok(Action::requeue(delay(object, Again::Stuck)))
-}
-
-fn delay<K: Kind>(object: &K, again: Again) -> Duration {
-    let latest = K::looked_at_within(object).map(|time| Again::Within(time).delay());
-    again.delay().min(latest.unwrap_or(Duration::MAX))
+    Ok(Action::requeue(Again::Stuck.delay()))
 }
 
 /// What the failures of an object are counted under: those of its deletion begin with it.
@@ -235,7 +225,7 @@ pub fn after_failure<K: Kind>(object: Arc<Tolerant<K>>, error: &Error, context: 
     Action::requeue(match error.class() {
         // Somebody waits for it, and its patience has an end.
         _ if deleting => backoff.min(DELETION_CAP),
-        Class::Permanent => delay(&object.0, Again::Stuck),
+        Class::Permanent => Again::Stuck.delay(),
         Class::Transient => backoff.max(error.retry_after().unwrap_or_default()),
     })
 }
@@ -249,7 +239,7 @@ async fn apply<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
         }) => {
             report::say_whether_stalled(object, &mut conditions, again == Again::Stuck);
             report::write_status(api, object, status, &conditions, context).await?;
-            Ok(Action::requeue(delay(object, again)))
+            Ok(Action::requeue(again.delay()))
         }
         Err(error) => {
             report::failure(api, object, &error, context).await;

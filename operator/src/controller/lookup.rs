@@ -13,15 +13,21 @@ use tower::BoxError;
 /// How long one call of a reconciliation may take, with all of its answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The object of this name. What cannot be a name is nobody's, and Kubernetes is not asked: in a URL, `?watch=true`
-/// would be another question, and a space an error for ever.
+/// Whether Kubernetes may be asked for it: in a URL, `?watch=true` would be another question, and a space an error for
+/// ever.
+pub fn is_name(name: &str) -> bool {
+    check_dns_name(name).is_ok()
+}
+
+/// The object of this name. What cannot be a name is nobody's, and Kubernetes is not asked.
 pub async fn find<K>(api: &Api<K>, name: &str) -> kube::Result<Option<K>>
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    match check_dns_name(name) {
-        Ok(()) => api.get_opt(name).await,
-        Err(_) => Ok(None),
+    if is_name(name) {
+        api.get_opt(name).await
+    } else {
+        Ok(None)
     }
 }
 

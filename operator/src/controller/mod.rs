@@ -10,19 +10,25 @@ mod context;
 mod echo;
 mod environment;
 mod error;
+mod guests;
 mod kind;
 mod leader;
 mod lookup;
 mod metrics;
 mod missed;
 mod namespace;
+mod owned;
 mod owner;
 mod referred;
 mod report;
 mod restart;
 mod retries;
 mod scope;
+#[cfg(test)]
+mod sealpod;
 mod server;
+#[cfg(test)]
+mod stage;
 mod streams;
 mod verdict;
 mod work;

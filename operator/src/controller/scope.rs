@@ -24,6 +24,17 @@ type Watched<T> = Result<T, watcher::Error>;
 /// How often one watch that goes on failing is told of.
 const TOLD_EVERY: Duration = Duration::from_mins(5);
 
+/// A kind that can be watched in one namespace, or in all.
+pub trait Namespaced:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<K> Namespaced for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Scope(Option<Arc<[String]>>);
 
@@ -53,45 +64,26 @@ impl Scope {
     }
 
     /// What all watches tell, each for itself.
-    pub fn events<K>(&self, kube: &Client, config: &watcher::Config) -> impl Stream<Item = Watched<Event<K>>> + use<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    pub fn events<K: Namespaced>(
+        &self,
+        kube: &Client,
+        config: &watcher::Config,
+    ) -> impl Stream<Item = Watched<Event<K>>> + use<K> {
         let watches = self.apis::<K>(kube).into_iter();
-        stream::select_all(watches.map(|api| {
-            patient(api, config)
-                .filter_map(|event| ready(event.ok().map(Ok)))
-                .boxed()
-        }))
+        stream::select_all(watches.map(|api| unfailing(api, config)))
     }
 
     /// What all watches tell, as one watch would: for a store, which a new list of one namespace must not empty of the
     /// others. `known` is that store.
-    pub fn merged<K>(
+    pub fn merged<K: Namespaced + Sync>(
         &self,
         kube: &Client,
         config: &watcher::Config,
         known: Store<K>,
-    ) -> BoxStream<'static, Watched<Event<K>>>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-    {
+    ) -> BoxStream<'static, Watched<Event<K>>> {
         let mut apis = self.apis::<K>(kube);
         if let (Some(only), true) = (apis.pop(), apis.is_empty()) {
-            return patient(only, config)
-                .filter_map(|event| ready(event.ok().map(Ok)))
-                .boxed();
+            return unfailing(only, config);
         }
         let apis = self.apis::<K>(kube);
         let mut merge = Merge::new(apis.len());
@@ -107,11 +99,15 @@ impl Scope {
     }
 }
 
+/// One watch whose errors end here.
+fn unfailing<K: Namespaced>(api: Api<K>, config: &watcher::Config) -> BoxStream<'static, Watched<Event<K>>> {
+    patient(api, config)
+        .filter_map(|event| ready(event.ok().map(Ok)))
+        .boxed()
+}
+
 /// One watch that waits after its own errors, and tells of them.
-fn patient<K>(api: Api<K>, config: &watcher::Config) -> impl Stream<Item = Watched<Event<K>>> + use<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
+fn patient<K: Namespaced>(api: Api<K>, config: &watcher::Config) -> impl Stream<Item = Watched<Event<K>>> + use<K> {
     let path = api.resource_url().to_owned();
     let mut told: Option<Instant> = None;
     watcher(api, config.clone()).default_backoff().inspect(move |event| {

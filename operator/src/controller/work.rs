@@ -18,6 +18,7 @@ use super::changes::{self, Feed, Stores, Wakes};
 use super::context::Context;
 use super::echo::Echoes;
 use super::error::Error;
+use super::guests;
 use super::kind::{Kind, after_failure, reconcile};
 use super::lookup;
 use super::metrics::Metrics;
@@ -155,6 +156,7 @@ impl Parts {
             () = queues => {}
             () = sweep::run(Arc::clone(&context)) => {}
             () = feed.run(&context, &stores, &wakes) => {}
+            () = Box::pin(guests::run(Arc::clone(&context), wakes.clone())) => {}
             () = Box::pin(missed::run(Arc::clone(&context), options)) => {}
             () = Box::pin(restart::run(Arc::clone(&context))) => {}
             () = give_up => tracing::warn!("reconciliations under way are given up"),

@@ -20,6 +20,7 @@ use sealpod_core::wire::Labels;
 use sealpod_core::{SecretText, Time};
 use sealpod_crds::Application;
 
+use crate::controller::owned::{self, Owned};
 use crate::controller::verdict::{Refusal, reasons};
 
 /// What every key of an application begins with.
@@ -44,14 +45,7 @@ pub struct Given {
     pub secret: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Found {
-    #[default]
-    Absent,
-    /// A Secret of that name that this object does not own. It is never touched.
-    NotOurs,
-    Ours(Contents),
-}
+pub type Found = Owned<Contents>;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
@@ -112,15 +106,6 @@ impl Given {
 
     pub fn label(&self) -> String {
         format!("{}/{}", self.uid, self.secret)
-    }
-}
-
-impl Found {
-    pub fn ours(&self) -> Option<&Contents> {
-        match self {
-            Self::Ours(contents) => Some(contents),
-            Self::Absent | Self::NotOurs => None,
-        }
     }
 }
 
@@ -191,25 +176,14 @@ fn source(before: Option<&Contents>, asked: Option<&String>, in_place: bool) -> 
 
 /// What a Secret of that name is to the object; whether the server takes its key is not known yet.
 pub fn found(secret: Option<Secret>, object: &Application) -> Found {
-    let Some(secret) = secret else { return Found::Absent };
-    let uid = object.uid();
-    let ours = |o: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
-        o.controller == Some(true) && Some(&o.uid) == uid.as_ref()
-    };
-    if uid.is_none() || !secret.owner_references().iter().any(ours) {
-        return Found::NotOurs;
-    }
-    let key = secret.data.as_ref().and_then(|data| data.get(API_KEY_FILE));
-    let label = |name: &str| secret.labels().get(name).map(String::as_str);
-    Found::Ours(Contents {
+    Owned::observe(secret, object, |secret| Contents {
         uid: secret.uid(),
-        key: key
-            .and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
+        key: owned::text(secret, API_KEY_FILE)
             .filter(|key| key.starts_with(PREFIX))
             .map(SecretText::from),
         accepted: false,
         rotated_for: secret.annotations().get(controls::ROTATE_KEY).cloned(),
-        labelled: label(MANAGED_BY_LABEL) == Some(MANAGED_BY) && label(APPLICATION_UID_LABEL) == uid.as_deref(),
+        labelled: owned::is_labelled(secret, APPLICATION_UID_LABEL, object),
     })
 }
 

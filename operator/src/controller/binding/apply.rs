@@ -44,10 +44,7 @@ pub async fn grant(
     let uid = object.uid().unwrap_or_default();
     let account = account(&client, &plan.account, &uid, context).await?;
     context.resolutions.has_account(&uid, account);
-    let contents = match &observed.secret {
-        secret::Observed::Ours(contents) => Some(contents),
-        secret::Observed::Absent | secret::Observed::NotOurs => None,
-    };
+    let contents = observed.secret.ours();
     let kept = contents
         .and_then(|c| Some((c.key.clone()?, c.rotated_at?)))
         .filter(|_| plan.key == Key::Keep);

@@ -11,12 +11,10 @@ use sealpod_crds::SecretBinding;
 use uuid::Uuid;
 
 use super::layout::Layout;
-use super::looks::LABELS_SEEN_WITHIN;
 use super::observe::Observed;
 use super::secret;
 use super::selection::Selection;
 use crate::controller::referred::Referred;
-use crate::controller::retries::Again;
 use crate::controller::verdict::{Refusal, reasons};
 
 /// Characters of a key that the server shows in its lists.
@@ -187,11 +185,7 @@ fn the_application_admits_the_namespace(input: &Input) -> Option<Refusal> {
              add the namespace to the operator's watchNamespaces"
         )
     };
-    Some(Refusal {
-        reason: reasons::NAMESPACE_NOT_ADMITTED,
-        message,
-        again: Again::Within(LABELS_SEEN_WITHIN),
-    })
+    Some(Refusal::until_it_appears(reasons::NAMESPACE_NOT_ADMITTED, message))
 }
 
 fn the_application_exists(input: &Input) -> Option<Refusal> {

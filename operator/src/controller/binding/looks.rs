@@ -10,9 +10,6 @@ use crate::controller::retries::Again;
 /// Soonest and latest look at what pods have loaded, which nothing tells of.
 const SOONEST: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_mins(5);
-/// How long the labels of a namespace may have changed before anybody looks; they are the only thing that nothing tells
-/// of, because a controller of a few namespaces may not watch any.
-pub const LABELS_SEEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long Kubernetes may have become willing before anybody looks: nothing tells that a Secret of somebody else is
 /// gone, or that a quota or a right has changed.
 const WILLING_SEEN_WITHIN: Duration = Duration::from_mins(2);
@@ -29,8 +26,6 @@ pub struct Pending {
     pub pods: Option<PodCounts>,
     /// How long neither versions nor pods have changed.
     pub unchanged_for: Duration,
-    /// Whether the Application is another namespace's.
-    pub is_abroad: bool,
     /// Whether something that Kubernetes does not let be made is waited for.
     pub awaits_kubernetes: bool,
 }
@@ -47,9 +42,8 @@ pub fn next(pending: Pending, now: Time) -> Again {
         .pods
         .filter(|pods| pods.injected > 0)
         .map(|_| pending.unchanged_for.clamp(SOONEST, LATEST));
-    let labels = pending.is_abroad.then_some(LABELS_SEEN_WITHIN);
     let willing = pending.awaits_kubernetes.then_some(WILLING_SEEN_WITHIN);
-    let first = [change, of_pods, labels, willing]
+    let first = [change, of_pods, willing]
         .into_iter()
         .flatten()
         .fold(rotation, Duration::min);
@@ -73,7 +67,6 @@ mod tests {
             next_change_at: None,
             pods: None,
             unchanged_for: Duration::from_hours(1),
-            is_abroad: false,
             awaits_kubernetes: false,
         };
         let some = Some(PodCounts {
@@ -124,15 +117,6 @@ mod tests {
                 within(Duration::from_secs(30)),
             ),
             ("pods at rest", Pending { pods: some, ..quiet }, 600, within(LATEST)),
-            (
-                "an Application of another namespace",
-                Pending {
-                    is_abroad: true,
-                    ..quiet
-                },
-                600,
-                within(LABELS_SEEN_WITHIN),
-            ),
             (
                 "a Secret that Kubernetes refuses",
                 Pending {

@@ -8,8 +8,6 @@ pub mod native;
 mod observe;
 mod pods;
 mod resolve;
-#[cfg(test)]
-mod sealpod;
 mod secret;
 mod selection;
 mod status;
@@ -18,8 +16,6 @@ pub mod sweep;
 mod tests;
 #[cfg(test)]
 pub mod world;
-
-use std::time::Duration;
 
 use kube::ResourceExt;
 use sealpod_core::Time;
@@ -48,7 +44,8 @@ impl Kind for SecretBinding {
         match evaluate::evaluate(object, &observed, context.server.organization(), Time::now()) {
             Access::Grant(plan) => {
                 let granted = apply::grant(object, &plan, &observed, context).await?;
-                deliver(object, &plan, granted, observed.secret.has_record(), context).await
+                let is_recorded = observed.secret.ours().is_some_and(|secret| secret.has_record);
+                deliver(object, &plan, granted, is_recorded, context).await
             }
             Access::Refuse {
                 refusal,
@@ -67,10 +64,6 @@ impl Kind for SecretBinding {
         let observed = observe::observe(object, context).await?;
         let access = evaluate::evaluate(object, &observed, context.server.organization(), Time::now());
         apply::revoke(object, &evaluate::ended(&access, &observed), context).await
-    }
-
-    fn looked_at_within(object: &Self) -> Option<Duration> {
-        (object.application_namespace() != object.namespace()).then_some(looks::LABELS_SEEN_WITHIN)
     }
 
     fn forget(uid: &str, context: &Context) {
@@ -112,7 +105,7 @@ pub struct Beside {
 }
 
 /// Uses the key once, as the pods will, and says what that shows. A key that the server does not take (after a
-/// restore, say) is replaced. `is_recorded` is [`secret::Observed::has_record`] of the key Secret.
+/// restore, say) is replaced. `is_recorded` is [`secret::Contents::has_record`] of the key Secret.
 async fn deliver(
     object: &SecretBinding,
     plan: &Plan,
@@ -153,7 +146,6 @@ async fn deliver(
             next_change_at: known.next_change_at,
             pods: status.pods,
             unchanged_for: context.resolutions.unchanged_for(&uid, known, status.pods),
-            is_abroad: object.application_namespace() != object.namespace(),
             awaits_kubernetes: made.conditions.iter().any(|c| native::waits(c.reason)),
         };
         looks = Some(looks::next(pending, Time::now()));

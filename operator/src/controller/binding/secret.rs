@@ -16,14 +16,10 @@ use sealpod_core::kubernetes::{
 use sealpod_core::{SecretText, Time};
 use sealpod_crds::SecretBinding;
 
+use crate::controller::owned::{self, Owned};
+
 /// What stands where the key Secret belongs.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Observed {
-    Absent,
-    /// A Secret of that name that this binding does not own. It is never touched.
-    NotOurs,
-    Ours(Contents),
-}
+pub type Observed = Owned<Contents>;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
@@ -50,42 +46,20 @@ pub struct Wanted {
 }
 
 pub fn observe(secret: Option<Secret>, binding: &SecretBinding) -> Observed {
-    let Some(secret) = secret else { return Observed::Absent };
-    let uid = binding.uid();
-    let ours = |secret: &Secret| {
-        let owners = secret.owner_references();
-        uid.is_some()
-            && owners
-                .iter()
-                .any(|o| o.controller == Some(true) && Some(&o.uid) == uid.as_ref())
-    };
-    if !ours(&secret) {
-        return Observed::NotOurs;
-    }
-    let text = |file: &str| {
-        let bytes = secret.data.as_ref()?.get(file)?.0.clone();
-        String::from_utf8(bytes).ok()
-    };
-    let label = |name: &str| secret.labels().get(name).map(String::as_str);
-    Observed::Ours(Contents {
+    Owned::observe(secret, binding, |secret| Contents {
         uid: secret.uid(),
-        key: text(API_KEY_FILE).filter(|key| !key.is_empty()).map(SecretText::from),
-        ca: text(CA_FILE),
-        binding: text(BINDING_FILE),
+        key: owned::text(secret, API_KEY_FILE)
+            .filter(|key| !key.is_empty())
+            .map(SecretText::from),
+        ca: owned::text(secret, CA_FILE),
+        binding: owned::text(secret, BINDING_FILE),
         rotated_at: secret
             .annotations()
             .get(KEY_ROTATED_AT)
             .and_then(|time| time.parse().ok()),
-        labelled: label(MANAGED_BY_LABEL) == Some(MANAGED_BY) && label(BINDING_UID_LABEL) == uid.as_deref(),
+        labelled: owned::is_labelled(secret, BINDING_UID_LABEL, binding),
         has_record: secret.annotations().contains_key(ROLLED_OUT_FOR),
     })
-}
-
-impl Observed {
-    /// [`Contents::has_record`] of a Secret that is the binding's.
-    pub fn has_record(&self) -> bool {
-        matches!(self, Self::Ours(contents) if contents.has_record)
-    }
 }
 
 impl Contents {

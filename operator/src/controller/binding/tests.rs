@@ -5,16 +5,18 @@ use sealpod_core::kubernetes::{BINDING_UID_LABEL, KEY_ROTATED_AT, MANAGED_BY, MA
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::sealpod::{Account, Sealpod};
 use super::world::{Effects, SECRET, World, object, world};
 use super::*;
 use crate::controller::kind;
+use crate::controller::sealpod::{Account, Failing, Sealpod};
 use crate::tolerant::Tolerant;
 
 mod rights;
 
 const BINDING: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/secretbindings/db";
 const NAMESPACE: &str = "/api/v1/namespaces/shop";
+/// The owner label of the Application.
+const OWNER: &str = "cluster/shop/ns-uid/shop";
 const APPLICATION: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/applications/shop";
 /// Of an account that is not the binding's.
 const STRANGER: Uuid = Uuid::from_u128(5);
@@ -31,6 +33,7 @@ async fn test() -> Test {
     let mut world = world().await;
     let effects = Effects::default();
     let sealpod = Sealpod::start(&world.server, effects.clone()).await;
+    sealpod.state().has_application("shop", Some(OWNER));
     world
         .kube
         .put(NAMESPACE, json!({"metadata": {"name": "shop", "uid": "ns-uid"}}));
@@ -106,55 +109,11 @@ impl Test {
     fn assert_stranger_untouched(&self, what: &str) {
         let state = self.sealpod.state();
         assert_eq!(state.accounts[&STRANGER].keys, [STRANGERS_KEY], "{what}");
-        let touched = state.calls.iter().any(|(call, _)| call.contains(&STRANGER.to_string()));
-        assert!(!touched, "{what}: {:?}", state.calls);
-    }
-}
-
-#[tokio::test]
-async fn killed_after_any_effect_it_ends_with_one_account_one_rule_and_a_key_that_works() {
-    let calm = test().await;
-    calm.look().await.unwrap();
-    calm.assert_whole("undisturbed");
-    let all = calm.effects.count();
-    // Finalizer, account, rule, Secret, status, event.
-    assert!(all >= 6, "{all} effects");
-    for count in 1..=all {
-        let mut test = test().await;
-        test.effects.kill_after(Some(count));
-        tokio::select! {
-            ended = test.look() => assert!(count == all, "{count}: not killed: {ended:?}"),
-            () = test.effects.killed() => {}
-        }
-        test.effects.kill_after(None);
-        test.world.restart(&test.effects);
-        test.settle().await;
-        test.assert_whole(&format!("killed after effect {count} of {all}"));
-    }
-}
-
-#[tokio::test]
-async fn killed_in_a_rotation_the_key_in_the_secret_always_works() {
-    let due = |secret: &mut Value| secret["metadata"]["annotations"][KEY_ROTATED_AT] = json!("2026-01-01T00:00:00Z");
-    for count in 1..=4 {
-        let mut test = test().await;
-        test.look().await.unwrap();
-        test.edit(SECRET, due);
-        test.effects.kill_after(Some(count));
-        tokio::select! {
-            _ = test.look() => {}
-            () = test.effects.killed() => {}
-        }
-        {
-            // While the operator is dead, pods go on with what is in the Secret.
-            let state = test.sealpod.state();
-            let keys = &state.accounts.values().next().unwrap().keys;
-            assert!(keys.contains(&test.world.stored_key().unwrap()), "after {count}");
-        }
-        test.effects.kill_after(None);
-        test.world.restart(&test.effects);
-        test.settle().await;
-        test.assert_whole(&format!("killed after effect {count} of a rotation"));
+        let touched = state
+            .calls
+            .iter()
+            .find(|call| call.line.contains(&STRANGER.to_string()));
+        assert_eq!(touched.map(|call| &call.line), None, "{what}");
     }
 }
 
@@ -162,16 +121,16 @@ async fn killed_in_a_rotation_the_key_in_the_secret_always_works() {
 async fn at_rest_nothing_is_changed_and_no_value_is_ever_asked_with_the_admin_key() {
     let test = test().await;
     test.look().await.unwrap();
-    test.effects.kill_after(None);
+    test.effects.go_on();
     test.settle().await;
     assert_eq!(test.effects.count(), 0);
     let state = test.sealpod.state();
-    let about_values = |call: &str| call.contains("/bundle") || call.contains("/secrets") || call.contains("/values");
+    let about_values = |call: &str| call.contains("/bundle") || call.contains("/secrets");
     let (asked, by_admin): (Vec<_>, Vec<_>) = state
         .calls
         .iter()
-        .filter(|(call, _)| about_values(call))
-        .cloned()
+        .filter(|call| about_values(&call.line))
+        .map(|call| (call.line.clone(), call.by_admin))
         .unzip();
     assert!(!asked.is_empty() && by_admin.iter().all(|admin| !admin), "{asked:?}");
 }
@@ -219,24 +178,25 @@ async fn whatever_the_server_answers_to_reads_no_secret_and_no_right_goes() {
         let test = test().await;
         test.look().await.unwrap();
         let secret = test.world.kube.get(SECRET);
-        test.sealpod.state().reads_fail = Some((status, code));
-        test.effects.kill_after(None);
-        test.sealpod.state().calls.clear();
+        test.sealpod.state().failing = Some(Failing {
+            only: None,
+            status,
+            media_type: sealpod_core::wire::problem::CONTENT_TYPE,
+            body: json!({"status": status, "code": code}).to_string(),
+        });
+        test.effects.go_on();
+        test.sealpod.take_changes();
         test.look().await.unwrap_err();
         assert_eq!(test.world.kube.get(SECRET), secret, "{status}");
+        assert_eq!(test.sealpod.take_changes(), [""; 0], "{status}");
         let state = test.sealpod.state();
-        assert!(
-            state.calls.iter().all(|(call, _)| call.starts_with("GET ")),
-            "{status}: {:?}",
-            state.calls
-        );
         assert_eq!((state.accounts.len(), state.rules.len()), (1, 1));
     }
     // An application that is not there is an authoritative no: the right goes, the Secret stays.
     let test = test().await;
     test.look().await.unwrap();
     let secret = test.world.kube.get(SECRET);
-    test.sealpod.state().owner = None;
+    test.sealpod.state().is_owned_by("shop", None);
     test.look().await.unwrap();
     assert_eq!(test.world.kube.get(SECRET), secret);
     assert!(test.sealpod.state().rules.is_empty());
@@ -252,7 +212,7 @@ async fn a_pause_does_not_keep_a_right_alive() {
     });
     test.look().await.unwrap();
     assert_eq!(test.sealpod.state().rules.len(), 1, "a pause alone ends nothing");
-    test.sealpod.state().owner = Some("cluster/other/uid/shop".to_owned());
+    test.sealpod.state().is_owned_by("shop", Some("cluster/other/uid/shop"));
     test.look().await.unwrap();
     assert!(test.sealpod.state().rules.is_empty());
 }
@@ -274,7 +234,7 @@ async fn a_forged_key_secret_leads_to_nobody_elses_account() {
             .state()
             .calls
             .iter()
-            .all(|(call, _)| !call.ends_with("/rotate"))
+            .all(|call| !call.line.ends_with("/rotate"))
     );
     // With owner references that are forged, too: the key is replaced by the binding's own.
     let owner = json!([{"apiVersion": "sealpod.dev/v1alpha1", "kind": "SecretBinding", "name": "db", "uid": "uid",
@@ -338,13 +298,15 @@ async fn a_namespace_or_an_application_that_came_back_under_its_name_inherits_no
     assert!(test.sealpod.state().rules.is_empty());
     // Also where its Application was given to it by an administrator, the account is a new one with a new key.
     let old = test.world.stored_key();
-    test.sealpod.state().owner = Some("cluster/shop/another/shop".to_owned());
+    test.sealpod
+        .state()
+        .is_owned_by("shop", Some("cluster/shop/another/shop"));
     test.settle().await;
     test.assert_whole("another namespace");
     assert_ne!(test.world.stored_key(), old);
     // Another application of the same slug.
     let old = test.world.stored_key();
-    test.sealpod.state().application_id = Uuid::from_u128(78);
+    test.sealpod.state().is_another("shop");
     test.settle().await;
     test.assert_whole("another application");
     assert_ne!(test.world.stored_key(), old);
@@ -358,7 +320,9 @@ async fn another_namespaces_application_is_not_even_looked_up_unless_it_admits()
     let application = "/apis/sealpod.dev/v1alpha1/namespaces/platform/applications/shop";
     let spec = |allowed: Value| json!({"metadata": {"name": "shop", "namespace": "platform"}, "spec": {"allowedNamespaces": allowed}});
     test.world.kube.put(application, spec(json!({})));
-    test.sealpod.state().owner = Some("cluster/platform/platform-uid/shop".to_owned());
+    test.sealpod
+        .state()
+        .is_owned_by("shop", Some("cluster/platform/platform-uid/shop"));
     test.edit(BINDING, |binding| {
         binding["spec"]["applicationRef"]["namespace"] = json!("platform");
     });
@@ -366,7 +330,7 @@ async fn another_namespaces_application_is_not_even_looked_up_unless_it_admits()
     assert_eq!(test.reason(), "NamespaceNotAdmitted");
     let state = |test: &Test| {
         let state = test.sealpod.state();
-        let asked = state.calls.iter().any(|(call, _)| call.contains("/applications/"));
+        let asked = state.calls.iter().any(|call| call.line == "GET /shop");
         (asked, state.accounts.len(), state.rules.len())
     };
     assert_eq!(state(&test), (false, 0, 0));

@@ -73,30 +73,45 @@ fn context(kube: &Client, server: Server) -> Context {
     }
 }
 
-/// Changes outside of the process, and after how many of them it is killed: whoever asked for the last one never hears
-/// of it.
+/// Changes outside of the process, and behind which of them something goes wrong: whoever asked for that one never
+/// hears of it.
 #[derive(Clone, Default)]
-pub struct Effects(Arc<Mutex<(usize, Option<usize>)>>, Arc<Notify>);
+pub struct Effects(Arc<Mutex<Counted>>, Arc<Notify>);
+
+/// How many there were, and at which of them what goes wrong.
+type Counted = (usize, Option<(usize, Death)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The process ends there.
+    Killed,
+    /// The change is made and its answer an error; the process goes on.
+    Unheard,
+}
 
 impl Effects {
-    /// From now on.
-    pub fn kill_after(&self, count: Option<usize>) {
-        *self.0.lock().unwrap() = (0, count);
+    /// Counts from now on.
+    pub fn go_on(&self) {
+        *self.0.lock().unwrap() = (0, None);
+    }
+
+    pub fn die_after(&self, count: usize, death: Death) {
+        *self.0.lock().unwrap() = (0, Some((count, death)));
     }
 
     pub fn count(&self) -> usize {
         self.0.lock().unwrap().0
     }
 
-    /// One more; whether it is the last.
-    pub fn happened(&self) -> bool {
+    /// One more, and what goes wrong behind it.
+    pub fn happened(&self) -> Option<Death> {
         let mut state = self.0.lock().unwrap();
         state.0 += 1;
-        let is_last = Some(state.0) == state.1;
-        if is_last {
+        let death = state.1.filter(|(at, _)| *at == state.0).map(|(_, death)| death);
+        if death == Some(Death::Killed) {
             self.1.notify_one();
         }
-        is_last
+        death
     }
 
     pub async fn killed(&self) {
@@ -113,10 +128,11 @@ impl World {
             async move {
                 let is_change = request.method() != axum::http::Method::GET;
                 let answer = kube.send(request).await;
-                if is_change && effects.happened() {
-                    std::future::pending::<()>().await;
+                match is_change.then(|| effects.happened()).flatten() {
+                    None => answer,
+                    Some(Death::Killed) => std::future::pending().await,
+                    Some(Death::Unheard) => Err(kube::Error::Service("the connection is cut".into())),
                 }
-                answer
             }
         });
         let server = self.context.server.clone();

@@ -143,18 +143,6 @@ fn assert_forgotten(world: &World) {
     assert!(!world.context.echoes.is_own_secret("uid", Some("1")));
 }
 
-#[test]
-fn a_binding_to_another_namespace_is_looked_at_within_half_a_minute_whatever_is_wrong_with_it() {
-    let mut object = object();
-    assert!(delay(&object, Again::Stuck) > Duration::from_mins(4));
-    object.spec.application_ref.namespace = Some("platform".to_owned());
-    for again in [Again::Stuck, Again::Waiting, Again::Settled] {
-        assert!(delay(&object, again) < Duration::from_secs(32), "{again:?}");
-    }
-    let soon = Again::Within(Duration::from_secs(2));
-    assert!(delay(&object, soon) < Duration::from_secs(3));
-}
-
 #[tokio::test]
 async fn a_paused_object_that_is_deleted_is_let_go_at_once_and_nothing_is_cleaned_up() {
     let world = world().await;

@@ -157,14 +157,7 @@ async fn roll_out(job: &Job, state: &State, changes: &Changes, context: &Context
                 Ok(page) => page,
                 Err(error) => {
                     let what = format!("{}s cannot be listed: {}", kind.kind, describe(&error));
-                    tell(
-                        context,
-                        &job.binding.object_ref(&()),
-                        EventType::Warning,
-                        reasons::ROLLOUT_FAILED,
-                        &what,
-                    )
-                    .await;
+                    tell_failure(context, &[&job.binding.object_ref(&())], &what).await;
                     failed = Some(Error::kubernetes("listing workloads")(error));
                     break;
                 }
@@ -216,15 +209,7 @@ async fn one(
             workload.metadata.name,
             describe(&error)
         );
-        tell(context, &reference, EventType::Warning, reasons::ROLLOUT_FAILED, &what).await;
-        tell(
-            context,
-            &job.binding.object_ref(&()),
-            EventType::Warning,
-            reasons::ROLLOUT_FAILED,
-            &what,
-        )
-        .await;
+        tell_failure(context, &[&reference, &job.binding.object_ref(&())], &what).await;
         return Err(Error::kubernetes("rolling out a workload")(error));
     }
     let waits = workload.waits_for().map(|why| format!("; {why}")).unwrap_or_default();
@@ -260,6 +245,12 @@ async fn record(job: &Job, uid: Option<&str>, state: &State, context: &Context) 
     written.map(|_| ()).map_err(Error::kubernetes(
         "recording the versions that workloads were rolled out for",
     ))
+}
+
+async fn tell_failure(context: &Context, about: &[&ObjectReference], what: &str) {
+    for object in about {
+        tell(context, object, EventType::Warning, reasons::ROLLOUT_FAILED, what).await;
+    }
 }
 
 /// An event is best effort.

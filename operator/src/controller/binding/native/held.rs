@@ -17,6 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::target::Target;
+use crate::controller::lookup;
 
 /// What the Secret was made of, kept on the Secret itself, so that it is written in the same step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,8 +205,11 @@ pub fn written(policy: DeletionPolicy) -> &'static str {
     }
 }
 
-/// The metadata of any Secret, read now; without `data`, so that no value is transferred.
+/// The metadata of any Secret, read now; without `data`, so that no value is transferred. What cannot be a name is none's.
 pub async fn read(client: &Client, namespace: &str, name: &str) -> kube::Result<Option<Held>> {
+    if !lookup::is_name(name) {
+        return Ok(None);
+    }
     let path = k8s_openapi::api::core::v1::Secret::url_path(&(), Some(namespace));
     let request = Request::new(path).get_metadata(name, &GetParams::default());
     let request = request.map_err(kube::Error::BuildRequest)?;

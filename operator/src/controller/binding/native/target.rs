@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::injection::{Decode, SecretFile, Select};
 use sealpod_core::kubernetes::{GROUP, KEY_SECRET_SUFFIX, MANAGED_BY_LABEL};
+use sealpod_core::names::check_dns_name;
 use sealpod_crds::{DeletionPolicy, KubernetesSecret, KubernetesSecretEntry, KubernetesSecretType, SecretBindingSpec};
 use sha2::{Digest, Sha256};
 
@@ -50,6 +51,10 @@ impl<'a> Target<'a> {
         };
         let invalid =
             |text: String| Refusal::until_edited(reasons::INVALID_SPEC, format!("spec.kubernetesSecret{text}"));
+        // The schema refuses it, but for objects that are older than that.
+        if let Err(error) = check_dns_name(&wanted.name) {
+            return Err(invalid(format!(".name {error}")));
+        }
         if wanted.name.ends_with(KEY_SECRET_SUFFIX) {
             return Err(invalid(format!(
                 ".name must not end with `{KEY_SECRET_SUFFIX}`: such are the Secrets with the keys of bindings"
@@ -292,6 +297,14 @@ mod tests {
         }
         let twice = json!({"name": "copy", "data": [{"key": "k", "secret": "a"}, {"key": "k", "template": "x"}]});
         assert!(refused(&secrets, &twice).contains("data[1].key `k` is there twice"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_no_target() {
+        for name in ["", "a b", "?watch=true", "../configmaps/a", "A"] {
+            let said = refused(&Value::Null, &json!({"name": name}));
+            assert!(said.starts_with("spec.kubernetesSecret.name "), "{said}");
+        }
     }
 
     #[test]

@@ -21,7 +21,9 @@ async fn guest() -> Test {
         VICTIMS,
         json!({"metadata": {"name": "shop", "namespace": "victim"}, "spec": spec}),
     );
-    test.sealpod.state().owner = Some("cluster/victim/victim-uid/shop".to_owned());
+    test.sealpod
+        .state()
+        .is_owned_by("shop", Some("cluster/victim/victim-uid/shop"));
     test.edit(BINDING, |binding| {
         binding["spec"]["applicationRef"]["namespace"] = json!("victim");
     });
@@ -33,8 +35,8 @@ async fn guest() -> Test {
 /// The server has one application: from here on it is another, which the guest owns.
 fn own_application(test: &Test) {
     let mut state = test.sealpod.state();
-    state.owner = Some("cluster/shop/ns-uid/shop".to_owned());
-    state.application_id = Uuid::from_u128(78);
+    state.is_owned_by("shop", Some(OWNER));
+    state.is_another("shop");
     drop(state);
     test.edit(BINDING, |binding| {
         binding["spec"]["applicationRef"] = json!({"name": "shop"});
