@@ -93,24 +93,24 @@ fn json_object(values: &BTreeMap<&str, &str>, out: &mut Buffer) {
 
 /// A JSON text with its quotes.
 pub(crate) fn json_text(text: &str, out: &mut Buffer) {
-    out.push_char('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push("\\\""),
-            '\\' => out.push("\\\\"),
-            '\n' => out.push("\\n"),
-            '\r' => out.push("\\r"),
-            '\t' => out.push("\\t"),
-            // The last two end a line for JavaScript, and for readers of JSON by the line.
-            '\0'..='\u{1f}' | '\u{7f}' | '\u{2028}' | '\u{2029}' => escape_units(c, out),
-            c => out.push_char(c),
-        }
-    }
-    out.push_char('"');
+    // The last two end a line for JavaScript, and for readers of JSON by the line.
+    quoted(text, |c| matches!(c, '\u{7f}' | '\u{2028}' | '\u{2029}'), out);
 }
 
 /// A double-quoted YAML text: what YAML calls not printable, or the end of a line, is escaped.
 fn yaml_text(text: &str, out: &mut Buffer) {
+    let unprintable = |c| {
+        matches!(
+            c,
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
+    };
+    quoted(text, unprintable, out);
+}
+
+/// A text in double quotes, with the escapes that JSON and YAML share. `also` are characters to escape beside those that
+/// both want escaped.
+fn quoted(text: &str, also: impl Fn(char) -> bool, out: &mut Buffer) {
     out.push_char('"');
     for c in text.chars() {
         match c {
@@ -119,9 +119,8 @@ fn yaml_text(text: &str, out: &mut Buffer) {
             '\n' => out.push("\\n"),
             '\r' => out.push("\\r"),
             '\t' => out.push("\\t"),
-            '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                escape_units(c, out);
-            }
+            '\0'..='\u{1f}' => escape_units(c, out),
+            c if also(c) => escape_units(c, out),
             c => out.push_char(c),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::injection::{SETTINGS_VARIABLE, SidecarSettings};
-use sealpod_core::kubernetes::{HEALTH_PORT, INIT_CONTAINER, SIDECAR_CONTAINER, SIDECAR_UID, annotations};
+use sealpod_core::kubernetes::{HEALTH_PORT, INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, SIDECAR_UID, annotations};
 use serde_json::Value;
 
 use super::Settings;
@@ -128,7 +128,8 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         health_port: (!pod.flag("hostNetwork")).then(|| health_port(pod)),
         probed: !mesh::takes_inbound_probes(pod),
         resources: resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?,
-        uid: signaller.unwrap_or(SIDECAR_UID),
+        uid: signaller.map_or(SIDECAR_UID, |user| user.uid),
+        gid: signaller.and_then(|user| user.gid).unwrap_or(SHARED_GID),
         exec: exec.is_some(),
     };
     Ok(Plan {

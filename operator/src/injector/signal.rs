@@ -7,26 +7,37 @@ use super::denial::Denial;
 use super::pod::{Container, List, Pod, text};
 use super::select::Binding;
 
+/// Who a container runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    pub uid: i64,
+    /// None where the pod leaves it to the image.
+    pub gid: Option<i64>,
+}
+
 /// The one user of all containers that get signals, which the sidecar then is: a process may signal those of its own user
-/// without any capability. None where no binding of the pod signals.
-pub fn user(pod: Pod<'_>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<i64>, Denial> {
-    let mut first: Option<(i64, &str)> = None;
+/// without any capability, and see the environment of those of its own user and group. None where no binding of the pod
+/// signals.
+pub fn user(pod: Pod<'_>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<User>, Denial> {
+    let mut first: Option<(User, &str)> = None;
     for binding in chosen {
         let Some(name) = &binding.signals else { continue };
-        let uid = user_of(pod, &binding.name, name, is_ours)?;
-        let (known, other) = *first.get_or_insert((uid, name));
-        if known != uid {
+        let user = user_of(pod, &binding.name, name, is_ours)?;
+        let (known, other) = first.get_or_insert((user, name));
+        if known.uid != user.uid {
             return Err(Denial::SignalUsers {
-                one: other.to_owned(),
+                one: (*other).to_owned(),
                 other: name.clone(),
             });
         }
+        // There are other ways to tell the processes apart; the user is what a signal needs.
+        known.gid = known.gid.filter(|gid| user.gid == Some(*gid));
     }
-    Ok(first.map(|(uid, _)| uid))
+    Ok(first.map(|(user, _)| user))
 }
 
-/// The user that the container of that name runs as.
-fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -> Result<i64, Denial> {
+/// Who the container of that name runs as.
+fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -> Result<User, Denial> {
     let named = |container: &Container| container.name() == name && !is_ours(container.name());
     let Some(target) = pod.all_containers().find(named) else {
         let known = pod.all_containers().filter(|container| !is_ours(container.name()));
@@ -42,9 +53,12 @@ fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -
             container: name.to_owned(),
         });
     }
-    let uid = uid(pod, &target).filter(|uid| *uid > 0);
+    let uid = effective(pod, &target, "runAsUser").filter(|uid| *uid > 0);
     match uid {
-        Some(uid) if pod.flag("shareProcessNamespace") => Ok(uid),
+        Some(uid) if pod.flag("shareProcessNamespace") => Ok(User {
+            uid,
+            gid: effective(pod, &target, "runAsGroup"),
+        }),
         _ => Err(Denial::SignalNeeds {
             binding: binding.to_owned(),
             container: name.to_owned(),
@@ -54,9 +68,9 @@ fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -
     }
 }
 
-/// The user that a container runs as, where the pod says it.
-fn uid(pod: Pod<'_>, container: &Container<'_>) -> Option<i64> {
-    let of = |object: &Value| object.get("securityContext")?.get("runAsUser")?.as_i64();
+/// A number of the security context that a container runs with, where the pod says it.
+fn effective(pod: Pod<'_>, container: &Container<'_>, field: &str) -> Option<i64> {
+    let of = |object: &Value| object.get("securityContext")?.get(field)?.as_i64();
     of(container.raw).or_else(|| of(pod.spec()))
 }
 
@@ -79,10 +93,34 @@ mod tests {
         }
     }
 
-    fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<i64>, String> {
+    fn user_of(spec: &Value, bindings: &[Binding]) -> Result<Option<User>, String> {
         let pod = json!({"metadata": {}, "spec": spec});
         let chosen: Vec<&Binding> = bindings.iter().collect();
         user(Pod(&pod), &chosen, |name| name == "sealpod").map_err(|denial| denial.to_string())
+    }
+
+    fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<i64>, String> {
+        Ok(user_of(spec, bindings)?.map(|user| user.uid))
+    }
+
+    #[test]
+    fn the_group_is_the_containers_own_or_the_pods_where_all_that_get_signals_have_it() {
+        let spec = json!({
+            "shareProcessNamespace": true, "securityContext": {"runAsUser": 7, "runAsGroup": 70},
+            "containers": [{"name": "app"}, {"name": "own", "securityContext": {"runAsGroup": 80}}],
+        });
+        let group = |bindings: &[Binding]| user_of(&spec, bindings).unwrap().unwrap().gid;
+        let (app, own) = (signalling("a", "app"), signalling("b", "own"));
+        assert_eq!(group(std::slice::from_ref(&app)), Some(70));
+        assert_eq!(group(std::slice::from_ref(&own)), Some(80));
+        assert_eq!(group(&[app.clone(), signalling("c", "app")]), Some(70));
+        assert_eq!(group(&[app, own]), None);
+        let unknown = json!({
+            "shareProcessNamespace": true,
+            "containers": [{"name": "app", "securityContext": {"runAsUser": 7}}],
+        });
+        let user = user_of(&unknown, &[signalling("a", "app")]).unwrap();
+        assert_eq!(user, Some(User { uid: 7, gid: None }));
     }
 
     #[test]

@@ -104,7 +104,9 @@ impl Agent {
         status: Arc<Status>,
     ) -> Result<Self, PublishError> {
         let seed = format!("{}/{}", settings.pod.uid, mounted.name);
-        let notifier = Notifier::start(&mounted.name, &seed, timing.notify, Arc::clone(&status));
+        // Without a port of its own, the sidecar is on the node's network.
+        let calls = settings.health_port.is_some();
+        let notifier = Notifier::start(&mounted.name, &seed, timing.notify, calls, Arc::clone(&status));
         Ok(Self {
             timing,
             until,

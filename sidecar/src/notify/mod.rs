@@ -68,6 +68,11 @@ pub enum NotifyError {
     NoSignal(String),
     #[error("the path {0:?} is none that a request can carry")]
     BadPath(String),
+    #[error(
+        "the pod has been on the node's network since before the binding had onChange.http, which would reach what listens \
+         on the node there; use onChange.signal or onChange.restart in the binding"
+    )]
+    NodeNetwork,
     #[error("cannot signal process {pid}: {cause}")]
     Signal { pid: i32, cause: rustix::io::Errno },
     #[error("nobody answers on port {port}: {cause}")]
@@ -83,7 +88,7 @@ pub enum NotifyError {
 impl NotifyError {
     /// Whether another try is pointless until somebody edits the binding.
     fn is_final(&self) -> bool {
-        matches!(self, Self::NoSignal(_) | Self::BadPath(_))
+        matches!(self, Self::NoSignal(_) | Self::BadPath(_) | Self::NodeNetwork)
     }
 }
 
@@ -99,13 +104,15 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    pub fn start(binding: &str, seed: &str, timing: Timing, status: Arc<Status>) -> Self {
+    /// `calls` is whether the pod has a network of its own, in which alone an HTTP call is made.
+    pub fn start(binding: &str, seed: &str, timing: Timing, calls: bool, status: Arc<Status>) -> Self {
         let (news, changes) = watch::channel((0, None));
         let (finished, done) = watch::channel(0);
         let worker = Worker {
             binding: binding.to_owned(),
             backoff: Backoff::seeded(timing.retry, timing.retry_cap, seed),
             timing,
+            calls,
             status,
             changes,
             finished,
@@ -148,6 +155,8 @@ impl Drop for Notifier {
 struct Worker {
     binding: String,
     timing: Timing,
+    /// Whether `127.0.0.1` is the pod and not the node.
+    calls: bool,
     backoff: Backoff,
     status: Arc<Status>,
     changes: watch::Receiver<News>,
@@ -185,7 +194,7 @@ impl Worker {
         let give_up = Instant::now() + self.timing.give_up;
         self.backoff.reset();
         loop {
-            let error = match attempt(how, self.timing.call).await {
+            let error = match self.attempt(how).await {
                 Ok(()) => {
                     self.status.notified(true);
                     tracing::info!(binding = self.binding, "the app has been told of the change");
@@ -211,13 +220,14 @@ impl Worker {
             }
         }
     }
-}
 
-async fn attempt(how: &OnChange, limit: Duration) -> Result<(), NotifyError> {
-    match how {
-        OnChange::Signal { container, name } => process::signal(container, name),
-        OnChange::Http { port, path } => tokio::time::timeout(limit, http::post(*port, path))
-            .await
-            .unwrap_or(Err(NotifyError::Late)),
+    async fn attempt(&self, how: &OnChange) -> Result<(), NotifyError> {
+        match how {
+            OnChange::Signal { container, name } => process::signal(container, name),
+            OnChange::Http { .. } if !self.calls => Err(NotifyError::NodeNetwork),
+            OnChange::Http { port, path } => tokio::time::timeout(self.timing.call, http::post(*port, path))
+                .await
+                .unwrap_or(Err(NotifyError::Late)),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getpid, pidfd_open, pidfd_send_signal};
@@ -11,6 +12,8 @@ use super::NotifyError;
 
 /// Bytes of an environment that are looked at: the kernel's own limit of one is far below.
 const MAX_ENVIRONMENT: u64 = 4 * 1024 * 1024;
+/// Bytes of a list of mounts that are looked at: some hundred bytes each.
+const MAX_MOUNTS: u64 = 1024 * 1024;
 /// In a process namespace that a pod shares, the one that holds it: `pause`. It may have any user.
 const HOLDER: i32 = 1;
 
@@ -44,7 +47,7 @@ struct Process {
     /// What the kernel counts it under, by which the processes of one container belong together; empty where that is not
     /// to be seen.
     group: String,
-    /// The container that its environment names; none where that is not to be read, or has been overwritten.
+    /// The container that it is of, by its environment or else its mounts; none where neither is to be read or tells.
     container: Option<String>,
 }
 
@@ -55,15 +58,19 @@ impl Process {
 }
 
 /// The oldest process of the container: what is put into one later is younger. A process belongs to the container that
-/// its environment names, or that of a process beside it: programs that set their title, as nginx does, overwrite their
-/// environment. Where nobody names the container, it is the only one of our user that no container claims.
+/// it names, or that a process beside it does. Where nobody names the container, it is the only one of our user that no
+/// container claims.
 fn main_process(proc: &Path, container: &str, own: i32, uid: u32) -> Result<i32, NotifyError> {
     let (ourselves, mut others): (Vec<_>, Vec<_>) = processes(proc).into_iter().partition(|process| process.pid == own);
     let is_ours = |process: &Process| ourselves.iter().any(|own| process.is_with(own));
+    let is_anothers = |process: &Process| {
+        let own = ourselves.iter().any(|own| own.container == process.container);
+        process.container.is_some() && !own
+    };
     // Some runtimes show the same for all: that tells nothing.
     if others
         .iter()
-        .any(|process| is_ours(process) && (process.pid == HOLDER || process.container.is_some()))
+        .any(|process| is_ours(process) && (process.pid == HOLDER || is_anothers(process)))
     {
         for process in &mut others {
             process.group.clear();
@@ -120,12 +127,13 @@ fn process(proc: &Path, pid: i32) -> Option<Process> {
         // Real, effective, saved, of the file system.
         uid: uid.and_then(|uids| uids.split_whitespace().nth(1)?.parse().ok()),
         group: fs::read_to_string(directory.join("cgroup")).unwrap_or_default(),
-        container: container_of(&directory),
+        container: by_environment(&directory).or_else(|| by_mounts(&directory)),
     })
 }
 
-fn container_of(process: &Path) -> Option<String> {
-    use std::io::Read as _;
+/// The kernel shows an environment to processes of the same user and group; and a program may have overwritten its own, as
+/// nginx does to set its title.
+fn by_environment(process: &Path) -> Option<String> {
     let mut environment = zeroize::Zeroizing::new(Vec::new());
     let file = fs::File::open(process.join("environ")).ok()?;
     file.take(MAX_ENVIRONMENT).read_to_end(&mut environment).ok()?;
@@ -134,6 +142,23 @@ fn container_of(process: &Path) -> Option<String> {
         let name = entry.strip_prefix(CONTAINER_VARIABLE.as_bytes())?.strip_prefix(b"=")?;
         Some(String::from_utf8_lossy(name).into_owned())
     })
+}
+
+/// The kernel shows mounts to everybody, and one of each container says which it is: the kubelet mounts the file for its
+/// last message from `…/pods/<UID of the pod>/containers/<name of the container>/<a name of its own>`.
+fn by_mounts(process: &Path) -> Option<String> {
+    let mounts = fs::File::open(process.join("mountinfo")).ok()?;
+    let mut text = String::new();
+    mounts.take(MAX_MOUNTS).read_to_string(&mut text).ok()?;
+    let mut names = text.lines().filter_map(|line| {
+        // Number, parent's number, device, path within the file system, where it is mounted, ….
+        let path = line.split(' ').nth(3)?;
+        let mut from_end = path.rsplit('/').skip(1);
+        let (name, containers, _, pods) = (from_end.next()?, from_end.next()?, from_end.next()?, from_end.next()?);
+        (containers == "containers" && pods == "pods").then_some(name)
+    });
+    let name = names.next()?;
+    names.all(|other| other == name).then(|| name.to_owned())
 }
 
 /// Signals that a program may have a use for; those that it cannot catch are not among them.
@@ -185,6 +210,18 @@ mod tests {
             if !group.is_empty() {
                 fs::write(directory.join("cgroup"), format!("0::/..{group}\n")).unwrap();
             }
+        }
+
+        /// Mounts as containerd makes them, with the kubelet's files of that container.
+        fn mounts(&self, pid: i32, container: &str) {
+            let mounts = format!(
+                "694 607 0:52 / / ro,relatime - overlay overlay rw\n\
+                 703 694 8:1 /lib/kubelet/pods/6d61-9/volumes/kubernetes.io~empty-dir/data /data rw - ext4 /dev/sda rw\n\
+                 704 694 8:1 /lib/kubelet/pods/6d61-9/etc-hosts /etc/hosts rw,relatime - ext4 /dev/sda rw\n\
+                 705 694 8:1 /lib/kubelet/pods/6d61-9/containers/{container}/0a1b2c3d /dev/termination-log rw - ext4 /dev/sda rw\n\
+                 706 694 8:1 /docker/containers/0a1b/resolv.conf /etc/resolv.conf rw - ext4 /dev/sda rw\n"
+            );
+            fs::write(self.0.path().join(pid.to_string()).join("mountinfo"), mounts).unwrap();
         }
 
         fn main(&self, container: &str) -> Result<i32, NotifyError> {
@@ -259,6 +296,48 @@ mod tests {
         proc.add(7, 0, 30, "/app", "");
         proc.add(8, 0, 31, "/app", "");
         assert_eq!(proc.main("app").unwrap(), 7, "both are of one container");
+    }
+
+    #[test]
+    fn containers_of_one_user_are_told_apart_by_their_mounts_where_no_environment_is_to_be_read() {
+        for [pause, own, one, two] in [["/pause", "/own", "/one", "/two"], [""; 4], ["/"; 4]] {
+            let proc = Proc(tempfile::tempdir().unwrap());
+            proc.add(1, 0, 10, pause, "PATH=/");
+            proc.add(OWN, 0, 20, own, "");
+            proc.add(7, 0, 30, one, "nginx: master process");
+            proc.add(8, 0, 31, two, "");
+            proc.add(6, 0, 90, one, "");
+            proc.mounts(7, "app");
+            proc.mounts(8, "other");
+            proc.mounts(6, "app");
+            proc.mounts(OWN, "sealpod");
+            assert_eq!(proc.main("app").unwrap(), 7, "{one:?}");
+            assert_eq!(proc.main("other").unwrap(), 8, "{one:?}");
+            assert!(matches!(proc.main("third"), Err(NotifyError::NoProcess { .. })));
+        }
+        let proc = Proc::new();
+        proc.add(7, 0, 30, "/app", "SEALPOD_CONTAINER=app");
+        proc.mounts(7, "other");
+        assert_eq!(proc.main("app").unwrap(), 7, "the environment is ours");
+    }
+
+    #[test]
+    fn mounts_that_name_several_containers_name_none() {
+        let proc = Proc::new();
+        proc.add(7, 0, 30, "/app", "");
+        proc.mounts(7, "app");
+        let path = proc.0.path().join("7");
+        assert_eq!(by_mounts(&path).as_deref(), Some("app"));
+        let agent = "1 2 8:1 /pods/6d61-9/containers/{}/x /x rw - ext4 /dev/sda rw\n";
+        let both = ["app", "other"].map(|name| agent.replace("{}", name)).concat();
+        fs::write(path.join("mountinfo"), both).unwrap();
+        assert_eq!(by_mounts(&path), None);
+        fs::write(
+            path.join("mountinfo"),
+            "1 2 8:1 / / rw\n\n3\n4 5 8:1 pods/a/containers/b c\n",
+        )
+        .unwrap();
+        assert_eq!(by_mounts(&path), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sealpod_sidecar::agent::Until;
@@ -16,6 +17,18 @@ use crate::stale::readyz;
 
 const STATE: &str = "..sealpod-state";
 
+/// A pod with one binding of all keys that is refreshed each second, whose app is told of changes; and its health port.
+async fn told() -> (Fake, Pod, u16, Arc<Mutex<Vec<String>>>) {
+    let (app, told) = app(&[200]).await;
+    let fake = Fake::start(secrets([("a", "1")]));
+    let mut file = calls(Value::Null, app);
+    file["refreshInterval"] = json!(1);
+    let mut pod = Pod::with(&fake.url(), &["db"], &file);
+    let health = port();
+    pod.config.settings.health_port = Some(health);
+    (fake, pod, health, told)
+}
+
 /// The `etag` that the state beside the files vouches for.
 fn stated(pod: &Pod) -> Option<String> {
     let text = fs::read(pod.mount("db").join(STATE)).ok()?;
@@ -25,13 +38,7 @@ fn stated(pod: &Pod) -> Option<String> {
 
 #[tokio::test]
 async fn a_state_that_cannot_be_written_holds_up_neither_the_files_nor_the_news() {
-    let (app, told) = app(&[200]).await;
-    let fake = Fake::start(secrets([("a", "1")]));
-    let mut file = calls(Value::Null, app);
-    file["refreshInterval"] = json!(1);
-    let mut pod = Pod::with(&fake.url(), &["db"], &file);
-    let health = port();
-    pod.config.settings.health_port = Some(health);
+    let (fake, pod, health, told) = told().await;
     let running = pod.start(Until::Stopped);
     eventually("the state", || stated(&pod).as_deref() == Some("e1")).await;
     let obstacle = pod.mount("db").join(format!("{STATE}.tmp"));
@@ -98,13 +105,7 @@ impl Drop for Volume {
 
 #[tokio::test]
 async fn a_volume_that_is_full_behind_the_swap_or_before_it_heals_by_itself() {
-    let (app, told) = app(&[200]).await;
-    let fake = Fake::start(secrets([("a", "1")]));
-    let mut file = calls(Value::Null, app);
-    file["refreshInterval"] = json!(1);
-    let mut pod = Pod::with(&fake.url(), &["db"], &file);
-    let health = port();
-    pod.config.settings.health_port = Some(health);
+    let (fake, pod, health, told) = told().await;
     // The old file, its state and the new file: no page is left for the new state while the old file stays.
     let Some(_volume) = Volume::mount(pod.mount("db"), 3) else {
         return passed_over("a tmpfs of its own takes root");

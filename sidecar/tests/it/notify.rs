@@ -78,10 +78,34 @@ async fn a_change_is_told_once_with_retries_and_never_for_what_is_not_used() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_to_a_port_of_the_node() {
+    let (app, told) = app(&[200]).await;
+    let fake = Fake::start(secrets([("a", "1")]));
+    // Allowed with nothing to tell; the binding is edited under the pod.
+    let mut pod = Pod::with(&fake.url(), &["db"], &binding(Value::Null));
+    pod.config.settings.health_port = None;
+    let running = pod.start(Until::Stopped);
+    pod.shows("a", Some("1")).await;
+    pod.write_key("db", crate::fake::KEY, None, &calls(Value::Null, app));
+    questions(&fake, 1).await;
+    let mark = pod.mount("db").join("..sealpod-untold");
+    for value in ["2", "3"] {
+        fake.answer(secrets([("a", value)]));
+        pod.shows("a", Some(value)).await;
+        eventually("the news to be given up", || !mark.exists()).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(told.lock().unwrap().is_empty());
+    assert!(running.is_running());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_burst_of_changes_is_one_piece_of_news() {
     let (app, told) = app(&[200]).await;
     let fake = Fake::start(secrets([("a", "0")]));
-    let pod = Pod::with(&fake.url(), &["db"], &calls(Value::Null, app));
+    let mut pod = Pod::with(&fake.url(), &["db"], &calls(Value::Null, app));
+    pod.config.settings.health_port = Some(port());
     let running = pod.start(Until::Stopped);
     pod.shows("a", Some("0")).await;
     questions(&fake, 0).await;
@@ -125,7 +149,8 @@ async fn news_that_a_process_took_with_it_are_told_by_the_next_one_and_once() {
     // An app that does not know for as long as the first process is there.
     let (app, told) = app(&[500, 204]).await;
     let fake = Fake::start(secrets([("a", "1")]));
-    let pod = Pod::with(&fake.url(), &["db"], &calls(Value::Null, app));
+    let mut pod = Pod::with(&fake.url(), &["db"], &calls(Value::Null, app));
+    pod.config.settings.health_port = Some(port());
     let running = pod.start(Until::Stopped);
     pod.shows("a", Some("1")).await;
     eventually("the gate", || pod.is_open()).await;
