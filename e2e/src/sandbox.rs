@@ -158,6 +158,24 @@ impl Sandbox {
         connection.as_ref().context("it was just opened")?.as_application(key)
     }
 
+    /// Whether whoever trusts this CA alone speaks with the api-server.
+    pub async fn is_trusted_by(&self, ca: &str) -> Result<bool> {
+        self.server().await?;
+        let connection = self.connection.lock().await;
+        connection
+            .as_ref()
+            .context("it was just opened")?
+            .is_trusted_by(ca)
+            .await
+    }
+
+    /// The command that starts a component of the cluster anew; none where the cluster is not ours.
+    pub fn restart_of(&self, component: &str) -> Option<Command> {
+        let mut command = Command::new(self.world.settings.xtask.as_ref()?);
+        command.args(["cluster", "restart", component]).kill_on_drop(true);
+        Some(command)
+    }
+
     /// Closes the way to the api-server, for when the pod behind it goes.
     pub async fn hang_up(&self) {
         *self.connection.lock().await = None;

@@ -69,6 +69,17 @@ impl Connection {
         client(&self.url, &self.ca, Credential::Application(SecretText::new(key)))
     }
 
+    /// Whether whoever trusts this CA alone speaks with the server.
+    pub async fn is_trusted_by(&self, ca: &str) -> Result<bool> {
+        let anybody = client(&self.url, ca, Credential::Application(SecretText::new("nobody's")))?;
+        match anybody.management().application("none").await {
+            Err(Error::Untrusted { .. }) => Ok(false),
+            Err(Error::Unauthorized(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+            Ok(_) => bail!("the server takes any key"),
+        }
+    }
+
     pub fn is_open(&mut self) -> bool {
         matches!(self.forward.try_wait(), Ok(None))
     }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub tag: Option<String>,
     /// An image with a shell, for the apps of the tests.
     pub app_image: String,
+    /// The program that started the cluster; none where that is somebody else's.
+    pub xtask: Option<PathBuf>,
     /// The cluster provisions no volumes: the api-server's was made by hand.
     pub hand_made_volume: bool,
 }
@@ -36,6 +38,7 @@ impl Settings {
             registry: variable("SEALPOD_E2E_IMAGE_REGISTRY"),
             tag: variable("SEALPOD_E2E_IMAGE_TAG"),
             app_image: variable("SEALPOD_E2E_APP_IMAGE").unwrap_or_else(|| "sealpod.dev/demo-app:local".to_owned()),
+            xtask: variable("SEALPOD_E2E_XTASK").map(PathBuf::from),
             hand_made_volume: variable("SEALPOD_E2E_VOLUMES").is_some(),
         })
     }

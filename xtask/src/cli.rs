@@ -79,6 +79,11 @@ enum ClusterTask {
     },
     /// Stop it and remove every trace of it, even after a crash
     Down,
+    /// Kill one component and start it anew, as after a crash; returns when the node takes pods again
+    Restart {
+        /// Its name, as `status` shows it
+        component: String,
+    },
     /// Show what runs; the exit code is 0 when the cluster is whole
     Status,
     /// Make the volume for one claim; there is no provisioner
@@ -132,6 +137,7 @@ impl ClusterTask {
                 Ok(())
             }
             Self::Down => Cluster::open(workspace, None).down(&mut progress),
+            Self::Restart { component } => Cluster::open(workspace, None).restart(&component, &mut progress),
             Self::Status => print_status(&Cluster::open(workspace, None)),
             Self::Volume { claim, size } => Cluster::open(workspace, None).create_volume(&claim, &size),
         }

@@ -72,6 +72,10 @@ fn on_the_cluster(workspace: &Workspace, progress: &mut Progress, filters: &[Str
         command.env("SEALPOD_E2E_IMAGE_TAG", &images.tag);
         command.env("SEALPOD_E2E_APP_IMAGE", images::APP_IMAGE);
         command.env("SEALPOD_E2E_VOLUMES", cluster.volumes());
+        command.env(
+            "SEALPOD_E2E_XTASK",
+            std::env::current_exe().context("a program has a path")?,
+        );
         process::run_visible(&mut command).with_context(|| {
             format!(
                 "the cluster is still there to look around: export KUBECONFIG={}",

@@ -3,6 +3,7 @@
 
 mod admission;
 mod applications;
+mod authority;
 mod bindings;
 mod canary;
 mod chart;
@@ -12,6 +13,7 @@ mod delivery;
 mod injector;
 mod jobs;
 mod native;
+mod node;
 mod quickstart;
 mod restart;
 mod sidecar;

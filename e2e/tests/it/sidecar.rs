@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 /// The kubelet takes up to a minute and a half to show a pod the new state of a Secret.
 const REFRESH: Duration = Duration::from_mins(3);
 
-/// Notes each SIGHUP; `/dev/shm` is the one place that it may write to.
-const COUNTS_HUPS: &str = "trap 'echo hup >> /dev/shm/hups' HUP; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+/// Notes each SIGHUP; `/dev/shm` is the one place that it may write to, and all containers of a pod have the same.
+fn counts_hups(file: &str) -> String {
+    format!("trap 'echo hup >> /dev/shm/{file}' HUP; trap 'exit 0' TERM; while :; do sleep 0.1; done")
+}
 
 #[test]
 fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> {
@@ -32,7 +34,8 @@ fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> 
         }))?)
         .await?;
         t.until_ready_is::<SecretBinding>("db", "True").await?;
-        let pod = start(t).await?;
+        let pod = start(t, "app", true).await?;
+        start(t, "groupless", false).await?;
         assert_eq!(pods::restarts(&pod), 0);
         let read = |path: &str| format!("cat {}", file("db", path));
         let sourced = format!("set -a; . {}; echo \"$USER $DB_PASSWORD\"", file("db", "app.env"));
@@ -49,18 +52,18 @@ fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> 
         assert_eq!(sealpod_e2e::tools::text(logs).await?, "p'w 1\n");
         reported(t).await?;
 
-        assert_eq!(
-            t.exec("app", "app", "cat /dev/shm/hups 2>/dev/null || echo none")
-                .await?,
-            "none\n"
-        );
+        let count = "cd /dev/shm; for app in *; do [ -f $app ] && echo $app $(wc -l < $app); done; true";
+        let heard = async |pod: &str| t.exec(pod, "app", count).await;
+        assert_eq!(heard("app").await?, "");
         t.set("prod", "db.password", "p'w 2").await?;
-        eventually("the signal", Duration::from_secs(30), async || {
-            let heard = t.exec("app", "app", "cat /dev/shm/hups").await?;
-            ensure!(heard == "hup\n", "{heard:?}");
-            Ok(())
-        })
-        .await?;
+        for pod in ["app", "groupless"] {
+            eventually("the signal", Duration::from_secs(30), async || {
+                let heard = heard(pod).await?;
+                ensure!(heard == "app 1\n", "{pod}: {heard:?}");
+                Ok(())
+            })
+            .await?;
+        }
         assert_eq!(t.exec("app", "app", &read("etc/app.ini")).await?, "u=ada;p=p%27w%202");
 
         too_much(t).await?;
@@ -97,9 +100,16 @@ fn binding(extra: &Value) -> Result<SecretBinding> {
     .context("the test's binding is one")
 }
 
-/// A pod with an app that gets signals, and one that gets variables.
-async fn start(t: &Sandbox) -> Result<Pod> {
-    let app = pods::container("app", t.image(), 10_001, COUNTS_HUPS);
+/// A pod with an app that gets signals, one of the same user that gets none, and one that gets variables. Where nobody
+/// says of what group the app is, the sidecar may not look into its environment.
+async fn start(t: &Sandbox, name: &str, group: bool) -> Result<Pod> {
+    let [app, twin] = ["app", "twin"].map(|name| {
+        let mut container = pods::container(name, t.image(), 10_001, &counts_hups(name));
+        if !group {
+            container["securityContext"]["runAsGroup"] = Value::Null;
+        }
+        container
+    });
     let mut worker = pods::container("worker", t.image(), 10_002, "");
     let script = format!("echo \"$DB_PASSWORD\"; {}", pods::SLEEP);
     worker["command"] = json!([
@@ -113,10 +123,10 @@ async fn start(t: &Sandbox) -> Result<Pod> {
         "-c",
         script
     ]);
-    let mut template = pods::template("db", &[app, worker]);
+    let mut template = pods::template("db", &[app, twin, worker]);
     template["metadata"]["annotations"]["sealpod.dev/exec"] = json!("worker");
     template["spec"]["shareProcessNamespace"] = json!(true);
-    t.running("app", pods::pod("app", template)?).await
+    t.running(name, pods::pod(name, template)?).await
 }
 
 /// The server knows which versions the pod has loaded.

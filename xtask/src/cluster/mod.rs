@@ -117,6 +117,27 @@ impl Cluster {
         })
     }
 
+    /// Kills one component and starts it anew; returns when the node takes pods again.
+    pub fn restart(&self, name: &str, progress: &mut Progress) -> Result<()> {
+        let containerd = prerequisites::find("containerd").context("containerd was installed")?;
+        let components = components::all(&self.layout, &self.network, &containerd);
+        let names = || {
+            components
+                .iter()
+                .map(|component| component.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let component = components.iter().find(|component| component.name == name);
+        let component = component.ok_or_else(|| {
+            Failure::new(format!("there is no component `{name}`")).advice(format!("these are: {}", names()))
+        })?;
+        let _lock = self.lock(progress)?;
+        progress.step(&format!("Restarting {name}"), |_| {
+            start::restart(component, &self.layout, &self.network)
+        })
+    }
+
     /// Whether there is anything of a cluster, whole or not.
     pub fn exists(&self) -> bool {
         teardown::is_needed(&self.layout, &self.network)

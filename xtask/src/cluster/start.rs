@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::certs::Authority;
-use super::components::{self, Component};
+use super::components::{self, Component, State};
 use super::config::{self, File};
 use super::identity::boot_id;
 use super::kubectl::{self, kubectl};
@@ -138,6 +138,38 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Kills a component that runs, starts it anew and waits until the kubelet answers the API server again.
+pub fn restart(component: &Component, layout: &Layout, network: &Network) -> Result<()> {
+    let State::Running(former) = component.state(layout) else {
+        return Err(Failure::new(format!("{} does not run", component.name))
+            .advice("`cargo xtask cluster up` starts a cluster anew that is not whole")
+            .into());
+    };
+    former.kill();
+    let patiently = |what: &str, reached: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !reached() {
+            if begun.elapsed() > PATIENCE {
+                let failure = Failure::new(format!("{} did not {what} in {} s", component.name, PATIENCE.as_secs()));
+                return Err(failure.log(&layout.log(component.name)).into());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        anyhow::Ok(())
+    };
+    patiently("end", &|| !former.is_alive())?;
+    component.start(layout, network)?;
+    patiently(
+        "start",
+        &|| matches!(component.state(layout), State::Running(new) if new != former),
+    )?;
+    let health = format!("/api/v1/nodes/{NODE}/proxy/healthz");
+    patiently("let the node take pods", &|| {
+        let asked = kubectl(layout, &["get", "--raw", &health, "--request-timeout=5s"]).output();
+        asked.is_ok_and(|answer| answer.status.success()) && node_is_ready(layout)
+    })
 }
 
 /// Certificates, and a kubeconfig for each component and for the user.
