@@ -2,6 +2,7 @@
 
 mod alone;
 mod bars;
+mod cgroup;
 mod child;
 mod client;
 mod conversation;

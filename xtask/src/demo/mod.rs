@@ -26,7 +26,7 @@ pub use self::measure::{app_pid, is_ready, random};
 pub use self::options::Options;
 use self::prepare::Stage;
 use self::quickstart::{APPLICATION, ENVIRONMENT, SECRET};
-use self::server::Server;
+pub use self::server::Server;
 use self::table::{Limit, Row};
 use self::tour::Tour;
 use self::watch::Watch;
@@ -82,6 +82,8 @@ pub struct Example {
 impl Example {
     pub const NAMESPACE: &str = quickstart::NAMESPACE;
     pub const CONTAINER: &str = quickstart::CONTAINER;
+    /// Its file, below the folder of all mounts.
+    pub const FILE: &str = "shop/database-password";
 
     /// Installs all of it as the demo does.
     pub fn install(workspace: &Workspace, runtime: &Runtime, progress: &mut Progress) -> Result<Self> {
@@ -113,6 +115,16 @@ impl Example {
             pod["metadata"]["annotations"][sealpod_core::kubernetes::annotations::MODE] = mode.into();
         }
         Ok(pod)
+    }
+
+    /// An open way to its server.
+    pub fn server<'a>(&self, runtime: &'a Runtime) -> Result<Server<'a>> {
+        Server::open(&self.tools, runtime)
+    }
+
+    /// Changes the value that its pods read.
+    pub fn set(server: &Server<'_>, value: &str) -> Result<()> {
+        server.set(APPLICATION, ENVIRONMENT, SECRET, value)
     }
 
     /// Removes the pods that were made of it, without waiting for their end.

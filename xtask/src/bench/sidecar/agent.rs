@@ -7,6 +7,7 @@ use std::process::Stdio;
 use anyhow::Result;
 use tokio::runtime::Runtime;
 
+use super::super::cgroup::Group;
 use super::super::child::{self, Running as Process};
 use super::super::client::Client;
 use super::super::peer::openbao::{Bao, OpenBao};
@@ -40,18 +41,21 @@ impl Agent {
         runtime.block_on(self.openbao.set(&self.bao, SECRET, &value(number)))
     }
 
-    pub fn start(&self) -> Result<Running> {
+    /// One more agent; in `group`.
+    pub fn start(&self, group: Option<Group>) -> Result<Running> {
         let directory = pods::directory()?;
         let path = |name: &str| directory.path().join(name);
         fs::write(path("token"), &self.openbao.token)?;
         fs::write(path("agent.hcl"), self.configuration(directory.path()))?;
-        let mut command = child::command(&self.program);
+        let mut command = group
+            .as_ref()
+            .map_or_else(|| child::command(&self.program), |group| group.command(&self.program));
         command
             .arg("agent")
             .arg(format!("-config={}", path("agent.hcl").display()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let file = path("secret");
-        Ok(Running::new(Process::start(&mut command)?, file, directory))
+        Ok(Running::new(Process::start(&mut command)?, vec![file], directory).in_group(group))
     }
 
     fn configuration(&self, directory: &std::path::Path) -> String {

@@ -1,6 +1,7 @@
 //! The sidecar as its container runs it, and beside it `bao agent`, which does the same for OpenBao.
 
 mod agent;
+mod cluster;
 mod pods;
 
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 
 use super::bars::{Bars, Depends, Limit};
+use super::cgroup::Group;
 use super::child::{self, Memory};
 use super::client::Client;
 use super::disk::Flushes;
@@ -29,6 +31,10 @@ use pods::{Pods, Running};
 /// How long a file may take to show what it has to.
 const WITHIN: Duration = Duration::from_mins(1);
 
+/// Bindings of the sidecar that polls so often: each polls for itself, at most four times in a second, because a sidecar
+/// rests after a change. Each has all 20 files, so that no pod with fewer takes more memory.
+const BINDINGS: usize = 5;
+
 #[derive(Debug, Args)]
 pub struct Options {
     /// Sidecars that watch while values change
@@ -39,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
     changes: u16,
 
-    /// Polls of one sidecar, each with a change of its 20 files, before its memory is looked at: four in a second
+    /// Polls of one sidecar, each with a change of its 20 files, before its memory is looked at: twenty in a second
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     polls: usize,
 
@@ -50,6 +56,10 @@ pub struct Options {
     /// How long nothing happens, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     rest: u64,
+
+    /// Injected pods on the local cluster that watch while values change; 0: no cluster
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pods: usize,
 }
 
 /// What is asked of both.
@@ -57,7 +67,11 @@ pub struct Options {
 struct Figures {
     starts: Vec<Duration>,
     changes: Vec<Duration>,
+    /// Answers that it had before its memory was looked at; none where it does not tell.
+    polls: Option<usize>,
     memory: Memory,
+    /// Of its control group, in KiB; none where this process may not make one.
+    group: Option<u64>,
     /// Thousandths of a processor while nothing happens.
     millicores: f64,
 }
@@ -82,13 +96,18 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let theirs = theirs(options, workspace, bao, &mut progress, &runtime)?;
     let mut bars = Bars::new(&flushes);
     hold(&mut bars, &ours);
+    let mut table = table(options, &ours, &theirs);
+    if options.pods > 0 {
+        let fleet = cluster::measure(options, workspace, &runtime, &mut progress)?;
+        fleet.hold(&mut bars);
+        table += &fleet.table();
+    }
     let size = fs::metadata(&program)?.len() / 1024;
     print!(
-        "\n{}\nload before it began {load}; {}\n\nthe sidecar ({} MiB, static) beside `bao agent` of {version}\n\n{}{}",
+        "\n{}\nload before it began {load}; {}\n\nthe sidecar ({} MiB, static) beside `bao agent` of {version}\n\n{table}{}",
         header(workspace, &workspace.target.join("release").join("sealpod-api-server"))?,
         flushes.describe(),
         shown(mib(size)),
-        table(options, &ours, &theirs),
         bars.text()
     );
     Ok(())
@@ -132,7 +151,7 @@ fn ours(
         }
         anyhow::Ok(())
     })?;
-    let mut fleet = progress.step(&format!("{} sidecars", options.sidecars), |_| {
+    let fleet = progress.step(&format!("{} sidecars", options.sidecars), |_| {
         let fleet: Vec<_> = (0..options.sidecars)
             .map(|_| pods.start("run"))
             .collect::<Result<_>>()?;
@@ -149,18 +168,22 @@ fn ours(
         }
         anyhow::Ok(())
     })?;
-    fleet.truncate(1);
-    let one = fleet.pop().context("there is at least one")?;
-    progress.step(&format!("{} polls", options.polls), |_| {
-        for _ in 0..options.polls {
-            values += 1;
-            pods.change(runtime, values)?;
-            until(&[&one], &value(values), Instant::now())?;
+    drop(fleet);
+    progress.step(&format!("{} polls", options.polls), |step| {
+        let group = Group::make("sidecar");
+        let one = pods.start_apart(BINDINGS, group.as_ref())?.in_group(group);
+        until(&[&one], &value(values), Instant::now())?;
+        while one.polls()? < options.polls {
+            for _ in 0..options.polls.div_ceil(BINDINGS).min(100) {
+                values += 1;
+                pods.change(runtime, values)?;
+                until(&[&one], &value(values), Instant::now())?;
+            }
+            step.follow(&format!("{} answers", one.polls()?));
         }
-        anyhow::Ok(())
+        figures.polls = Some(one.polls()?);
+        rest(&one, options.rest, &mut figures)
     })?;
-    figures.memory = child::memory(one.process.pid())?;
-    figures.millicores = progress.step("Nothing happens", |_| idle(one.process.pid(), options.rest))?;
     Ok(figures)
 }
 
@@ -184,12 +207,12 @@ fn theirs(
     progress.step("Starts of its agent", |_| {
         for _ in 0..options.starts {
             let began = Instant::now();
-            let running = agent.start()?;
+            let running = agent.start(None)?;
             figures.starts.push(until(&[&running], &value(0), began)?[0]);
         }
         anyhow::Ok(())
     })?;
-    let one = agent.start()?;
+    let one = agent.start(Group::make("agent"))?;
     until(&[&one], &value(0), Instant::now())?;
     progress.step("Values that change", |_| {
         for number in 1..=usize::from(options.changes) {
@@ -198,8 +221,7 @@ fn theirs(
         }
         anyhow::Ok(())
     })?;
-    figures.memory = child::memory(one.process.pid())?;
-    figures.millicores = progress.step("Nothing happens", |_| idle(one.process.pid(), options.rest))?;
+    progress.step("Nothing happens", |_| rest(&one, options.rest, &mut figures))?;
     Ok(figures)
 }
 
@@ -208,20 +230,20 @@ fn value(number: usize) -> String {
     format!("value {number}")
 }
 
-/// When the file of each showed `value`, from `began` on.
+/// When each file showed `value`, from `began` on.
 fn until(running: &[&Running], value: &str, began: Instant) -> Result<Vec<Duration>> {
     let mut took = Vec::with_capacity(running.len());
-    let mut left: Vec<_> = running.iter().collect();
+    let mut left: Vec<_> = running.iter().flat_map(|running| &running.files).collect();
     while !left.is_empty() {
-        left.retain(|running| {
-            let shows = fs::read_to_string(&running.file).is_ok_and(|text| text == value);
+        left.retain(|file| {
+            let shows = fs::read_to_string(file).is_ok_and(|text| text == value);
             if shows {
                 took.push(began.elapsed());
             }
             !shows
         });
         if began.elapsed() > WITHIN {
-            let file = left[0].file.display();
+            let file = left[0].display();
             return Err(Failure::new(format!("{file} does not show its value within {} s", WITHIN.as_secs())).into());
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -229,13 +251,18 @@ fn until(running: &[&Running], value: &str, began: Instant) -> Result<Vec<Durati
     Ok(took)
 }
 
-fn idle(pid: u32, seconds: u64) -> Result<f64> {
-    // What the last change brought about ends first.
-    std::thread::sleep(Duration::from_secs(2));
+/// What it takes while nothing happens.
+fn rest(one: &Running, seconds: u64, figures: &mut Figures) -> Result<()> {
+    let pid = one.process.pid();
+    figures.memory = child::memory(pid)?;
+    // What the last changes brought about ends first: a sidecar keeps the files of before for 5 s.
+    std::thread::sleep(Duration::from_secs(7));
     let before = child::cpu(pid)?;
     std::thread::sleep(Duration::from_secs(seconds));
     let worked = child::cpu(pid)?.saturating_sub(before);
-    Ok(worked.as_secs_f64() * 1_000.0 / Duration::from_secs(seconds).as_secs_f64())
+    figures.millicores = worked.as_secs_f64() * 1_000.0 / Duration::from_secs(seconds).as_secs_f64();
+    figures.group = one.group.as_ref().map(Group::memory).transpose()?;
+    Ok(())
 }
 
 fn percentiles(times: &[Duration]) -> (f64, f64) {
@@ -253,6 +280,15 @@ fn hold(bars: &mut Bars, ours: &Figures) {
     };
     let resident = mib(ours.memory.resident);
     at_most("resident memory", 8.0, "MiB", Depends::OnNothing, resident);
+    if let Some(group) = ours.group {
+        at_most(
+            "memory of its control group",
+            8.0,
+            "MiB",
+            Depends::OnNothing,
+            mib(group),
+        );
+    }
     at_most("idle", 1.0, "millicores", Depends::OnNothing, ours.millicores);
     let start = median(ours.starts.iter().copied()).map_or(0.0, milliseconds);
     at_most("start → first file, median", 100.0, "ms", Depends::OnNothing, start);
@@ -278,10 +314,14 @@ fn table(options: &Options, ours: &Figures, theirs: &Figures) -> String {
         format!("{} / {}", shown(p50), shown(p99))
     });
     let what = format!(
-        "resident memory, MiB; the sidecar's after {} changes of 20 files",
-        options.polls
+        "resident memory, MiB; the sidecar's after {} polls, of {BINDINGS} bindings with 20 files each",
+        ours.polls.unwrap_or_default()
     );
     row(&what, &|of| shown(mib(of.memory.resident)));
+    row("of its control group at the end, MiB", &|of| {
+        of.group
+            .map_or_else(|| "not counted here".to_owned(), |kib| shown(mib(kib)))
+    });
     row("of it proportional, MiB", &|of| shown(mib(of.memory.proportional)));
     row("the most that was resident, MiB", &|of| shown(mib(of.memory.peak)));
     row("idle, millicores", &|of| shown(of.millicores));
@@ -301,18 +341,21 @@ mod tests {
                 resident: 9 << 10,
                 ..Memory::default()
             },
+            group: Some(6 << 10),
             millicores: 0.5,
+            polls: None,
         };
         let mut bars = Bars::new(&Flushes::of(vec![Duration::from_micros(100)]));
         hold(&mut bars, &figures);
         let text = bars.text();
         for line in [
             "| resident memory | ≤ 8 MiB | 9.0 MiB | **MISS** |",
+            "| memory of its control group | ≤ 8 MiB | 6.0 MiB | PASS |",
             "| idle | ≤ 1 millicores | 0.50 millicores | PASS |",
             "| start → first file, median | ≤ 100 ms | 40.0 ms | PASS |",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        assert_eq!(text.matches("PASS").count(), 4, "{text}");
+        assert_eq!(text.matches("PASS").count(), 5, "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! A server with 20 secrets, and sidecars as in pods of their own.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,9 @@ use sealpod_core::{Encoding, SecretText};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use super::super::cgroup::Group;
 use super::super::child::{self, Running as Process};
+use super::super::http;
 use super::super::server::{Launch, Server};
 use super::value;
 use crate::process;
@@ -27,22 +30,43 @@ const PROJECT: &str = "shop";
 const ENVIRONMENT: &str = "prod";
 const SIZE_LIMIT: u64 = 16 << 20;
 
-/// A program that keeps a file, and the file.
+/// A program that keeps files, and those of them that are looked at.
 #[derive(Debug)]
 pub struct Running {
     pub process: Process,
-    pub file: PathBuf,
+    pub files: Vec<PathBuf>,
+    /// Where a sidecar tells its metrics.
+    pub health: Option<SocketAddr>,
     /// Removed with it.
     _directory: tempfile::TempDir,
+    /// None where it is not counted by itself.
+    pub group: Option<Group>,
 }
 
 impl Running {
-    pub fn new(process: Process, file: PathBuf, directory: tempfile::TempDir) -> Self {
+    pub fn new(process: Process, files: Vec<PathBuf>, directory: tempfile::TempDir) -> Self {
         Self {
             process,
-            file,
+            files,
+            health: None,
             _directory: directory,
+            group: None,
         }
+    }
+
+    pub fn in_group(self, group: Option<Group>) -> Self {
+        Self { group, ..self }
+    }
+
+    /// Answers of the server that a sidecar has counted, by its metrics.
+    pub fn polls(&self) -> Result<usize> {
+        let health = self.health.context("it has a health port")?;
+        let (_, metrics) = http::get(health, "/metrics")?;
+        let counts = metrics.lines().filter_map(|line| {
+            let count = line.strip_prefix("sealpod_sidecar_fetch_total{")?;
+            count.rsplit_once(' ')?.1.parse::<usize>().ok()
+        });
+        Ok(counts.sum())
     }
 }
 
@@ -107,19 +131,39 @@ impl Pods {
         Ok(())
     }
 
-    /// One more sidecar.
+    /// One more sidecar, with one binding.
     pub fn start(&self, form: &str) -> Result<Running> {
+        self.start_by(child::command(&self.program), form, 1, None)
+    }
+
+    /// One more sidecar, with so many bindings of all secrets each, and a health port as in a pod; in `group`.
+    pub fn start_apart(&self, bindings: usize, group: Option<&Group>) -> Result<Running> {
+        let command = group.map_or_else(|| child::command(&self.program), |group| group.command(&self.program));
+        self.start_by(command, "run", bindings, Some(http::free_address()?))
+    }
+
+    fn start_by(&self, mut command: Command, form: &str, count: usize, health: Option<SocketAddr>) -> Result<Running> {
         let directory = directory()?;
         let path = |name: &str| directory.path().join(name);
-        for part in ["mount", "credentials"] {
-            fs::create_dir(path(part))?;
-        }
         let binding = json!({
             "organization": ORGANIZATION, "project": PROJECT, "environment": ENVIRONMENT,
             "mode": 0o440, "refreshInterval": 30, "watch": true,
         });
-        fs::write(path("credentials").join(API_KEY_FILE), &self.key)?;
-        fs::write(path("credentials").join(BINDING_FILE), binding.to_string())?;
+        let mut bindings = Vec::new();
+        for n in 0..count {
+            let [mount, credentials] = ["mount", "credentials"].map(|part| path(&format!("{part}-{n}")));
+            fs::create_dir(&mount)?;
+            fs::create_dir(&credentials)?;
+            fs::write(credentials.join(API_KEY_FILE), &self.key)?;
+            fs::write(credentials.join(BINDING_FILE), binding.to_string())?;
+            bindings.push(MountedBinding {
+                name: format!("db-{n}"),
+                mount_path: mount.display().to_string(),
+                credentials: credentials.display().to_string(),
+                size_limit: SIZE_LIMIT,
+            });
+        }
+        let files = (0..count).map(|n| path(&format!("mount-{n}")).join(name(0))).collect();
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let settings = SidecarSettings {
             server_url: self.server.url(),
@@ -129,21 +173,15 @@ impl Pods {
                 uid: format!("uid-{number}"),
                 node: "node".to_owned(),
             },
-            health_port: None,
-            bindings: vec![MountedBinding {
-                name: "db".to_owned(),
-                mount_path: path("mount").display().to_string(),
-                credentials: path("credentials").display().to_string(),
-                size_limit: SIZE_LIMIT,
-            }],
+            health_port: health.map(|address| address.port()),
+            bindings,
             exec_directory: None,
         };
-        let mut command = child::command(&self.program);
         command.arg(form).env_clear();
         command.env(SETTINGS_VARIABLE, serde_json::to_string(&settings)?);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let file = path("mount").join(name(0));
-        Ok(Running::new(Process::start(&mut command)?, file, directory))
+        let running = Running::new(Process::start(&mut command)?, files, directory);
+        Ok(Running { health, ..running })
     }
 }
 
