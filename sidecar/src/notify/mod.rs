@@ -58,8 +58,8 @@ pub enum NotifyError {
     )]
     NoProcess { container: String },
     #[error(
-        "which process is the main one of the container {container:?} cannot be told: {} name no container in their \
-         environment; start the pod anew, so that every container of it has {variable}, or use onChange.http",
+        "which process is the main one of the container {container:?} cannot be told: neither environment nor mounts of {} \
+         name one; start the pod anew, so that every container of it has {variable}, or use onChange.http",
         .pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         variable = sealpod_core::injection::CONTAINER_VARIABLE
     )]
