@@ -1,7 +1,7 @@
 //! Fills a database for `cargo xtask bench server`: an organization with members, secrets and a long audit log, written
 //! by the store's own code, so that its chain is whole. Prints what the bench asks for as one line of JSON.
 //!
-//! `seed_org DATABASE MASTER_KEY_FILE AUDIT_ROWS SECRETS MEMBERS`
+//! `seed_org DATABASE MASTER_KEY_FILE AUDIT_ROWS SECRETS MEMBERS VALUE_BYTES`
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -31,11 +31,11 @@ const AT_ONCE: usize = 2_048;
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     ensure!(
-        arguments.len() == 5,
-        "seed_org DATABASE MASTER_KEY_FILE AUDIT_ROWS SECRETS MEMBERS"
+        arguments.len() == 6,
+        "seed_org DATABASE MASTER_KEY_FILE AUDIT_ROWS SECRETS MEMBERS VALUE_BYTES"
     );
     let number = |at: usize| arguments[at].parse::<usize>().context("is no number");
-    let (rows, secrets, members) = (number(2)?, number(3)?, number(4)?);
+    let (rows, secrets, members, bytes) = (number(2)?, number(3)?, number(4)?, number(5)?);
     let keyring = Arc::new(Keyring::parse(&std::fs::read_to_string(&arguments[1])?)?);
     let mut options = Options::new(&arguments[0]);
     options.queue = 2 * AT_ONCE;
@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
     let chain = Chain::Organization(organization.id);
 
     let people = seed_members(&store, members).await?;
-    let secrets = seed_secrets(&store, &keyring, secrets).await?;
+    let secrets = seed_secrets(&store, &keyring, secrets, bytes).await?;
     let seeded = seed_log(&store, chain, rows, &people, &secrets).await?;
     let token = SessionToken::generate();
     let session = NewSession {
@@ -96,8 +96,8 @@ async fn seed_members(store: &Store, count: usize) -> Result<Vec<Uuid>> {
         .await
 }
 
-/// Ids and names of the secrets.
-async fn seed_secrets(store: &Store, keyring: &Keyring, count: usize) -> Result<Vec<(Uuid, String)>> {
+/// Ids and names of the secrets; each value has at least so many bytes.
+async fn seed_secrets(store: &Store, keyring: &Keyring, count: usize, bytes: usize) -> Result<Vec<(Uuid, String)>> {
     let by = By::system("bench");
     let project = NewProject {
         organization: ORGANIZATION.into(),
@@ -122,7 +122,7 @@ async fn seed_secrets(store: &Store, keyring: &Keyring, count: usize) -> Result<
                 let slot = slots.into_iter().next().context("no slot")?;
                 let id = VersionId::new();
                 let version = NewVersion {
-                    sealed: keyring.seal(&slot.aad(id), format!("value-{n}").as_bytes()),
+                    sealed: keyring.seal(&slot.aad(id), format!("{:x<bytes$}", format!("value-{n}")).as_bytes()),
                     slot: slot.clone(),
                     id,
                     is_enabled: true,

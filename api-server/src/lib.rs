@@ -27,6 +27,7 @@ pub mod mail;
 pub mod maintenance;
 pub mod preconditions;
 pub mod reports;
+pub mod retention;
 pub mod rotation;
 pub mod routes;
 pub mod store;

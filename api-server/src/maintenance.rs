@@ -78,9 +78,9 @@ const LEAP_SECONDS: i64 = 3_600;
 /// purged a day later than it could be harms nobody.
 const DOUBT: Duration = Duration::from_hours(24);
 
-/// What the age of things in the trash is judged by.
+/// What the age of things that go for good is judged by.
 #[derive(Debug)]
-struct Calendar {
+pub struct Calendar {
     /// What the clock said, and when.
     believed: (Time, Instant),
     /// Since when the clock says what could not be.
@@ -88,7 +88,7 @@ struct Calendar {
 }
 
 impl Calendar {
-    fn new(wall: Time, at: Instant) -> Self {
+    pub fn new(wall: Time, at: Instant) -> Self {
         Self {
             believed: (wall, at),
             doubted: None,
@@ -96,7 +96,7 @@ impl Calendar {
     }
 
     /// The time, where the clock says `wall`.
-    fn judge(&mut self, wall: Time, at: Instant) -> Time {
+    pub fn judge(&mut self, wall: Time, at: Instant) -> Time {
         let (last, then) = self.believed;
         let passed = i64::try_from(at.duration_since(then).as_secs()).unwrap_or(i64::MAX);
         let expected = last.plus_seconds(passed);
@@ -104,7 +104,7 @@ impl Calendar {
             let is_new = self.doubted.is_none();
             let since = *self.doubted.get_or_insert(at);
             if is_new {
-                tracing::warn!("the clock was set forward; for a day, the trash is purged by what it said before");
+                tracing::warn!("the clock was set forward; for a day, what is old is judged by what it said before");
             }
             if at.duration_since(since) < DOUBT {
                 return expected;

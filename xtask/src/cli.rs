@@ -30,6 +30,8 @@ enum Task {
     /// Measure, on this machine
     #[command(subcommand)]
     Bench(BenchTask),
+    /// Keep a server busy with all that it does, and watch whether it needs ever more
+    Soak(bench::SoakOptions),
     /// Build the images as OCI archives, which `docker load`, `kind load image-archive` and skopeo take
     Images {
         /// Folder for the archives
@@ -65,6 +67,8 @@ enum BenchTask {
     Operator(bench::OperatorOptions),
     /// The webhook alone, and what injection adds to the start of pods on the local cluster
     Injector(bench::InjectorOptions),
+    /// Backup, restore and rotation of a large database, and what they cost others meanwhile
+    Durability(bench::DurabilityOptions),
     /// The sidecar beside OpenBao's agent: how soon a change is in the file, and what it takes to wait for one
     Sidecar(bench::SidecarOptions),
 }
@@ -106,6 +110,8 @@ impl Cli {
             Task::Bench(BenchTask::Operator(options)) => bench::operator(&options, &workspace),
             Task::Bench(BenchTask::Injector(options)) => bench::injector(&options, &workspace),
             Task::Bench(BenchTask::Sidecar(options)) => bench::sidecar(&options, &workspace),
+            Task::Bench(BenchTask::Durability(options)) => bench::durability(&options, &workspace),
+            Task::Soak(options) => bench::soak(&options, &workspace),
             Task::Images { output } => {
                 let output = output.unwrap_or_else(|| workspace.target.join("images"));
                 let images = images::build(&workspace, &output, &mut Progress::new())?;

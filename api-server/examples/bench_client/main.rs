@@ -7,6 +7,8 @@
 //! - `{"address":…,"wait":{"keys":["cr_sa_…", …],"waiting":9000,"path":"/api/…/bundle?key=…","change":REQUEST}}` reads
 //!   a bundle on so many connections, then waits on each for a change. It prints `{"waiting":9000,…}`; makes the change
 //!   for each line of its input and prints how soon all had the new bundle; ends when its input ends.
+//! - `{"address":…,"load":{"callers":8,"per_second":200,"requests":[REQUEST, …]}}` asks for them in turn at this rate, and
+//!   prints for each line of its input how long the answers since the line before took; ends when its input ends.
 //!
 //! A REQUEST is `{"method","path","headers":[[name, value], …],"body"}`. With `"ca":"FILE"` beside `address`, it speaks
 //! TLS to the server whose certificate that file vouches for, and with `"http2":true` HTTP/2 as well.
@@ -14,6 +16,7 @@
 
 mod ask;
 mod http;
+mod load;
 mod times;
 mod wait;
 
@@ -35,6 +38,7 @@ struct Order {
     http2: bool,
     ask: Option<ask::Order>,
     wait: Option<wait::Order>,
+    load: Option<load::Order>,
 }
 
 /// One thread: the server has the rest of the machine.
@@ -51,6 +55,8 @@ async fn main() -> Result<()> {
     }
     if let Some(order) = order.wait {
         wait::run(&target, order, input).await?;
+    } else if let Some(order) = order.load {
+        load::run(&target, order, input).await?;
     }
     Ok(())
 }

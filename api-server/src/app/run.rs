@@ -24,6 +24,7 @@ use crate::login::Login;
 use crate::mail::{Outbox, Pace, Transport};
 use crate::maintenance;
 use crate::reports::Reports;
+use crate::retention;
 use crate::rotation::Rotation;
 use crate::store::{self, State, Store, StoreError, Topic};
 
@@ -107,6 +108,7 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         limits,
         docs,
         trash,
+        audit_retention,
         backups,
         backup_schedule,
     } = config;
@@ -158,6 +160,14 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     look_after(&app, organization.id, tasks);
     let (backups, store) = (app.backups().clone(), app.store().clone());
     let readiness = app.readiness().clone();
+    let (log, told) = (store.clone(), readiness.clone());
+    tasks.spawn(retention::run(
+        log,
+        backups.clone(),
+        audit_retention,
+        told,
+        stop.clone(),
+    ));
     tasks.spawn(schedule::run(backups, backup_schedule, store, readiness, stop.clone()));
     let certificate = tls.map(|tls| certificate(tls, stop, tasks));
     Ok(Started {

@@ -96,6 +96,18 @@ impl AuditKey {
         stored
     }
 
+    /// Of parts of fixed lengths, under a key of this format's own.
+    pub(super) fn mac(&self, format: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        let mut own = self.0.clone();
+        own.update(format);
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&own.finalize().into_bytes()).expect("HMAC takes keys of any length");
+        for part in parts {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
     fn hash(&self, previous: &[u8; 32], entry: &StoredEntry) -> [u8; 32] {
         let mut mac = self.0.clone();
         mac.update(previous);
@@ -117,6 +129,10 @@ pub enum Broken {
     Gap { expected: u64, found: u64 },
     #[error("entry {seq} was changed, or the one before it was")]
     Changed { seq: u64 },
+    #[error("that the entries up to {seq} were exported was not written by this server")]
+    Cut { seq: u64 },
+    #[error("entry {seq} and all behind it are gone")]
+    Gone { seq: u64 },
 }
 
 impl Broken {
@@ -124,7 +140,7 @@ impl Broken {
     pub fn seq(self) -> u64 {
         match self {
             Self::Gap { expected, .. } => expected,
-            Self::Changed { seq } => seq,
+            Self::Changed { seq } | Self::Cut { seq } | Self::Gone { seq } => seq,
         }
     }
 }

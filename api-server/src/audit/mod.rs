@@ -7,8 +7,10 @@
 mod answer;
 mod chain;
 mod entry;
+mod segment;
 
 pub use chain::{AuditKey, Broken, GENESIS, Head, StoredEntry, check};
 pub use entry::{
     Actor, ActorKind, By, Chain, Entry, Kind, MAX_TEXT, Metadata, Outcome, RuleMetadata, Source, UnknownWord, Verb,
 };
+pub use segment::Segment;

@@ -16,10 +16,10 @@ use super::{Damage, Error};
 use crate::store::Facts;
 
 /// zstd's own default: sealed values do not compress, and what surrounds them does at any level.
-const LEVEL: i32 = 3;
+pub(super) const LEVEL: i32 = 3;
 /// Most memory that reading may take, as a power of two: four times what this level uses, so that an archive that was made
 /// to take more is refused.
-const WINDOW: u32 = 23;
+pub(super) const WINDOW: u32 = 23;
 /// Longest manifest: some hundred bytes for each organization.
 const MAX_MANIFEST: u32 = 64 * 1024 * 1024;
 const PIECE: usize = 64 * 1024;
@@ -172,7 +172,7 @@ impl<R: Read> Unpacking<R> {
 }
 
 /// An error of the reader below says what it is; any other one is that what was sealed is not what this version would seal.
-fn unpacked(error: std::io::Error) -> Error {
+pub(super) fn unpacked(error: std::io::Error) -> Error {
     let is_file = error.raw_os_error().is_some();
     match Error::from(error) {
         Error::Io(_) if !is_file => Damage::Unpacked.into(),

@@ -7,6 +7,7 @@
 
 pub mod archive;
 mod content;
+mod export;
 mod recovery;
 mod restore;
 pub mod schedule;
@@ -17,11 +18,13 @@ use std::io;
 use std::path::PathBuf;
 
 pub use content::Manifest;
+pub use export::{Export, Part, exports, read_export};
 pub use recovery::{Identity, Recipient};
 pub use restore::{Asked, Keep, Restored, Source, restore, verify};
 pub use service::{Backups, Settings, Stored, list, write_archive};
 pub use storage::{Storage, StorageError};
 
+use crate::audit::{Broken, Chain};
 use crate::crypto::MasterKeyId;
 use crate::store::{OpenError, StoreError};
 
@@ -71,6 +74,12 @@ pub enum Error {
     Recovery(String),
     #[error("the archive holds another thing than a backup: {0}")]
     NotABackup(String),
+    #[error("the archive holds another thing than entries of the audit log: {0}")]
+    NotAnExport(String),
+    #[error(
+        "the audit log of {chain} is not as it was written ({broken}), so nothing of it is taken away; `audit verify` tells more"
+    )]
+    BrokenChain { chain: Chain, broken: Broken },
     #[error("the archive is backup {found}, not {asked}: files in the storage were renamed or swapped")]
     Another { asked: uuid::Uuid, found: uuid::Uuid },
     #[error(

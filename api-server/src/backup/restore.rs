@@ -140,7 +140,7 @@ pub fn restore<S: Source>(
 }
 
 /// The store answers on threads of its own, so this thread may simply wait.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
     match tokio::runtime::Handle::try_current() {
         Ok(handle) => handle.block_on(work),
         Err(_) => futures::executor::block_on(work),

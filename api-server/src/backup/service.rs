@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use data_encoding::HEXLOWER;
 use sealpod_core::Time;
 use sealpod_core::wire::backups::{Backup, Trigger};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
 use super::archive::{Header, Sealer};
 use super::content::{self, CONTENT, Manifest};
+use super::export::{self, Export};
 use super::restore::{Asked, Keep, Restored, Scratch, Source, restore, verify};
-use super::storage::{Download, Storage};
+use super::storage::{Download, Kept, Storage};
 use super::{Error, Recipient};
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::{Keyring, MasterKeyId};
@@ -39,14 +41,14 @@ pub struct Settings {
 
 /// Clones are the same.
 #[derive(Clone)]
-pub struct Backups(Arc<Inner>);
+pub struct Backups(pub(super) Arc<Inner>);
 
-struct Inner {
-    settings: Settings,
+pub(super) struct Inner {
+    pub(super) settings: Settings,
     database: PathBuf,
-    keyring: Keyring,
-    turn: Semaphore,
-    /// How many backups need each master key, as of the last time that the storage answered.
+    pub(super) keyring: Keyring,
+    pub(super) turn: Semaphore,
+    /// How many backups, and exports of the audit log, need each master key, as of the last time that the storage answered.
     by_key: Mutex<Option<Vec<(String, u64)>>>,
 }
 
@@ -62,7 +64,7 @@ impl Backups {
         }))
     }
 
-    fn storage(&self) -> Result<Storage, Error> {
+    pub(super) fn storage(&self) -> Result<Storage, Error> {
         self.0.settings.storage.clone().ok_or(Error::Disabled)
     }
 
@@ -88,28 +90,34 @@ impl Backups {
         let made = made.await?;
         let entry = Entry::new(Kind::Backup, Verb::Create).resource(made.id, &made.filename);
         store.record(Chain::Instance, entry, by).await?;
-        // What is known of the storage is looked up anew when it is asked for.
-        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.forget_keys();
         tracing::info!(id = %made.id, bytes = made.size_bytes, trigger = trigger.as_str(), "made and checked a backup");
         Ok(made)
+    }
+
+    /// What is known of the storage is looked up anew when it is asked for.
+    pub(super) fn forget_keys(&self) {
+        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Newest first.
     pub async fn list(&self) -> Result<Vec<Backup>, Error> {
         let storage = self.storage()?;
-        let list = on_a_thread(move || list(&storage)).await?;
-        let mut by_key: Vec<(String, u64)> = Vec::new();
-        for backup in &list {
-            match by_key.iter_mut().find(|(id, _)| *id == backup.key_id) {
-                Some((_, count)) => *count += 1,
-                None => by_key.push((backup.key_id.clone(), 1)),
-            }
-        }
-        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(by_key);
+        let (list, keys) = on_a_thread(move || {
+            let files = storage.list()?;
+            let backups = newest_first(&storage, &files)?;
+            let exports = known_of::<Export>(&storage, &files, export::KNOWN)?;
+            let keys = backups.iter().map(|backup| &backup.key_id);
+            let keys = keys.chain(exports.iter().map(|(_, export)| &export.key_id));
+            let keys = count(keys);
+            Ok((backups, keys))
+        })
+        .await?;
+        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
         Ok(list)
     }
 
-    /// How many backups need each master key; `None` where the storage does not answer.
+    /// How many backups and exports need each master key; `None` where the storage does not answer.
     pub async fn by_key(&self) -> Option<Vec<(MasterKeyId, u64)>> {
         if self.0.settings.storage.is_none() {
             return Some(Vec::new());
@@ -227,11 +235,11 @@ pub fn write_archive(
     let header = Header::new(id, CONTENT, facts.schema);
     let manifest = Manifest::of(&header, &scratch.0, &facts)?;
     let (created_at, key_id) = (header.created_at, keyring.current().to_string());
-    let filename = filename(created_at, id);
+    let filename = named(created_at, "sealpod", id, ARCHIVE);
     let sink = Counted::new(storage.create(&filename)?);
     let packed =
         Sealer::new(sink, header, keyring, recipients).and_then(|sealer| content::pack(&manifest, &scratch.0, sealer));
-    let Counted { inner, hash, bytes } = packed?;
+    let (inner, bytes, sha256) = packed?.into_parts();
     inner.finish()?;
     drop(scratch);
     // 3. What the storage has opens again and is what the manifest says.
@@ -254,7 +262,7 @@ pub fn write_archive(
         id,
         filename,
         size_bytes: bytes,
-        sha256: HEXLOWER.encode(&hash.finalize()),
+        sha256,
         key_id,
         created_at,
         trigger,
@@ -264,47 +272,86 @@ pub fn write_archive(
     Ok(backup)
 }
 
-fn filename(at: Time, id: Uuid) -> String {
+/// By its time, so that names sort by it.
+pub(super) fn named(at: Time, what: &str, id: Uuid, suffix: &str) -> String {
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     let text = at.to_string();
     let (day, time) = text.split_at(10);
-    format!("sealpod-{}T{}Z-{id}{ARCHIVE}", digits(day), &digits(time)[..6])
+    format!("{what}-{}T{}Z-{id}{suffix}", digits(day), &digits(time)[..6])
 }
 
-/// Newest first. What cannot be read is named in the log and passed over: one damaged file must not hide the others.
+/// Newest first.
 pub fn list(storage: &Storage) -> Result<Vec<Backup>, Error> {
-    let mut backups = Vec::new();
-    let files = storage.list()?;
-    for file in files.iter().filter(|file| file.name.ends_with(KNOWN)) {
+    newest_first(storage, &storage.list()?)
+}
+
+fn newest_first(storage: &Storage, files: &[Kept]) -> Result<Vec<Backup>, Error> {
+    let known = known_of::<Backup>(storage, files, KNOWN)?;
+    // The name of the file is the one to be believed: it is what will be opened.
+    let is_right = |(name, backup): &(String, Backup)| {
+        let is_right = backup.filename == *name;
+        if !is_right {
+            tracing::warn!(file = name, "what is known of a backup is of another one");
+        }
+        is_right
+    };
+    let mut backups: Vec<_> = known.into_iter().filter(is_right).map(|(_, backup)| backup).collect();
+    backups.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created_at, backup.id)));
+    Ok(backups)
+}
+
+/// The archives of one kind with what is known of each. What cannot be read is named in the log and passed over: one damaged
+/// file must not hide the others.
+pub(super) fn known_of<T: DeserializeOwned>(
+    storage: &Storage,
+    files: &[Kept],
+    suffix: &str,
+) -> Result<Vec<(String, T)>, Error> {
+    let mut known = Vec::new();
+    for file in files.iter().filter(|file| file.name.ends_with(suffix)) {
         let content = storage.read(&file.name)?;
         let name = file.name.trim_end_matches(".json");
-        match serde_json::from_slice::<Backup>(&content) {
-            // The name of the file is the one to be believed: it is what will be opened.
-            Ok(backup) if backup.filename == name && files.iter().any(|file| file.name == name) => backups.push(backup),
+        match serde_json::from_slice(&content) {
+            Ok(what) if files.iter().any(|file| file.name == name) => known.push((name.to_owned(), what)),
             _ => tracing::warn!(
                 file = file.name,
                 "a file beside the backups is not what was written there"
             ),
         }
     }
-    backups.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created_at, backup.id)));
-    Ok(backups)
+    Ok(known)
+}
+
+fn count<'k>(keys: impl Iterator<Item = &'k String>) -> Vec<(String, u64)> {
+    let mut counts: Vec<(String, u64)> = Vec::new();
+    for key in keys {
+        match counts.iter_mut().find(|(id, _)| id == key) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((key.clone(), 1)),
+        }
+    }
+    counts
 }
 
 /// Counts and hashes what goes through.
-struct Counted<W> {
+pub(super) struct Counted<W> {
     inner: W,
     hash: Sha256,
     bytes: u64,
 }
 
 impl<W> Counted<W> {
-    fn new(inner: W) -> Self {
+    pub(super) fn new(inner: W) -> Self {
         Self {
             inner,
             hash: Sha256::new(),
             bytes: 0,
         }
+    }
+
+    /// With how much that was, and its hash as 64 hex digits.
+    pub(super) fn into_parts(self) -> (W, u64, String) {
+        (self.inner, self.bytes, HEXLOWER.encode(&self.hash.finalize()))
     }
 }
 
@@ -322,7 +369,9 @@ impl<W: Write> Write for Counted<W> {
 }
 
 /// Runs what takes long on a thread that gets what others leave of the processors.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let (reply, answer) = oneshot::channel();
     let handle = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("backup".to_owned()).spawn(move || {

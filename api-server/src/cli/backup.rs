@@ -16,7 +16,7 @@ use super::serve::block_on;
 use super::{Failure, Outcome};
 use crate::audit::By;
 use crate::backup::{
-    Asked, Error, Identity, Keep, Manifest, Recipient, Storage, Stored, list, restore, verify, write_archive,
+    Asked, Error, Identity, Keep, Manifest, Recipient, Storage, Stored, exports, list, restore, verify, write_archive,
 };
 use crate::config::{Environment, Faults, StorageArgs, StoreArgs, StoreConfig};
 use crate::crypto::Keyring;
@@ -39,9 +39,9 @@ pub struct ListArgs {
     storage: StorageArgs,
 }
 
-/// Which backup, and what opens it.
+/// Which archive, and what opens it.
 #[derive(Debug, Args)]
-struct Which {
+pub struct Which {
     /// Id of a backup in the storage, or path of an archive
     #[arg(value_name = "ID|FILE")]
     backup: String,
@@ -161,12 +161,12 @@ pub fn restore_backup(args: RestoreArgs) -> Outcome {
 }
 
 /// Runs it where the storage finds the runtime that it waits on.
-fn working(work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+pub fn working(work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
     block_on(async { tokio::task::spawn_blocking(work).await? })
 }
 
-/// What opens a backup, and where it may be.
-struct Opened {
+/// What opens an archive, and where it may be.
+pub struct Opened {
     backup: String,
     storage: Option<Storage>,
     keyring: Option<Keyring>,
@@ -174,7 +174,7 @@ struct Opened {
 }
 
 impl Which {
-    fn check(self) -> Result<Opened, Failure> {
+    pub fn check(self) -> Result<Opened, Failure> {
         let mut faults = Faults::default();
         let settings = self.storage.check(&mut faults);
         let identity = self.identity.map(|path| read_identity(&path)).transpose()?;
@@ -199,11 +199,20 @@ impl Which {
 }
 
 impl Opened {
-    fn source(&self) -> Result<(Stored, Option<Uuid>), Failure> {
+    pub fn source(&self) -> Result<(Stored, Option<Uuid>), Failure> {
         if let Ok(id) = self.backup.parse::<Uuid>() {
             let storage = storage(self.storage.clone())?;
-            let found = list(&storage)?.into_iter().find(|backup| backup.id == id);
-            let name = found.ok_or(Error::Unknown)?.filename;
+            let backup = list(&storage)?.into_iter().find(|backup| backup.id == id);
+            let name = match backup {
+                Some(backup) => backup.filename,
+                None => {
+                    exports(&storage)?
+                        .into_iter()
+                        .find(|export| export.id == id)
+                        .ok_or(Error::Unknown)?
+                        .filename
+                }
+            };
             return Ok((Stored { storage, name }, Some(id)));
         }
         let path = Path::new(&self.backup);
@@ -217,7 +226,7 @@ impl Opened {
         Ok((Stored { storage, name }, None))
     }
 
-    fn asked(&self, id: Option<Uuid>) -> Asked<'_> {
+    pub fn asked(&self, id: Option<Uuid>) -> Asked<'_> {
         Asked {
             id,
             keyring: self.keyring.as_ref(),
@@ -226,7 +235,7 @@ impl Opened {
     }
 }
 
-fn storage(storage: Option<Storage>) -> Result<Storage, Error> {
+pub fn storage(storage: Option<Storage>) -> Result<Storage, Error> {
     storage.ok_or(Error::Disabled)
 }
 

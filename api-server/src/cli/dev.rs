@@ -124,6 +124,7 @@ fn serve_args(args: &DevArgs, keys: &Keys, environment: &Environment) -> ServeAr
         trusted_proxies: None,
         docs: args.docs.clone(),
         trash_days: "30".to_owned(),
+        audit_retain_days: "400".to_owned(),
         backup: BackupArgs {
             storage: StorageArgs {
                 backup_url: backups(&args.data_dir),

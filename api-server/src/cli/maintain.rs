@@ -30,16 +30,6 @@ pub fn migrate(args: StoreArgs) -> Outcome {
     })
 }
 
-pub fn verify_audit(args: StoreArgs) -> Outcome {
-    let config = store_config(args)?;
-    block_on(async {
-        let (store, _) = open_store(config).await?;
-        let verified = report_audit(&store).await;
-        store.close().await;
-        verified
-    })
-}
-
 pub fn check(args: ServeArgs) -> Outcome {
     let mut faults = Faults::default();
     let environment = Environment::of_process();
@@ -66,17 +56,21 @@ pub fn store_config(args: StoreArgs) -> Result<StoreConfig, Failure> {
     Ok(config)
 }
 
-async fn report_audit(store: &Store) -> Outcome {
+pub async fn report_audit(store: &Store) -> Outcome {
     let report = store.verify_audit().await?;
     for chain in &report.chains {
         let (name, entries) = (chain.chain, chain.entries);
+        let behind = match chain.cut {
+            0 => String::new(),
+            cut => format!(" behind {cut} that were exported"),
+        };
         match &chain.broken {
             None => print(format_args!(
-                "audit chain of {name}: ok, {entries} entries, head {}",
+                "audit chain of {name}: ok, {entries} entries{behind}, head {}",
                 hex(&chain.head)
             ))?,
             Some(broken) => print(format_args!(
-                "audit chain of {name}: {broken}, behind {entries} good entries"
+                "audit chain of {name}: {broken}, behind {entries} good entries{behind}"
             ))?,
         }
     }

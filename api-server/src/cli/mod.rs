@@ -6,6 +6,7 @@ mod export;
 mod maintain;
 mod remote;
 mod serve;
+mod unseal;
 
 use std::process::ExitCode;
 
@@ -74,9 +75,12 @@ enum BackupCommand {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Walk every chain and name the first entry that is not as it was written
-    Verify(StoreArgs),
+    Verify(unseal::VerifyArgs),
     /// Write a chain to standard output: one entry a line as JSON, oldest first
     Export(export::ExportArgs),
+    /// Write what an archive of old entries holds to standard output, as JSON: a line that names the chain, by its organization's
+    /// id, and then its entries, one a line, oldest first
+    Unseal(unseal::UnsealArgs),
 }
 
 /// Why a command ended. What it prints is for the person who ran it.
@@ -109,8 +113,9 @@ pub fn run() -> ExitCode {
         Command::Backup(BackupCommand::List(args)) => backup::list_backups(args),
         Command::Backup(BackupCommand::Verify(args)) => backup::verify_backup(args),
         Command::Backup(BackupCommand::Restore(args)) => backup::restore_backup(args),
-        Command::Audit(AuditCommand::Verify(args)) => maintain::verify_audit(args),
+        Command::Audit(AuditCommand::Verify(args)) => unseal::verify_audit(args),
         Command::Audit(AuditCommand::Export(args)) => export::export(args),
+        Command::Audit(AuditCommand::Unseal(args)) => unseal::unseal(args),
         Command::Migrate(args) => maintain::migrate(args),
         Command::Check(args) => maintain::check(args),
         Command::Openapi => maintain::openapi(),

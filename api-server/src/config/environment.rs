@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Faults;
 
 /// Every variable that some setting reads.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 27] = [
     "SEALPOD_LISTEN",
     "SEALPOD_METRICS_LISTEN",
     "SEALPOD_DATABASE_URL",
@@ -25,6 +25,7 @@ const KNOWN: [&str; 26] = [
     "SEALPOD_TRUSTED_PROXIES",
     "SEALPOD_DOCS",
     "SEALPOD_TRASH_DAYS",
+    "SEALPOD_AUDIT_RETAIN_DAYS",
     "SEALPOD_BACKUP_URL",
     "SEALPOD_BACKUP_RECIPIENTS",
     "SEALPOD_BACKUP_SCHEDULE_HOURS",

@@ -28,6 +28,7 @@ use crate::limits;
 use crate::login::Signup;
 use crate::mail::Transport;
 use crate::maintenance::TrashDays;
+use crate::retention::Retention;
 use crate::store;
 
 /// What is never a flag: an argument can be read by everybody on the machine.
@@ -122,6 +123,10 @@ pub struct ServeArgs {
     #[arg(long, env = "SEALPOD_TRASH_DAYS", value_name = "DAYS", default_value = "30")]
     pub trash_days: String,
 
+    /// Days after which entries of the audit log are exported to where the backups are, and dropped; 0: never
+    #[arg(long, env = "SEALPOD_AUDIT_RETAIN_DAYS", value_name = "DAYS", default_value = "400")]
+    pub audit_retain_days: String,
+
     #[command(flatten)]
     pub backup: BackupArgs,
 }
@@ -168,6 +173,7 @@ pub struct Config {
     /// Whether the page and the document of the API are served.
     pub docs: bool,
     pub trash: TrashDays,
+    pub audit_retention: Retention,
     pub backups: Settings,
     pub backup_schedule: Schedule,
 }
@@ -226,6 +232,7 @@ impl Config {
             trusted_proxies,
             docs,
             trash_days,
+            audit_retain_days,
             backup,
         } = args;
         let store = StoreConfig::check(store, environment, faults);
@@ -241,6 +248,7 @@ impl Config {
         let limits = limits(&rate_per_key, given(trusted_proxies).as_deref(), faults);
         let docs = faults.check("SEALPOD_DOCS", switch(&docs));
         let trash = faults.check("SEALPOD_TRASH_DAYS", trash_days.parse());
+        let audit_retention = faults.check("SEALPOD_AUDIT_RETAIN_DAYS", audit_retain_days.parse());
         let backup = backup.check(faults);
         let (admin_keys, admin_key_file) = admin?;
         let (backups, backup_schedule) = backup?;
@@ -258,6 +266,7 @@ impl Config {
             limits: limits?,
             docs: docs?,
             trash: trash?,
+            audit_retention: audit_retention?,
             backups,
             backup_schedule,
         })

@@ -103,6 +103,7 @@ impl From<backup::Error> for ApiError {
             E::Damaged(_)
             | E::NotAnArchive
             | E::NotABackup(_)
+            | E::NotAnExport(_)
             | E::Another { .. }
             | E::Storage(backup::StorageError::Absent { .. })
             | E::Open(crate::store::OpenError::Damaged { .. }) => Self::BackupDamaged(text),
@@ -121,7 +122,9 @@ impl From<backup::Error> for ApiError {
                 cause: text,
             },
             E::Store(error) => error.into(),
-            E::TooManyRecipients | E::Recovery(_) | E::Open(_) | E::Io(_) => Self::internal(text),
+            E::TooManyRecipients | E::Recovery(_) | E::BrokenChain { .. } | E::Open(_) | E::Io(_) => {
+                Self::internal(text)
+            }
         }
     }
 }

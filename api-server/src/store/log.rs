@@ -4,7 +4,7 @@ use sealpod_core::Time;
 use uuid::Uuid;
 
 use super::{By, Result, Store, sqlite};
-use crate::audit::{Broken, Chain, Entry, Head, Kind, StoredEntry, Verb};
+use crate::audit::{Broken, Chain, Entry, GENESIS, Head, Kind, StoredEntry, Verb};
 
 /// Which entries of a chain are asked for, newest first. Everything that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,12 +40,27 @@ pub struct AuditReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
     pub chain: Chain,
-    /// How many entries were good, from the first on.
+    /// The entries up to this one were exported, and are not looked at; 0: none was.
+    pub cut: u64,
+    /// How many entries were good behind it.
     pub entries: u64,
     /// The hash of the last good one.
     pub head: [u8; 32],
     /// What stands behind them, if it is not as it was written.
     pub broken: Option<Broken>,
+}
+
+impl ChainReport {
+    /// Of a chain of which nothing was looked at yet.
+    pub(super) fn new(chain: Chain) -> Self {
+        Self {
+            chain,
+            cut: 0,
+            entries: 0,
+            head: GENESIS,
+            broken: None,
+        }
+    }
 }
 
 impl AuditReport {

@@ -27,6 +27,7 @@ mod people;
 mod projects;
 mod quotas;
 mod refs;
+mod retention;
 mod rewrap;
 mod secrets;
 mod sqlite;
@@ -61,6 +62,7 @@ pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, U
 pub use projects::{NewProject, Project, ProjectEdit, ProjectUpdate};
 pub use quotas::{Quota, QuotaUpdate, Quotas, Usage};
 pub use refs::{EnvironmentRef, Location, OrganizationRef, Page, ProjectRef};
+pub use retention::{Dropped, MAX_SEGMENT};
 pub use rewrap::{KeyNeeds, Piece, Place, Shelf, Wrapped};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};

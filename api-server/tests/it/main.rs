@@ -36,6 +36,7 @@ mod process;
 mod query_plans;
 mod quotas;
 mod remembered;
+mod retention;
 mod roles;
 mod rotation;
 mod secrecy;

@@ -93,6 +93,17 @@ pub fn memory(pid: u32) -> Result<Memory> {
     })
 }
 
+/// Has the kernel count the peak anew from here on.
+pub fn forget_peak(pid: u32) -> Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").with_context(|| format!("cannot reset the peak of process {pid}"))
+}
+
+/// Open file descriptors.
+pub fn files(pid: u32) -> Result<usize> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("process {pid} is gone"))?;
+    Ok(entries.count())
+}
+
 /// The time that all of the machine's processors together have worked for it.
 pub fn cpu(pid: u32) -> Result<Duration> {
     cpu_of(&read(pid, "stat")?).with_context(|| format!("/proc/{pid}/stat is not what is expected"))

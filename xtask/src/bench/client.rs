@@ -104,6 +104,15 @@ impl Client {
         Ok(Waiting(conversation))
     }
 
+    /// Asks for `requests` in turn, so many a second, until what it answers is dropped.
+    pub fn load(&self, address: SocketAddr, (callers, per_second): (usize, u32), requests: &[Request]) -> Result<Load> {
+        let order = json!({
+            "address": address,
+            "load": { "callers": callers, "per_second": per_second, "requests": requests },
+        });
+        self.begin(&order).map(Load)
+    }
+
     fn begin(&self, order: &Value) -> Result<Conversation> {
         let mut command = child::command(&self.program);
         command.env_clear();
@@ -121,6 +130,18 @@ impl Waiting {
     /// How long after a change each had the new bundle. Returns when all wait again.
     pub fn change(&mut self) -> Result<Times> {
         self.0.say("change")?;
+        self.0.hear::<Micros>().map(Times::from)
+    }
+}
+
+/// Requests that go on until this is dropped.
+#[derive(Debug)]
+pub struct Load(Conversation);
+
+impl Load {
+    /// How long the answers took since this was last asked, or since it began; an error if one was no success.
+    pub fn since_last(&mut self) -> Result<Times> {
+        self.0.say("tell")?;
         self.0.hear::<Micros>().map(Times::from)
     }
 }

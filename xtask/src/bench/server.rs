@@ -23,6 +23,8 @@ pub struct Launch {
     pub admin_key: String,
     /// Files of the certificate and its key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Folder of the backups; without it there are none.
+    pub backups: Option<PathBuf>,
 }
 
 /// Killed when dropped: nothing of it is kept but the database, which survives that.
@@ -46,6 +48,7 @@ impl Launch {
             master_key: directory.join("master.key"),
             admin_key: data_encoding::HEXLOWER.encode(&admin_key),
             tls: None,
+            backups: None,
         })
     }
 
@@ -68,6 +71,9 @@ impl Launch {
         ]);
         if let Some((certificate, key)) = &self.tls {
             command.env("SEALPOD_TLS_CERT", certificate).env("SEALPOD_TLS_KEY", key);
+        }
+        if let Some(folder) = &self.backups {
+            command.env("SEALPOD_BACKUP_URL", format!("file://{}", folder.display()));
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         let began = Instant::now();

@@ -1,6 +1,7 @@
 //! The audit table.
 
 mod clock;
+pub(in super::super) mod cut;
 pub(super) mod runs;
 mod search;
 
@@ -10,7 +11,7 @@ use sealpod_core::Time;
 use super::super::{AuditReport, ChainReport, Result};
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, time};
-use crate::audit::{self, AuditKey, By, Chain, Entry, GENESIS, Head, StoredEntry};
+use crate::audit::{self, AuditKey, Broken, By, Chain, Entry, GENESIS, Head, StoredEntry};
 
 pub(in super::super) use search::page;
 
@@ -97,7 +98,7 @@ pub(super) fn append(
 }
 
 /// Every chain that has entries.
-pub(super) fn chains(conn: &Connection) -> rusqlite::Result<Vec<Chain>> {
+pub(in super::super) fn chains(conn: &Connection) -> rusqlite::Result<Vec<Chain>> {
     // From one chain to the next: a look at each, however many entries it has.
     let mut following = conn.prepare("SELECT chain FROM audit_entries WHERE chain > ?1 ORDER BY chain LIMIT 1")?;
     let (mut chains, mut last) = (Vec::new(), Vec::new());
@@ -145,26 +146,27 @@ pub(in super::super) fn following(view: &View<'_>, chain: Chain, after: u64, lim
     Ok(entries)
 }
 
+/// Every chain, from the end of what was exported of it, or from its first entry.
 pub(in super::super) fn verify(conn: &Connection, key: &AuditKey) -> Result<AuditReport> {
-    let mut chains: Vec<ChainReport> = Vec::new();
+    let mut chains = cut::reports(conn, key)?;
     let sql = format!("SELECT {COLUMNS} FROM audit_entries ORDER BY chain, seq");
     let mut statement = conn.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let entry = from_row(row)?;
-        if chains.last().is_none_or(|last| last.chain != entry.chain) {
-            chains.push(ChainReport {
-                chain: entry.chain,
-                entries: 0,
-                head: GENESIS,
-                broken: None,
-            });
-        }
-        let report = chains.last_mut().expect("a report was just pushed");
-        if report.broken.is_some() {
+        let report = chains
+            .entry(entry.chain)
+            .or_insert_with(|| ChainReport::new(entry.chain));
+        // What was exported goes bit by bit.
+        if report.broken.is_some() || entry.seq < report.cut {
             continue;
         }
-        match audit::check(key, (report.entries, report.head), &entry) {
+        if entry.seq == report.cut {
+            let is_head = entry.hash == report.head;
+            report.broken = (!is_head).then_some(Broken::Changed { seq: entry.seq });
+            continue;
+        }
+        match audit::check(key, (report.cut + report.entries, report.head), &entry) {
             Ok(head) => {
                 report.entries += 1;
                 report.head = head;
@@ -172,7 +174,15 @@ pub(in super::super) fn verify(conn: &Connection, key: &AuditKey) -> Result<Audi
             Err(broken) => report.broken = Some(broken),
         }
     }
-    Ok(AuditReport { chains })
+    for report in chains.values_mut() {
+        // The newest entry of a chain is never dropped.
+        if report.entries == 0 && report.broken.is_none() {
+            report.broken = Some(Broken::Gone { seq: report.cut + 1 });
+        }
+    }
+    Ok(AuditReport {
+        chains: chains.into_values().collect(),
+    })
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0008_clock.sql"),
     include_str!("../../../migrations/0009_audit_runs.sql"),
     include_str!("../../../migrations/0010_master_keys.sql"),
+    include_str!("../../../migrations/0011_audit_cuts.sql"),
 ];
 /// What they make.
 pub(in super::super) const SCHEMA: usize = MIGRATIONS.len();

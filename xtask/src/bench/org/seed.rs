@@ -13,6 +13,8 @@ use crate::progress::Step;
 
 const SECRETS: usize = 10_000;
 const MEMBERS: usize = 1_000;
+/// At the least.
+const VALUE_BYTES: usize = 0;
 
 /// What is in it, and who may read it.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Seed {
         step.follow(&format!("{} audit entries; minutes", options.audit_rows));
         let mut command = Command::new(server.with_file_name("examples").join("seed_org"));
         command.args([folder.join("sealpod.db"), folder.join("master.key")]);
-        command.args([options.audit_rows, SECRETS, MEMBERS].map(|number| number.to_string()));
+        command.args([options.audit_rows, SECRETS, MEMBERS, VALUE_BYTES].map(|number| number.to_string()));
         let text = process::capture(&mut command)?;
         let known = serde_json::from_str(&text).context("seed_org did not print what it made")?;
         fs::write(&facts, text)?;

@@ -8,7 +8,7 @@ use super::super::open::migrated;
 use super::super::reader::View;
 use super::runs::Runs;
 use super::*;
-use crate::audit::{Actor, ActorKind, Kind, Verb};
+use crate::audit::{Actor, ActorKind, Kind, Segment, Verb};
 use crate::store::AuditQuery;
 
 const ACTIONS: [(Kind, Verb); 4] = [
@@ -139,6 +139,44 @@ proptest! {
             let want: Vec<_> = entries.iter().filter(|entry| matches(&query, entry)).cloned().collect();
             prop_assert_eq!(walk(&conn, query).0, want);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// While what was exported is being dropped, and behind that: exactly what is left and fits.
+    #[test]
+    fn pages_are_what_is_left_where_old_entries_were_dropped(
+        events in prop::collection::vec(event(), 2..120),
+        cut in 0..120u64,
+        steps in 0..30usize,
+        queries in prop::collection::vec(query(), 1..20),
+    ) {
+        let (conn, entries) = log_of(&events);
+        let key = AuditKey::new(&[7; 32]);
+        let last = 1 + cut % (events.len() as u64 - 1);
+        let segment = Segment {
+            chain: Chain::Instance,
+            first: 1,
+            last,
+            previous: GENESIS,
+            head: entries[entries.len() - usize::try_from(last).unwrap()].hash,
+        };
+        cut::insert(&conn, &key, &segment, Uuid::nil(), at(1)).unwrap();
+        for _ in 0..steps {
+            let dropped = cut::drop_some(&conn, Chain::Instance).unwrap();
+            // As much as one transaction may do, and one statement more.
+            prop_assert!(dropped.entries + dropped.lists < 30 + 7);
+        }
+        let left = View::look(&conn, |view| following(view, Chain::Instance, 0, u32::MAX)).unwrap();
+        prop_assert!(left.len() as u64 >= events.len() as u64 - last);
+        prop_assert!(steps < 25 || left.len() as u64 == events.len() as u64 - last);
+        for query in queries {
+            let want: Vec<_> = left.iter().rev().filter(|entry| matches(&query, entry)).cloned().collect();
+            prop_assert_eq!(walk(&conn, query).0, want);
+        }
+        prop_assert!(verify(&conn, &key).unwrap().is_intact());
     }
 }
 

@@ -1,0 +1,76 @@
+//! `cargo xtask soak`: a server that does everything it can for a while, at a rate that it does not notice, and whether it
+//! takes ever more of the machine for it.
+
+mod load;
+mod report;
+mod sample;
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::runtime::Runtime;
+
+use super::client::Client;
+use super::disk::Flushes;
+use super::server::Launch;
+use super::stage::Stage;
+use super::{build, header, machine};
+use crate::progress::Progress;
+use crate::workspace::{Workspace, require_free_disk};
+use load::Busy;
+use report::Report;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// How long; the first fifth warms up and is not judged
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
+}
+
+/// Fails where memory, file descriptors or the write-ahead log do not stay what they were, or anything is not answered.
+pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let before = machine::load();
+    let mut progress = Progress::new();
+    let directory = workspace.target.join("bench").join("soak");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    require_free_disk(&directory, 4, "the soak")?;
+    build(workspace, &mut progress)?;
+    let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
+    let release = workspace.target.join("release");
+    let program = release.join("sealpod-api-server");
+    let client = Client {
+        program: release.join("examples/bench_client"),
+        log: directory.join("client.log"),
+    };
+    let runtime = Runtime::new()?;
+    let mut stage = progress.step("Loading 10,000 secrets", |step| {
+        Stage::prepare(&program, &client, &directory.join("server"), &runtime, step)
+    })?;
+    stage.launch = Launch {
+        backups: Some(directory.join("server").join("backups")),
+        ..stage.launch
+    };
+    let server = stage.launch.start()?;
+    let length = Duration::from_mins(options.minutes);
+    let samples = progress.step(&format!("Keeping it busy for {} minutes", options.minutes), |step| {
+        let mut busy = Busy::begin(&stage, &server, &client, &runtime)?;
+        busy.go_on(length, step)
+    })?;
+    let peak = super::child::memory(server.process.pid())?.peak;
+    server.process.stop()?;
+    let report = Report::of(&samples, length / 5);
+    print!(
+        "\n{}\nload before it began {before}; {}; {}\n\n{}",
+        header(workspace, &program)?,
+        flushes.describe(),
+        load::describe(),
+        report.text(peak)
+    );
+    if !report.holds() {
+        bail!("the server does not stay what it was: see the table");
+    }
+    Ok(())
+}
