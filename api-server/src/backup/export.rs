@@ -185,7 +185,7 @@ fn line(out: &mut impl Write, line: &Line) -> Result<(), Error> {
 pub enum Part {
     /// The entries that follow are of this one.
     Segment(Segment),
-    Entry(StoredEntry),
+    Entry(Box<StoredEntry>),
 }
 
 /// Reads an export to its end. What it says is believed once that is reached: the seal covers all of it.
@@ -227,7 +227,9 @@ pub fn read_export<S: Source>(
                 chain = Some(segment.chain);
                 Part::Segment(segment)
             }
-            Line::Entry(entry) => Part::Entry(entry.of(chain.ok_or(Damage::Unpacked)?).ok_or(Damage::Unpacked)?),
+            Line::Entry(entry) => Part::Entry(Box::new(
+                entry.of(chain.ok_or(Damage::Unpacked)?).ok_or(Damage::Unpacked)?,
+            )),
         })?;
     }
 }

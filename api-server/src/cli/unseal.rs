@@ -132,7 +132,7 @@ pub fn unseal(args: UnsealArgs) -> Outcome {
                     let line = json!({"chain": chain.id(), "first": first, "last": last});
                     serde_json::to_writer(&mut output, &line)
                 }
-                Part::Entry(entry) => serde_json::to_writer(&mut output, &AuditEntry::from(entry)),
+                Part::Entry(entry) => serde_json::to_writer(&mut output, &AuditEntry::from(*entry)),
             }
             .map_err(io::Error::from)?;
             Ok(output.write_all(b"\n")?)

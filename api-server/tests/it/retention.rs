@@ -72,7 +72,7 @@ fn exported(folder: &Path, of: Chain) -> Vec<StoredEntry> {
         };
         read_export(&source, &asked, |part| {
             if let Part::Entry(entry) = part {
-                entries.push(entry);
+                entries.push(*entry);
             }
             Ok(())
         })
@@ -132,7 +132,10 @@ async fn old_entries_are_exported_and_dropped_and_the_chain_verifies_across() {
         (instance.action.as_str(), instance.actor_name.as_str()),
         ("backup.create", "retention")
     );
-    assert!(instance.resource_name.unwrap().ends_with(".audit"));
+    assert_eq!(
+        instance.resource_name.unwrap(),
+        exports(&place(folder)).unwrap()[0].filename
+    );
 
     // The chain goes on where it was, and the next export behind the first.
     fill(store, 100).await;

@@ -24,8 +24,8 @@ const POLLS: usize = 200;
 const SAMPLE: Duration = Duration::from_secs(10);
 const CHURN: Duration = Duration::from_secs(20);
 const LOGIN: Duration = Duration::from_secs(15);
-const BACKUP: Duration = Duration::from_mins(2);
-const ROTATION: Duration = Duration::from_mins(4);
+const BACKUP: Duration = Duration::from_secs(90);
+const ROTATION: Duration = Duration::from_secs(150);
 /// How many backups and master keys are kept.
 const KEPT: usize = 2;
 const MAIL_WITHIN: Duration = Duration::from_secs(10);

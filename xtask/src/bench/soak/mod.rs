@@ -24,7 +24,7 @@ use report::Report;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// How long; the first fifth warms up and is not judged
+    /// How long; the first third warms up and is not judged
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
 }
@@ -61,7 +61,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     })?;
     let peak = super::child::memory(server.process.pid())?.peak;
     server.process.stop()?;
-    let report = Report::of(&samples, length / 5);
+    let report = Report::of(&samples, length / 3);
     print!(
         "\n{}\nload before it began {before}; {}; {}\n\n{}",
         header(workspace, &program)?,
