@@ -12,6 +12,8 @@ const CANARY: &str = "canary-9d3b61-value-zQ8kV3xLw7";
 const PASSWORD: &str = "canary-of-the-mail-server";
 const S3: &str = "canary-of-the-storage-0123456789";
 
+const DB: &str = "/api/orgs/default/projects/shop/envs/local/secrets/db";
+
 /// Every file below.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -38,6 +40,37 @@ fn read(folder: &Path) -> Vec<Place> {
     searched
         .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
         .collect()
+}
+
+/// What is answered to requests that fail, with a secret wherever a message could quote it. The name of an unknown
+/// field is quoted, as the contract of the API says.
+async fn errors(server: &Running, secrets: &[&str]) -> Vec<Place> {
+    let (client, url, mut places) = (&server.client, server.url(), Vec::new());
+    let bodies = [
+        format!("{{\"value\": {CANARY}}}"),
+        format!("{{\"value\": [\"{CANARY}\"]}}"),
+        json!({"value": CANARY, "expires_at": CANARY}).to_string(),
+        json!({"value": CANARY, "encoding": CANARY}).to_string(),
+    ];
+    for body in bodies {
+        let put = client
+            .put(format!("{url}{DB}"))
+            .bearer_auth(ADMIN)
+            .header("content-type", "application/json");
+        let answer = put.body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 400);
+        places.push(("an error".to_owned(), answer.bytes().await.unwrap().to_vec()));
+    }
+    for token in secrets {
+        let answer = client.get(format!("{url}{M}")).bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        places.push(("an error".to_owned(), answer.bytes().await.unwrap().to_vec()));
+    }
+    let login = client
+        .post(format!("{url}/api/auth/login"))
+        .json(&json!({"email": "somebody@example.com"}));
+    assert_eq!(login.send().await.unwrap().status(), 200);
+    places
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,38 +102,10 @@ async fn secret_material_is_nowhere_but_in_the_answers_that_carry_it() {
             .0,
         201
     );
-    let path = format!("{O}/projects/shop/envs/local/secrets/db");
-    assert_eq!(server.get(&path).await["value"], CANARY, "the search can find it");
+    assert_eq!(server.get(DB).await["value"], CANARY, "the search can find it");
 
-    // 1. Answers that are errors, with it wherever they could quote it.
-    let mut places = Vec::new();
-    let client = server.client.clone();
-    let url = server.url();
-    let bodies = [
-        format!("{{\"value\": {CANARY}}}"),
-        format!("{{\"value\": [\"{CANARY}\"]}}"),
-        format!("{{\"{CANARY}\": 1, \"value\": \"x\"}}"),
-        json!({"value": CANARY, "expires_at": CANARY}).to_string(),
-        json!({"value": CANARY, "encoding": CANARY}).to_string(),
-    ];
-    for body in bodies {
-        let put = client
-            .put(format!("{url}{path}"))
-            .bearer_auth(ADMIN)
-            .header("content-type", "application/json");
-        let answer = put.body(body).send().await.unwrap();
-        assert_eq!(answer.status(), 400);
-        places.push(("an error".to_owned(), answer.bytes().await.unwrap().to_vec()));
-    }
-    for token in [CANARY, &application, &account] {
-        let answer = client.get(format!("{url}{M}")).bearer_auth(token).send().await.unwrap();
-        assert_eq!(answer.status(), 401);
-        places.push(("an error".to_owned(), answer.bytes().await.unwrap().to_vec()));
-    }
-    let login = client
-        .post(format!("{url}/api/auth/login"))
-        .json(&json!({"email": "somebody@example.com"}));
-    assert_eq!(login.send().await.unwrap().status(), 200);
+    // 1. Answers that are errors.
+    let mut places = errors(&server, &[CANARY, &application, &account]).await;
 
     // 2. All that it does with its files: a backup, a rotation, a restore; and what it tells.
     let (status, backup) = server.call("POST", "/api/backups", None).await;
