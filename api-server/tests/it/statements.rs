@@ -8,10 +8,16 @@ use rusqlite::Connection;
 use sealpod_api_server::store::Trace;
 
 /// How statements end that may read a whole table, each with the reason.
-const MAY_SCAN: [(&str, &str); 1] = [(
-    "FROM audit_entries ORDER BY chain, seq",
-    "`audit verify` and `check` look at every entry; no request does",
-)];
+const MAY_SCAN: [(&str, &str); 2] = [
+    (
+        "FROM audit_entries ORDER BY chain, seq",
+        "`audit verify` and `check` look at every entry; no request does",
+    ),
+    (
+        "FROM audit_cuts ORDER BY chain, last",
+        "and at every row that says what was exported",
+    ),
+];
 
 /// What a store ran.
 #[derive(Debug, Clone, Default)]
