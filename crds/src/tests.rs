@@ -2,6 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod rules;
+
 fn schema(crd: &CustomResourceDefinition) -> Value {
     let version = &crd.spec.versions[0];
     let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
