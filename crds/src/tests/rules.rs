@@ -4,233 +4,148 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// Kind, place of the rule and its message; the name and the fields of the spec that break it, and the fields before the
-/// update where it is about one.
-type Row = (
-    &'static str,
-    &'static str,
-    &'static str,
-    &'static str,
-    Value,
-    Option<Value>,
-);
+/// Place of the rule, its message, and what breaks it: fields of the spec. `@name` is that of the object, `@before` are
+/// the fields before the update.
+type Row = (&'static str, &'static str, Value);
 
-const NO_SLUG: &str = "metadata.name is no slug (a-z, 0-9 and single hyphens inside): set spec.slug";
-const NAME_OR_PATTERN: &str = "give either name or pattern";
-
-fn rows() -> Vec<Row> {
-    let binding = "SecretBinding";
-    let rotation = |interval: &str, overlap: &str| json!({"keyRotation": {"interval": interval, "overlap": overlap}});
-    let native = |fields: Value| {
-        let mut native = json!({"name": "copy"});
-        json_merge(&mut native, &fields);
-        json!({ "kubernetesSecret": native })
-    };
-    let file = |fields: Value| {
-        let mut file = json!({"path": "a", "format": "env"});
-        json_merge(&mut file, &fields);
-        json!({ "files": [file] })
-    };
+fn of_applications_and_environments() -> Vec<Row> {
+    let no_slug = "metadata.name is no slug (a-z, 0-9 and single hyphens inside): set spec.slug";
     vec![
-        ("Application", "", NO_SLUG, "a.b", json!({}), None),
+        ("Application", no_slug, json!({"@name": "a.b"})),
         (
-            "Application",
-            ".spec",
+            "Application.spec",
             "spec.slug cannot change: it is the name under which the server keeps the application",
-            "a",
-            json!({"slug": "new"}),
-            Some(json!({"slug": "old"})),
+            json!({"slug": "new", "@before": {"slug": "old"}}),
         ),
         (
-            "Application",
-            ".spec.allowedNamespaces",
+            "Application.spec.allowedNamespaces",
             "selector goes with from: Selector, and with nothing else",
-            "a",
             json!({"allowedNamespaces": {"from": "All", "selector": {}}}),
-            None,
         ),
         (
-            "Application",
-            ".spec.environments",
+            "Application.spec.environments",
             "two environments have the same slug",
-            "a",
             json!({"environments": [{"name": "a"}, {"name": "A", "slug": "a"}]}),
-            None,
         ),
         (
-            "Application",
-            ".spec.environments[]",
+            "Application.spec.environments[]",
             "name is no slug (a-z, 0-9 and single hyphens inside): set slug",
-            "a",
             json!({"environments": [{"name": "A"}]}),
-            None,
         ),
-        ("Environment", "", NO_SLUG, "a.b", json!({}), None),
+        ("Environment", no_slug, json!({"@name": "a.b"})),
         (
-            "Environment",
-            ".spec",
+            "Environment.spec",
             "spec.slug cannot change: it is the name under which the server keeps the environment",
-            "a",
-            json!({"slug": "new"}),
-            Some(json!({})),
+            json!({"slug": "new", "@before": {}}),
         ),
         (
-            "Environment",
-            ".spec",
+            "Environment.spec",
             "spec.applicationRef cannot change: make a new Environment",
-            "a",
-            json!({"applicationRef": {"name": "other"}}),
-            Some(json!({})),
-        ),
-        (
-            binding,
-            "",
-            "metadata.name must be at most 200 characters",
-            LONG,
-            json!({}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.mountPath",
-            "mountPath must not hold `.` or `..`",
-            "a",
-            json!({"mountPath": "/a/../b"}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.sizeLimit",
-            "sizeLimit must be 64Ki to 4Gi",
-            "a",
-            json!({"sizeLimit": "1Ki"}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.refreshInterval",
-            "refreshInterval must be 5s to 24h",
-            "a",
-            json!({"refreshInterval": "1s"}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.staleness.max",
-            "max must be 1m to 8760h",
-            "a",
-            json!({"staleness": {"max": "1s"}}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.keyRotation",
-            "overlap must be at least 10m: the kubelet takes up to 90 seconds to bring a new key to running pods",
-            "a",
-            rotation("24h", "9m"),
-            None,
-        ),
-        (
-            binding,
-            ".spec.keyRotation",
-            "overlap must be at most 720h: the server keeps no replaced key longer",
-            "a",
-            rotation("2000h", "721h"),
-            None,
-        ),
-        (
-            binding,
-            ".spec.keyRotation",
-            "interval must be at least twice the overlap",
-            "a",
-            rotation("1h", "1h"),
-            None,
-        ),
-        (
-            binding,
-            ".spec.onChange",
-            "give one of signal, http and restart",
-            "a",
-            json!({"onChange": {"http": {"port": 80}, "restart": "Rollout"}}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.secrets[]",
-            NAME_OR_PATTERN,
-            "a",
-            json!({"secrets": [{"name": "a", "pattern": "b"}]}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.secrets[]",
-            "version goes with name, not with pattern",
-            "a",
-            json!({"secrets": [{"pattern": "a", "version": 1}]}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.secrets[]",
-            "this name is no file name: set path",
-            "a",
-            json!({"secrets": [{"name": "a/b"}]}),
-            None,
-        ),
-        (
-            binding,
-            ".spec.files[]",
-            "template goes with format: template, and with nothing else",
-            "a",
-            file(json!({"template": "x"})),
-            None,
-        ),
-        (
-            binding,
-            ".spec.files[]",
-            "include does not go with format: template, which names what it takes itself",
-            "a",
-            file(json!({"format": "template", "template": "x", "include": [{"name": "a"}]})),
-            None,
-        ),
-        (
-            binding,
-            ".spec.files[].include[]",
-            NAME_OR_PATTERN,
-            "a",
-            file(json!({"include": [{}]})),
-            None,
-        ),
-        (
-            binding,
-            ".spec.kubernetesSecret.name",
-            "name must not end with -sealpod-key: such are the Secrets with the keys of bindings",
-            "a",
-            native(json!({"name": "db-sealpod-key"})),
-            None,
-        ),
-        (
-            binding,
-            ".spec.kubernetesSecret.data[]",
-            "give either secret or template",
-            "a",
-            native(json!({"data": [{"key": "a"}]})),
-            None,
+            json!({"applicationRef": {"name": "other"}, "@before": {}}),
         ),
     ]
 }
 
-const LONG: &str = "long";
+fn of_the_figures_of_bindings() -> Vec<Row> {
+    let rotation = |interval: &str, overlap: &str| json!({"keyRotation": {"interval": interval, "overlap": overlap}});
+    vec![
+        (
+            "SecretBinding",
+            "metadata.name must be at most 200 characters",
+            json!({"@name": "b".repeat(201)}),
+        ),
+        (
+            "SecretBinding.spec.mountPath",
+            "mountPath must not hold `.` or `..`",
+            json!({"mountPath": "/a/../b"}),
+        ),
+        (
+            "SecretBinding.spec.sizeLimit",
+            "sizeLimit must be 64Ki to 4Gi",
+            json!({"sizeLimit": "1Ki"}),
+        ),
+        (
+            "SecretBinding.spec.refreshInterval",
+            "refreshInterval must be 5s to 24h",
+            json!({"refreshInterval": "1s"}),
+        ),
+        (
+            "SecretBinding.spec.staleness.max",
+            "max must be 1m to 8760h",
+            json!({"staleness": {"max": "1s"}}),
+        ),
+        (
+            "SecretBinding.spec.keyRotation",
+            "overlap must be at least 10m: the kubelet takes up to 90 seconds to bring a new key to running pods",
+            rotation("24h", "9m"),
+        ),
+        (
+            "SecretBinding.spec.keyRotation",
+            "overlap must be at most 720h: the server keeps no replaced key longer",
+            rotation("2000h", "721h"),
+        ),
+        (
+            "SecretBinding.spec.keyRotation",
+            "interval must be at least twice the overlap",
+            rotation("1h", "1h"),
+        ),
+    ]
+}
 
-fn json_merge(into: &mut Value, fields: &Value) {
-    for (field, value) in fields.as_object().unwrap() {
-        into[field] = value.clone();
-    }
+fn of_the_entries_of_bindings() -> Vec<Row> {
+    let name_or_pattern = "give either name or pattern";
+    let template = json!({"path": "a", "format": "template", "template": "x", "include": [{"name": "a"}]});
+    vec![
+        (
+            "SecretBinding.spec.onChange",
+            "give one of signal, http and restart",
+            json!({"onChange": {"http": {"port": 80}, "restart": "Rollout"}}),
+        ),
+        (
+            "SecretBinding.spec.secrets[]",
+            name_or_pattern,
+            json!({"secrets": [{"name": "a", "pattern": "b"}]}),
+        ),
+        (
+            "SecretBinding.spec.secrets[]",
+            "version goes with name, not with pattern",
+            json!({"secrets": [{"pattern": "a", "version": 1}]}),
+        ),
+        (
+            "SecretBinding.spec.secrets[]",
+            "this name is no file name: set path",
+            json!({"secrets": [{"name": "a/b"}]}),
+        ),
+        (
+            "SecretBinding.spec.files[]",
+            "template goes with format: template, and with nothing else",
+            json!({"files": [{"path": "a", "format": "env", "template": "x"}]}),
+        ),
+        (
+            "SecretBinding.spec.files[]",
+            "include does not go with format: template, which names what it takes itself",
+            json!({ "files": [template] }),
+        ),
+        (
+            "SecretBinding.spec.files[].include[]",
+            name_or_pattern,
+            json!({"files": [{"path": "a", "format": "env", "include": [{}]}]}),
+        ),
+        (
+            "SecretBinding.spec.kubernetesSecret.name",
+            "name must not end with -sealpod-key: such are the Secrets with the keys of bindings",
+            json!({"kubernetesSecret": {"name": "db-sealpod-key"}}),
+        ),
+        (
+            "SecretBinding.spec.kubernetesSecret.data[]",
+            "give either secret or template",
+            json!({"kubernetesSecret": {"name": "copy", "data": [{"key": "a"}]}}),
+        ),
+    ]
 }
 
 /// With the defaults that the API server puts in before it looks at the rules.
-fn object(kind: &str, name: &str, fields: &Value) -> Value {
+fn object(kind: &str, fields: &Value) -> Value {
     let mut spec = match kind {
         "Application" => json!({}),
         "Environment" => json!({"applicationRef": {"name": "shop"}}),
@@ -239,19 +154,27 @@ fn object(kind: &str, name: &str, fields: &Value) -> Value {
                     "keyRotation": {"interval": "24h", "overlap": "1h"}})
         }
     };
-    json_merge(&mut spec, fields);
-    let name = if name == LONG { "b".repeat(201) } else { name.to_owned() };
+    let fields = fields.as_object().unwrap();
+    for (field, value) in fields.iter().filter(|(field, _)| !field.starts_with('@')) {
+        spec[field] = value.clone();
+    }
+    let name = fields.get("@name").cloned().unwrap_or_else(|| json!("a"));
     json!({"apiVersion": "sealpod.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
 #[test]
 fn every_rule_is_broken_by_one_object_and_by_that_alone() {
+    let rows = of_applications_and_environments()
+        .into_iter()
+        .chain(of_the_figures_of_bindings())
+        .chain(of_the_entries_of_bindings());
     let mut told = BTreeSet::new();
-    for (kind, place, message, name, fields, before) in rows() {
-        let old = before.map(|before| object(kind, name, &before));
-        let messages = broken(&definition(kind), &object(kind, name, &fields), old.as_ref());
-        assert_eq!(messages, [message], "{kind}{place}");
-        told.insert((format!("{kind}{place}"), message.to_owned()));
+    for (place, message, fields) in rows {
+        let kind = place.split('.').next().unwrap();
+        let old = fields.get("@before").map(|before| object(kind, before));
+        let messages = broken(&definition(kind), &object(kind, &fields), old.as_ref());
+        assert_eq!(messages, [message], "{place}");
+        told.insert((place.to_owned(), message.to_owned()));
     }
     let mut there = BTreeSet::new();
     for crd in all() {
