@@ -1,6 +1,7 @@
 //! Whole looks at objects of every kind, in a cluster and against a server that remember.
 
 mod answers;
+mod deputy;
 mod killed;
 
 use k8s_openapi::jiff::Timestamp;
