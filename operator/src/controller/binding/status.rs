@@ -164,7 +164,7 @@ fn resolved(known: &Known, selection: &Selection, layout: &Layout) -> Wanted {
     if !files.needs_path.is_empty() {
         let names: Vec<_> = files.needs_path.iter().map(String::as_str).collect();
         let message = format!(
-            "{} left out, whose names are no file names: give them a path in spec.secrets",
+            "no file name, and so left out: {}; give a path in spec.secrets",
             named(&names)
         );
         return no(reasons::NEEDS_PATH, message);

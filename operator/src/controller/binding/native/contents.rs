@@ -89,9 +89,13 @@ fn every<'a>(selection: &'a Selection, secrets: &Read<'a>) -> (Vec<Entry<'a>>, O
     let (keys, others): (Vec<&str>, Vec<&str>) = all.into_iter().partition(|name| is_key(name));
     let problem = others.first().map(|first| {
         let message = format!(
-            "{} of the names are no keys of a Secret, such as `{first}`, and are left out: name the entries in \
+            "{} left out, because a key of a Secret cannot be so named, such as `{first}`: name the entries in \
              spec.kubernetesSecret.data",
-            others.len()
+            if others.len() == 1 {
+                "1 name is".to_owned()
+            } else {
+                format!("{} names are", others.len())
+            }
         );
         Problem::new(reasons::NEEDS_KEY, message)
     });

@@ -283,7 +283,7 @@ async fn renew(
 }
 
 /// The values, in one request, by the key that the binding's pods use.
-async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Error> {
+async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Failure> {
     let client = context.server.with_key(delivery.granted.key.clone());
     let client = client.map_err(|_| Error::NotNow("the connection to the server cannot be set up"))?;
     let mut request = request(delivery.object, delivery.plan);
@@ -295,12 +295,18 @@ async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Err
         .await
     {
         Ok(Fetched::Bundle(bundle)) => Ok(*bundle),
-        Ok(Fetched::NotModified) => Err(Error::NotNow("the server says that nothing has changed")),
+        Ok(Fetched::NotModified) => Err(Error::NotNow("the server says that nothing has changed").into()),
         // The next look finds out which, and says so; the Secret stays as it is.
         Err(ServerError::Unauthorized(_) | ServerError::Forbidden(_)) => {
-            Err(Error::NotNow("the binding's key may not read the values just now"))
+            Err(Error::NotNow("the binding's key may not read the values just now").into())
         }
-        Err(error) => Err(Error::server("reading the values for the Secret")(error)),
+        // The same question was just answered without the values, so it is they that are too much.
+        Err(ServerError::Rejected(_) | ServerError::TooLarge { .. }) => {
+            let message = "the values that the binding names are more than one answer of the server holds: name fewer in \
+                           spec.secrets, or divide them between bindings";
+            Err(Problem::new(reasons::TOO_LARGE, message).into())
+        }
+        Err(error) => Err(Error::server("reading the values for the Secret")(error).into()),
     }
 }
 

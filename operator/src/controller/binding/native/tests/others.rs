@@ -89,6 +89,28 @@ async fn no_failure_of_the_server_deletes_or_blanks_the_secret() {
 }
 
 #[tokio::test]
+async fn values_that_are_too_much_for_one_answer_are_told_and_what_is_there_stays() {
+    let world = world().await;
+    has(&world, "e1", &[("password", "hunter2", 1)]).await;
+    let object = binding(&json!({"name": "copy"}));
+    look(&world, &object).await.unwrap();
+    world.server.reset().await;
+    let names = json!({"etag": "e2", "next_change_at": null, "secrets": {"password": {"version": 2}}});
+    wiremock::Mock::given(wiremock::matchers::query_param("values", "false"))
+        .respond_with(wiremock::ResponseTemplate::new(200).set_body_json(names))
+        .mount(&world.server)
+        .await;
+    let problem = json!({"status": 400, "code": "validation_failed"}).to_string();
+    let refused = wiremock::ResponseTemplate::new(400).set_body_raw(problem, sealpod_core::wire::problem::CONTENT_TYPE);
+    wiremock::Mock::given(wiremock::matchers::any())
+        .respond_with(refused)
+        .mount(&world.server)
+        .await;
+    assert_eq!(condition(&world, &object).await, (Status::False, reasons::TOO_LARGE));
+    assert_eq!(text(&world, "password").as_deref(), Some("hunter2"));
+}
+
+#[tokio::test]
 async fn what_cannot_be_written_is_told_without_reading_it_again_and_again() {
     let world = world().await;
     has(&world, "e1", &[("tls.crt", "1", 1)]).await;
