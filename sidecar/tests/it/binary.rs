@@ -86,6 +86,79 @@ async fn the_startup_probe_passes_when_the_files_are_there() {
     );
 }
 
+/// The kernel's own words on a process.
+fn kernel(child: &Child, file: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap()
+}
+
+#[tokio::test]
+async fn it_is_one_thread_with_one_connection_and_leaves_no_core() {
+    let fake = Fake::start(secrets([("a", "1")]));
+    let pod = Pod::new(&fake.url());
+    let child = start(&pod, "run");
+    pod.shows("a", Some("1")).await;
+    eventually("a report and a poll", || {
+        !fake.reports().is_empty() && fake.seen().len() >= 2
+    })
+    .await;
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().count();
+    assert_eq!(threads, 1);
+    // Number, local address, remote address, state, …, in hexadecimal; 01 is established.
+    let remote = format!(":{:04X}", fake.address.port());
+    let connections = kernel(&child, "net/tcp");
+    let to_server = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[2].ends_with(&remote) && fields[3] == "01"
+    };
+    assert_eq!(connections.lines().filter(to_server).count(), 1, "{connections}");
+    let limits = kernel(&child, "limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core[4], "0", "{core:?}");
+    terminate(child).await;
+}
+
+/// The swap is killed at each of its steps in the tests of `publish`; this is the whole program, at any moment.
+#[tokio::test]
+async fn a_process_that_is_killed_at_any_moment_leaves_whole_files_that_the_next_one_goes_on_from() {
+    const ROUNDS: u32 = 25;
+    let of_round = |round: u32| {
+        let text = round.to_string().repeat(2_000);
+        secrets([("a", &text), ("b", &text), ("c", &text)])
+    };
+    let fake = Fake::start(of_round(0));
+    let pod = Pod::new(&fake.url());
+    assert!(pod.init().await);
+    let data = pod.mount("db").join("..data");
+    for round in 1..=ROUNDS {
+        fake.answer(of_round(round));
+        let mut child = start(&pod, "run");
+        tokio::time::sleep(Duration::from_millis(u64::from(round % 13) * 7)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let files = ["a", "b", "c"].map(|name| std::fs::read(data.join(name)).unwrap());
+        assert!(
+            files[0] == files[1] && files[1] == files[2] && !files[0].is_empty(),
+            "{round}"
+        );
+        assert!(pod.is_open(), "{round}: what was there once lets an app start");
+    }
+    let last = ROUNDS.to_string().repeat(2_000);
+    let running = pod.start(sealpod_sidecar::agent::Until::Stopped);
+    for name in ["a", "b", "c"] {
+        pod.shows(name, Some(&last)).await;
+    }
+    eventually("what the killed ones left to go", || {
+        let names = std::fs::read_dir(pod.mount("db")).unwrap();
+        let names: Vec<_> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.iter().filter(|name| name.starts_with("..2")).count() == 1
+    })
+    .await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn nothing_that_it_says_holds_a_value_or_the_key() {
     let fake = Fake::start(secrets([("a", "canary-value"), ("not/a/file", "canary-other")]));

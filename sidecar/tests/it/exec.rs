@@ -1,7 +1,7 @@
 //! Commands with values in their environment.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -243,6 +243,61 @@ async fn a_command_that_is_to_end_is_not_run_anew() {
         assert_eq!(rest, Vec::<String>::new(), "{ending:?} {signal_first}");
         assert_eq!(tokio::task::block_in_place(|| child.wait().unwrap().code()), Some(9));
         running.stop().await;
+    }
+}
+
+/// Runs a shell command under `exec` on a terminal of its own, which util-linux makes; gives what it says there.
+fn on_a_terminal(mount: &str, watch: &str, script: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    let program = env!("CARGO_BIN_EXE_sealpod-sidecar");
+    let line = format!("exec {program} exec --from {mount} {watch} -- sh -c '{script}'");
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = terminal.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (
+        child,
+        lines.map_while(Result::ok).map(|line| line.trim_end().to_owned()),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_has_the_terminal_and_its_signals_once() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return crate::pod::passed_over("script of util-linux is not installed");
+    }
+    let (_fake, _pod, mount) = delivered(secrets([("a", "1")])).await;
+    for watch in ["", "--watch restart"] {
+        // Only the group of processes in the foreground may read from a terminal.
+        let script = "test -t 0 && test -t 1 && echo ready && read said && echo \"it reads $said\"; exit 7";
+        let (mut child, mut lines) = on_a_terminal(&mount, watch, script);
+        let mut keyboard = child.stdin.take().unwrap();
+        assert!(
+            tokio::task::block_in_place(|| lines.any(|line| line == "ready")),
+            "{watch:?}"
+        );
+        keyboard.write_all(b"a word\n").unwrap();
+        assert!(
+            tokio::task::block_in_place(|| lines.any(|line| line == "it reads a word")),
+            "{watch:?}"
+        );
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{watch:?}");
+
+        // Ctrl-C is for all of them, and comes to the command once.
+        let script =
+            "trap \"echo told\" INT; echo ready; n=0; while [ $n -lt 20 ]; do sleep 0.05; n=$((n + 1)); done; exit 9";
+        let (mut child, mut lines) = on_a_terminal(&mount, watch, script);
+        let mut keyboard = child.stdin.take().unwrap();
+        assert!(
+            tokio::task::block_in_place(|| lines.any(|line| line == "ready")),
+            "{watch:?}"
+        );
+        keyboard.write_all(b"\x03").unwrap();
+        let told = tokio::task::block_in_place(|| lines.filter(|line| line.ends_with("told")).count());
+        assert_eq!((told, child.wait().unwrap().code()), (1, Some(9)), "{watch:?}");
     }
 }
 

@@ -10,6 +10,7 @@ mod fake;
 mod full;
 mod hostile;
 mod notify;
+mod pace;
 mod pod;
 mod report;
 mod stale;

@@ -165,6 +165,20 @@ fn play(pods: usize, waiting: bool, capacity: usize, failing: Duration) -> Retur
     }
 }
 
+/// R10. Whatever came before, and however long: a server that has room for them has their files there within 3 s.
+#[test]
+fn pods_that_waited_have_their_files_within_three_seconds_of_the_servers_return() {
+    for failing in [Duration::ZERO, Duration::from_mins(10)] {
+        let fleet = play(2_000, true, 64, failing);
+        let last = fleet.times[fleet.times.len() - 1];
+        assert_eq!(fleet.times.len(), 2_000);
+        assert!(
+            last < Duration::from_secs(3),
+            "failing {failing:?}: the last within {last:?}"
+        );
+    }
+}
+
 /// R10. Without jitter all come in one moment, and those that are sent away again so; without its reset, a running pod
 /// would go on at the pace that the failures before the outage had earned.
 #[test]
