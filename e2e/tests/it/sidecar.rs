@@ -51,6 +51,8 @@ fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> 
         ]);
         assert_eq!(sealpod_e2e::tools::text(logs).await?, "p'w 1\n");
         reported(t).await?;
+        asked(t).await?;
+        other_shapes(t).await?;
 
         let count = "cd /dev/shm; for app in *; do [ -f $app ] && echo $app $(wc -l < $app); done; true";
         let heard = async |pod: &str| t.exec(pod, "app", count).await;
@@ -127,6 +129,48 @@ async fn start(t: &Sandbox, name: &str, group: bool) -> Result<Pod> {
     template["metadata"]["annotations"]["sealpod.dev/exec"] = json!("worker");
     template["spec"]["shareProcessNamespace"] = json!(true);
     t.running(name, pods::pod(name, template)?).await
+}
+
+/// The sidecar's program says how it is, and what it would write.
+async fn asked(t: &Sandbox) -> Result<()> {
+    let namespace = format!("--namespace={}", t.namespace);
+    for (form, says) in [
+        ("check", "user (440) <- \"user\", version 1\n"),
+        ("healthz", "ok"),
+        ("readyz", "ok"),
+        (
+            "metrics",
+            "sealpod_sidecar_fetch_total{binding=\"db\",result=\"updated\"} 1\n",
+        ),
+        ("wait", ""),
+    ] {
+        let ask = [
+            "exec",
+            &namespace,
+            "app",
+            "--container",
+            "sealpod",
+            "--",
+            "/sealpod-sidecar",
+            form,
+        ];
+        let said = sealpod_e2e::tools::text(t.tools().kubectl(ask)).await?;
+        ensure!(said.contains(says) && !said.contains("p'w"), "{form}: {said}");
+    }
+    Ok(())
+}
+
+/// The files are there before the app starts in the shapes that the pod has to ask for, too.
+async fn other_shapes(t: &Sandbox) -> Result<()> {
+    for mode in ["init", "native"] {
+        let script = format!("cat {} && {}", file("db", "app.env"), pods::SLEEP);
+        let mut template = pods::template("db", &[pods::container("app", t.image(), 10_001, &script)]);
+        template["metadata"]["annotations"]["sealpod.dev/mode"] = json!(mode);
+        template["spec"]["shareProcessNamespace"] = json!(true);
+        let pod = t.running(mode, pods::pod(mode, template)?).await?;
+        ensure!(pods::restarts(&pod) == 0, "{mode}: the app came before its files");
+    }
+    Ok(())
 }
 
 /// The server knows which versions the pod has loaded.

@@ -32,16 +32,18 @@ async fn an_instant_304_makes_no_hot_loop() {
 
 #[tokio::test]
 async fn retry_after_is_waited_for() {
-    let fake = Fake::start(secrets([("a", "1")]));
-    fake.manner(Manner::Refusing(503, Some("1")));
-    let pod = Pod::new(&fake.url());
-    let init = pod.start(Until::Complete);
-    questions(&fake, 1).await;
-    fake.manner(Manner::Proper);
-    assert!(init.ended().await);
-    let seen = fake.seen();
-    assert_eq!(seen.len(), 2);
-    assert!(seen[1].at - seen[0].at >= Duration::from_secs(1));
+    for status in [429, 503] {
+        let fake = Fake::start(secrets([("a", "1")]));
+        fake.manner(Manner::Refusing(status, Some("1")));
+        let pod = Pod::new(&fake.url());
+        let init = pod.start(Until::Complete);
+        questions(&fake, 1).await;
+        fake.manner(Manner::Proper);
+        assert!(init.ended().await);
+        let seen = fake.seen();
+        assert_eq!(seen.len(), 2, "{status}");
+        assert!(seen[1].at - seen[0].at >= Duration::from_secs(1), "{status}");
+    }
 }
 
 #[tokio::test]
