@@ -79,6 +79,9 @@ struct Figures {
 /// Measures both, holds ours against the bars and prints the tables.
 pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    if options.pods > 0 {
+        prerequisites::require_root("a cluster for the pods, which `--pods 0` leaves out,")?;
+    }
     let load = machine::load();
     let mut progress = Progress::new();
     let directory = workspace.target.join("bench").join("sidecar");
@@ -318,12 +321,12 @@ fn table(options: &Options, ours: &Figures, theirs: &Figures) -> String {
         ours.polls.unwrap_or_default()
     );
     row(&what, &|of| shown(mib(of.memory.resident)));
-    row("of its control group at the end, MiB", &|of| {
+    row("of it proportional, MiB", &|of| shown(mib(of.memory.proportional)));
+    row("the most that was resident, MiB", &|of| shown(mib(of.memory.peak)));
+    row("memory of its control group at the end, MiB", &|of| {
         of.group
             .map_or_else(|| "not counted here".to_owned(), |kib| shown(mib(kib)))
     });
-    row("of it proportional, MiB", &|of| shown(mib(of.memory.proportional)));
-    row("the most that was resident, MiB", &|of| shown(mib(of.memory.peak)));
     row("idle, millicores", &|of| shown(of.millicores));
     text
 }
