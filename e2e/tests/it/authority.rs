@@ -54,12 +54,7 @@ fn a_pod_from_before_a_change_of_the_ca_keeps_working_behind_it() -> Result<()> 
         )
         .await?;
         put(t, "server-tls", json!({"tls.crt": certificate, "tls.key": key})).await?;
-        eventually("the server to have the new certificate", REFRESH, async || {
-            look_again(&release, "app.kubernetes.io/component=api-server").await?;
-            ensure!(t.is_trusted_by(&new).await?, "it has the old one");
-            Ok(())
-        })
-        .await?;
+        until_the_server_has(t, &new).await?;
         t.hang_up().await;
         delivers(t, "of the new certificate").await?;
 
@@ -77,6 +72,17 @@ fn a_pod_from_before_a_change_of_the_ca_keeps_working_behind_it() -> Result<()> 
         t.running_app("later", pods::SLEEP).await?;
         Ok(())
     })
+}
+
+/// Waits until the server shows a certificate of this CA.
+async fn until_the_server_has(t: &Sandbox, ca: &str) -> Result<()> {
+    let release: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
+    eventually("the server to have the new certificate", REFRESH, async || {
+        look_again(&release, "app.kubernetes.io/component=api-server").await?;
+        ensure!(t.is_trusted_by(ca).await?, "it has the old one");
+        Ok(())
+    })
+    .await
 }
 
 /// A CA, and a certificate of it with its key, for these names.
