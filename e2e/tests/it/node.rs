@@ -43,6 +43,8 @@ fn a_kubelet_that_starts_anew_finds_the_pods_at_work_and_their_files_fresh() -> 
 
         restart.stdout(Stdio::null()).stderr(Stdio::piped());
         tools::output(restart).await?;
+        // The way to the server went through the former kubelet.
+        t.hang_up().await;
         t.set("prod", "password", "after").await?;
         eventually("the change", SOON, async || {
             let seen = t.exec("app", "app", &format!("cat {password}")).await?;
