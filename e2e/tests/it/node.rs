@@ -43,9 +43,12 @@ fn a_kubelet_that_starts_anew_finds_the_pods_at_work_and_their_files_fresh() -> 
 
         restart.stdout(Stdio::null()).stderr(Stdio::piped());
         tools::output(restart).await?;
-        // The way to the server went through the former kubelet.
+        // The way to the server went through the former kubelet; this one has to hear of its pods first.
         t.hang_up().await;
-        t.set("prod", "password", "after").await?;
+        eventually("the new kubelet to know its pods", SOON, async || {
+            t.set("prod", "password", "after").await
+        })
+        .await?;
         eventually("the change", SOON, async || {
             let seen = t.exec("app", "app", &format!("cat {password}")).await?;
             ensure!(seen == "after", "{seen}");
