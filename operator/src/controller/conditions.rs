@@ -10,7 +10,7 @@ pub const STALLED: &str = "Stalled";
 /// Longest message, in bytes: a status is kept in etcd and read by people.
 const MAX_MESSAGE: usize = 4_096;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     True,
     False,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use kube::Client;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use sealpod_core::kubernetes;
 use sealpod_crds::{Environment, SecretBinding};
 
 use super::binding::{Copies, Resolutions};
 use super::echo::Echoes;
+use super::events::Recorder;
 use super::metrics::Metrics;
 use super::missed::Missed;
 use super::namespace;

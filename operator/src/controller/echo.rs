@@ -1,8 +1,9 @@
 //! Which events only tell of what this process has just written itself. A queue that takes them for news works on every
 //! object twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use kube::core::object::HasStatus;
 use sealpod_core::kubernetes::FINALIZER;
 use serde::Serialize;
 use uuid::Uuid;
+
+use super::uid::Uid;
 
 /// An event may be here before the answer to the write that it tells of; so long it waits for that.
 pub const SETTLING: Duration = Duration::from_millis(150);
@@ -23,26 +26,29 @@ pub struct Echoes(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    objects: HashMap<String, Seen>,
-    /// Resource versions of key Secrets, by the binding's UID.
-    secrets: HashMap<String, String>,
+    objects: HashMap<Uid, Seen>,
     /// Changes that were made on the server: the object's id and whether it was deleted.
     server: HashMap<(Uuid, bool), Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Seen {
-    /// Hash of all but the status, as it was looked at last.
-    wanted: Option<u64>,
-    /// Hash of the status, as it was written or looked at last.
-    status: Option<u64>,
+    /// Of all but the status, as it was looked at last.
+    wanted: Option<Hashed>,
+    /// Of the status, as it was written or looked at last.
+    status: Option<Hashed>,
+    /// Of the resource version in which a binding's key Secret was written last.
+    secret: Option<Hashed>,
 }
+
+/// A hash that leaves room for there being none: there is one of these for each object.
+type Hashed = NonZeroU64;
 
 impl Echoes {
     /// To be told before the status is written, because the event may be faster than the answer.
     pub fn writes_status<S: Serialize>(&self, uid: &str, status: &S) {
         let hash = hash_of(status);
-        self.state().objects.entry(uid.to_owned()).or_default().status = Some(hash);
+        self.state().objects.entry(Uid::of(uid)).or_default().status = Some(hash);
     }
 
     /// Whether the object differs, in what anybody may have meant by it, from what was looked at or written last.
@@ -51,11 +57,10 @@ impl Echoes {
         K: ResourceExt + HasStatus,
         K::Status: Serialize,
     {
-        let Some(uid) = object.uid() else { return true };
-        let now = Seen {
-            wanted: Some(wanted(object)),
-            status: object.status().map(hash_of),
+        let Some(uid) = object.meta().uid.as_deref().map(Uid::of) else {
+            return true;
         };
+        let now = (Some(wanted(object)), object.status().map(hash_of));
         let ours = object.finalizers().iter().any(|f| f == FINALIZER);
         let mut state = self.state();
         if !ours && object.meta().deletion_timestamp.is_some() {
@@ -64,20 +69,25 @@ impl Echoes {
             return true;
         }
         let seen = state.objects.entry(uid).or_default();
-        let news = seen.wanted != now.wanted || seen.status != now.status;
-        *seen = now;
+        let news = (seen.wanted, seen.status) != now;
+        (seen.wanted, seen.status) = now;
         // The finalizer is added while the object is worked on; without it, nobody has.
         news || !ours
     }
 
     pub fn wrote_secret(&self, binding_uid: &str, resource_version: Option<String>) {
         if let Some(version) = resource_version {
-            self.state().secrets.insert(binding_uid.to_owned(), version);
+            self.state().objects.entry(Uid::of(binding_uid)).or_default().secret = Some(hashed(version.as_str()));
         }
     }
 
     pub fn is_own_secret(&self, binding_uid: &str, resource_version: Option<&str>) -> bool {
-        self.state().secrets.get(binding_uid).map(String::as_str) == resource_version && resource_version.is_some()
+        let written = self
+            .state()
+            .objects
+            .get(&Uid::of(binding_uid))
+            .and_then(|seen| seen.secret);
+        written.is_some() && written == resource_version.map(hashed)
     }
 
     /// A rule or an account that was made, changed or ended.
@@ -97,9 +107,19 @@ impl Echoes {
     }
 
     pub fn forget(&self, uid: &str) {
+        self.state().objects.remove(&Uid::of(uid));
+    }
+
+    /// Of which something is remembered.
+    pub fn uids(&self) -> HashSet<Uid> {
+        self.state().objects.keys().copied().collect()
+    }
+
+    pub fn forget_all(&self, gone: &HashSet<Uid>) {
         let mut state = self.state();
-        state.objects.remove(uid);
-        state.secrets.remove(uid);
+        state.objects.retain(|uid, _| !gone.contains(uid));
+        let room = 2 * state.objects.len();
+        state.objects.shrink_to(room);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,20 +128,28 @@ impl Echoes {
     }
 }
 
-fn wanted<K: ResourceExt>(object: &K) -> u64 {
+fn wanted<K: ResourceExt>(object: &K) -> Hashed {
     let mut hasher = DefaultHasher::new();
     let meta = object.meta();
     meta.generation.hash(&mut hasher);
     meta.deletion_timestamp.is_some().hash(&mut hasher);
     object.labels().hash(&mut hasher);
     object.annotations().hash(&mut hasher);
-    hasher.finish()
+    nonzero(&hasher)
 }
 
-fn hash_of<S: Serialize>(status: &S) -> u64 {
+fn hash_of<S: Serialize>(status: &S) -> Hashed {
+    hashed(&serde_json::to_vec(status).unwrap_or_default())
+}
+
+fn hashed<T: Hash + ?Sized>(value: &T) -> Hashed {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(status).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
+    value.hash(&mut hasher);
+    nonzero(&hasher)
+}
+
+fn nonzero(hasher: &DefaultHasher) -> Hashed {
+    NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN)
 }
 
 #[cfg(test)]

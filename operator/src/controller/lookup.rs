@@ -1,6 +1,7 @@
 //! Reading from Kubernetes by what a user has written: names become part of a URL as they are, and calls have an end.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Request, Response};
@@ -8,10 +9,14 @@ use kube::client::Body;
 use kube::{Api, Client};
 use sealpod_core::names::check_dns_name;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tower::BoxError;
 
 /// How long one call of a reconciliation may take, with all of its answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Calls that are under way at a time. The client keeps a connection for each, with its buffers, for a minute and more:
+/// were it as many as the reconciliations ask at once, they would be most of the memory, and no call would be faster.
+const CALLS: usize = 16;
 
 /// Whether Kubernetes may be asked for it: in a URL, `?watch=true` would be another question, and a space an error for
 /// ever.
@@ -35,12 +40,15 @@ where
 #[error("no answer within {} s", .0.as_secs_f32())]
 struct NoAnswer(Duration);
 
-/// A client none of whose calls takes longer than `limit`, the answer included: not for watches. Without it, a call that
-/// never ends would keep one of the few workers of a queue for ever.
+/// A client none of whose calls takes longer than `limit`, the answer included, and of whose calls only a few are under
+/// way at a time: not for watches. Without it, a call that never ends would keep one of the few workers of a queue for
+/// ever. A call's time begins when it is its turn.
 pub fn within(limit: Duration, kube: Client) -> Client {
+    let turns = Arc::new(Semaphore::new(CALLS));
     let service = tower::service_fn(move |request: Request<Body>| {
-        let kube = kube.clone();
+        let (kube, turns) = (kube.clone(), Arc::clone(&turns));
         async move {
+            let _turn = turns.acquire_owned().await?;
             let whole = async {
                 let (parts, body) = kube.send(request).await?.into_parts();
                 let bytes = body.collect_bytes().await?;

@@ -1,7 +1,7 @@
 //! The controller's numbers. No label holds an object's name, and reasons are words of ours, so their count is bounded
 //! by the number of namespaces.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +12,27 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::conditions::{Status, Wanted};
+use super::uid::digest;
 
 type KindLabel = [(&'static str, &'static str); 1];
 type KindAnd = [(&'static str, &'static str); 2];
 /// Kind, namespace, condition, status, reason.
 type ConditionLabels = [(&'static str, String); 5];
-/// What each object shows, by kind and `namespace/name`: status and reason by condition.
-type Shown = HashMap<(&'static str, String), BTreeMap<&'static str, (Status, &'static str)>>;
+/// What objects show. Most of a namespace show the same, which is there once.
+#[derive(Debug, Default)]
+struct Shown {
+    /// By [`key`].
+    objects: HashMap<[u8; 16], Arc<Row>>,
+    rows: HashSet<Arc<Row>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Row {
+    kind: &'static str,
+    namespace: Box<str>,
+    /// Status and reason by condition.
+    conditions: Vec<(&'static str, (Status, &'static str))>,
+}
 
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -117,33 +131,65 @@ impl Metrics {
     /// Counts what an object (`namespace/name`) shows from now on; conditions that are not in `wanted` stay as they were.
     pub fn shows(&self, kind: &'static str, object: &str, wanted: &[Wanted]) {
         let mut shown = self.shown();
-        let row = shown.entry((kind, object.to_owned())).or_default();
+        let key = key(kind, object);
+        let before = shown.objects.get(&key).cloned();
+        let mut row = before.as_deref().cloned().unwrap_or_else(|| Row::new(kind, object));
         for condition in wanted {
             let now = (condition.status, condition.reason);
-            let before = row.insert(condition.kind, now);
-            if before == Some(now) {
-                continue;
+            match row.conditions.iter_mut().find(|(kind, _)| *kind == condition.kind) {
+                Some((_, shown)) => *shown = now,
+                None => row.conditions.push((condition.kind, now)),
             }
-            if let Some(before) = before {
-                self.count(&labels(kind, object, condition.kind, before), -1);
-            }
-            self.count(&labels(kind, object, condition.kind, now), 1);
+        }
+        if before.as_deref() == Some(&row) {
+            return;
+        }
+        self.count(&row, 1);
+        let row = shown.shared(row);
+        shown.objects.insert(key, row);
+        if let Some(before) = before {
+            self.count(&before, -1);
+            shown.let_go(before);
         }
     }
 
     /// The object is gone.
     pub fn forget(&self, kind: &'static str, object: &str) {
-        let row = self.shown().remove(&(kind, object.to_owned()));
-        for (condition, last) in row.into_iter().flatten() {
-            self.count(&labels(kind, object, condition, last), -1);
+        let mut shown = self.shown();
+        let row = shown.objects.remove(&key(kind, object));
+        self.uncount(&mut shown, row);
+    }
+
+    /// The [`key`] of each object that shows something.
+    pub fn objects(&self) -> HashSet<[u8; 16]> {
+        self.shown().objects.keys().copied().collect()
+    }
+
+    pub fn forget_all(&self, gone: &HashSet<[u8; 16]>) {
+        let mut shown = self.shown();
+        for object in gone {
+            let row = shown.objects.remove(object);
+            self.uncount(&mut shown, row);
+        }
+        let room = 2 * shown.objects.len();
+        shown.objects.shrink_to(room);
+    }
+
+    fn uncount(&self, shown: &mut Shown, row: Option<Arc<Row>>) {
+        if let Some(row) = row {
+            self.count(&row, -1);
+            shown.let_go(row);
         }
     }
 
-    /// A row that counts nothing goes: namespaces come and go.
-    fn count(&self, labels: &ConditionLabels, by: i64) {
-        let gauge = self.conditions.get_or_create_owned(labels);
-        if gauge.inc_by(by) + by == 0 {
-            self.conditions.remove(labels);
+    /// What counts nothing goes: namespaces come and go.
+    fn count(&self, row: &Row, by: i64) {
+        for condition in &row.conditions {
+            let labels = row.labels(*condition);
+            let gauge = self.conditions.get_or_create_owned(&labels);
+            if gauge.inc_by(by) + by == 0 {
+                self.conditions.remove(&labels);
+            }
         }
     }
 
@@ -153,15 +199,48 @@ impl Metrics {
     }
 }
 
-fn labels(kind: &str, object: &str, condition: &str, (status, reason): (Status, &str)) -> ConditionLabels {
-    let namespace = object.split_once('/').map_or(object, |(namespace, _)| namespace);
-    [
-        ("kind", kind.to_owned()),
-        ("namespace", namespace.to_owned()),
-        ("condition", condition.to_owned()),
-        ("status", status.as_str().to_owned()),
-        ("reason", reason.to_owned()),
-    ]
+impl Shown {
+    fn shared(&mut self, row: Row) -> Arc<Row> {
+        if let Some(same) = self.rows.get(&row) {
+            return Arc::clone(same);
+        }
+        let row = Arc::new(row);
+        self.rows.insert(Arc::clone(&row));
+        row
+    }
+
+    /// Drops what no object shows any more.
+    fn let_go(&mut self, row: Arc<Row>) {
+        if Arc::strong_count(&row) == 2 {
+            self.rows.remove(&row);
+        }
+    }
+}
+
+impl Row {
+    fn new(kind: &'static str, object: &str) -> Self {
+        let namespace = object.split_once('/').map_or(object, |(namespace, _)| namespace);
+        Self {
+            kind,
+            namespace: namespace.into(),
+            conditions: Vec::new(),
+        }
+    }
+
+    fn labels(&self, (condition, (status, reason)): (&str, (Status, &str))) -> ConditionLabels {
+        [
+            ("kind", self.kind.to_owned()),
+            ("namespace", self.namespace.to_string()),
+            ("condition", condition.to_owned()),
+            ("status", status.as_str().to_owned()),
+            ("reason", reason.to_owned()),
+        ]
+    }
+}
+
+/// `object` is `namespace/name`.
+pub fn key(kind: &str, object: &str) -> [u8; 16] {
+    digest(format!("{kind}/{object}").as_bytes())
 }
 
 fn histogram() -> Histogram {
@@ -203,8 +282,12 @@ mod tests {
         assert!(now.contains(&row("AlreadyExists", "False", 1)), "{now}");
         assert!(now.contains(&row("Synced", "True", 1)), "{now}");
         metrics.forget("Application", "shop/a");
-        metrics.forget("Application", "shop/b");
         metrics.forget("Application", "shop/never-seen");
+        metrics.forget_all(&HashSet::from([key("Application", "shop/a")]));
+        assert!(text(&registry).contains(&row("AlreadyExists", "False", 1)));
+        assert_eq!(metrics.shown().rows.len(), 1);
+        metrics.forget_all(&HashSet::from([key("Application", "shop/b")]));
+        assert!(metrics.shown().rows.is_empty(), "nothing is kept of what nothing shows");
         assert!(
             !text(&registry).contains("sealpod_resource_condition{"),
             "{}",

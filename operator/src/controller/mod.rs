@@ -10,6 +10,8 @@ mod context;
 mod echo;
 mod environment;
 mod error;
+mod events;
+mod gone;
 mod guests;
 mod kind;
 mod leader;
@@ -30,6 +32,7 @@ mod server;
 #[cfg(test)]
 mod stage;
 mod streams;
+mod uid;
 mod verdict;
 mod work;
 

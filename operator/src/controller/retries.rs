@@ -1,10 +1,12 @@
 //! When to look at an object again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealpod_client::backoff::Backoff;
+
+use super::uid::Uid;
 
 /// How long after a reconciliation the next one comes without any event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,12 @@ impl Retries {
 
     pub fn succeeded(&self, uid: &str) {
         self.objects().remove(uid);
+    }
+
+    /// Forgets objects, whose rows begin with their UIDs.
+    pub fn forget_all(&self, gone: &HashSet<Uid>) {
+        let uid = |row: &str| Uid::of(row.split('/').next().unwrap_or_default());
+        self.objects().retain(|row, _| !gone.contains(&uid(row)));
     }
 
     fn objects(&self) -> MutexGuard<'_, HashMap<String, Backoff>> {

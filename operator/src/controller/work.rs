@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
@@ -18,6 +18,8 @@ use super::changes::{self, Feed, Stores, Wakes};
 use super::context::Context;
 use super::echo::Echoes;
 use super::error::Error;
+use super::events::Recorder;
+use super::gone;
 use super::guests;
 use super::kind::{Kind, after_failure, reconcile};
 use super::lookup;
@@ -157,6 +159,7 @@ impl Parts {
             () = sweep::run(Arc::clone(&context)) => {}
             () = feed.run(&context, &stores, &wakes) => {}
             () = Box::pin(guests::run(Arc::clone(&context), wakes.clone())) => {}
+            () = gone::run(Arc::clone(&context), &stores) => {}
             () = Box::pin(missed::run(Arc::clone(&context), options)) => {}
             () = Box::pin(restart::run(Arc::clone(&context))) => {}
             () = give_up => tracing::warn!("reconciliations under way are given up"),

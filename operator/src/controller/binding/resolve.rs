@@ -1,6 +1,6 @@
 //! What the server says about a binding's secrets, asked with the binding's own key: names and versions, never values.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,12 @@ use sealpod_client::{BuildError, Error as ServerError, Fetched, Org};
 use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 use sealpod_core::{SecretText, Time};
 use sealpod_crds::{PodCounts, SecretBinding};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::controller::context::Context;
 use crate::controller::error::Error;
+use crate::controller::uid::{Uid, digest};
 
 /// Most keys of one binding that are made within [`MINTS_WITHIN`].
 const MINTS: usize = 5;
@@ -24,33 +26,51 @@ const ASKED_AT_A_TIME: usize = 5;
 
 /// What was asked last and what came, and keys that are made but not stored yet; by the binding's UID.
 #[derive(Debug, Default)]
-pub struct Resolutions(Mutex<State>);
+pub struct Resolutions(Mutex<HashMap<Uid, Remembered>>);
 
+/// What is remembered of one binding. There are thousands of them: what is only compared is kept as its hash.
 #[derive(Debug, Default)]
-struct State {
-    answers: HashMap<String, Answer>,
-    minted: HashMap<String, Minted>,
-    /// The accounts of bindings.
-    accounts: HashMap<String, Uuid>,
+struct Remembered {
+    answer: Option<Answer>,
+    /// The binding's account.
+    account: Option<Uuid>,
+    minted: Option<Box<Minted>>,
     /// What was shown last, and since when.
-    shown: HashMap<String, (Arc<Known>, Option<PodCounts>, Instant)>,
-    /// When the latest keys were made, oldest first; at most [`MINTS`] for each binding.
-    mints: HashMap<String, Vec<Instant>>,
+    shown: Option<([u8; 16], Instant)>,
+    /// When the latest keys were made, oldest first; at most [`MINTS`].
+    mints: Vec<Instant>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Answer {
-    question: Question,
-    etag: String,
-    known: Arc<Known>,
+    /// [`Question::digest`].
+    question: [u8; 16],
+    etag: Box<str>,
+    /// [`Known`] in JSON: a few dozen bytes, and half a kilobyte otherwise.
+    known: Box<[u8]>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
 struct Question {
     account: Uuid,
     project: String,
     environment: String,
     request: BundleRequest,
+}
+
+impl Question {
+    fn digest(&self) -> [u8; 16] {
+        let Self {
+            account,
+            project,
+            environment,
+            request,
+        } = self;
+        digest_of(&(account, project, environment, request))
+    }
+}
+
+fn digest_of<T: Serialize>(value: &T) -> [u8; 16] {
+    digest(&serde_json::to_vec(value).expect("names, numbers and times are plain data"))
 }
 
 /// A key whose way into the Secret failed. Kept in memory and used by the next try, because each new key pushes out
@@ -63,15 +83,21 @@ pub struct Minted {
 }
 
 /// The state of the secrets of one binding.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Known {
     /// Versions by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub missing: BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub denied: BTreeSet<String>,
     /// Those of `missing` that have versions, of which none is active.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub inactive: BTreeSet<String>,
     /// When the clock alone changes something.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_change_at: Option<Time>,
 }
 
@@ -92,36 +118,51 @@ pub enum Resolution {
 
 impl Resolutions {
     pub fn forget(&self, uid: &str) {
-        let mut state = self.state();
-        state.answers.remove(uid);
-        state.minted.remove(uid);
-        state.accounts.remove(uid);
-        state.shown.remove(uid);
-        state.mints.remove(uid);
+        self.bindings().remove(&Uid::of(uid));
+    }
+
+    /// Of which something is remembered.
+    pub fn uids(&self) -> HashSet<Uid> {
+        self.bindings().keys().copied().collect()
+    }
+
+    /// Forgets these, and of the others what has no meaning any more.
+    pub fn forget_all(&self, gone: &HashSet<Uid>) {
+        let now = Instant::now();
+        let mut bindings = self.bindings();
+        bindings.retain(|uid, _| !gone.contains(uid));
+        let room = 2 * bindings.len();
+        bindings.shrink_to(room);
+        for remembered in bindings.values_mut() {
+            remembered.forget_mints(now);
+        }
     }
 
     /// Whether one more key may be made for the binding now, and if so, counts it. The server keeps the eight newest
     /// keys: a fault that outlives a new key would otherwise push out, one by one, those that pods still use. Within the
     /// time that is counted pods hear of the newest, so five are never too many.
     pub fn may_mint(&self, uid: &str, now: Instant) -> bool {
-        let mut state = self.state();
-        let mints = state.mints.entry(uid.to_owned()).or_default();
-        mints.retain(|at| now.duration_since(*at) < MINTS_WITHIN);
-        let may = mints.len() < MINTS;
+        let mut bindings = self.bindings();
+        let remembered = bindings.entry(Uid::of(uid)).or_default();
+        remembered.forget_mints(now);
+        let may = remembered.mints.len() < MINTS;
         if may {
-            mints.push(now);
+            remembered.mints.reserve_exact(1);
+            remembered.mints.push(now);
         }
         may
     }
 
     /// How long these have been shown.
-    pub fn unchanged_for(&self, uid: &str, known: &Arc<Known>, pods: Option<PodCounts>) -> Duration {
-        let mut state = self.state();
+    pub fn unchanged_for(&self, uid: &str, known: &Known, pods: Option<PodCounts>) -> Duration {
+        let shown = digest_of(&(known, pods));
         let now = Instant::now();
-        match state.shown.get(uid) {
-            Some((shown, counted, since)) if shown == known && *counted == pods => now.duration_since(*since),
+        let mut bindings = self.bindings();
+        let remembered = bindings.entry(Uid::of(uid)).or_default();
+        match remembered.shown {
+            Some((before, since)) if before == shown => now.duration_since(since),
             _ => {
-                state.shown.insert(uid.to_owned(), (Arc::clone(known), pods, now));
+                remembered.shown = Some((shown, now));
                 Duration::ZERO
             }
         }
@@ -129,45 +170,69 @@ impl Resolutions {
 
     /// The account that the binding was seen with last; only to find the binding by it.
     pub fn account(&self, uid: &str) -> Option<Uuid> {
-        self.state().accounts.get(uid).copied()
+        self.bindings().get(&Uid::of(uid))?.account
     }
 
     pub fn has_account(&self, uid: &str, account: Uuid) {
-        self.state().accounts.insert(uid.to_owned(), account);
+        self.bindings().entry(Uid::of(uid)).or_default().account = Some(account);
     }
 
     pub fn keep_minted(&self, uid: &str, minted: Minted) {
-        self.state().minted.insert(uid.to_owned(), minted);
+        self.bindings().entry(Uid::of(uid)).or_default().minted = Some(Box::new(minted));
     }
 
     pub fn minted(&self, uid: &str, account: Uuid) -> Option<Minted> {
-        self.state()
-            .minted
-            .get(uid)
-            .filter(|minted| minted.account == account)
-            .cloned()
+        let bindings = self.bindings();
+        let minted = bindings.get(&Uid::of(uid))?.minted.as_deref();
+        minted.filter(|minted| minted.account == account).cloned()
     }
 
     pub fn stored(&self, uid: &str) {
-        self.state().minted.remove(uid);
+        if let Some(remembered) = self.bindings().get_mut(&Uid::of(uid)) {
+            remembered.minted = None;
+        }
     }
 
     /// The server's mark for what it said last.
     pub fn etag(&self, uid: &str) -> Option<String> {
-        self.state().answers.get(uid).map(|answer| answer.etag.clone())
+        let bindings = self.bindings();
+        let answer = bindings.get(&Uid::of(uid))?.answer.as_ref()?;
+        Some(answer.etag.to_string())
     }
 
-    fn answer(&self, uid: &str, question: &Question) -> Option<Answer> {
-        self.state()
-            .answers
-            .get(uid)
-            .filter(|answer| answer.question == *question)
-            .cloned()
+    /// What the server said last to this question, and its mark for it.
+    fn answer(&self, uid: &str, question: &Question) -> Option<(String, Known)> {
+        let bindings = self.bindings();
+        let answer = bindings.get(&Uid::of(uid))?.answer.as_ref()?;
+        if answer.question != question.digest() {
+            return None;
+        }
+        Some((answer.etag.to_string(), serde_json::from_slice(&answer.known).ok()?))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn answered(&self, uid: &str, question: &Question, etag: &str, known: &Known) {
+        let answer = Answer {
+            question: question.digest(),
+            etag: etag.into(),
+            known: serde_json::to_vec(known)
+                .expect("names, versions and times are plain data")
+                .into_boxed_slice(),
+        };
+        self.bindings().entry(Uid::of(uid)).or_default().answer = Some(answer);
+    }
+
+    fn bindings(&self) -> MutexGuard<'_, HashMap<Uid, Remembered>> {
         // Whole after each single step, so a panic elsewhere cannot have broken it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    fn forget_mints(&mut self, now: Instant) {
+        self.mints.retain(|at| now.duration_since(*at) < MINTS_WITHIN);
+        if self.mints.is_empty() {
+            self.mints = Vec::new();
+        }
     }
 }
 
@@ -194,35 +259,23 @@ pub async fn resolve(
         request,
     };
     let before = context.resolutions.answer(&uid, &question);
-    let etag = before.as_ref().map(|answer| answer.etag.as_str());
+    let etag = before.as_ref().map(|(etag, _)| etag.as_str());
     let organization = client.org(context.server.organization());
     let fetched = organization
         .bundle(project, &question.environment, &question.request, etag)
         .await;
     let (etag, known) = match (fetched, before) {
-        (Ok(Fetched::NotModified), Some(answer)) => (answer.etag, answer.known),
+        (Ok(Fetched::NotModified), Some(answer)) => answer,
         (Ok(Fetched::NotModified), None) => return Err(Error::NotNow("the server says that nothing has changed")),
-        (Ok(Fetched::Bundle(bundle)), _) => (bundle.etag.clone(), Arc::new(known(&bundle))),
+        (Ok(Fetched::Bundle(bundle)), _) => (bundle.etag.clone(), known(&bundle)),
         (Err(ServerError::Unauthorized(_)), _) => return Ok(Resolution::KeyRejected),
         (Err(ServerError::Forbidden(_)), _) => return Ok(Resolution::Denied),
         (Err(error), _) => return Err(Error::server("asking for the state of the secrets")(error)),
     };
     let inactive = inactive(&organization, &question, &known).await;
-    let known = if inactive == known.inactive {
-        known
-    } else {
-        Arc::new(Known {
-            inactive,
-            ..Known::clone(&known)
-        })
-    };
-    let answer = Answer {
-        question,
-        etag,
-        known: Arc::clone(&known),
-    };
-    context.resolutions.state().answers.insert(uid, answer);
-    Ok(Resolution::Known(known))
+    let known = Known { inactive, ..known };
+    context.resolutions.answered(&uid, &question, &etag, &known);
+    Ok(Resolution::Known(Arc::new(known)))
 }
 
 /// Which of the missing secrets have versions, asked with the binding's key as everything else. The state of a bundle is
@@ -294,5 +347,34 @@ mod tests {
         assert!(resolutions.minted("a", Uuid::from_u128(2)).is_none());
         resolutions.stored("a");
         assert!(resolutions.minted("a", account).is_none());
+    }
+
+    #[test]
+    fn what_was_answered_is_known_again_to_the_same_question_alone() {
+        let question = |environment: &str| Question {
+            account: Uuid::from_u128(1),
+            project: "shop".to_owned(),
+            environment: environment.to_owned(),
+            request: BundleRequest::default(),
+        };
+        let known = Known {
+            secrets: [("a".to_owned(), 7), ("b".to_owned(), 1)].into(),
+            missing: ["c".to_owned(), "d".to_owned()].into(),
+            denied: ["e".to_owned()].into(),
+            inactive: ["d".to_owned()].into(),
+            next_change_at: Time::from_microseconds(1_700_000_000_000_001),
+        };
+        let resolutions = Resolutions::default();
+        for known in [Known::default(), known] {
+            resolutions.answered("a", &question("prod"), "etag", &known);
+            assert_eq!(
+                resolutions.answer("a", &question("prod")),
+                Some(("etag".to_owned(), known))
+            );
+        }
+        assert_eq!(resolutions.answer("a", &question("dev")), None);
+        assert_eq!(resolutions.answer("b", &question("prod")), None);
+        resolutions.forget_all(&HashSet::from([Uid::of("a")]));
+        assert_eq!(resolutions.etag("a"), None, "it is gone");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kube::Client;
 use kube::client::Body;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector;
 use sealpod_core::injection::API_KEY_FILE;
 use sealpod_crds::SecretBinding;
@@ -15,6 +15,7 @@ use wiremock::matchers::{method, path_regex};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::controller::context::Context;
+use crate::controller::events::Recorder;
 use crate::controller::metrics::Metrics;
 use crate::controller::missed::Missed;
 use crate::controller::restart::Restarts;

@@ -9,7 +9,7 @@ mod evaluate;
 mod run;
 mod workloads;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::binding::Known;
+use super::uid::Uid;
 pub use evaluate::{ALL, Copy, State};
 pub use run::{recorded, run};
 
@@ -122,6 +123,10 @@ impl Restarts {
 
     pub fn forget(&self, uid: &str) {
         self.bindings().remove(uid);
+    }
+
+    pub fn forget_all(&self, gone: &HashSet<Uid>) {
+        self.bindings().retain(|uid, _| !gone.contains(&Uid::of(uid)));
     }
 
     /// What workloads follow, as far as this process has seen to it.

@@ -14,7 +14,7 @@ mod tests;
 mod watch;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::ResourceExt;
@@ -30,6 +30,7 @@ use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::kind::name;
 use crate::controller::restart::Copy;
+use crate::controller::uid::Uid;
 use crate::controller::verdict::reasons;
 use contents::{Contents, Data, Problem, contents};
 use held::State;
@@ -65,6 +66,10 @@ impl Copies {
 
     pub fn forget(&self, uid: &str) {
         self.compared.forget(uid);
+    }
+
+    pub fn forget_all(&self, gone: &HashSet<Uid>) {
+        self.compared.state().retain(|uid, _| !gone.contains(&Uid::of(uid)));
     }
 }
 
