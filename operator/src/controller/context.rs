@@ -5,11 +5,12 @@ use std::sync::Arc;
 use kube::Client;
 use kube::runtime::reflector::Store;
 use sealpod_core::kubernetes;
-use sealpod_crds::{Environment, SecretBinding};
+use sealpod_crds::Environment;
 
 use super::binding::{Copies, Resolutions};
 use super::echo::Echoes;
 use super::events::Recorder;
+use super::kept::KeptBinding;
 use super::metrics::Metrics;
 use super::missed::Missed;
 use super::namespace;
@@ -35,7 +36,7 @@ pub struct Context {
     /// What this process wrote itself.
     pub echoes: Arc<Echoes>,
     /// All SecretBindings, to find whose pods a workload makes.
-    pub bindings: Store<Tolerant<SecretBinding>>,
+    pub bindings: Store<KeptBinding>,
     /// The Secrets of `spec.kubernetesSecret`.
     pub copies: Copies,
     /// Workloads that may have to be rolled out.

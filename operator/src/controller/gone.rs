@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use kube::Resource;
 use kube::runtime::reflector::Store;
+use sealpod_crds::{Application, Environment, SecretBinding};
 use tokio::time::sleep;
 
 use super::changes::Stores;
 use super::context::Context;
 use super::kind::{Kind, name};
 use super::uid::Uid;
-use crate::tolerant::Tolerant;
 
 const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -46,9 +46,9 @@ fn forget(context: &Context, stores: &Stores) {
         environments,
         bindings,
     } = stores;
-    each(applications, &mut gone, &mut shown);
-    each(environments, &mut gone, &mut shown);
-    each(bindings, &mut gone, &mut shown);
+    each::<Application>(applications, &mut gone, &mut shown);
+    each::<Environment>(environments, &mut gone, &mut shown);
+    each::<SecretBinding>(bindings, &mut gone, &mut shown);
     context.echoes.forget_all(&gone);
     context.resolutions.forget_all(&gone);
     context.restarts.forget_all(&gone);
@@ -58,10 +58,10 @@ fn forget(context: &Context, stores: &Stores) {
 }
 
 /// Takes out those that are there.
-fn each<K: Kind>(store: &Store<Tolerant<K>>, gone: &mut HashSet<Uid>, shown: &mut HashSet<[u8; 16]>) {
+fn each<K: Kind>(store: &Store<K::Kept>, gone: &mut HashSet<Uid>, shown: &mut HashSet<[u8; 16]>) {
     for object in store.state() {
         gone.remove(&Uid::of(object.meta().uid.as_deref().unwrap_or_default()));
-        shown.remove(&super::metrics::key(K::NAME, &name(&object.0)));
+        shown.remove(&super::metrics::key(K::NAME, &name(object.as_ref())));
     }
 }
 
@@ -70,9 +70,9 @@ mod tests {
     use super::*;
     use crate::controller::binding::world::{object, world};
     use crate::controller::conditions::Wanted;
+    use crate::tolerant::Tolerant;
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
-    use sealpod_crds::SecretBinding;
     use uuid::Uuid;
 
     fn binding(name: &str) -> SecretBinding {
@@ -101,11 +101,11 @@ mod tests {
             context
                 .metrics
                 .shows("SecretBinding", &format!("shop/{name}"), &[Wanted::ready("fine")]);
-            writer.apply_watcher_event(&Event::Apply(Tolerant(binding)));
+            writer.apply_watcher_event(&Event::Apply(Tolerant(binding).into()));
         }
         forget(context, &stores);
         assert_eq!(context.echoes.uids().len(), 2, "both are there");
-        writer.apply_watcher_event(&Event::Delete(Tolerant(binding("goes"))));
+        writer.apply_watcher_event(&Event::Delete(Tolerant(binding("goes")).into()));
         forget(context, &stores);
         let stays = HashSet::from([Uid::of("uid-stays")]);
         assert_eq!(

@@ -11,19 +11,18 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use sealpod_crds::SecretBinding;
 
 use super::changes::Wakes;
 use super::context::Context;
 use super::error::describe;
-use crate::tolerant::Tolerant;
+use super::kept::KeptBinding;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// The version in which each namespace was last seen; none for one that is not there. Not its labels: those may have
 /// been others in between, and a binding been looked at by them.
 type Seen = HashMap<String, Option<String>>;
-type Reference = ObjectRef<Tolerant<SecretBinding>>;
+type Reference = ObjectRef<KeptBinding>;
 
 /// Wakes bindings for ever.
 pub async fn run(context: Arc<Context>, wakes: Wakes) {

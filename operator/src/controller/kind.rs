@@ -21,6 +21,7 @@ use serde_json::json;
 use super::conditions::{READY, Status, Wanted};
 use super::context::Context;
 use super::error::{Class, Error};
+use super::kept::Kept;
 use super::report;
 use super::retries::Again;
 use super::verdict::reasons;
@@ -49,6 +50,9 @@ pub trait Kind:
     + 'static
 {
     const NAME: &'static str;
+
+    /// What the store of them keeps of each.
+    type Kept: Kept<Self>;
 
     /// Makes the server as the object says.
     fn reconcile(object: &Self, context: &Context)
@@ -109,8 +113,9 @@ pub struct Outcome<S> {
 }
 
 /// One reconciliation of any kind.
-pub async fn reconcile<K: Kind>(object: Arc<Tolerant<K>>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile<K: Kind>(object: Arc<K::Kept>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
+    let object = object.open();
     let api: Api<Tolerant<K>> = Api::namespaced(context.kube.clone(), &object.namespace().unwrap_or_default());
     let result = match (is_paused(&object.0), is_deleted(&object.0)) {
         // Not even a finalizer is put on it.
@@ -219,7 +224,8 @@ fn lets_go(tries: u32, waited: Option<Duration>) -> bool {
 
 /// What follows from a failure; called by the queue with every error of [`reconcile`].
 #[expect(clippy::needless_pass_by_value, reason = "the queue's signature")]
-pub fn after_failure<K: Kind>(object: Arc<Tolerant<K>>, error: &Error, context: Arc<Context>) -> Action {
+pub fn after_failure<K: Kind>(object: Arc<K::Kept>, error: &Error, context: Arc<Context>) -> Action {
+    let object = object.open();
     let deleting = is_deleted(&object.0);
     let (_, backoff) = context.retries.failed(&row(&object.0));
     Action::requeue(match error.class() {

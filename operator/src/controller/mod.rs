@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod gone;
 mod guests;
+mod kept;
 mod kind;
 mod leader;
 mod lookup;

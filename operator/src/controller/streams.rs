@@ -20,11 +20,11 @@ use kube::{Client, Resource, ResourceExt};
 use sealpod_core::kubernetes::{
     APPLICATION_UID_LABEL, BINDING_UID_LABEL, INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations,
 };
-use sealpod_crds::SecretBinding;
 use serde::de::DeserializeOwned;
 
 use super::conditions::{READY, find};
 use super::echo::{Echoes, SETTLING};
+use super::kept::{Kept, KeptBinding};
 use super::kind::{Kind, StatusOf};
 use super::scope::Scope;
 use crate::tolerant::Tolerant;
@@ -35,8 +35,6 @@ const PAGE: u32 = 50;
 const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 /// Events that are held back at a time.
 const HELD: usize = 4_096;
-/// A copy of the spec that `kubectl apply` leaves behind.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 type Watched<K> = Result<K, watcher::Error>;
 
@@ -45,16 +43,16 @@ pub fn own<K: Kind>(
     kube: &Client,
     scope: &Scope,
     echoes: Arc<Echoes>,
-) -> (impl Stream<Item = Watched<Tolerant<K>>> + use<K>, Store<Tolerant<K>>) {
+) -> (impl Stream<Item = Watched<K::Kept>> + use<K>, Store<K::Kept>) {
     let (store, writer) = reflector::store();
     let objects = scope
         .merged(kube, &watcher::Config::default().page_size(PAGE), store.clone())
-        .modify(|object: &mut Tolerant<K>| {
-            object.annotations_mut().remove(LAST_APPLIED);
-        })
+        .modify(K::Kept::slim)
         .reflect(writer)
         .applied_objects()
-        .try_filter(move |object| ready(echoes.is_news(&object.0)));
+        .map_ok(Arc::new)
+        .try_filter(move |object| ready(echoes.is_news(&object.open().0)))
+        .map_ok(Arc::unwrap_or_clone);
     (objects, store)
 }
 
@@ -152,7 +150,7 @@ pub fn pods(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant
 }
 
 /// The bindings that a pod was injected with.
-pub fn injected_with<K>(pod: &Tolerant<K>) -> Vec<ObjectRef<Tolerant<SecretBinding>>>
+pub fn injected_with<K>(pod: &Tolerant<K>) -> Vec<ObjectRef<KeptBinding>>
 where
     K: Resource<DynamicType = ()>,
 {

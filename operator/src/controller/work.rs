@@ -21,6 +21,7 @@ use super::error::Error;
 use super::events::Recorder;
 use super::gone;
 use super::guests;
+use super::kept::KeptBinding;
 use super::kind::{Kind, after_failure, reconcile};
 use super::lookup;
 use super::metrics::Metrics;
@@ -49,7 +50,7 @@ pub struct Setup {
 pub struct Parts {
     applications: Controller<Tolerant<Application>>,
     environments: Controller<Tolerant<Environment>>,
-    bindings: Controller<Tolerant<SecretBinding>>,
+    bindings: Controller<KeptBinding>,
     context: Arc<Context>,
     stores: Stores,
     wakes: Wakes,
@@ -68,12 +69,12 @@ impl Parts {
         let echoes = Arc::new(Echoes::default());
         let (wakes, woken) = changes::wakes();
 
-        let (objects, known_applications) = streams::own(&kube, &scope, echoes.clone());
+        let (objects, known_applications) = streams::own::<Application>(&kube, &scope, echoes.clone());
         let applications = Controller::for_stream(objects, known_applications.clone())
             .reconcile_on(woken.applications)
             .owns_stream(streams::application_keys(&kube, &scope));
 
-        let (objects, known_environments) = streams::own(&kube, &scope, echoes.clone());
+        let (objects, known_environments) = streams::own::<Environment>(&kube, &scope, echoes.clone());
         let of_application = known_environments.clone();
         let environments = Controller::for_stream(objects, known_environments.clone())
             .reconcile_on(woken.environments)
@@ -83,7 +84,7 @@ impl Parts {
                 })
             });
 
-        let (objects, known_bindings) = streams::own(&kube, &scope, echoes.clone());
+        let (objects, known_bindings) = streams::own::<SecretBinding>(&kube, &scope, echoes.clone());
         let bindings = Controller::for_stream(objects, known_bindings.clone()).reconcile_on(woken.bindings);
         let bindings = with_what_they_rest_on(bindings, &kube, &scope, &known_bindings, &echoes);
         let missed = Arc::new(Missed::default());
@@ -145,9 +146,9 @@ impl Parts {
         let feed = Feed::begin(&context).await;
         let queues = async {
             tokio::join!(
-                watch(queue(applications, &context, stop)),
-                watch(queue(environments, &context, stop)),
-                watch(queue(bindings, &context, stop)),
+                watch::<Application>(queue::<Application>(applications, &context, stop)),
+                watch::<Environment>(queue::<Environment>(environments, &context, stop)),
+                watch::<SecretBinding>(queue::<SecretBinding>(bindings, &context, stop)),
             );
         };
         let give_up = async {
@@ -167,10 +168,10 @@ impl Parts {
     }
 }
 
-type Reconciled<K> = Result<(ObjectRef<Tolerant<K>>, Action), controller::Error<Error, watcher::Error>>;
+type Reconciled<K> = Result<(ObjectRef<<K as Kind>::Kept>, Action), controller::Error<Error, watcher::Error>>;
 
 fn queue<K: Kind>(
-    controller: Controller<Tolerant<K>>,
+    controller: Controller<K::Kept>,
     context: &Arc<Context>,
     stop: &CancellationToken,
 ) -> impl Stream<Item = Reconciled<K>> {
@@ -200,25 +201,24 @@ async fn watch<K: Kind>(results: impl Stream<Item = Reconciled<K>>) {
 
 /// Looks at bindings again when their Secrets are touched, or what they refer to changes.
 fn with_what_they_rest_on(
-    bindings: Controller<Tolerant<SecretBinding>>,
+    bindings: Controller<KeptBinding>,
     kube: &Client,
     scope: &Scope,
-    known: &Store<Tolerant<SecretBinding>>,
+    known: &Store<KeptBinding>,
     echoes: &Arc<Echoes>,
-) -> Controller<Tolerant<SecretBinding>> {
+) -> Controller<KeptBinding> {
     let (of_application, of_environment) = (known.clone(), known.clone());
     bindings
         .owns_stream(streams::key_secrets(kube, scope, Arc::clone(echoes)))
         .watches_stream(streams::others::<Application>(kube, scope), move |application| {
             referring(&of_application, |b| {
-                b.application_namespace() == application.namespace()
-                    && b.spec.application_ref.name == application.name_any()
+                b.application_namespace() == application.namespace() && b.application_ref.name == application.name_any()
             })
         })
         .watches_stream(streams::others::<Environment>(kube, scope), move |environment| {
             referring(&of_environment, |b| {
                 b.application_namespace() == environment.namespace()
-                    && b.spec.application_ref.name == environment.spec.application_ref.name
+                    && b.application_ref.name == environment.spec.application_ref.name
             })
         })
 }

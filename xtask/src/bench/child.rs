@@ -76,6 +76,8 @@ impl Drop for Running {
 pub struct Memory {
     /// Resident, with what it shares with other processes.
     pub resident: u64,
+    /// Of that, what is of no file: all but the program itself.
+    pub anonymous: u64,
     /// The most that was resident since it began.
     pub peak: u64,
     /// Resident, with its part of what it shares; zero where this process may not ask.
@@ -88,6 +90,7 @@ pub fn memory(pid: u32) -> Result<Memory> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     Ok(Memory {
         resident: kib(&status, "VmRSS:"),
+        anonymous: kib(&status, "RssAnon:"),
         peak: kib(&status, "VmHWM:"),
         proportional: kib(&rollup, "Pss:"),
     })

@@ -18,6 +18,7 @@ use super::kind::{Kind, Outcome};
 use super::report;
 use super::retries::Again;
 use super::verdict::Verdict;
+use crate::tolerant::Tolerant;
 
 /// How often it is asked whether an application's own key still works: nothing else tells of one that an administrator
 /// has replaced.
@@ -25,6 +26,8 @@ const KEY_CHECKED: Duration = Duration::from_mins(10);
 
 impl Kind for Application {
     const NAME: &'static str = "Application";
+
+    type Kept = Tolerant<Self>;
 
     async fn reconcile(object: &Self, context: &Context) -> Result<Outcome<ApplicationStatus>, Error> {
         let observed = observe::observe(object, context).await?;

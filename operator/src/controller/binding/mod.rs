@@ -25,6 +25,7 @@ use sealpod_crds::{SecretBinding, SecretBindingStatus};
 use super::conditions::{Status, Wanted, seconds};
 use super::context::Context;
 use super::error::Error;
+use super::kept::KeptBinding;
 use super::kind::{Kind, Outcome};
 use super::verdict::Refusal;
 use evaluate::{Access, Rights};
@@ -38,6 +39,8 @@ pub use resolve::{Known, Minted, Resolutions};
 
 impl Kind for SecretBinding {
     const NAME: &'static str = "SecretBinding";
+
+    type Kept = KeptBinding;
 
     async fn reconcile(object: &Self, context: &Context) -> Result<Outcome<SecretBindingStatus>, Error> {
         let observed = observe::observe(object, context).await?;

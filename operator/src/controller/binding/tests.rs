@@ -50,8 +50,8 @@ async fn test() -> Test {
 
 impl Test {
     async fn look(&self) -> Result<(), Error> {
-        let object: Tolerant<SecretBinding> = serde_json::from_value(self.world.kube.get(BINDING).unwrap()).unwrap();
-        kind::reconcile(object.into(), self.world.context.clone())
+        let object: KeptBinding = serde_json::from_value(self.world.kube.get(BINDING).unwrap()).unwrap();
+        kind::reconcile::<SecretBinding>(object.into(), self.world.context.clone())
             .await
             .map(drop)
     }

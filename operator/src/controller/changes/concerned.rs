@@ -7,22 +7,23 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use sealpod_core::Pattern;
 use sealpod_core::wire::management::{Change, ChangeKind};
-use sealpod_crds::{Application, Environment, FileFormat, SecretBinding};
+use sealpod_crds::{Application, Environment};
 use uuid::Uuid;
 
+use crate::controller::kept::{KeptBinding, Selected};
 use crate::tolerant::Tolerant;
 
 pub struct Objects {
     pub applications: Vec<Arc<Tolerant<Application>>>,
     pub environments: Vec<Arc<Tolerant<Environment>>>,
-    pub bindings: Vec<Arc<Tolerant<SecretBinding>>>,
+    pub bindings: Vec<Arc<KeptBinding>>,
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Concerned {
     pub applications: Vec<ObjectRef<Tolerant<Application>>>,
     pub environments: Vec<ObjectRef<Tolerant<Environment>>>,
-    pub bindings: Vec<ObjectRef<Tolerant<SecretBinding>>>,
+    pub bindings: Vec<ObjectRef<KeptBinding>>,
 }
 
 /// What moved of one application, by its slug.
@@ -86,7 +87,7 @@ pub fn concerned(
         .collect();
     for binding in &objects.bindings {
         let namespace = binding.namespace().unwrap_or_default();
-        let reference = &binding.spec.application_ref;
+        let reference = &binding.application_ref;
         let of_application = (
             reference.namespace.clone().unwrap_or_else(|| namespace.clone()),
             reference.name.clone(),
@@ -141,33 +142,26 @@ impl<'a> Moved<'a> {
         self.whole || moved.is_some_and(|e| e.whole || e.configurations)
     }
 
-    fn concerns_binding(&self, binding: &SecretBinding) -> bool {
-        let within = self.environments.get(binding.spec.environment.as_str());
+    fn concerns_binding(&self, binding: &KeptBinding) -> bool {
+        let within = self.environments.get(binding.environment.as_str());
         let in_all = || self.secrets.iter().any(|name| selects(binding, name));
         self.whole
             || in_all()
             || within.is_some_and(|e| {
                 e.whole
-                    || e.configurations && reads_configurations(binding)
+                    || e.configurations && binding.configurations
                     || e.secrets.iter().any(|name| selects(binding, name))
             })
     }
 }
 
 /// A pattern that cannot be read is a matter of the binding's conditions.
-fn selects(binding: &SecretBinding, name: &str) -> bool {
-    let Some(entries) = &binding.spec.secrets else {
+fn selects(binding: &KeptBinding, name: &str) -> bool {
+    let Some(entries) = &binding.secrets else {
         return true;
     };
-    let matches = |pattern: &str| pattern.parse::<Pattern>().is_ok_and(|pattern| pattern.matches(name));
-    entries
-        .iter()
-        .any(|entry| entry.name.as_deref() == Some(name) || entry.pattern.as_deref().is_some_and(matches))
-}
-
-fn reads_configurations(binding: &SecretBinding) -> bool {
-    let spec = &binding.spec;
-    spec.configurations.is_some()
-        || spec.kubernetes_secret.is_some()
-        || spec.files.iter().any(|file| file.format == FileFormat::Template)
+    entries.iter().any(|entry| match entry {
+        Selected::Name(selected) => **selected == *name,
+        Selected::Pattern(pattern) => pattern.parse::<Pattern>().is_ok_and(|pattern| pattern.matches(name)),
+    })
 }

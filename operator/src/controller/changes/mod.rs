@@ -19,12 +19,13 @@ use kube::{Resource, ResourceExt};
 use sealpod_client::backoff::Backoff;
 use sealpod_client::{Code, Error};
 use sealpod_core::wire::management::{Change, ChangeKind};
-use sealpod_crds::{Application, Environment, SecretBinding};
+use sealpod_crds::{Application, Environment};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::context::Context;
 use super::echo::SETTLING;
+use super::kept::KeptBinding;
 use crate::tolerant::Tolerant;
 use concerned::{Concerned, Objects};
 
@@ -43,7 +44,7 @@ const STEP: Duration = Duration::from_millis(10);
 pub struct Stores {
     pub applications: Store<Tolerant<Application>>,
     pub environments: Store<Tolerant<Environment>>,
-    pub bindings: Store<Tolerant<SecretBinding>>,
+    pub bindings: Store<KeptBinding>,
 }
 
 /// Makes the queues look at an object.
@@ -51,14 +52,14 @@ pub struct Stores {
 pub struct Wakes {
     applications: UnboundedSender<ObjectRef<Tolerant<Application>>>,
     environments: UnboundedSender<ObjectRef<Tolerant<Environment>>>,
-    bindings: UnboundedSender<ObjectRef<Tolerant<SecretBinding>>>,
+    bindings: UnboundedSender<ObjectRef<KeptBinding>>,
 }
 
 /// The ends of [`Wakes`] that the queues listen to.
 pub struct Woken {
     pub applications: UnboundedReceiver<ObjectRef<Tolerant<Application>>>,
     pub environments: UnboundedReceiver<ObjectRef<Tolerant<Environment>>>,
-    pub bindings: UnboundedReceiver<ObjectRef<Tolerant<SecretBinding>>>,
+    pub bindings: UnboundedReceiver<ObjectRef<KeptBinding>>,
 }
 
 pub fn wakes() -> (Wakes, Woken) {
@@ -92,7 +93,7 @@ impl Wakes {
         }
     }
 
-    pub fn binding(&self, binding: ObjectRef<Tolerant<SecretBinding>>) {
+    pub fn binding(&self, binding: ObjectRef<KeptBinding>) {
         drop(self.bindings.unbounded_send(binding));
     }
 }

@@ -29,7 +29,7 @@ fn binding(namespace: &str, name: &str, extra: &Value) -> Value {
     json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("uid-{name}")}, "spec": spec})
 }
 
-fn stored<K>(objects: Vec<Value>) -> Store<Tolerant<K>>
+fn stored<K>(objects: Vec<Value>) -> Store<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + 'static,
 {

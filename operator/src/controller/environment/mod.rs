@@ -13,9 +13,12 @@ use super::kind::{Kind, Outcome};
 use super::report;
 use super::retries::Again;
 use super::verdict::Verdict;
+use crate::tolerant::Tolerant;
 
 impl Kind for Environment {
     const NAME: &'static str = "Environment";
+
+    type Kept = Tolerant<Self>;
 
     async fn reconcile(object: &Self, context: &Context) -> Result<Outcome<EnvironmentStatus>, Error> {
         let observed = observe::observe(object, context).await?;

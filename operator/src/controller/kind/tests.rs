@@ -44,8 +44,8 @@ fn install(world: &World) {
 }
 
 async fn look(world: &World) -> Result<Action, Error> {
-    let object: Tolerant<SecretBinding> = serde_json::from_value(world.kube.get(BINDING).unwrap()).unwrap();
-    reconcile(Arc::new(object), Arc::clone(&world.context)).await
+    let object = serde_json::from_value(world.kube.get(BINDING).unwrap()).unwrap();
+    reconcile::<SecretBinding>(Arc::new(object), Arc::clone(&world.context)).await
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn a_server_that_is_down_holds_a_deletion_up_for_a_minute_and_no_longer() 
     let object: Tolerant<SecretBinding> = serde_json::from_value(world.kube.get(BINDING).unwrap()).unwrap();
     for _ in 1..TRIES {
         let error = look(&world).await.unwrap_err();
-        after_failure(Arc::new(object.clone()), &error, Arc::clone(&world.context));
+        after_failure::<SecretBinding>(Arc::new(object.clone().into()), &error, Arc::clone(&world.context));
     }
     remember(&world);
     look(&world).await.unwrap();

@@ -19,6 +19,7 @@ use super::workloads::{KINDS, Workload, WorkloadKind};
 use crate::controller::binding::native::{self, Held};
 use crate::controller::context::Context;
 use crate::controller::error::{Error, describe};
+use crate::controller::kept::Kept;
 use crate::controller::kind::{is_paused, name};
 use crate::controller::verdict::reasons;
 use crate::injector::Binding;
@@ -59,7 +60,7 @@ fn wish(job: &Job, context: &Context) -> Wish {
     let now = context.bindings.get(&reference);
     match now.filter(|now| now.uid().as_ref() == Some(&job.uid) && now.meta().deletion_timestamp.is_none()) {
         None => Wish::Gone,
-        Some(now) if is_paused(&now.0) => Wish::Paused,
+        Some(now) if is_paused(now.as_ref()) => Wish::Paused,
         Some(_) => Wish::Go,
     }
 }
@@ -145,7 +146,7 @@ async fn roll_out(job: &Job, state: &State, changes: &Changes, context: &Context
     let bindings = context
         .bindings
         .state_filter(|b| b.namespace().as_deref() == Some(&job.namespace));
-    let bindings: Vec<Arc<Binding>> = bindings.iter().map(|b| Arc::new(injected(&b.0))).collect();
+    let bindings: Vec<Arc<Binding>> = bindings.iter().map(|b| Arc::new(injected(&b.open().0))).collect();
     let name = job.binding.name_any();
     let (annotation, secret) = (annotation(&name), state.copy.as_ref().map(|copy| copy.secret.as_str()));
     let mut failed = None;

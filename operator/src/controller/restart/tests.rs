@@ -210,7 +210,7 @@ async fn turn(world: &World) {
 /// The binding as it is from now on.
 fn sees(world: &mut World, binding: SecretBinding) {
     let (store, mut writer) = reflector::store();
-    writer.apply_watcher_event(&watcher::Event::Apply(Tolerant(binding)));
+    writer.apply_watcher_event(&watcher::Event::Apply(Tolerant(binding).into()));
     Arc::get_mut(&mut world.context).unwrap().bindings = store;
 }
 

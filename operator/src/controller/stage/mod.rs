@@ -13,7 +13,6 @@ use super::binding::world::{Effects, World, world};
 use super::error::Error;
 use super::kind::{self, Kind};
 use super::sealpod::Sealpod;
-use crate::tolerant::Tolerant;
 
 const NAMESPACE: &str = "/api/v1/namespaces/shop";
 const SECRETS: &str = "/api/v1/namespaces/shop/secrets/";
@@ -85,8 +84,8 @@ impl Stage {
         if self.collects(&path) {
             return Ok(());
         }
-        let found: Tolerant<K> = serde_json::from_value(self.world.kube.get(&path).unwrap()).unwrap();
-        kind::reconcile(found.into(), self.world.context.clone()).await?;
+        let found: K::Kept = serde_json::from_value(self.world.kube.get(&path).unwrap()).unwrap();
+        kind::reconcile::<K>(found.into(), self.world.context.clone()).await?;
         self.collects(&path);
         Ok(())
     }

@@ -189,7 +189,7 @@ mod tests {
         let memory = |resident, peak| Memory {
             resident,
             peak,
-            proportional: 0,
+            ..Memory::default()
         };
         Measured {
             version: "OpenBao v1".to_owned(),

@@ -8,8 +8,8 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use sealpod_core::kubernetes::{COPY_BINDING, COPY_OF_LABEL};
-use sealpod_crds::SecretBinding;
 
+use crate::controller::kept::KeptBinding;
 use crate::controller::scope::Scope;
 use crate::controller::streams::metadata_only;
 use crate::tolerant::Tolerant;
@@ -42,10 +42,7 @@ pub fn watch(
 
 /// The binding that a touched Secret is of: by the name on it, else by its UID. To look at a binding once more gives
 /// nobody anything.
-pub fn binding_of(
-    secret: &Watched,
-    bindings: &Store<Tolerant<SecretBinding>>,
-) -> Option<ObjectRef<Tolerant<SecretBinding>>> {
+pub fn binding_of(secret: &Watched, bindings: &Store<KeptBinding>) -> Option<ObjectRef<KeptBinding>> {
     let namespace = secret.namespace()?;
     if let Some(name) = secret.annotations().get(COPY_BINDING) {
         let named = ObjectRef::new(name).within(&namespace);
