@@ -66,32 +66,29 @@ impl Recorder {
         let now = Timestamp::now();
         let path = KubeEvent::url_path(&(), Some(about.namespace.as_deref().unwrap_or("default")));
         let before = self.before(key);
-        let request = match before {
-            Some(last) => {
-                let series = json!({"series": {"count": last.times + 1, "lastObservedTime": MicroTime(now)}});
-                let name = name(about, last.first);
-                Request::new(path).patch(&name, &PatchParams::default(), &Patch::Merge(&series))
-            }
-            None => {
-                let body = serde_json::to_vec(&self.object(event, about, now)).expect("an event is plain data");
-                Request::new(path).create(&PostParams::default(), body)
-            }
+        let request = if let Some(last) = before {
+            let series = json!({"series": {"count": last.times.saturating_add(1), "lastObservedTime": MicroTime(now)}});
+            let name = name(about, last.first);
+            Request::new(path).patch(&name, &PatchParams::default(), &Patch::Merge(&series))
+        } else {
+            let body = serde_json::to_vec(&self.object(event, about, now)).expect("an event is plain data");
+            Request::new(path).create(&PostParams::default(), body)
         };
         let request = request.map_err(kube::Error::BuildRequest)?;
         let sent = self.kube.request_text(request).await;
         let mut told = self.told();
-        match (&sent, before) {
-            (Ok(_), before) => {
-                let last = Last {
-                    first: before.map_or(now, |last| last.first),
-                    at: Instant::now(),
-                    times: before.map_or(1, |last| last.times.saturating_add(1)),
-                };
-                told.events.insert(key, last);
-            }
+        if sent.is_ok() {
+            let last = Last {
+                first: before.map_or(now, |last| last.first),
+                at: Instant::now(),
+                times: before.map_or(1, |last| last.times.saturating_add(1)),
+            };
+            told.events.insert(key, last);
+        } else {
             // It may have been deleted: next time there is a new one.
-            (Err(_), _) => drop(told.events.remove(&key)),
+            told.events.remove(&key);
         }
+        drop(told);
         sent.map(drop)
     }
 

@@ -149,7 +149,7 @@ impl Metrics {
         shown.objects.insert(key, row);
         if let Some(before) = before {
             self.count(&before, -1);
-            shown.let_go(before);
+            shown.let_go(&before);
         }
     }
 
@@ -178,7 +178,7 @@ impl Metrics {
     fn uncount(&self, shown: &mut Shown, row: Option<Arc<Row>>) {
         if let Some(row) = row {
             self.count(&row, -1);
-            shown.let_go(row);
+            shown.let_go(&row);
         }
     }
 
@@ -210,9 +210,9 @@ impl Shown {
     }
 
     /// Drops what no object shows any more.
-    fn let_go(&mut self, row: Arc<Row>) {
-        if Arc::strong_count(&row) == 2 {
-            self.rows.remove(&row);
+    fn let_go(&mut self, row: &Arc<Row>) {
+        if Arc::strong_count(row) == 2 {
+            self.rows.remove(row);
         }
     }
 }

@@ -8,11 +8,8 @@ use uuid::Uuid;
 pub struct Uid([u8; 16]);
 
 impl Uid {
-    pub fn of(uid: &str) -> Self {
-        match Uuid::try_parse(uid) {
-            Ok(uuid) => Self(uuid.into_bytes()),
-            Err(_) => Self(digest(uid.as_bytes())),
-        }
+    pub fn of(text: &str) -> Self {
+        Self(Uuid::try_parse(text).map_or_else(|_| digest(text.as_bytes()), Uuid::into_bytes))
     }
 }
 
