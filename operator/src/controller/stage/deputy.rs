@@ -153,8 +153,8 @@ async fn moves_nothing_of_others<K: Kind>(mine: &Mine, beside: &[Mine]) {
         let before = theirs(&t, mine);
         let what = format!("{} {:?}", mine.path(), mine.spec);
         let look = async || {
-            let found: Tolerant<K> = serde_json::from_value(t.world.kube.get(&mine.path()).unwrap()).unwrap();
-            drop(kind::reconcile(found.into(), t.world.context.clone()).await);
+            let found: K::Kept = serde_json::from_value(t.world.kube.get(&mine.path()).unwrap()).unwrap();
+            drop(kind::reconcile::<K>(found.into(), t.world.context.clone()).await);
         };
         for _ in 0..3 {
             look().await;

@@ -249,6 +249,9 @@ async fn a_binding_that_is_made_or_changed() {
             change: |t| {
                 let old = json!({"metadata": {"annotations": {KEY_ROTATED_AT: "2026-01-01T00:00:00Z"}}});
                 t.edits(&format!("{SECRETS}db-sealpod-key"), &old);
+                // In whatever second it was made, the new one is another's.
+                let shown = json!({"status": {"keyRotatedAt": "2026-01-01T00:00:00Z"}});
+                t.edits(&at("secretbindings/db"), &shown);
             },
             keys: Keys::Live,
         },
