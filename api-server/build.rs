@@ -2,6 +2,9 @@
 //! and a gzip stream hold the same deflate data, so browsers get the bytes of the archive.
 #![allow(clippy::panic, reason = "this is how a build script says why there can be no build")]
 
+#[path = "../build/image.rs"]
+mod image;
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -11,27 +14,14 @@ const FILES: [&str; 2] = ["swagger-ui-bundle.js", "swagger-ui.css"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if is_for_an_image() {
-        // For its size: equal functions are there once, and relocations take bits instead of 24 bytes each.
-        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
-        println!("cargo::rustc-link-arg-bins=-Wl,--pack-dyn-relocs=relr");
-    }
+    println!("cargo::rerun-if-changed=../build/image.rs");
+    image::link();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     for name in FILES {
         let file = Entry::find(&format!("/dist/{name}")).gzip();
         let path = out.join(Path::new(name).with_added_extension("gz"));
         fs::write(&path, file).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
     }
-}
-
-/// Static programs of this architecture are linked by the linker that comes with the compiler, which knows the arguments.
-fn is_for_an_image() -> bool {
-    let is =
-        |variable: &str, value: &str| env::var(variable).is_ok_and(|text| text.split(',').any(|part| part == value));
-    is("PROFILE", "release")
-        && is("CARGO_CFG_TARGET_FEATURE", "crt-static")
-        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
-        && is("CARGO_CFG_TARGET_OS", "linux")
 }
 
 /// A file of the archive, as its central directory describes it (APPNOTE.TXT 4.3.12).

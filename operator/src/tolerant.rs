@@ -4,7 +4,6 @@
 //! lets people write is more than our types hold: in `metadata.managedFields`, and in a `date-time` of a status, the
 //! last day of the year 9999 and offsets that do not exist. Nothing of either is ever an input to a decision.
 
-use std::borrow::Cow;
 use std::ops::Deref;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -54,25 +53,33 @@ fn keep_readable(status: &mut Map<String, Value>) {
     }
 }
 
+/// Within an `impl Resource`: what the API server calls it is what it calls `K`.
+macro_rules! as_kind {
+    ($kind:ty) => {
+        type DynamicType = <$kind as ::kube::Resource>::DynamicType;
+        type Scope = <$kind as ::kube::Resource>::Scope;
+
+        fn kind(dynamic: &Self::DynamicType) -> ::std::borrow::Cow<'_, str> {
+            <$kind as ::kube::Resource>::kind(dynamic)
+        }
+
+        fn group(dynamic: &Self::DynamicType) -> ::std::borrow::Cow<'_, str> {
+            <$kind as ::kube::Resource>::group(dynamic)
+        }
+
+        fn version(dynamic: &Self::DynamicType) -> ::std::borrow::Cow<'_, str> {
+            <$kind as ::kube::Resource>::version(dynamic)
+        }
+
+        fn plural(dynamic: &Self::DynamicType) -> ::std::borrow::Cow<'_, str> {
+            <$kind as ::kube::Resource>::plural(dynamic)
+        }
+    };
+}
+pub(crate) use as_kind;
+
 impl<K: Resource> Resource for Tolerant<K> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
-
-    fn kind(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::kind(dynamic)
-    }
-
-    fn group(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::group(dynamic)
-    }
-
-    fn version(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::version(dynamic)
-    }
-
-    fn plural(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::plural(dynamic)
-    }
+    as_kind!(K);
 
     fn meta(&self) -> &ObjectMeta {
         self.0.meta()

@@ -30,7 +30,7 @@ const NAMESPACE: &str = "sealpod-bench";
 /// Where its Lease is.
 const LEASE_NAMESPACE: &str = "default";
 /// The chart's own, which takes the definitions over when it is installed later.
-pub const FIELD_MANAGER: &str = "--field-manager=helm";
+const FIELD_MANAGER: &str = "--field-manager=helm";
 const WARM_UP: usize = 10;
 const CHANGES: usize = 50;
 const FOREIGN: usize = 128;
@@ -305,7 +305,8 @@ pub fn require_no_controller(cluster: &Cluster) -> Result<()> {
     )
 }
 
-fn prepare(workspace: &Workspace, cluster: &Cluster, directory: &Path) -> Result<Stage> {
+/// Brings our kinds into the cluster.
+pub fn apply_definitions(workspace: &Workspace, cluster: &Cluster) -> Result<()> {
     let crds = workspace.root.join("crds").display().to_string();
     let apply = [
         "apply",
@@ -315,7 +316,11 @@ fn prepare(workspace: &Workspace, cluster: &Cluster, directory: &Path) -> Result
         "--filename",
         &crds,
     ];
-    process::capture(&mut kubectl(cluster, &apply))?;
+    process::capture(&mut kubectl(cluster, &apply)).map(drop)
+}
+
+fn prepare(workspace: &Workspace, cluster: &Cluster, directory: &Path) -> Result<Stage> {
+    apply_definitions(workspace, cluster)?;
     let release = workspace.target.join("release");
     let program = release.join("sealpod-api-server");
     let master = process::capture(Command::new(&program).args(["key", "generate"]))?;

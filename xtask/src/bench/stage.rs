@@ -24,9 +24,9 @@ const VALUE_BYTES: usize = 100;
 const WAITING_ACCOUNTS: usize = 10;
 /// Changes on their way at a time, while the secrets are loaded.
 const AT_ONCE: usize = 32;
-const ORGANIZATION: &str = "default";
-const PROJECT: &str = "shop";
-const ENVIRONMENT: &str = "prod";
+pub const ORGANIZATION: &str = "default";
+pub const PROJECT: &str = "shop";
+pub const ENVIRONMENT: &str = "prod";
 
 /// The name of the n-th secret; `{n}` in a plan is the same five digits.
 pub fn key(n: usize) -> String {
@@ -76,27 +76,13 @@ impl Stage {
     }
 
     async fn admit(&mut self, api: &Api) -> Result<()> {
-        let (plane, org) = (api.management(), api.org(ORGANIZATION));
         let quotas = SetQuotas {
             secrets: Some(2 * SECRETS as u64),
             value_bytes: Some(1 << 40),
             ..SetQuotas::default()
         };
-        org.set_quotas(&quotas).await?;
-        let application = CreateApplication {
-            name: PROJECT.to_owned(),
-            description: None,
-            slug: None,
-            labels: [].into(),
-        };
-        let made = plane.create_application(&application).await?;
-        made.plain_api_key.expose().clone_into(&mut self.application);
-        let environment = CreateEnvironment {
-            name: ENVIRONMENT.to_owned(),
-            slug: None,
-            labels: [].into(),
-        };
-        plane.create_environment(PROJECT, &environment).await?;
+        api.org(ORGANIZATION).set_quotas(&quotas).await?;
+        self.application = project(api).await?;
         self.account = account(api, "bench".to_owned(), Permission::Write).await?;
         for n in 0..WAITING_ACCOUNTS {
             let key = account(api, format!("bench-{n}"), Permission::Read).await?;
@@ -161,8 +147,26 @@ impl Stage {
     }
 }
 
-/// Makes an account with one rule; answers its key.
-async fn account(api: &Api, name: String, permission: Permission) -> Result<String> {
+/// Makes the project and its environment; answers its key as an application.
+pub async fn project(api: &Api) -> Result<String> {
+    let application = CreateApplication {
+        name: PROJECT.to_owned(),
+        description: None,
+        slug: None,
+        labels: [].into(),
+    };
+    let made = api.management().create_application(&application).await?;
+    let environment = CreateEnvironment {
+        name: ENVIRONMENT.to_owned(),
+        slug: None,
+        labels: [].into(),
+    };
+    api.management().create_environment(PROJECT, &environment).await?;
+    Ok(made.plain_api_key.expose().to_owned())
+}
+
+/// Makes an account with one rule, for every secret of the project; answers its key.
+pub async fn account(api: &Api, name: String, permission: Permission) -> Result<String> {
     let org = api.org(ORGANIZATION);
     let body = CreateServiceAccount {
         name,

@@ -21,7 +21,7 @@ use self::rootfs::RootFs;
 use crate::cluster::Cluster;
 use crate::prerequisites;
 use crate::process::{self, Failure};
-use crate::progress::{Progress, table};
+use crate::progress::{Progress, Step, table};
 use crate::workspace::{Workspace, require_free_disk};
 
 /// What holds a pod's network namespace; named in containerd's configuration.
@@ -87,23 +87,51 @@ impl Images {
 pub fn build(workspace: &Workspace, output: &Path, progress: &mut Progress) -> Result<Images> {
     let binaries = progress.step("Building the static binaries", |step| {
         require_free_disk(&workspace.target, BUILD_GIB, "a release build")?;
-        // The target has to be named: without one the flag would also reach procedural macros, which cannot be static.
-        let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         for profile in [RELEASE, SIDECAR] {
-            let mut command = workspace.cargo();
-            command.args(["build", "--profile", profile, "--target", &target]);
-            for (service, _) in SERVICES.iter().filter(|(_, of)| *of == profile) {
-                command.args(["--package", service, "--bin", service]);
-            }
-            command
-                .env("RUSTFLAGS", "-C target-feature=+crt-static")
-                .env_remove("CARGO_ENCODED_RUSTFLAGS");
-            let log = workspace.target.join(format!("images-build-{profile}.log"));
-            process::run_followed(&mut command, &log, step)?;
+            let services = SERVICES.iter().filter(|(_, of)| *of == profile);
+            compile(workspace, profile, services.map(|(service, _)| *service), step)?;
         }
-        Ok(workspace.target.join(target))
+        Ok(binaries(workspace))
     })?;
     progress.step("Packing the images", |_| pack_services(&binaries, output))
+}
+
+/// Builds the program of one image, and answers where it is.
+pub fn program(workspace: &Workspace, service: &str, step: &Step) -> Result<PathBuf> {
+    let (service, profile) = SERVICES
+        .into_iter()
+        .find(|(name, _)| *name == service)
+        .with_context(|| format!("there is no image {service}"))?;
+    compile(workspace, profile, [service], step)?;
+    Ok(binaries(workspace).join(profile).join(service))
+}
+
+/// The target has to be named: without one the flag would also reach procedural macros, which cannot be static.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Where the static binaries are, below directories of their profiles.
+fn binaries(workspace: &Workspace) -> PathBuf {
+    workspace.target.join(target())
+}
+
+fn compile<'a>(
+    workspace: &Workspace,
+    profile: &str,
+    services: impl IntoIterator<Item = &'a str>,
+    step: &Step,
+) -> Result<()> {
+    let mut command = workspace.cargo();
+    command.args(["build", "--profile", profile, "--target", &target()]);
+    for service in services {
+        command.args(["--package", service, "--bin", service]);
+    }
+    command
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let log = workspace.target.join(format!("images-build-{profile}.log"));
+    process::run_followed(&mut command, &log, step)
 }
 
 fn pack_services(binaries: &Path, output: &Path) -> Result<Images> {

@@ -4,7 +4,6 @@
 //! into a corner that we do not read (a time of the year 9999, say) can stop the reading of the others. Nor can what we do
 //! read: a list or a watch that meets one object it cannot read fails as a whole, for every namespace and for ever.
 
-use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use kube::Resource;
@@ -12,6 +11,8 @@ use kube::api::ObjectMeta;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+use crate::tolerant::as_kind;
 
 /// An object of kind `K`: where it is, and `spec` and `status` as far as `S` and `T` read them.
 pub struct Slim<K, S, T = IgnoredAny> {
@@ -97,24 +98,7 @@ impl<K, S, T> std::fmt::Debug for Slim<K, S, T> {
 }
 
 impl<K: Resource, S, T> Resource for Slim<K, S, T> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
-
-    fn kind(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::kind(dynamic)
-    }
-
-    fn group(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::group(dynamic)
-    }
-
-    fn version(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::version(dynamic)
-    }
-
-    fn plural(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        K::plural(dynamic)
-    }
+    as_kind!(K);
 
     fn meta(&self) -> &ObjectMeta {
         &self.metadata

@@ -16,8 +16,8 @@ use super::operator::require_no_controller;
 use super::wrk::Wrk;
 use super::{header, machine};
 use crate::cluster::Cluster;
+use crate::images;
 use crate::prerequisites;
-use crate::process;
 use crate::progress::Progress;
 use crate::workspace::{Workspace, require_free_disk};
 
@@ -57,7 +57,10 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     cluster.up(workspace, &mut progress)?;
     // It would work on each binding that is made, and hold them when they go.
     require_no_controller(&cluster)?;
-    build(workspace, &mut progress)?;
+    // As its image has it, of which all is resident that is ever used.
+    let program = progress.step("Building the injector", |step| {
+        images::program(workspace, "sealpod-operator", step)
+    })?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let runtime = Runtime::new()?;
     let mut bars = Bars::new(&flushes);
@@ -66,6 +69,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let stage = webhook::Stage {
         workspace,
         cluster: &cluster,
+        program: &program,
         directory: &directory,
         runtime: &runtime,
         wrk: &wrk,
@@ -74,7 +78,6 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     if options.pods > 0 {
         pods::measure(options, workspace, &runtime, &mut progress, (&mut bars, &mut rows))?;
     }
-    let program = workspace.target.join("release").join("sealpod-operator");
     print!(
         "\n{}\nload before it began {load}\n\n| the injector | |\n|---|---|\n{}{}",
         header(workspace, &program)?,
@@ -82,20 +85,4 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
         bars.text()
     );
     Ok(())
-}
-
-fn build(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
-    let log = workspace.target.join("bench").join("build.log");
-    progress.step("Building the injector", |step| {
-        let mut command = workspace.cargo();
-        command.args([
-            "build",
-            "--release",
-            "--package",
-            "sealpod-operator",
-            "--bin",
-            "sealpod-operator",
-        ]);
-        process::run_followed(&mut command, &log, step)
-    })
 }

@@ -9,11 +9,9 @@ use tokio::runtime::Runtime;
 
 use super::super::cgroup::Group;
 use super::super::child::{self, Running as Process};
-use super::super::client::Client;
 use super::super::peer::openbao::{Bao, OpenBao};
 use super::pods::{self, Running};
 use super::value;
-use crate::progress::Step;
 
 const SECRET: &str = "sidecar";
 
@@ -25,14 +23,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn prepare(
-        program: PathBuf,
-        client: &Client,
-        directory: PathBuf,
-        runtime: &Runtime,
-        step: &Step,
-    ) -> Result<Self> {
-        let openbao = OpenBao::prepare(program.clone(), client, directory, runtime, step)?;
+    /// Of an OpenBao that is prepared, which runs from here on.
+    pub fn new(program: PathBuf, openbao: OpenBao, runtime: &Runtime) -> Result<Self> {
         let bao = openbao.start(runtime)?;
         Ok(Self { program, openbao, bao })
     }

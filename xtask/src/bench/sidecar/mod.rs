@@ -19,10 +19,11 @@ use super::child::{self, Memory};
 use super::client::Client;
 use super::disk::Flushes;
 use super::figures::{median, mib, milliseconds, percentile, shown};
-use super::peer::openbao;
+use super::peer::openbao::{self, OpenBao};
 use super::{header, machine};
+use crate::images;
 use crate::prerequisites;
-use crate::process::{self, Failure};
+use crate::process::Failure;
 use crate::progress::Progress;
 use crate::workspace::{Workspace, require_free_disk};
 use agent::Agent;
@@ -90,7 +91,9 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     require_free_disk(&directory, 4, "the bench")?;
     prerequisites::ensure_bench_tools(workspace, &mut progress)?;
     super::build(workspace, &mut progress)?;
-    let program = build(workspace, &mut progress)?;
+    let program = progress.step("Building the sidecar", |step| {
+        images::program(workspace, "sealpod-sidecar", step)
+    })?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let runtime = Runtime::new()?;
     let ours = ours(options, workspace, &program, &mut progress, &runtime)?;
@@ -114,22 +117,6 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
         bars.text()
     );
     Ok(())
-}
-
-/// The program of the image: static, and built for its size.
-fn build(workspace: &Workspace, progress: &mut Progress) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let log = workspace.target.join("bench").join("build-sidecar.log");
-    progress.step("Building the sidecar", |step| {
-        let mut command = workspace.cargo();
-        command.args(["build", "--profile", "sidecar", "--target", &target]);
-        command.args(["--package", "sealpod-sidecar", "--bin", "sealpod-sidecar"]);
-        command
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        process::run_followed(&mut command, &log, step)
-    })?;
-    Ok(workspace.target.join(target).join("sidecar").join("sealpod-sidecar"))
 }
 
 fn ours(
@@ -203,7 +190,8 @@ fn theirs(
     };
     let directory = workspace.target.join("bench").join("sidecar").join("openbao");
     let agent = progress.step("Loading OpenBao", |step| {
-        Agent::prepare(program, &client, directory, runtime, step)
+        let openbao = OpenBao::prepare(program.clone(), &client, directory, runtime, step)?;
+        Agent::new(program, openbao, runtime)
     })?;
     let mut figures = Figures::default();
     agent.set(runtime, 0)?;

@@ -11,8 +11,7 @@ use sealpod_client::{Client as Api, Credential};
 use sealpod_core::injection::{
     API_KEY_FILE, BINDING_FILE, MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings,
 };
-use sealpod_core::wire::management::{CreateApplication, CreateEnvironment};
-use sealpod_core::wire::org::{CreateAclRule, CreateServiceAccount, Permission, PutSecret, SubjectType};
+use sealpod_core::wire::org::{Permission, PutSecret};
 use sealpod_core::{Encoding, SecretText};
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -21,13 +20,11 @@ use super::super::cgroup::Group;
 use super::super::child::{self, Running as Process};
 use super::super::http;
 use super::super::server::{Launch, Server};
+use super::super::stage::{self, ENVIRONMENT, ORGANIZATION, PROJECT};
 use super::value;
 use crate::process;
 
 const SECRETS: usize = 20;
-const ORGANIZATION: &str = "default";
-const PROJECT: &str = "shop";
-const ENVIRONMENT: &str = "prod";
 const SIZE_LIMIT: u64 = 16 << 20;
 
 /// A program that keeps files, and those of them that are looked at.
@@ -99,7 +96,10 @@ impl Pods {
         let api = Api::builder(server.url())
             .credential(Credential::Admin(SecretText::new(&launch.admin_key)))
             .build()?;
-        let key = runtime.block_on(admit(&api))?;
+        let key = runtime.block_on(async {
+            stage::project(&api).await?;
+            stage::account(&api, "bench".to_owned(), Permission::Read).await
+        })?;
         let pods = Self {
             program: program.to_owned(),
             server,
@@ -187,41 +187,4 @@ impl Pods {
 
 fn name(n: usize) -> String {
     format!("key-{n:02}")
-}
-
-/// Makes what is read, and an account that may; answers its key.
-async fn admit(api: &Api) -> Result<String> {
-    let application = CreateApplication {
-        name: PROJECT.to_owned(),
-        description: None,
-        slug: None,
-        labels: [].into(),
-    };
-    api.management().create_application(&application).await?;
-    let environment = CreateEnvironment {
-        name: ENVIRONMENT.to_owned(),
-        slug: None,
-        labels: [].into(),
-    };
-    api.management().create_environment(PROJECT, &environment).await?;
-    let org = api.org(ORGANIZATION);
-    let account = CreateServiceAccount {
-        name: "bench".to_owned(),
-        project: None,
-        expires_at: None,
-        labels: [].into(),
-    };
-    let made = org.create_service_account(&account).await?;
-    let rule = CreateAclRule {
-        subject_type: SubjectType::ServiceAccount,
-        subject_id: Some(made.id),
-        email: None,
-        project_pattern: PROJECT.parse()?,
-        env_pattern: ENVIRONMENT.parse()?,
-        key_pattern: "*".parse()?,
-        configurations: false,
-        permission: Permission::Read,
-    };
-    org.grant(&rule).await?;
-    Ok(made.api_key.expose().to_owned())
 }
