@@ -7,6 +7,8 @@ mod certs;
 pub mod cli;
 pub mod controller;
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod fake;
 pub mod injector;
 mod secrets;

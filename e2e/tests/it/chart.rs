@@ -188,7 +188,7 @@ fn with_watched_namespaces_the_controller_has_roles_and_the_right_to_let_go() ->
 }
 
 #[test]
-fn the_controller_is_scraped_where_the_cluster_knows_how() -> Result<()> {
+fn controller_and_injector_are_scraped_where_the_cluster_knows_how() -> Result<()> {
     let kinds = |more: &[&str]| -> Result<Vec<String>> {
         let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(more).copied().collect();
         let objects = render(&arguments)?;
@@ -197,25 +197,19 @@ fn the_controller_is_scraped_where_the_cluster_knows_how() -> Result<()> {
             .filter_map(|o| o["kind"].as_str().map(str::to_owned))
             .collect())
     };
-    let has = |kinds: &[String], kind: &str| kinds.iter().any(|one| one == kind);
-    assert!(!has(&kinds(&[])?, "ServiceMonitor"));
+    let monitors = |kinds: &[String]| kinds.iter().filter(|one| *one == "ServiceMonitor").count();
+    assert_eq!(monitors(&kinds(&[])?), 0);
     let known = "--api-versions=monitoring.coreos.com/v1";
-    assert!(has(&kinds(&[known])?, "ServiceMonitor"));
-    assert!(!has(
-        &kinds(&[known, "--set=metrics.serviceMonitor.enabled=false"])?,
-        "ServiceMonitor"
-    ));
+    assert_eq!(monitors(&kinds(&[known])?), 2);
+    let off = kinds(&[known, "--set=metrics.serviceMonitor.enabled=false"])?;
+    assert_eq!(monitors(&off), 0);
     let with = render(&["--namespace=sealpod", "--set=metrics.dashboards.enabled=true"])?;
-    let dashboard = with
-        .iter()
-        .find(|object| object["kind"] == "ConfigMap")
-        .context("no dashboard")?;
-    let json: Value = serde_json::from_str(
-        dashboard["data"]["sealpod-controller.json"]
-            .as_str()
-            .unwrap_or_default(),
-    )?;
-    assert_eq!(json["uid"], "sealpod-controller");
+    for part in ["controller", "injector"] {
+        let file = format!("sealpod-{part}.json");
+        let mut texts = with.iter().filter_map(|object| object["data"][&file].as_str());
+        let json: Value = serde_json::from_str(texts.next().context("no dashboard")?)?;
+        assert_eq!(json["uid"], format!("sealpod-{part}"));
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 const ROLL: Duration = Duration::from_mins(2);
 
 /// A pod that asks for injection, or does not; admitted, but never made.
-async fn admit(pods: &Api<Pod>, image: &str, asks: bool) -> Result<Pod, kube::Error> {
+pub async fn admit(pods: &Api<Pod>, image: &str, asks: bool) -> Result<Pod, kube::Error> {
     let app = pods::container("app", image, 10_001, pods::SLEEP);
     let mut template = pods::template("db", &[app]);
     if !asks {
@@ -41,10 +41,10 @@ fn is_injected(pod: &Pod) -> bool {
 }
 
 /// The injector's Deployment.
-struct Injector(Api<Deployment>);
+pub struct Injector(Api<Deployment>);
 
 impl Injector {
-    fn of(t: &Sandbox) -> Self {
+    pub fn of(t: &Sandbox) -> Self {
         Self(Api::namespaced(t.client(), NAMESPACE))
     }
 
@@ -53,8 +53,12 @@ impl Injector {
         self.0
             .patch(&name, &PatchParams::default(), &Patch::Strategic(patch))
             .await?;
+        self.until_rolled_out().await
+    }
+
+    pub async fn until_rolled_out(&self) -> Result<()> {
         eventually("the injector to be as wanted", ROLL, async || {
-            let deployment = self.0.get(&name).await?;
+            let deployment = self.0.get(&object("injector")).await?;
             let wanted = deployment.spec.replicas;
             let generation = deployment.metadata.generation;
             let status = deployment.status.context("it has no status")?;
@@ -187,14 +191,14 @@ async fn without_the_server(t: &Sandbox) -> Result<()> {
 }
 
 /// Admits pods one after the other until it is told to stop.
-struct Creating {
+pub struct Creating {
     stop: Arc<AtomicBool>,
     admitted: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<Vec<String>>,
 }
 
 impl Creating {
-    fn start(t: &Sandbox) -> Self {
+    pub fn start(t: &Sandbox) -> Self {
         let (stop, admitted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&admitted));
         let (pods, image) = (t.api::<Pod>(), t.image().to_owned());
@@ -215,7 +219,7 @@ impl Creating {
         Self { stop, admitted, task }
     }
 
-    async fn end(self) -> Result<()> {
+    pub async fn end(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let failures = self.task.await?;
         let admitted = self.admitted.load(Ordering::Relaxed);
@@ -231,8 +235,8 @@ impl Creating {
     }
 }
 
-/// What the API server trusts, and what it is shown.
-async fn certificates(t: &Sandbox) -> Result<(usize, String)> {
+/// The certificates that the API server trusts.
+pub async fn trusted(t: &Sandbox) -> Result<String> {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(t.client());
     let webhooks = configurations
         .get(&object("injector"))
@@ -242,7 +246,12 @@ async fn certificates(t: &Sandbox) -> Result<(usize, String)> {
     let bundle = webhooks
         .first()
         .and_then(|webhook| webhook.client_config.ca_bundle.clone());
-    let bundle = String::from_utf8(bundle.context("no CA is registered")?.0)?;
+    Ok(String::from_utf8(bundle.context("no CA is registered")?.0)?)
+}
+
+/// How many it trusts, and which it is shown.
+async fn certificates(t: &Sandbox) -> Result<(usize, String)> {
+    let bundle = trusted(t).await?;
     let secrets: Api<Secret> = Api::namespaced(t.client(), NAMESPACE);
     let data = secrets.get(&object("webhook-tls")).await?.data.unwrap_or_default();
     let leaf = data.get("tls.crt").context("it holds a certificate")?;

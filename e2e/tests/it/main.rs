@@ -6,6 +6,7 @@ mod applications;
 mod authority;
 mod bindings;
 mod canary;
+mod certmanager;
 mod chart;
 mod convergence;
 mod deletion;

@@ -250,6 +250,7 @@ fn histogram() -> Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documented;
 
     fn text(registry: &Registry) -> String {
         let mut text = String::new();
@@ -305,27 +306,10 @@ mod tests {
         metrics.rolled_out("Deployment", true);
         metrics.evicted(true);
         let text = text(&registry);
-        let dashboard = include_str!("../../../charts/sealpod/dashboards/controller.json");
-        let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
-        let mut asked = 0;
-        for panel in dashboard["panels"].as_array().unwrap() {
-            for target in panel["targets"].as_array().unwrap() {
-                let query = target["expr"].as_str().unwrap();
-                for name in query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
-                    if name.starts_with("sealpod_") {
-                        let row = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-                        assert!(text.lines().any(row), "{name} is not in\n{text}");
-                        asked += 1;
-                    }
-                }
-                for label in query.split("by (").skip(1).filter_map(|rest| rest.split(')').next()) {
-                    for label in label.split(", ") {
-                        assert!(text.contains(&format!("{label}=\"")), "{label} is no label");
-                    }
-                }
-            }
-        }
-        assert!(asked >= 10);
+        documented::dashboard(
+            &text,
+            include_str!("../../../charts/sealpod/dashboards/controller.json"),
+        );
     }
 
     #[test]
@@ -336,16 +320,7 @@ mod tests {
         metrics.rolled_out("Deployment", true);
         metrics.evicted(true);
         let text = text(&registry);
-        let documentation = include_str!("../../../docs/OPERATOR.md");
-        let mut types = 0;
-        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-            let (name, kind) = line.split_once(' ').unwrap();
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            let row = format!("| `{name}{suffix}` |");
-            assert!(documentation.contains(&row), "{row}");
-            types += 1;
-        }
-        assert_eq!(types, 7);
+        assert_eq!(documented::in_words(&text), 7);
     }
 
     #[test]

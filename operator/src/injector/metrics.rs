@@ -72,9 +72,10 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documented;
 
     #[test]
-    fn numbers_have_the_documented_names() {
+    fn numbers_have_the_names_that_documentation_and_dashboard_have() {
         let mut registry = Registry::with_prefix("sealpod");
         let metrics = Metrics::new(&mut registry);
         metrics.admission("denied", Duration::from_millis(2));
@@ -92,5 +93,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        documented::dashboard(&text, include_str!("../../../charts/sealpod/dashboards/injector.json"));
+        assert_eq!(documented::in_words(&text), 5);
     }
 }

@@ -41,7 +41,11 @@ pub struct Binding {
 impl Binding {
     /// A selector as objects have it, to compare with.
     pub fn selector(selector: LabelSelector) -> Result<Selector, NotSelected> {
-        Selector::try_from(selector).map_err(|_| NotSelected::InvalidSelector)
+        let read = Selector::try_from(selector).map_err(|_| NotSelected::InvalidSelector)?;
+        let mut all: Vec<_> = read.into_iter().collect();
+        // Made for four at the least, and kept for every binding of the cluster.
+        all.shrink_to_fit();
+        Ok(all.into_iter().collect())
     }
 }
 

@@ -108,7 +108,7 @@ impl From<Read> for Binding {
             mount_path: mount_path.unwrap_or_else(|| format!("{MOUNT_ROOT}/{name}")),
             size_limit: sealpod_crds::parse_size(&size_limit),
             pod_selector: unread.or(pod_selector.map(Self::selector)),
-            service_accounts: service_account_names,
+            service_accounts: tight(service_account_names),
             calls: on_change.as_ref().is_some_and(|on_change| on_change.http.is_some()),
             signals: on_change
                 .and_then(|on_change| on_change.signal)
@@ -133,15 +133,22 @@ fn not_ready(conditions: &[Condition]) -> Option<String> {
 /// The secrets that pods do not get, by what is wrong with them.
 fn unavailable(secrets: &[Secret]) -> Vec<Unavailable> {
     let of = |state: &'static str| secrets.iter().filter(move |secret| secret.state == state);
-    ["Missing", "Denied", "Inactive"]
+    let all = ["Missing", "Denied", "Inactive"]
         .into_iter()
         .filter(|state| of(state).next().is_some())
         .map(|state| Unavailable {
             state,
-            names: of(state).take(NAMED).map(|secret| cut(secret.name.clone())).collect(),
+            names: tight(of(state).take(NAMED).map(|secret| cut(secret.name.clone()))),
             more: of(state).count().saturating_sub(NAMED),
-        })
-        .collect()
+        });
+    tight(all)
+}
+
+/// Without room for more: a list that grew has room for four, and every binding has some that will never grow.
+fn tight<T>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.into_iter().collect();
+    all.shrink_to_fit();
+    all
 }
 
 fn cut(mut text: String) -> String {

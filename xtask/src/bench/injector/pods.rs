@@ -72,31 +72,48 @@ pub fn measure(
         Ok(())
     })?;
     report(&mut all, bars, rows);
+    many(options, &example, runtime, progress, (bars, rows))
+}
+
+/// In every shape, by turns.
+fn many(
+    options: &Options,
+    example: &Example,
+    runtime: &Runtime,
+    progress: &mut Progress,
+    (bars, rows): (&mut Bars, &mut Rows),
+) -> Result<()> {
     let title = format!("Starting {} pods at once, {} times", options.at_once, options.rounds);
-    let (plain, injected) = progress.step(&title, |_| {
-        let (mut plain, mut injected) = (vec![], vec![]);
-        for _ in 0..options.rounds {
-            plain.push(runtime.block_on(at_once(&example, None, options.at_once))?);
-            injected.push(runtime.block_on(at_once(&example, Some("auto"), options.at_once))?);
+    let took = progress.step(&title, |step| {
+        let mut took: [Vec<Duration>; SHAPES.len()] = std::array::from_fn(|_| vec![]);
+        for round in 1..=options.rounds {
+            for ((name, mode), took) in SHAPES.iter().zip(&mut took) {
+                step.follow(&format!("round {round}, {name}"));
+                took.push(runtime.block_on(at_once(example, *mode, options.at_once))?);
+            }
         }
-        Ok((plain, injected))
+        Ok(took)
     })?;
-    let [plain, injected] = [plain, injected].map(|times| median(times).unwrap_or_default().as_secs_f64());
-    rows.add(
-        &format!(
-            "{} at once until all are Ready, median of {}",
-            options.at_once, options.rounds
-        ),
-        &format!("plain {} s, injected {} s", shown(plain), shown(injected)),
-    );
-    let ratio = injected / plain.max(f64::EPSILON);
-    bars.hold(
-        "many at once, injected to plain",
-        Limit::AtMost(MOST_AT_ONCE),
-        "×",
-        Depends::OnNothing,
-        ratio,
-    );
+    let seconds = took.map(|times| median(times).unwrap_or_default().as_secs_f64());
+    for ((name, mode), seconds_of) in SHAPES.iter().zip(seconds) {
+        let ratio = seconds_of / seconds[0].max(f64::EPSILON);
+        rows.add(
+            &format!(
+                "{name}: {} at once until all are Ready, median of {}",
+                options.at_once, options.rounds
+            ),
+            &format!("{} s, {ratio:.2} × plain", shown(seconds_of)),
+        );
+        if *mode == Some("auto") {
+            bars.hold(
+                "many at once, injected to plain",
+                Limit::AtMost(MOST_AT_ONCE),
+                "×",
+                Depends::OnNothing,
+                ratio,
+            );
+        }
+    }
     Ok(())
 }
 
