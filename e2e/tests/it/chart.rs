@@ -264,6 +264,26 @@ fn the_webhook_can_only_touch_pods_that_ask_and_never_its_own() -> Result<()> {
 }
 
 #[test]
+fn there_is_always_an_injector_that_serves() -> Result<()> {
+    let objects = render(&["--namespace=sealpod"])?;
+    let of = |kind: &str| {
+        let mut found = objects
+            .iter()
+            .filter(|o| o["kind"] == kind && o["metadata"]["name"] == "sealpod-injector");
+        found.next().map(|object| &object["spec"]).context(kind.to_owned())
+    };
+    let deployment = of("Deployment")?;
+    assert_eq!(deployment["replicas"], 2);
+    assert_eq!(deployment["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+    let spread = &deployment["template"]["spec"]["topologySpreadConstraints"];
+    assert!(spread.as_array().is_some_and(|all| !all.is_empty()), "{deployment}");
+    assert_eq!(of("PodDisruptionBudget")?["maxUnavailable"], 1);
+    let ports = &of("NetworkPolicy")?["ingress"];
+    assert_eq!(ports, &json!([{"ports": [{"port": "webhook"}]}]));
+    Ok(())
+}
+
+#[test]
 fn the_webhooks_certificate_comes_from_where_the_values_say() -> Result<()> {
     let with = |values: &[&str]| {
         let set: Vec<_> = values.iter().flat_map(|value| ["--set", *value]).collect();

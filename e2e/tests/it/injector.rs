@@ -1,18 +1,18 @@
-//! The injector goes away, comes back, and changes its certificates, while pods are made.
+//! The injector restarts and changes its certificates, while pods are made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use sealpod_core::kubernetes::annotations;
 use sealpod_e2e::install::{NAMESPACE, object};
-use sealpod_e2e::{Sandbox, eventually, on_cluster, on_cluster_alone, pods};
+use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -35,7 +35,7 @@ pub async fn admit(pods: &Api<Pod>, image: &str, asks: bool) -> Result<Pod, kube
     pods.create(&dry, &pod).await
 }
 
-fn is_injected(pod: &Pod) -> bool {
+pub fn is_injected(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
     annotations.is_some_and(|all| all.contains_key(annotations::INJECTED)) && pods::containers(pod).contains(&"sealpod")
 }
@@ -74,7 +74,7 @@ impl Injector {
         .await
     }
 
-    async fn scale(&self, replicas: i32) -> Result<()> {
+    pub async fn scale(&self, replicas: i32) -> Result<()> {
         self.patch(&json!({"spec": {"replicas": replicas}})).await
     }
 
@@ -88,106 +88,6 @@ impl Injector {
         self.patch(&json!({"spec": {"template": {"spec": {"containers": [container]}}}}))
             .await
     }
-}
-
-/// R13: what asks for secrets is refused while nobody could give it them, and nothing else is.
-#[test]
-fn without_the_injector_only_pods_that_ask_are_refused() -> Result<()> {
-    on_cluster_alone(async |t| {
-        t.delivery("password", "hello").await?;
-        let injector = Injector::of(t);
-        injector.scale(0).await?;
-        let refused = async {
-            let here = t.api::<Pod>();
-            // Until the last endpoint is gone, a pod may still be injected.
-            eventually("the refusal", Duration::from_mins(1), async || {
-                match admit(&here, t.image(), true).await {
-                    Err(kube::Error::Api(status)) => {
-                        let webhook = status.message.contains("failed calling webhook \"inject.sealpod.dev\"");
-                        ensure!(webhook, "{}", status.message);
-                        Ok(())
-                    }
-                    Err(error) => Err(error.into()),
-                    Ok(pod) => Err(anyhow!("it was admitted, injected: {}", is_injected(&pod))),
-                }
-            })
-            .await?;
-            let plain = admit(&here, t.image(), false).await?;
-            assert_eq!(pods::containers(&plain), ["app"]);
-            for free in ["kube-system", NAMESPACE] {
-                let pods: Api<Pod> = Api::namespaced(t.client(), free);
-                let pod = admit(&pods, t.image(), true).await.with_context(|| free.to_owned())?;
-                assert_eq!(pods::containers(&pod), ["app"], "{free} is never touched");
-            }
-            Ok(())
-        };
-        let refused: Result<()> = refused.await;
-        injector.scale(2).await?;
-        refused?;
-        let pod = t.running_app("app", pods::SLEEP).await?;
-        assert!(is_injected(&pod));
-
-        without_the_server(t).await
-    })
-}
-
-/// Pods of both shapes wait while the server is away, are not failed by it, and go at once when they are deleted.
-async fn without_the_server(t: &Sandbox) -> Result<()> {
-    let servers: Api<StatefulSet> = Api::namespaced(t.client(), NAMESPACE);
-    let scale = async |replicas: i32| {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        servers
-            .patch(&object("api-server"), &PatchParams::default(), &patch)
-            .await
-    };
-    t.hang_up().await;
-    scale(0).await?;
-    let waited = async {
-        let pods = t.api::<Pod>();
-        for (name, policy) in [("lasting", "Always"), ("ending", "Never")] {
-            let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
-            let mut template = pods::template("db", &[app]);
-            template["spec"]["restartPolicy"] = json!(policy);
-            t.create(&pods::pod(name, template)?).await?;
-        }
-        for name in ["lasting", "ending"] {
-            eventually("our container to run", pods::START, async || {
-                let status = pods.get(name).await?.status.context("no status")?;
-                let ours = status.init_container_statuses.into_iter().flatten().next();
-                let state = ours.and_then(|ours| ours.state).context("no state")?;
-                ensure!(state.running.is_some(), "{state:?}");
-                Ok(())
-            })
-            .await?;
-        }
-        sleep(Duration::from_secs(1)).await;
-        for name in ["lasting", "ending"] {
-            let pod = pods.get(name).await?;
-            assert!(
-                pods::ready(&pod).is_err() && pods::restarts(&pod) == 0,
-                "{name} waits in one go"
-            );
-            pods.delete(name, &DeleteParams::default()).await?;
-        }
-        for name in ["lasting", "ending"] {
-            eventually("the pod to go", Duration::from_secs(15), async || {
-                let there = pods.get_opt(name).await?.is_some();
-                ensure!(!there, "{name} is still there");
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
-    };
-    let waited: Result<()> = waited.await;
-    scale(1).await?;
-    let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
-    eventually("the api-server", pods::START, async || {
-        let server = pods.get_opt(&format!("{}-0", object("api-server"))).await?;
-        pods::ready(&server.context("its pod is not there yet")?)
-    })
-    .await?;
-    waited
 }
 
 /// Admits pods one after the other until it is told to stop.

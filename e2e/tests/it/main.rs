@@ -15,6 +15,7 @@ mod injector;
 mod jobs;
 mod native;
 mod node;
+mod outage;
 mod quickstart;
 mod restart;
 mod sidecar;
