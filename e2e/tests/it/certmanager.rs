@@ -1,25 +1,24 @@
 //! The webhook with a certificate of cert-manager's, whose part the test plays.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, ResourceExt};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use sealpod_e2e::install::{NAMESPACE, RELEASE, chart, object};
 use sealpod_e2e::tools::output;
 use sealpod_e2e::{Sandbox, eventually, on_cluster_alone};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::injector::{Creating, Injector, admit, trusted};
 
 /// The injector looks every half minute, and serves what it finds two seconds later.
-const TAKEN_UP: Duration = Duration::from_secs(35);
 const WITHIN: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// As much of cert-manager's kind as the API server needs to take the chart's object.
 fn definition() -> Result<CustomResourceDefinition> {
@@ -55,11 +54,11 @@ async fn issue(t: &Sandbox, certificate: &Value) -> Result<String> {
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect();
     let authority_key = KeyPair::generate()?;
-    let mut authority = CertificateParams::default();
+    let mut authority = from_now(CertificateParams::default())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_pem = authority.self_signed(&authority_key)?.pem();
     let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(names)?.signed_by(&key, &Issuer::new(authority, authority_key))?;
+    let leaf = from_now(CertificateParams::new(names)?)?.signed_by(&key, &Issuer::new(authority, authority_key))?;
     let name = certificate["spec"]["secretName"]
         .as_str()
         .context("it names a Secret")?;
@@ -71,6 +70,13 @@ async fn issue(t: &Sandbox, certificate: &Value) -> Result<String> {
     let apply = PatchParams::apply("cert-manager").force();
     secrets.patch(name, &apply, &Patch::Apply(secret)).await?;
     Ok(authority_pem)
+}
+
+/// Valid from now on, for a season.
+fn from_now(mut params: CertificateParams) -> Result<CertificateParams> {
+    let now = rcgen::date_time_ymd(1970, 1, 1) + UNIX_EPOCH.elapsed()?;
+    (params.not_before, params.not_after) = (now, now + DAY * 90);
+    Ok(params)
 }
 
 async fn until_registered(t: &Sandbox, authority: &str) -> Result<()> {
@@ -117,7 +123,6 @@ async fn given(t: &Sandbox) -> Result<()> {
     let first = issue(t, &certificate).await?;
     Injector::of(t).until_rolled_out().await?;
     until_registered(t, &first).await?;
-    sleep(TAKEN_UP).await;
     let creating = Creating::start(t);
     let second = issue(t, &certificate).await?;
     until_registered(t, &second).await?;
@@ -126,6 +131,19 @@ async fn given(t: &Sandbox) -> Result<()> {
         bundle.contains(first.trim()),
         "the one before stays trusted for a while"
     );
-    sleep(TAKEN_UP).await;
+    let injectors: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
+    eventually("every replica to serve it", WITHIN, async || {
+        let all = ListParams::default().labels("app.kubernetes.io/component=injector");
+        for pod in injectors.list_metadata(&all).await?.items {
+            let name = pod.name_any();
+            let log = injectors.logs(&name, &LogParams::default()).await?;
+            ensure!(
+                log.contains("serving the webhook's new certificate"),
+                "{name} does not yet"
+            );
+        }
+        Ok(())
+    })
+    .await?;
     creating.end().await
 }
