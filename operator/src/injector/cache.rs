@@ -27,7 +27,7 @@ use super::select::Binding;
 
 /// Objects of one list call. Each page is in memory as text and as objects at once, so a small one keeps the peak of the
 /// first list near what is kept of it; each is a call, one after the other, and until the last the injector is not ready.
-const PAGE: u32 = 200;
+const PAGE: u32 = 100;
 /// Between two tries after a failure. Two or three replicas are no burden, and one that starts is not ready before its lists.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
