@@ -197,10 +197,7 @@ pub async fn record(app: &App, location: &Location, entry: Entry, by: By) -> Res
     app.store()
         .record(chain, entry, by)
         .await
-        .map_err(|error| ApiError::Unavailable {
-            detail: "the audit entry could not be stored, so nothing was given out; the server's log says why",
-            cause: error.to_string(),
-        })
+        .map_err(|error| ApiError::unrecorded(&error))
 }
 
 /// The names by which rules match an environment.

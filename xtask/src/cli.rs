@@ -10,7 +10,7 @@ use crate::cluster::{Claim, Cluster};
 use crate::process::Failure;
 use crate::progress::Progress;
 use crate::workspace::Workspace;
-use crate::{api, bench, demo, generate, images, test};
+use crate::{api, bench, demo, generate, images, test, torture};
 
 /// Tasks of the Sealpod repository.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ enum Task {
         /// Run only tests whose names hold one of these
         filters: Vec<String>,
     },
+    /// Break the disk, the power and the clock under the server, again and again; `test` does so for seconds
+    Torture(torture::Options),
     /// Formatting, clippy, generated files, unit and integration tests, then the end-to-end tests on the local cluster
     Test {
         /// Stop before the cluster
@@ -122,6 +124,7 @@ impl Cli {
             Task::Generate { check } => generate::run(&workspace, check),
             Task::Api => api::run(&workspace, &mut Progress::plain()),
             Task::E2e { filters } => test::end_to_end(&workspace, &filters),
+            Task::Torture(options) => torture::run(&options, &workspace),
             Task::Test { fast } => test::run(&workspace, fast),
         }
     }

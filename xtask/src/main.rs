@@ -13,6 +13,7 @@ mod process;
 mod progress;
 mod python;
 mod test;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;

@@ -69,7 +69,9 @@ const BENCH_TOOLS: [Tool; 3] = [
 ];
 
 /// What some tests call, which pass over without them.
-const TEST_TOOLS: [Tool; 3] = [
+const TEST_TOOLS: [Tool; 5] = [
+    tool("mkfs.ext4", "e2fsprogs", "makes a small disk that a test fills"),
+    tool("fallocate", "util-linux", "fills it"),
     tool("faketime", "faketime", "moves the clock of programs under test"),
     tool("ip", "iproute2", "makes a network of its own for a test"),
     tool("iptables", "iptables", "loses the packets of a test"),

@@ -118,6 +118,7 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     let metrics = serve_metrics(metrics_listen, &readiness, stop, tasks)?;
     // 2. The database.
     store.options.meters = metrics.meters();
+    store.options.reserve = true;
     let master_key_file = store.master_key_file.clone();
     let database = store.options.path.clone();
     let (store, keyring) = open_store(store).await?;
@@ -212,7 +213,14 @@ fn look_after(app: &App, default_organization: OrganizationId, tasks: &mut JoinS
     tasks.spawn(follow);
     tasks.spawn(rotation.clone().run(store.clone(), keyring.clone(), stop.clone()));
     let metrics = app.metrics().clone();
-    tasks.spawn(vitals::watch(store.clone(), readiness.clone(), metrics, stop.clone()));
+    let known = vitals::begin(store, readiness);
+    tasks.spawn(vitals::watch(
+        store.clone(),
+        known,
+        readiness.clone(),
+        metrics,
+        stop.clone(),
+    ));
     tasks.spawn(maintenance::run(store.clone(), app.trash_days(), stop.clone()));
 }
 

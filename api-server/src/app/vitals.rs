@@ -7,7 +7,7 @@ use sealpod_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
-use crate::store::{Sizes, Store, StoreError, Trouble};
+use crate::store::{Reserve, Sizes, Store, StoreError, Trouble};
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -23,11 +23,23 @@ const JUMP_SHOWN: Duration = Duration::from_hours(24);
 /// The part of the volume, in percent, that may be full before somebody should look.
 const FULL: u64 = 80;
 
-/// Looks until `stop`.
-pub async fn watch(store: Store, readiness: Readiness, metrics: Metrics, stop: CancellationToken) {
+/// What a full disk means, and what to do.
+const FULL_FOR_CHANGES: &str = "the disk is full: no changes are made, but for deletions and revocations; free space on the data volume, or enlarge it";
+const FULL_FOR_RECORDS: &str =
+    "the disk is full, and nothing is left in reserve: no value is given out, because that cannot be put on record";
+
+/// The first look, before anybody is served.
+pub fn begin(store: &Store, readiness: &Readiness) -> Trouble {
+    let known = store.trouble();
+    tell(readiness, &known);
+    tell_reserve(readiness, store.reserve());
+    known
+}
+
+/// Looks until `stop`; `known` is what the first look saw.
+pub async fn watch(store: Store, mut known: Trouble, readiness: Readiness, metrics: Metrics, stop: CancellationToken) {
     let mut clock = Clock::now();
     let (mut retry, mut count, mut jump) = (Every::new(RETRY), Every::new(COUNT), None::<Instant>);
-    let mut known = Trouble::default();
     while stop.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
         if let Some(by) = clock.look(Time::now(), Instant::now()) {
             tell_jump(&readiness, by);
@@ -82,11 +94,16 @@ pub async fn check(store: Store, readiness: Readiness, stop: CancellationToken) 
 
 /// What the trouble is and what to do, for each part; a part without trouble is ready.
 fn tell(readiness: &Readiness, trouble: &Trouble) {
-    for (part, trouble) in [("writes", &trouble.commit), ("audit", &trouble.audit)] {
+    let parts = [
+        ("writes", &trouble.commit, FULL_FOR_CHANGES),
+        ("audit", &trouble.audit, FULL_FOR_RECORDS),
+        ("records", &trouble.record, FULL_FOR_RECORDS),
+    ];
+    for (part, trouble, full) in parts {
         match trouble {
             Some(error) => {
                 let reason = match error {
-                    StoreError::DiskFull => "the disk is full; free space on the data volume, or enlarge it".to_owned(),
+                    StoreError::DiskFull => full.to_owned(),
                     error => format!("nothing can be stored: {error}"),
                 };
                 tracing::error!(part, %error, "not ready");
@@ -99,6 +116,19 @@ fn tell(readiness: &Readiness, trouble: &Trouble) {
             None => {}
         }
     }
+}
+
+/// Where a full disk will be met without anything in reserve.
+fn tell_reserve(readiness: &Readiness, reserve: Reserve) {
+    let why = match reserve {
+        Reserve::Whole | Reserve::GivenUp => return,
+        Reserve::TooSmall => "the data volume is too small for one; enlarge it",
+        Reserve::None => "it could not be made; the log says why",
+    };
+    readiness.warn(
+        "reserve",
+        format!("no room is kept for the audit log, so a full disk stops reads of values too: {why}"),
+    );
 }
 
 fn tell_jump(readiness: &Readiness, by: i64) {
@@ -204,13 +234,19 @@ mod tests {
         let readiness = Readiness::new();
         let full = Trouble {
             commit: Some(StoreError::DiskFull),
-            audit: None,
+            ..Trouble::default()
         };
         tell(&readiness, &full);
-        assert!(readiness.reasons()[0].1.contains("the disk is full"));
+        assert!(readiness.reasons()[0].1.contains("no changes are made"));
+        let wholly = Trouble {
+            record: Some(StoreError::DiskFull),
+            ..full
+        };
+        tell(&readiness, &wholly);
+        assert!(readiness.reasons()[0].1.contains("no value is given out"));
         let audit = Trouble {
-            commit: None,
             audit: Some(StoreError::Internal("no such table".into())),
+            ..Trouble::default()
         };
         tell(&readiness, &audit);
         assert_eq!(readiness.reasons().len(), 1);

@@ -285,6 +285,11 @@ impl Entry {
         self.outcome == Outcome::Success && !matches!(self.verb, Verb::Read | Verb::List)
     }
 
+    /// Whether what it tells of took something away, or an access: nothing that a full disk should hold up.
+    pub fn takes_away(&self) -> bool {
+        matches!(self.verb, Verb::Delete | Verb::Revoke | Verb::Logout)
+    }
+
     #[must_use]
     pub fn resource(mut self, id: impl Into<Option<Uuid>>, name: &str) -> Self {
         self.resource_id = id.into();

@@ -48,7 +48,7 @@ impl Call {
         }
         match self.record(app).await {
             Ok(()) => response,
-            Err(error) => ApiError::from(error).into_response(),
+            Err(error) => ApiError::unrecorded(&error).into_response(),
         }
     }
 

@@ -239,8 +239,16 @@ pub fn write_archive(
     let sink = Counted::new(storage.create(&filename)?);
     let packed =
         Sealer::new(sink, header, keyring, recipients).and_then(|sealer| content::pack(&manifest, &scratch.0, sealer));
-    let (inner, bytes, sha256) = packed?.into_parts();
-    inner.finish()?;
+    let failed = |error| {
+        storage.discard(&filename);
+        match error {
+            // Nothing else is written meanwhile.
+            Error::Io(cause) if cause.kind() == io::ErrorKind::StorageFull => storage.directory(cause).into(),
+            other => other,
+        }
+    };
+    let (inner, bytes, sha256) = packed.map_err(failed)?.into_parts();
+    inner.finish().map_err(|cause| failed(cause.into()))?;
     drop(scratch);
     // 3. What the storage has opens again and is what the manifest says.
     let source = Stored {

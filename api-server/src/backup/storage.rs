@@ -141,6 +141,13 @@ impl Storage {
         }
     }
 
+    /// Takes away what is left of a file that was not finished.
+    pub fn discard(&self, name: &str) {
+        if let Self::Directory(folder) = self {
+            drop(fs::remove_file(folder.join(format!("{name}{PARTIAL}"))));
+        }
+    }
+
     pub fn open(&self, name: &str) -> Result<Download, StorageError> {
         match self {
             Self::Directory(folder) => match File::open(folder.join(name)) {
@@ -259,7 +266,7 @@ impl Storage {
         }
     }
 
-    fn directory(&self, cause: io::Error) -> StorageError {
+    pub fn directory(&self, cause: io::Error) -> StorageError {
         StorageError::Directory {
             place: self.place(),
             cause,

@@ -7,9 +7,9 @@ use clap::Args;
 use sealpod_core::Time;
 use sealpod_core::wire::audit::AuditEntry;
 
-use super::Outcome;
 use super::maintain::store_config;
 use super::serve::block_on;
+use super::{Failure, Outcome};
 use crate::app::open_store;
 use crate::audit::Chain;
 use crate::config::StoreArgs;
@@ -59,16 +59,12 @@ pub fn export(args: ExportArgs) -> Outcome {
         let (store, _) = open_store(config).await?;
         let written = write(&store, organization, (since, until)).await;
         store.close().await;
-        Ok(written?)
+        written
     })
 }
 
 /// Oldest first, as the chain goes.
-async fn write(
-    store: &Store,
-    organization: Option<String>,
-    (since, until): (Option<Time>, Option<Time>),
-) -> anyhow::Result<()> {
+async fn write(store: &Store, organization: Option<String>, (since, until): (Option<Time>, Option<Time>)) -> Outcome {
     let chain = chain(store, organization).await?;
     let mut output = BufWriter::new(io::stdout());
     let mut after = 0;
@@ -79,12 +75,13 @@ async fn write(
         for entry in entries {
             let at = entry.created_at;
             if since.is_none_or(|since| at >= since) && until.is_none_or(|until| at <= until) {
-                serde_json::to_writer(&mut output, &AuditEntry::from(entry))?;
-                output.write_all(b"\n")?;
+                let line = serde_json::to_vec(&AuditEntry::from(entry))?;
+                let written = output.write_all(&line).and_then(|()| output.write_all(b"\n"));
+                written.map_err(Failure::of_output)?;
             }
         }
     }
-    Ok(output.flush()?)
+    output.flush().map_err(Failure::of_output)
 }
 
 async fn chain(store: &Store, organization: Option<String>) -> anyhow::Result<Chain> {

@@ -92,5 +92,5 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn print(line: std::fmt::Arguments<'_>) -> Outcome {
-    Ok(writeln!(io::stdout(), "{line}")?)
+    writeln!(io::stdout(), "{line}").map_err(Failure::of_output)
 }

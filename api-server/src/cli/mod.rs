@@ -90,6 +90,18 @@ pub enum Failure {
     Configuration(Faults),
     /// Exit code 1.
     Run(anyhow::Error),
+    /// Exit code 1 without a word: nobody reads the output any more, as behind `| head`.
+    Unread,
+}
+
+impl Failure {
+    /// Of writing to standard output.
+    fn of_output(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::Run(anyhow::Error::new(error).context("standard output")),
+        }
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -126,6 +138,7 @@ pub fn run() -> ExitCode {
             eprintln!("sealpod-api-server: {faults}");
             ExitCode::from(BAD_CONFIGURATION)
         }
+        Err(Failure::Unread) => ExitCode::FAILURE,
         Err(Failure::Run(error)) => {
             eprintln!("sealpod-api-server: {error:#}");
             ExitCode::FAILURE

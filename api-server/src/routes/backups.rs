@@ -117,6 +117,14 @@ impl From<backup::Error> for ApiError {
             E::NoRoom { .. } => Self::DiskFull { cause: text },
             E::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Self::DiskFull { cause: text },
             E::Open(error) if error.is_disk_full() => Self::DiskFull { cause: text },
+            E::Storage(backup::StorageError::Directory { cause, .. })
+                if cause.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Self::Unavailable {
+                    detail: "the volume of the backups is full; free space there and try again",
+                    cause: text,
+                }
+            }
             E::Storage(_) => Self::Unavailable {
                 detail: "the storage of the backups does not work; the server's log says why",
                 cause: text,

@@ -40,7 +40,7 @@ pub fn known_schema() -> usize {
 
 /// The path of a file that belongs to another one.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    sqlite::open::beside(path, suffix)
+    sqlite::files::beside(path, suffix)
 }
 
 /// Copies the database at `from`, as it is at this instant, into a new file that only its owner can read. Others go on reading

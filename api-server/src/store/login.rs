@@ -87,7 +87,7 @@ pub enum Verified {
 impl Store {
     /// Counts a login and stores its code. Runs the same statements for every address.
     pub async fn request_code(&self, request: CodeRequest) -> Result<Requested> {
-        let clock = self.engine.credential_clock();
+        let clock = self.engine.settled_clock().await;
         self.engine
             .write(move |tx| sqlite::login::request(tx, clock.max(tx.now), &request))
             .await
@@ -96,7 +96,7 @@ impl Store {
     /// Counts a failure, compares, and takes the failure back where the code was right: then begins a session, which
     /// makes or activates the user, and ends every other code of the address.
     pub async fn verify_code(&self, attempt: Attempt) -> Result<Verified> {
-        let clock = self.engine.credential_clock();
+        let clock = self.engine.settled_clock().await;
         self.engine
             .write(move |tx| sqlite::login::verify(tx, clock.max(tx.now), attempt))
             .await

@@ -67,7 +67,7 @@ pub use rewrap::{KeyNeeds, Piece, Place, Shelf, Wrapped};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};
 pub use values::{ActiveVersion, Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
-pub use vitals::{Meters, Sizes, State, Stats, Trouble};
+pub use vitals::{Meters, Reserve, Sizes, State, Stats, Trouble};
 pub use watch::{Sequence, Topic, Watcher};
 
 use crate::audit::By;

@@ -9,8 +9,10 @@ use super::{Meters, OpenError};
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The database; `-wal`, `-shm` and `.lock` come to stand beside it.
+    /// The database; `-wal`, `-shm`, `.lock` and `.reserve` come to stand beside it.
     pub path: PathBuf,
+    /// Whether room is kept on its disk for the last entries of the audit log: for a server.
+    pub reserve: bool,
     /// Threads that read.
     pub readers: usize,
     /// How many changes and how many reads may wait; behind that, callers wait for room.
@@ -51,6 +53,7 @@ impl Options {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Self {
             path: path.into(),
+            reserve: false,
             readers: cores.clamp(2, 4),
             queue: 1024,
             // The longest reads of a server, of lists without a limit, take a second or two.

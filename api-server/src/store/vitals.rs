@@ -66,6 +66,18 @@ impl Default for Meters {
     }
 }
 
+/// What is kept of the disk for the last entries of the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// Nothing, and nothing was asked for, or it could not be made.
+    None,
+    /// Nothing: the volume is too small.
+    TooSmall,
+    Whole,
+    /// The disk is full. Only what puts a look on record, or takes something away, is done until there is room again.
+    GivenUp,
+}
+
 /// What the last attempt at something failed with, while none has succeeded since.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trouble {
@@ -73,11 +85,13 @@ pub struct Trouble {
     pub commit: Option<StoreError>,
     /// Storing audit entries, without which no change is made and no value is given out.
     pub audit: Option<StoreError>,
+    /// Storing even what the reserve is for, where the disk is full.
+    pub record: Option<StoreError>,
 }
 
 impl Trouble {
     pub fn is_none(&self) -> bool {
-        self.commit.is_none() && self.audit.is_none()
+        self.commit.is_none() && self.audit.is_none() && self.record.is_none()
     }
 }
 
@@ -99,9 +113,14 @@ impl Store {
         self.engine.trouble()
     }
 
+    pub fn reserve(&self) -> Reserve {
+        self.engine.reserve()
+    }
+
     /// Tries out what is in trouble: a commit, and an audit entry that is not kept. Whoever is told to send no requests
     /// to a server in trouble would never let it find out that it is over.
     pub async fn try_again(&self) {
+        self.engine.refill_reserve().await;
         // What comes of it is in `trouble`.
         drop(self.engine.write(sqlite::health::try_out).await);
     }

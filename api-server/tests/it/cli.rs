@@ -300,3 +300,17 @@ async fn the_log_has_the_heads_of_the_chains_and_an_export_leads_up_to_them() {
         assert_eq!(audit(wrong).status.code(), Some(code), "{wrong:?}");
     }
 }
+
+#[test]
+fn output_that_nobody_reads_to_its_end_is_no_error_to_speak_of() {
+    let mut openapi = command(&["openapi"]);
+    let mut child = openapi
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // More than a pipe takes at once.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), String::new()));
+}

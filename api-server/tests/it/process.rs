@@ -21,6 +21,17 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// How long a server may take to find something out by itself, on a machine that many tests share.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a server ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// None: by a signal.
+    pub code: Option<i32>,
+    pub log: String,
+}
+
 /// A started server; killed when dropped.
 pub struct Process {
     pub child: Child,
@@ -35,29 +46,68 @@ pub struct Process {
 impl Process {
     /// Starts it and waits until its log says where it listens.
     pub fn start(command: &mut Command) -> Self {
+        Self::try_start(command).unwrap_or_else(|ended| panic!("it ended before it listened: {ended:?}"))
+    }
+
+    /// As [`Process::start`], of a server that may not come to listen.
+    pub fn try_start(command: &mut Command) -> Result<Self, Ended> {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
+        let mut said = String::new();
         let mut address = |words: &str| loop {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it listened");
-            if let Some((_, rest)) = line.split_once(words) {
-                break rest.split_whitespace().next().unwrap().to_owned();
+            let at = said.len();
+            if log.read_line(&mut said).unwrap() == 0 {
+                break None;
+            }
+            if let Some((_, rest)) = said[at..].split_once(words) {
+                break Some(rest.split_whitespace().next().unwrap().to_owned());
             }
         };
         let probes = address("serving probes and metrics address=");
-        let address = address(" serving address=");
+        let (Some(probes), Some(address)) = (probes, address(" serving address=")) else {
+            let status = child.wait().unwrap();
+            return Err(Ended {
+                code: status.code(),
+                log: said,
+            });
+        };
         // What else it logs must not fill the pipe.
         let log = std::thread::spawn(move || {
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes).unwrap();
             text(&bytes)
         });
-        Self {
+        Ok(Self {
             child,
             address,
             probes,
             log: Some(log),
+        })
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> Ended {
+        let code = self.child.wait().unwrap().code();
+        let log = self.log.take().unwrap().join().unwrap();
+        Ended { code, log }
+    }
+
+    /// What its readiness probe answers.
+    pub async fn readiness(&self) -> (u16, String) {
+        let answer = reqwest::get(format!("http://{}/readyz", self.probes)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// Asks its readiness probe until the answer is this.
+    pub async fn wait_for(&self, is: impl Fn(u16, &str) -> bool) -> String {
+        let since = Instant::now();
+        loop {
+            let (status, text) = self.readiness().await;
+            if is(status, &text) {
+                return text;
+            }
+            assert!(since.elapsed() < PATIENCE, "{status}: {text}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -51,6 +51,10 @@ fn headers() -> Value {
             "description": "Seconds to wait before another try", "required": true,
             "schema": {"type": "integer", "minimum": 0}, "example": 1,
         },
+        "RetryAfterWhereItHelps": {
+            "description": "Seconds to wait before another try, where one can do better",
+            "schema": {"type": "integer", "minimum": 0}, "example": 1,
+        },
     })
 }
 

@@ -138,11 +138,12 @@ const SHARED: [Shared; 15] = [
     Shared {
         status: "503",
         name: "Unavailable",
-        description: "Not now: it starts, stops, is out of order, took too long, or has too much to do",
+        description: "Not now: it starts, stops, is out of order, took too long, has too much to do, or no room to put a read on record. Without `Retry-After` where waiting does not help: something is switched off",
         codes: &[
             codes::UNAVAILABLE,
             codes::OVERLOADED,
             codes::TIMEOUT,
+            codes::DISK_FULL,
             codes::MAIL_DISABLED,
             codes::BACKUPS_DISABLED,
         ],
@@ -229,7 +230,8 @@ fn component(problem: &Shared) -> Value {
     let mut headers = json!({"X-Request-Id": header("RequestId")});
     match *status {
         "401" => headers["WWW-Authenticate"] = header("Challenge"),
-        "429" | "503" => headers["Retry-After"] = header("RetryAfter"),
+        "429" => headers["Retry-After"] = header("RetryAfter"),
+        "503" => headers["Retry-After"] = header("RetryAfterWhereItHelps"),
         _ => {}
     }
     json!({

@@ -232,6 +232,6 @@ async fn deny(app: &App, member: &Member, item: &Trashed, verb: Verb) -> Result<
         .outcome(Outcome::Denied);
     app.store()
         .record(Chain::Organization(item.organization), entry, member.by())
-        .await?;
-    Ok(())
+        .await
+        .map_err(|error| ApiError::unrecorded(&error))
 }

@@ -11,7 +11,7 @@ use super::super::{OpenError, Result};
 use super::open::{self, engine_error};
 use super::row::{Id, number};
 use super::tx::Tx;
-use super::{log, rewrap};
+use super::{files, log, rewrap};
 use crate::audit::{By, Chain, Entry, Head, Kind, Metadata, Verb};
 use crate::crypto::Keyring;
 
@@ -39,7 +39,7 @@ pub(in super::super) fn copy(from: &Path, into: &Path) -> Result<(), OpenError> 
     let connection = open::connect(from, open::READER_CACHE)?;
     open::inspect(&connection, from)?;
     // SQLite takes an empty file for none, so that nobody else could ever read this one.
-    open::create(into)?;
+    files::create(into)?;
     let into = into.to_string_lossy();
     let copied = connection.execute("VACUUM INTO ?1", [&*into]);
     copied

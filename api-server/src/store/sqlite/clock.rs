@@ -69,6 +69,11 @@ impl Clock {
         (is_due && latest > self.kept.load(Ordering::Relaxed)).then_some(Step::Keep { instant: latest })
     }
 
+    /// Whether the next transaction has that to deal with.
+    pub(super) fn was_set_back(&self) -> bool {
+        matches!(self.step(false), Some(Step::Back { .. }))
+    }
+
     /// The step is on disk.
     pub(super) fn done(&self, step: Step) {
         let instant = match step {

@@ -9,14 +9,14 @@ use rusqlite::ffi::{SQLITE_CONSTRAINT_TRIGGER, SQLITE_IOERR_SHMSIZE};
 
 use super::super::watch::Hub;
 use super::super::{Result, Sizes, State, Stats, StoreError, Trouble};
-use super::open::beside;
+use super::files::beside;
 use super::quotas;
+use super::reserve::Reserve;
 use super::row::run as execute;
 use super::tx::Tx;
 use super::wal::Wal;
 use crate::audit::{By, Chain, Entry, Head, Kind, Verb};
 
-#[derive(Default)]
 pub(super) struct Health {
     /// Who is to find out when it fails.
     hub: Arc<Hub>,
@@ -28,6 +28,7 @@ pub(super) struct Health {
     pub(super) reads: AtomicU64,
     pub(super) audit_entries: AtomicU64,
     pub(super) wal: Arc<Wal>,
+    pub(super) reserve: Reserve,
     /// Readers at work.
     pub(super) busy: AtomicUsize,
     /// Whether there is anything in `trouble`: what succeeds looks here first.
@@ -36,8 +37,22 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, ..Self::default() }
+    /// Of the database at this path.
+    pub(super) fn new(hub: Arc<Hub>, path: &Path) -> Self {
+        Self {
+            hub,
+            failed: AtomicBool::default(),
+            reason: OnceLock::new(),
+            writes: AtomicU64::default(),
+            commits: AtomicU64::default(),
+            reads: AtomicU64::default(),
+            audit_entries: AtomicU64::default(),
+            wal: Arc::default(),
+            reserve: Reserve::of(path),
+            busy: AtomicUsize::default(),
+            troubled: AtomicBool::default(),
+            trouble: Mutex::default(),
+        }
     }
 
     /// An error, if the engine has failed.
@@ -60,9 +75,29 @@ impl Health {
         }
     }
 
-    /// What became of a transaction as a whole.
+    /// What became of a transaction as a whole. While the reserve is given up, one that went well says nothing of changes.
     pub(super) fn note_commit(&self, error: Option<&StoreError>) {
-        self.keep(error, |trouble| &mut trouble.commit);
+        if error.is_some() || !self.reserve.is_given_up() {
+            self.keep(error, |trouble| &mut trouble.commit);
+        }
+        if error.is_none() {
+            self.keep(None, |trouble| &mut trouble.record);
+        }
+    }
+
+    /// The disk had no room for a transaction: there is some where a reserve can be given up.
+    pub(super) fn make_room(&self) {
+        if !self.reserve.give_up() {
+            self.keep(Some(&StoreError::DiskFull), |trouble| &mut trouble.record);
+        }
+    }
+
+    /// Keeps the reserve from now on.
+    pub(super) fn keep_reserve(&self) {
+        self.reserve.keep();
+        if self.reserve.is_given_up() {
+            self.note_commit(Some(&StoreError::DiskFull));
+        }
     }
 
     /// What became of writing an audit entry; a full disk is the commit's trouble.
@@ -209,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_stays() {
-        let health = Health::default();
+        let health = Health::new(Arc::default(), Path::new("/nowhere/sealpod.db"));
         health.note(&StoreError::DiskFull);
         assert!(health.check().is_ok());
         health.note(&StoreError::Failed("first".into()));

@@ -51,7 +51,11 @@ impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> 
 
     fn run(&mut self, tx: &Tx<'_>) -> Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
-        let result = caught(|| work(tx));
+        let result = caught(|| {
+            let done = work(tx)?;
+            tx.afford()?;
+            Ok(done)
+        });
         let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
         self.result = Some(result);
         outcome
@@ -103,7 +107,10 @@ impl WriteJob for Record {
         let Some((chain, entry, by)) = self.what.take() else {
             return Ok(());
         };
-        caught(|| tx.audit(chain, entry, &by))
+        caught(|| {
+            tx.audit(chain, entry, &by)?;
+            tx.afford()
+        })
     }
 
     fn answer(self: Box<Self>, committed: &Result<()>) {

@@ -11,6 +11,7 @@ pub(super) mod configurations;
 pub(super) mod consumers;
 mod damage;
 pub(super) mod environments;
+pub(super) mod files;
 mod fresh;
 mod heads;
 pub(super) mod health;
@@ -19,6 +20,7 @@ mod job;
 pub(super) mod keys;
 pub(super) mod log;
 pub(super) mod login;
+mod look;
 pub(super) mod members;
 pub(super) mod open;
 pub(super) mod organizations;
@@ -29,9 +31,11 @@ mod queue;
 pub(super) mod quotas;
 mod reader;
 mod remembered;
+mod reserve;
 pub(super) mod rewrap;
 mod row;
 pub(super) mod secrets;
+mod threads;
 mod trace;
 pub(super) mod trash;
 mod tx;
@@ -40,7 +44,6 @@ pub(super) mod values;
 mod wal;
 mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -51,20 +54,19 @@ use uuid::Uuid;
 
 use super::watch::Hub;
 use super::{
-    ActiveVersion, EnvironmentRef, Interest, KeyHolder, Location, OpenError, Options, Result, Sequence, Sizes, State,
-    Stats, StoreError, Topic, Trouble, Watcher,
+    Interest, OpenError, Options, Reserve, Result, Sequence, Sizes, State, Stats, StoreError, Topic, Trouble, Watcher,
 };
 use crate::audit::{AuditKey, By, Chain, Entry, Head};
-use crate::crypto::{KeyDigest, Keyring, Pepper};
+use crate::crypto::{Keyring, Pepper};
 use crate::ids::AccountId;
 use clock::Clock;
-use fresh::Stamp;
 use heads::Heads;
 use health::Health;
 use job::{Reach, WriteJob};
 use queue::Queue;
 use reader::{ReadJob, View};
 use remembered::Remembered;
+use threads::{give_up, join, spawn};
 use tx::Tx;
 use uses::Uses;
 use wal::Patience;
@@ -91,7 +93,10 @@ impl Engine {
     pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Self, OpenError> {
         let opened = open::open(options, keyring)?;
         let hub = Arc::new(Hub::default());
-        let health = Arc::new(Health::new(Arc::clone(&hub)));
+        let health = Arc::new(Health::new(Arc::clone(&hub), &opened.path));
+        if options.reserve {
+            health.keep_reserve();
+        }
         let uses = Arc::new(Uses::new(options.use_interval));
         let heads = Arc::new(Heads::default());
         let remembered = Arc::new(Remembered::new());
@@ -205,71 +210,6 @@ impl Engine {
         answer.await.unwrap_or_else(|_| Err(self.health.closed()))
     }
 
-    /// Reads what is to be remembered. The stamp is taken when the read's turn comes, before its first statement fixes what
-    /// it sees: what changed while it waited does not count against it.
-    async fn look<T, F>(&self, work: F) -> Result<(Stamp, T)>
-    where
-        T: Send + 'static,
-        F: FnOnce(&View<'_>) -> Result<T> + Send + 'static,
-    {
-        let remembered = Arc::clone(&self.remembered);
-        self.read(move |view| {
-            let stamp = remembered.stamp();
-            Ok((stamp, work(view)?))
-        })
-        .await
-    }
-
-    /// Whose key it is, as of `clock`; by memory where that is as good as the database.
-    pub(super) async fn find_key(&self, digest: KeyDigest, clock: Time) -> Result<Option<KeyHolder>> {
-        self.health.check()?;
-        if let Some(holder) = self.remembered.key(&digest, clock) {
-            return Ok(Some(holder));
-        }
-        let looked = self.look(move |view| keys::find(view.conn, &digest, clock)).await?;
-        if let (stamp, Some(holder)) = &looked {
-            self.remembered.keep_key(*stamp, &digest, holder);
-        }
-        Ok(looked.1)
-    }
-
-    /// Where a live environment is; by memory where that is as good as the database.
-    pub(super) async fn location(&self, environment: EnvironmentRef) -> Result<Arc<Location>> {
-        self.health.check()?;
-        if let Some(location) = self.remembered.location(&environment) {
-            return Ok(location);
-        }
-        let asked = environment.clone();
-        let (stamp, located) = self.look(move |view| environments::locate(view.conn, &asked)).await?;
-        let location = Arc::new(located);
-        self.remembered.keep_location(stamp, environment, Arc::clone(&location));
-        Ok(location)
-    }
-
-    /// The version that counts now; by memory where that is as good as the database.
-    pub(super) async fn active_version(&self, environment: EnvironmentRef, name: &str) -> Result<Arc<ActiveVersion>> {
-        self.health.check()?;
-        let now = Time::now();
-        let remembered = self.remembered.location(&environment);
-        if let Some(version) = remembered.and_then(|location| self.remembered.active_version(&location, name, now)) {
-            return Ok(version);
-        }
-        let (asked, name) = (environment.clone(), name.to_owned());
-        let looking = self.look(move |view| Ok((values::active(view, &asked, &name)?, view.now)));
-        let (stamp, ((version, until), from)) = looking.await?;
-        // All versions of an environment share where that is.
-        let known = self.remembered.location(&environment);
-        let location = known.filter(|known| **known == *version.location);
-        let version = Arc::new(ActiveVersion {
-            location: location.unwrap_or_else(|| Arc::clone(&version.location)),
-            ..version
-        });
-        self.remembered.keep_version(stamp, &version, (from, until));
-        self.remembered
-            .keep_location(stamp, environment, Arc::clone(&version.location));
-        Ok(version)
-    }
-
     /// Runs a read in a transaction: it sees one state of the database.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T>
     where
@@ -323,6 +263,17 @@ impl Engine {
         self.health.trouble()
     }
 
+    pub(super) fn reserve(&self) -> Reserve {
+        self.health.reserve.state()
+    }
+
+    /// Makes the reserve again, where it was given up and there is room.
+    pub(super) async fn refill_reserve(&self) {
+        let health = Arc::clone(&self.health);
+        // A panic in there was logged by the hook already, and it is tried again.
+        drop(tokio::task::spawn_blocking(move || health.reserve.refill()).await);
+    }
+
     pub(super) async fn find_damage(&self) -> Result<Option<String>> {
         let (hand_over, handle) = oneshot::channel();
         let (path, wal) = (self.path.clone(), Arc::clone(&self.health.wal));
@@ -365,6 +316,16 @@ impl Engine {
         self.uses.note(account, Time::now());
     }
 
+    /// As [`Engine::credential_clock`], with what a clock that was set back leaves to do done: what is made by this one
+    /// lives by the clock as it is.
+    pub(super) async fn settled_clock(&self) -> Time {
+        if self.clock.was_set_back() {
+            // Where this fails, so will what is to be written by the answer.
+            drop(self.write(|_| Ok(())).await);
+        }
+        self.credential_clock()
+    }
+
     /// What credentials are judged by: never earlier than it was before, see [`clock`].
     pub(super) fn credential_clock(&self) -> Time {
         self.clock.now()
@@ -376,44 +337,6 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a thread of the store had panicked");
-        }
-    }
-}
-
-/// A thread of the engine that died must not leave callers waiting for it.
-fn give_up(health: &Health, reads: &Queue<Box<dyn ReadJob>>, writes: &Queue<Box<dyn WriteJob>>) {
-    health.note(&StoreError::Failed("a thread of the store panicked".into()));
-    reads.close();
-    writes.close();
-    // What is dropped here answers its caller with an error.
-    while reads.waiting().is_some() {}
-    while writes.waiting().is_some() {}
-}
-
-/// Starts a thread; `on_panic` runs if it panics.
-fn spawn(
-    path: &std::path::Path,
-    name: String,
-    run: impl FnOnce() + Send + 'static,
-    on_panic: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, OpenError> {
-    let thread = std::thread::Builder::new().name(name).spawn(|| {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            on_panic();
-            resume_unwind(panic);
-        }
-    });
-    thread.map_err(|source| OpenError::Engine {
-        path: path.to_owned(),
-        what: "cannot start a thread",
-        source: Box::new(source),
-    })
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -1,9 +1,7 @@
 //! Opening the database: the file, the lock, the schema, the server's own keys, in this order, so that nothing is
 //! written before all of them are what they should be.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +12,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::{OpenError, Options};
-use super::rewrap;
+use super::files::{absolute, beside, create, file_error, lock, narrow_all};
+use super::{reserve, rewrap};
 use crate::audit::AuditKey;
 use crate::crypto::{Aad, Keyring, MasterKeyId, Pepper, Sealed, random};
 
@@ -65,6 +64,9 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     // 1. One process only: before anything in the file is looked at.
     let path = absolute(&options.path)?;
     let lock = lock(&path)?;
+    if options.reserve {
+        reserve::make_way(&path).map_err(|source| file_error(&path, source))?;
+    }
     // 2. Files that only we can read.
     create(&path)?;
     let mut writer = connect(&path, WRITER_CACHE)?;
@@ -95,7 +97,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
             what: "the server's own keys are gone while data sealed with them is there".to_owned(),
         });
     };
-    narrow(&path)?;
+    narrow_all(&path)?;
     let readers = (0..options.readers.max(1)).map(|_| connect_to_look(&path));
     let readers = readers.collect::<Result<Vec<_>, OpenError>>()?;
     Ok(Opened {
@@ -132,80 +134,6 @@ pub(super) fn close(connection: Connection) {
     if let Err(error) = tidy().and(connection.close().map_err(|(_, error)| error)) {
         tracing::warn!(%error, "the database was not tidied up");
     }
-}
-
-/// The path as it is, whatever the working directory or a link: what the lock is taken on.
-fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
-    if let Ok(path) = path.canonicalize() {
-        return Ok(path);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    match (folder.canonicalize(), path.file_name()) {
-        (Ok(folder), Some(name)) => Ok(folder.join(name)),
-        (Err(source), _) => Err(file_error(folder, source)),
-        (_, None) => Err(file_error(path, std::io::ErrorKind::IsADirectory.into())),
-    }
-}
-
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock_path = beside(path, ".lock");
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock_path);
-    let mut file = opened.map_err(|source| file_error(&lock_path, source))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-            return Err(OpenError::InUse {
-                path: path.to_owned(),
-                pid: known.then(|| pid.trim().to_owned()),
-            });
-        }
-        Err(fs::TryLockError::Error(source)) => return Err(file_error(&lock_path, source)),
-    }
-    // For the message above only; the lock does not depend on it.
-    let note = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    note.map_err(|source| file_error(&lock_path, source))?;
-    Ok(file)
-}
-
-/// Makes the file, so that it never has another mode than 0600; SQLite gives its companions the same.
-pub(super) fn create(path: &Path) -> Result<(), OpenError> {
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match created {
-        Ok(_) => {
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            // The name must survive a power cut as well as the content does.
-            let synced = File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(|source| file_error(folder, source))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => narrow(path),
-        Err(source) => Err(file_error(path, source)),
-    }
-}
-
-/// Takes from others what a volume's defaults gave them.
-fn narrow(path: &Path) -> Result<(), OpenError> {
-    for path in [
-        path.to_owned(),
-        beside(path, "-wal"),
-        beside(path, "-shm"),
-        beside(path, ".lock"),
-    ] {
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        if metadata.permissions().mode() & 0o077 != 0 {
-            let narrowed = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
-            narrowed.map_err(|source| file_error(&path, source))?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
@@ -354,12 +282,6 @@ fn make_keys(connection: &mut Connection, keyring: &Keyring) -> rusqlite::Result
     tx.commit()
 }
 
-pub(in super::super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 pub(super) fn engine_error(path: &Path, what: &'static str, error: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
@@ -369,24 +291,6 @@ pub(super) fn engine_error(path: &Path, what: &'static str, error: rusqlite::Err
         path,
         what,
         source: Box::new(error),
-    }
-}
-
-impl OpenError {
-    /// Whether there was no room for what was to be written.
-    pub fn is_disk_full(&self) -> bool {
-        let Self::Engine { source, .. } = self else {
-            return false;
-        };
-        let error = source.downcast_ref::<rusqlite::Error>();
-        error.and_then(rusqlite::Error::sqlite_error_code) == Some(ErrorCode::DiskFull)
-    }
-}
-
-fn file_error(path: &Path, source: std::io::Error) -> OpenError {
-    OpenError::File {
-        path: path.to_owned(),
-        source,
     }
 }
 

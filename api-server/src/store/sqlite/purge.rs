@@ -45,6 +45,7 @@ fn mark(tx: &Tx<'_>, item: &Trashed, by: &By) -> Result<()> {
 
 /// Goes on with a purge that has begun.
 pub(in super::super) fn item(tx: &Tx<'_>, id: TrashId) -> Result<Step> {
+    tx.gives_back();
     let mut purge = Purge::new(tx);
     let more = !purge.item(id)?;
     Ok(Step {
@@ -55,6 +56,7 @@ pub(in super::super) fn item(tx: &Tx<'_>, id: TrashId) -> Result<Step> {
 
 /// Goes on with whatever has begun, and then with what was deleted before `cutoff`.
 pub(in super::super) fn due(tx: &Tx<'_>, cutoff: Time, by: &By) -> Result<Step> {
+    tx.gives_back();
     let mut purge = Purge::new(tx);
     let more = !purge.due(cutoff, by)?;
     Ok(Step {
@@ -65,6 +67,7 @@ pub(in super::super) fn due(tx: &Tx<'_>, cutoff: Time, by: &By) -> Result<Step> 
 
 /// Gives a few empty pages at the end of the file back; answers how many, 0 where there is nothing worth it.
 pub(in super::super) fn shrink(tx: &Tx<'_>) -> Result<u64> {
+    tx.gives_back();
     let free = |conn: &Connection| -> Result<u64> {
         Ok(conn
             .prepare_cached("PRAGMA freelist_count")?

@@ -1,13 +1,13 @@
 //! What a change runs in: the open transaction, and the audit chains as it leaves them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, hash_map};
 
 use rusqlite::Connection;
 use sealpod_core::Time;
 
 use super::super::watch::Change as Moved;
-use super::super::{Result, Topic};
+use super::super::{Result, StoreError, Topic};
 use super::health::Health;
 use super::log::runs::Runs;
 use super::row::run as execute;
@@ -63,6 +63,10 @@ pub(crate) struct Tx<'a> {
     topics: RefCell<Vec<Moved>>,
     heads: RefCell<Vec<Head>>,
     secrets: RefCell<Vec<SecretId>>,
+    /// Whether all that it does may draw on the reserve; unknown as long as nothing has said so.
+    light: Cell<Option<bool>>,
+    /// How many rows had changed when it began.
+    before: u64,
     health: &'a Health,
 }
 
@@ -86,6 +90,8 @@ impl<'a> Tx<'a> {
             topics: RefCell::default(),
             heads: RefCell::default(),
             secrets: RefCell::default(),
+            light: Cell::default(),
+            before: conn.total_changes(),
             health,
         }
     }
@@ -100,6 +106,7 @@ impl<'a> Tx<'a> {
 
     /// Appends to a chain, in this transaction; with a change, notes that its request was done.
     pub(crate) fn audit(&self, chain: Chain, entry: Entry, by: &By) -> Result<()> {
+        self.weigh(!entry.is_change() || entry.takes_away());
         if entry.is_change() {
             if let Some(claim) = &by.once {
                 idempotency::claim(self, claim, entry.resource_id)?;
@@ -110,6 +117,24 @@ impl<'a> Tx<'a> {
         }
         let head = self.append(chain, entry, by)?;
         self.heads.borrow_mut().push(head);
+        Ok(())
+    }
+
+    /// What this does gives room back, or will.
+    pub(crate) fn gives_back(&self) {
+        self.weigh(true);
+    }
+
+    fn weigh(&self, light: bool) {
+        self.light.set(Some(light && self.light.get().unwrap_or(true)));
+    }
+
+    /// An error where the disk is full, and this is more than the reserve is for.
+    pub(super) fn afford(&self) -> Result<()> {
+        let takes_room = || self.light.get() != Some(true) && self.conn.total_changes() != self.before;
+        if self.health.reserve.is_given_up() && takes_room() {
+            return Err(StoreError::DiskFull);
+        }
         Ok(())
     }
 

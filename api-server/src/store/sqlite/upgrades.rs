@@ -8,7 +8,8 @@ use sealpod_core::Time;
 use uuid::Uuid;
 
 use super::super::{Options, ProjectRef};
-use super::open::{MIGRATIONS, beside};
+use super::files::beside;
+use super::open::MIGRATIONS;
 use super::*;
 use crate::audit::{By, Entry, Kind, Verb};
 use crate::crypto::{Aad, ApiKey, random};

@@ -76,7 +76,7 @@ impl Writer {
     pub(super) fn run(self) {
         loop {
             // Where there is work that nobody waits for, it is done between what somebody waits for.
-            let until = if self.chains.runs.is_idle() {
+            let until = if self.chains.runs.is_idle() || self.health.reserve.is_given_up() {
                 self.uses.due()
             } else {
                 Instant::now()
@@ -107,7 +107,8 @@ impl Writer {
         let uses = self.uses.take(last);
         let step = self.clock.step(uses.is_some());
         let uses = uses.unwrap_or_default();
-        let index = !last && !self.chains.runs.is_idle();
+        // The lists of the audit log can wait for room, its entries cannot.
+        let index = !last && !self.chains.runs.is_idle() && !self.health.reserve.is_given_up();
         if first.is_none() && uses.is_empty() && step.is_none() && !index {
             return;
         }
@@ -127,6 +128,9 @@ impl Writer {
             self.undo();
             self.health.note(error);
             self.health.note_commit(Some(error));
+            if *error == StoreError::DiskFull {
+                self.health.make_room();
+            }
         }
         // Before anybody hears of a new credential, which is to be judged by the clock as it is now.
         if let (Ok(()), Some(step)) = (&result, step) {
@@ -207,8 +211,9 @@ impl Writer {
             // A full disk, for one, makes SQLite roll back all of the transaction.
             Err(error) if alone || self.connection.is_autocommit() => Err(error),
             Err(error) => {
-                if error == StoreError::DiskFull {
+                if error == StoreError::DiskFull && !self.health.reserve.is_given_up() {
                     self.health.note_commit(Some(&error));
+                    self.health.make_room();
                 }
                 tx.roll_back_to("ROLLBACK TO job")?;
                 Ok(execute(&self.connection, "RELEASE job")?)

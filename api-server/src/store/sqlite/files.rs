@@ -1,0 +1,113 @@
+//! The files of a database: where they are, whose they are, and that one process has them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::super::{OpenError, StoreError};
+use super::{health, reserve};
+
+/// The path as it is, whatever the working directory or a link: what the lock is taken on.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
+    if let Ok(path) = path.canonicalize() {
+        return Ok(path);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => Ok(folder.join(name)),
+        (Err(source), _) => Err(file_error(folder, source)),
+        (_, None) => Err(file_error(path, ErrorKind::IsADirectory.into())),
+    }
+}
+
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = beside(path, ".lock");
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock_path);
+    let mut file = opened.map_err(|source| file_error(&lock_path, source))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+            return Err(OpenError::InUse {
+                path: path.to_owned(),
+                pid: known.then(|| pid.trim().to_owned()),
+            });
+        }
+        Err(fs::TryLockError::Error(source)) => return Err(file_error(&lock_path, source)),
+    }
+    // For the message above only; the lock does not depend on it, nor does a start on a full disk.
+    match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        Err(source) if source.kind() != ErrorKind::StorageFull => Err(file_error(&lock_path, source)),
+        _ => Ok(file),
+    }
+}
+
+/// Makes the file, so that it never has another mode than 0600; SQLite gives its companions the same.
+pub(super) fn create(path: &Path) -> Result<(), OpenError> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match created {
+        Ok(_) => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            // The name must survive a power cut as well as the content does.
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|source| file_error(folder, source))
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => narrow_all(path),
+        Err(source) => Err(file_error(path, source)),
+    }
+}
+
+/// Takes from others what a volume's defaults gave them.
+pub(super) fn narrow_all(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm", ".lock", reserve::SUFFIX] {
+        let path = beside(path, suffix);
+        narrow(&path).map_err(|source| file_error(&path, source))?;
+    }
+    Ok(())
+}
+
+/// As [`narrow_all`], of one file, which need not be there.
+pub(super) fn narrow(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(in super::super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+pub(super) fn file_error(path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl OpenError {
+    /// Whether there was no room for what was to be written.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.kind() == ErrorKind::StorageFull,
+            Self::Engine { source, .. } => {
+                let error = source.downcast_ref::<rusqlite::Error>();
+                error.is_some_and(|error| health::classify(error) == StoreError::DiskFull)
+            }
+            _ => false,
+        }
+    }
+}

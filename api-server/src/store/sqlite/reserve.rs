@@ -1,0 +1,241 @@
+//! A file beside the database that takes up room for as long as there is some, so that the audit log can be written when
+//! there is none.
+//!
+//! When a commit fails for want of space, the file is given up, and what it held is for what takes little and must not
+//! wait: reads of values, which go on record before they are answered, refusals, and what takes away (deletions,
+//! revocations, logouts, purges). Everything else is refused until the file can be made again. So a change is only ever
+//! made while the reserve is whole; also behind a restart, which does not know what its predecessor had left.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
+
+use super::super::Reserve as State;
+use super::files::{beside, narrow};
+
+/// The log grows to 4 MiB before it is copied into the database and begins anew; as much again is room for the entries
+/// themselves, some hundred bytes each with their lists: several thousand of them.
+pub(super) const BYTES: u64 = 8 * 1024 * 1024;
+/// A volume that would lose more than an eighth to it has none.
+const SMALLEST_VOLUME: u64 = 8 * BYTES;
+/// How much has to be left beside it when it is made again: who is let in by less is refused a moment later.
+const HEADROOM: u64 = 2 * 1024 * 1024;
+/// What a start takes before the first entry: the lock's note, the index of the log, its first pages.
+const START: u64 = 1024 * 1024;
+pub(super) const SUFFIX: &str = ".reserve";
+
+pub(super) struct Reserve {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+impl Reserve {
+    /// Of the database at this path; nothing is kept yet.
+    pub(super) fn of(database: &Path) -> Self {
+        Self {
+            path: beside(database, SUFFIX),
+            state: Mutex::new(State::None),
+        }
+    }
+
+    /// Makes the file, or takes the one that is there. Blocks.
+    pub(super) fn keep(&self) -> State {
+        let state = match self.make(0) {
+            Ok(()) => State::Whole,
+            Err(Unmade::TooSmall { volume }) => {
+                tracing::warn!(
+                    volume,
+                    reserve = BYTES,
+                    "the data volume is too small to keep a reserve on it for the audit log; when it is full, no value can be read either"
+                );
+                State::TooSmall
+            }
+            Err(Unmade::NoRoom) => {
+                tracing::error!(path = %self.path.display(), "there is no room for the reserve of the audit log; no changes are made until there is");
+                State::GivenUp
+            }
+            Err(Unmade::Failed(error)) => {
+                tracing::warn!(%error, path = %self.path.display(), "the reserve of the audit log cannot be made; when the disk is full, no value can be read either");
+                State::None
+            }
+        };
+        *self.lock() = state;
+        state
+    }
+
+    /// A disk is full. Whether that made room: not where it was given up before, or was never there.
+    pub(super) fn give_up(&self) -> bool {
+        let mut state = self.lock();
+        if *state != State::Whole {
+            return false;
+        }
+        *state = State::GivenUp;
+        if let Err(error) = remove(&self.path) {
+            tracing::error!(%error, path = %self.path.display(), "the reserve of the audit log could not be given up");
+        }
+        tracing::error!(
+            bytes = BYTES,
+            "the disk is full; its reserve is given up for the audit log, and no changes are made until there is room again"
+        );
+        true
+    }
+
+    /// Makes it again, where there is room for it by now and to spare. Blocks.
+    pub(super) fn refill(&self) {
+        if self.is_given_up() && self.make(HEADROOM).is_ok() {
+            *self.lock() = State::Whole;
+            tracing::info!("there is room on the disk again, and the reserve of the audit log is whole");
+        }
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.state() == State::GivenUp
+    }
+
+    pub(super) fn state(&self) -> State {
+        *self.lock()
+    }
+
+    fn make(&self, beside_it: u64) -> Result<(), Unmade> {
+        if let Ok(metadata) = fs::symlink_metadata(&self.path) {
+            // One that is sparse, by a copy or a restore of the volume, holds nothing.
+            if metadata.is_file() && metadata.len() == BYTES && metadata.blocks() * 512 >= BYTES {
+                narrow(&self.path)?;
+                return Ok(());
+            }
+            remove(&self.path)?;
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let volume = statvfs(folder).map_err(io::Error::from)?;
+        let all = volume.f_blocks.saturating_mul(volume.f_frsize);
+        if all < SMALLEST_VOLUME {
+            return Err(Unmade::TooSmall { volume: all });
+        }
+        if available(folder)? < BYTES + beside_it {
+            return Err(Unmade::NoRoom);
+        }
+        let made = allocate(&self.path).and_then(|()| File::open(folder)?.sync_all());
+        made.map_err(|error| {
+            drop(fs::remove_file(&self.path));
+            Unmade::from(error)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under this lock can panic half way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives up the reserve of a database that is to be opened on a disk without the room that this takes.
+pub(super) fn make_way(database: &Path) -> io::Result<()> {
+    let path = beside(database, SUFFIX);
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if path.exists() && available(folder)? < START {
+        tracing::error!(
+            bytes = BYTES,
+            "the disk is full; its reserve is given up to start at all"
+        );
+        remove(&path)?;
+    }
+    Ok(())
+}
+
+/// Why there is none.
+enum Unmade {
+    TooSmall { volume: u64 },
+    NoRoom,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unmade {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// What this process may still take of a volume.
+fn available(folder: &Path) -> io::Result<u64> {
+    let volume = statvfs(folder)?;
+    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+}
+
+fn allocate(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    match fallocate(&file, FallocateFlags::empty(), 0, BYTES) {
+        Ok(()) => {}
+        // Written out then, and with what no file system makes smaller.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            let mut block = [0; 8_192];
+            for _ in 0..BYTES / 8_192 {
+                getrandom::fill(&mut block).map_err(io::Error::other)?;
+                file.write_all(&block)?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    file.sync_all()
+}
+
+/// Takes the file away and waits until its room is free: some file systems hand it out again behind their next commit only.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn reserve(folder: &tempfile::TempDir) -> Reserve {
+        Reserve::of(&folder.path().join("sealpod.db"))
+    }
+
+    #[test]
+    fn it_takes_up_the_room_that_it_is_to_hold_and_nobody_else_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = reserve(&folder);
+        assert_eq!(reserve.keep(), State::Whole);
+        let metadata = fs::metadata(folder.path().join("sealpod.db.reserve")).unwrap();
+        assert!(
+            metadata.len() == BYTES && metadata.blocks() * 512 >= BYTES,
+            "{metadata:?}"
+        );
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn it_is_given_up_once_and_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = reserve(&folder);
+        assert!(!reserve.give_up(), "nothing was kept");
+        reserve.keep();
+        assert!(reserve.give_up() && reserve.is_given_up());
+        assert!(!folder.path().join("sealpod.db.reserve").exists());
+        assert!(!reserve.give_up(), "it gave room once");
+        reserve.refill();
+        assert_eq!(reserve.state(), State::Whole);
+        assert!(folder.path().join("sealpod.db.reserve").exists());
+    }
+
+    #[test]
+    fn one_that_holds_nothing_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sealpod.db.reserve");
+        File::create(&path).unwrap().set_len(BYTES).unwrap();
+        reserve(&folder).keep();
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= BYTES);
+    }
+}
