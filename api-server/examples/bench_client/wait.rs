@@ -43,7 +43,6 @@ enum Event {
 
 pub async fn run(target: &Target, order: Order, mut changes: UnboundedReceiver<String>) -> Result<()> {
     ensure!(!order.keys.is_empty(), "nobody's key was given");
-    let mut changing = target.connect().await?;
     let (tell, mut events) = unbounded_channel();
     let opening = Rc::new(Semaphore::new(OPENING));
     let began = Instant::now();
@@ -64,6 +63,8 @@ pub async fn run(target: &Target, order: Order, mut changes: UnboundedReceiver<S
             let took = began.elapsed().as_millis();
             println!("{}", json!({ "waiting": order.waiting, "milliseconds": took }));
             while changes.recv().await.is_some() {
+                // One that nobody asks on for a minute is closed by the server.
+                let mut changing = target.connect().await?;
                 wake(&mut changing, &order.change, &mut events, order.waiting)
                     .await?
                     .print();

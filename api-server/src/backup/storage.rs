@@ -1,6 +1,8 @@
 //! Where archives are kept: a directory, or a bucket of S3-compatible storage. Everything here blocks, so it runs on threads of
 //! its own; what is in memory at a time is one part of an upload or one piece of a download.
 
+mod transfer;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,17 +13,15 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as Key;
-use object_store::{ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::restore::sync_folder;
+pub use transfer::{Download, Upload};
+use transfer::{PART, Sink};
 
-/// One part of an upload. S3 takes 10,000 of them: 78 GiB.
-const PART: usize = 8 * 1024 * 1024;
 /// For one request, and for connecting.
 const PATIENCE: Duration = Duration::from_mins(2);
 const CONNECT: Duration = Duration::from_secs(10);
@@ -29,6 +29,7 @@ const RETRIES: usize = 3;
 const RETRY_TIME: Duration = Duration::from_mins(1);
 /// Largest file that is read as a whole.
 const SMALL: u64 = 1024 * 1024;
+/// How the name of a file ends that is being written.
 const PARTIAL: &str = ".partial";
 
 /// What went wrong with the storage. Its own messages name buckets and objects and quote no credential.
@@ -316,109 +317,6 @@ impl Bucket {
         StorageError::Bucket {
             place: self.place.clone(),
             cause: Box::new(cause),
-        }
-    }
-}
-
-/// A file that is being written.
-pub struct Upload(Sink);
-
-enum Sink {
-    File {
-        file: File,
-        partial: PathBuf,
-        path: PathBuf,
-    },
-    Parts {
-        upload: Box<dyn MultipartUpload>,
-        part: Vec<u8>,
-        handle: Handle,
-    },
-}
-
-impl Upload {
-    /// All of it is on the disk, or in the bucket, and has its name.
-    pub fn finish(self) -> io::Result<()> {
-        match self.0 {
-            Sink::File { file, partial, path } => {
-                file.sync_all()?;
-                fs::rename(&partial, &path)?;
-                sync_folder(&path)
-            }
-            Sink::Parts {
-                mut upload,
-                part,
-                handle,
-            } => {
-                handle.block_on(async {
-                    if !part.is_empty() {
-                        upload.put_part(part.into()).await?;
-                    }
-                    upload.complete().await
-                })?;
-                Ok(())
-            }
-        }
-    }
-
-    /// Takes away what was written so far, where that can be done.
-    pub fn abandon(self) {
-        match self.0 {
-            Sink::File { partial, .. } => drop(fs::remove_file(partial)),
-            Sink::Parts { mut upload, handle, .. } => drop(handle.block_on(upload.abort())),
-        }
-    }
-}
-
-impl Write for Upload {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Sink::File { file, .. } => file.write(bytes),
-            Sink::Parts { upload, part, handle } => {
-                if part.len() == PART {
-                    let full = std::mem::replace(part, Vec::with_capacity(PART));
-                    handle.block_on(upload.put_part(full.into()))?;
-                }
-                let taken = bytes.len().min(PART - part.len());
-                part.extend_from_slice(&bytes[..taken]);
-                Ok(taken)
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.0 {
-            Sink::File { file, .. } => file.flush(),
-            Sink::Parts { .. } => Ok(()),
-        }
-    }
-}
-
-/// A file that is being read.
-pub enum Download {
-    File(io::BufReader<File>),
-    Pieces {
-        stream: BoxStream<'static, object_store::Result<Bytes>>,
-        piece: Bytes,
-        handle: Handle,
-    },
-}
-
-impl Read for Download {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.read(buffer),
-            Self::Pieces { stream, piece, handle } => {
-                while piece.is_empty() {
-                    match handle.block_on(stream.next()) {
-                        Some(next) => *piece = next?,
-                        None => return Ok(0),
-                    }
-                }
-                let count = buffer.len().min(piece.len());
-                buffer[..count].copy_from_slice(&piece.split_to(count));
-                Ok(count)
-            }
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The api-server called as its description says: by Schemathesis as every kind of caller, and by a person on `/docs`.
+//! The api-server called as its description says: by Schemathesis as every kind of caller, and by a person on `/docs`;
+//! and its backups in a bucket.
 
 mod browser;
+mod bucket;
 mod page;
 mod reach;
 mod schemathesis;
@@ -26,6 +28,7 @@ pub fn run(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
                 .args(["build", "--quiet", "--package", "sealpod-api-server"]),
         )
     })?;
+    bucket::check(workspace, progress)?;
     progress.step("The page /docs in a browser", |_| page::check(workspace))?;
     progress.step("Schemathesis, as every kind of caller", |step| {
         let outcomes = all_callers(&environment, workspace)?;

@@ -35,6 +35,7 @@ use crate::process::{self, Failure};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, require_free_disk};
 use bars::Bars;
+pub use child::Running;
 use client::Client;
 use disk::Flushes;
 pub use durability::Options as DurabilityOptions;

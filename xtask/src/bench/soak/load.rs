@@ -103,8 +103,8 @@ impl<'s> Busy<'s> {
     }
 
     /// For so long. An error at the first answer that is none of success.
-    pub fn go_on(&mut self, length: Duration, step: &Step) -> Result<Vec<Sample>> {
-        let (began, mut samples) = (Instant::now(), Vec::new());
+    pub fn go_on(&mut self, length: Duration, step: &Step, samples: &mut Vec<Sample>) -> Result<()> {
+        let began = Instant::now();
         let mut sample = Every::new(SAMPLE);
         let (mut churn, mut login) = (Every::new(CHURN), Every::new(LOGIN));
         let (mut backup, mut rotation) = (Every::new(BACKUP), Every::new(ROTATION));
@@ -129,7 +129,7 @@ impl<'s> Busy<'s> {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Ok(samples)
+        Ok(())
     }
 
     /// Those that waited get a change and go, and others come.

@@ -55,12 +55,12 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     };
     let server = stage.launch.start()?;
     let length = Duration::from_mins(options.minutes);
-    let samples = progress.step(&format!("Keeping it busy for {} minutes", options.minutes), |step| {
+    let mut samples = Vec::new();
+    let kept = progress.step(&format!("Keeping it busy for {} minutes", options.minutes), |step| {
         let mut busy = Busy::begin(&stage, &server, &client, &runtime)?;
-        busy.go_on(length, step)
-    })?;
-    let peak = super::child::memory(server.process.pid())?.peak;
-    server.process.stop()?;
+        busy.go_on(length, step, &mut samples)
+    });
+    let peak = super::child::memory(server.process.pid()).unwrap_or_default().peak;
     let report = Report::of(&samples, length / 3);
     print!(
         "\n{}\nload before it began {before}; {}; {}\n\n{}",
@@ -69,6 +69,8 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
         load::describe(),
         report.text(peak)
     );
+    kept?;
+    server.process.stop()?;
     if !report.holds() {
         bail!("the server does not stay what it was: see the table");
     }
