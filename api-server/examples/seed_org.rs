@@ -122,7 +122,7 @@ async fn seed_secrets(store: &Store, keyring: &Keyring, count: usize, bytes: usi
                 let slot = slots.into_iter().next().context("no slot")?;
                 let id = VersionId::new();
                 let version = NewVersion {
-                    sealed: keyring.seal(&slot.aad(id), format!("{:x<bytes$}", format!("value-{n}")).as_bytes()),
+                    sealed: keyring.seal(&slot.aad(id), value(n, bytes).as_bytes()),
                     slot: slot.clone(),
                     id,
                     is_enabled: true,
@@ -137,6 +137,12 @@ async fn seed_secrets(store: &Store, keyring: &Keyring, count: usize, bytes: usi
         .buffered(AT_ONCE)
         .try_collect()
         .await
+}
+
+fn value(n: usize, bytes: usize) -> String {
+    let value = format!("value-{n}");
+    let missing = bytes.saturating_sub(value.len());
+    value + &"x".repeat(missing)
 }
 
 /// Appends until the log has `rows` entries; answers how many it has. Most are reads; one actor has made about every

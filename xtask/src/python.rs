@@ -24,7 +24,12 @@ pub fn install(
     let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     // Written last, so that an environment which is not whole is made anew.
     let stamp = venv.join("installed.txt");
-    let works = || process::succeeds(Command::new(&program).arg("--version"));
+    // Not every program tells its version.
+    let works = || {
+        ["--version", "--help"]
+            .iter()
+            .any(|ask| process::succeeds(Command::new(&program).arg(ask)))
+    };
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) && works() {
         return Ok(program);
     }
