@@ -42,6 +42,8 @@ pub async fn install(tools: &Tools, settings: &Settings) -> Result<()> {
             command.arg("--set-string").arg(format!("{key}={value}"));
         }
     }
+    // What the procedures of docs/OPERATIONS.md expect.
+    command.args(["--set-string", "apiServer.backup.url=file:///var/lib/sealpod/backups"]);
     if settings.hand_made_volume {
         command.args(["--set-string", "apiServer.persistence.storageClassName=-"]);
     }

@@ -18,5 +18,6 @@ mod node;
 mod outage;
 mod quickstart;
 mod restart;
+mod restored;
 mod sidecar;
 mod upgrade;
