@@ -59,9 +59,8 @@ impl Caller {
             let Ok(response) = call.send().await else {
                 return answered;
             };
-            if !response.status().is_success() {
-                panic!("{}", response.text().await.unwrap_or_default());
-            }
+            let is_success = response.status().is_success();
+            assert!(is_success, "{}", response.text().await.unwrap_or_default());
             // A head without its body is an answer too: nothing is sent before the commit.
             answered.writes.push(id);
             self.acknowledged.store(attempt, Ordering::SeqCst);
