@@ -287,7 +287,7 @@ impl Entry {
 
     /// Whether what it tells of took something away, or an access: nothing that a full disk should hold up.
     pub fn takes_away(&self) -> bool {
-        matches!(self.verb, Verb::Delete | Verb::Revoke | Verb::Logout)
+        self.metadata.purged || matches!(self.verb, Verb::Delete | Verb::Revoke | Verb::Logout)
     }
 
     #[must_use]

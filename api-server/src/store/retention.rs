@@ -68,9 +68,10 @@ impl Store {
         let left = self.engine.read(|view| sqlite::log::cut::leftovers(view.conn)).await?;
         for chain in left {
             loop {
-                let drop = self
-                    .engine
-                    .write_values(move |tx| sqlite::log::cut::drop_some(tx.conn, chain));
+                let drop = self.engine.write_values(move |tx| {
+                    tx.gives_back();
+                    sqlite::log::cut::drop_some(tx.conn, chain)
+                });
                 let Dropped { entries, lists, more } = drop.await?;
                 all.entries += entries;
                 all.lists += lists;

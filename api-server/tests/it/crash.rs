@@ -59,8 +59,10 @@ impl Caller {
             let Ok(response) = call.send().await else {
                 return answered;
             };
-            let is_success = response.status().is_success();
-            assert!(is_success, "{}", response.text().await.unwrap_or_default());
+            if !response.status().is_success() {
+                busy(response).await;
+                continue;
+            }
             // A head without its body is an answer too: nothing is sent before the commit.
             answered.writes.push(id);
             self.acknowledged.store(attempt, Ordering::SeqCst);
@@ -84,7 +86,10 @@ impl Caller {
                 assert_eq!(before, 0, "what was acknowledged is gone");
                 continue;
             }
-            assert_eq!(response.status(), 200);
+            if response.status() != 200 {
+                busy(response).await;
+                continue;
+            }
             let Ok(body) = response.json::<Value>().await else {
                 break;
             };
@@ -279,6 +284,16 @@ fn finish(beside: Beside, dir: &Path) {
     }
 }
 
+/// On a machine that many tests share, a server may have too much to do: it says so, and has answered for nothing.
+async fn busy(response: reqwest::Response) {
+    // Its end may come first.
+    let Ok(text) = response.text().await else { return };
+    assert!(
+        text.contains("\"overloaded\"") || text.contains("\"timeout\""),
+        "{text}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_survives_a_kill() {
     let dir = tempfile::tempdir().unwrap();
@@ -288,9 +303,12 @@ async fn what_was_answered_survives_a_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_survives_a_kill_while_the_master_key_is_rotated() {
-    let dir = tempfile::tempdir().unwrap();
-    let missing = ended_again_and_again(dir.path(), (Beside::Rotation, End::Kill), rounds(6)).await;
-    assert!(missing.is_empty(), "{missing:?}");
+    // A file of master keys holds no more than 16.
+    for _ in 0..rounds(1) {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = ended_again_and_again(dir.path(), (Beside::Rotation, End::Kill), 6).await;
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
