@@ -24,6 +24,8 @@ struct Vault {
     objects: Mutex<BTreeMap<String, Bytes>>,
     parts: Mutex<BTreeMap<u32, Bytes>>,
     is_gone: AtomicBool,
+    /// It changes what it is given.
+    spoils: AtomicBool,
 }
 
 fn xml(status: StatusCode, body: impl Into<String>) -> Response {
@@ -73,7 +75,11 @@ async fn answer(
         }
         ("POST", _, true) => {
             let parts = vault.parts.lock().unwrap();
-            let whole: Vec<u8> = parts.values().flat_map(|part| part.iter().copied()).collect();
+            let mut whole: Vec<u8> = parts.values().flat_map(|part| part.iter().copied()).collect();
+            if vault.spoils.load(Ordering::Relaxed) {
+                let middle = whole.len() / 2;
+                whole[middle] ^= 1;
+            }
             objects.insert(key, whole.into());
             xml(
                 StatusCode::OK,
@@ -162,6 +168,13 @@ async fn a_backup_goes_to_a_bucket_in_parts_and_comes_back() {
         "{}",
         text(&restored.stderr)
     );
+
+    // A storage that does not keep what it was given: that is no backup.
+    vault.spoils.store(true, Ordering::Relaxed);
+    let spoilt = ask("good", &["backup", "create", "--database-url", &database]);
+    let said = text(&spoilt.stderr);
+    assert!(!spoilt.status.success() && said.contains("was changed"), "{said}");
+    assert_eq!(text(&ask("good", &["backup", "list"]).stdout), listed);
 
     // What is wrong is said, without the credential.
     vault.is_gone.store(true, Ordering::Relaxed);
