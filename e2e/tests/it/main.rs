@@ -17,6 +17,7 @@ mod native;
 mod node;
 mod outage;
 mod quickstart;
+mod reasons;
 mod restart;
 mod restored;
 mod sidecar;

@@ -98,6 +98,7 @@ fn a_minute_without_the_api_server_costs_the_objects_nothing_but_the_minute() ->
         bindings.patch("db", &PatchParams::default(), &edit).await?;
         t.binding("late", "prod", &["password"]).await?;
         let unknown = t.until_ready_is::<SecretBinding>("late", "Unknown").await?;
+        assert_eq!(unknown.reason, "ServerUnavailable");
         assert!(unknown.message.contains("trying again"), "{unknown:?}");
         // It is cleaned up after for a minute, and then let go.
         going.delete(t).await?;
