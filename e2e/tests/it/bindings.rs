@@ -381,6 +381,10 @@ fn another_namespace_reads_while_it_is_admitted_and_not_a_moment_longer() -> Res
                 .await?
                 .is_empty()
         );
+        admit(json!({"from": "All", "selector": null})).await?;
+        is("Synced").await?;
+        admit(json!({"from": "Same"})).await?;
+        is("NamespaceNotAdmitted").await?;
         namespaces.delete(&guest, &DeleteParams::default()).await?;
         Ok(())
     })

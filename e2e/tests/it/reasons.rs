@@ -6,20 +6,19 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Secret};
+use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
 use k8s_openapi::api::events::v1::Event;
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
 use sealpod_core::kubernetes::controls;
 use sealpod_core::wire::org::SubjectType;
-use sealpod_core::wire::quotas::SetQuotas;
 use sealpod_crds::{Application, Environment, SecretBinding};
-use sealpod_e2e::install::{NAMESPACE, object};
 use sealpod_e2e::sandbox::{APPLICATION, CONVERGE, Conditions};
 use sealpod_e2e::server::ORGANIZATION;
-use sealpod_e2e::tools::output;
-use sealpod_e2e::{Sandbox, eventually, on_cluster, on_cluster_alone, pods};
+use sealpod_e2e::{Sandbox, eventually, on_cluster};
 use serde_json::{Value, json};
+
+mod alone;
 
 const COPIED: &str = "KubernetesSecretSynced";
 const MEBIBYTE: usize = 1024 * 1024;
@@ -107,6 +106,21 @@ fn copies_tell_what_is_wrong_with_a_value_a_template_a_size_or_the_cluster() -> 
         }
         t.set("huge", "large-0", &large).await?;
         let of = |kind: &str, data: Value| json!({"kubernetesSecret": {"name": "made", "type": kind, "data": data}});
+        for (kind, keys) in [
+            ("tls", &["tls.crt", "tls.key"][..]),
+            ("basic-auth", &["username"]),
+            ("ssh-auth", &["ssh-privatekey"]),
+        ] {
+            let data = keys
+                .iter()
+                .map(|key| json!({"key": key, "template": "{{ secrets.password }}"}));
+            let mut fields = of(&format!("kubernetes.io/{kind}"), data.collect());
+            fields["kubernetesSecret"]["name"] = json!(kind);
+            bind(t, kind, "prod", fields).await?;
+            t.until_ready_is::<SecretBinding>(kind, "True").await?;
+            let made = t.api::<Secret>().get(kind).await?.type_;
+            ensure!(made == Some(format!("kubernetes.io/{kind}")), "{made:?}");
+        }
         bind(t, "names", "prod", copy("names")).await?;
         let config = json!([{"key": ".dockerconfigjson", "secret": "config"}]);
         bind(t, "value", "prod", of("kubernetes.io/dockerconfigjson", config)).await?;
@@ -186,7 +200,7 @@ async fn broken_webhook(t: &Sandbox) -> Result<()> {
 }
 
 #[test]
-fn conflicts_broken_admission_and_lost_rights_are_told_and_what_goes_uncleaned_too() -> Result<()> {
+fn conflicts_broken_admission_and_lost_rights_are_told() -> Result<()> {
     on_cluster(async |t| {
         t.application("Delete", &["prod"]).await?;
         t.set("prod", "password", "one").await?;
@@ -244,21 +258,8 @@ fn conflicts_broken_admission_and_lost_rights_are_told_and_what_goes_uncleaned_t
         t.until_ready_is::<SecretBinding>("late", "True").await?;
         heard(t, "app", "RolledOut").await?;
 
-        uncleaned(t).await?;
         taken_away(t).await
     })
-}
-
-/// Deleted while paused; the sweep ends what is left of it.
-async fn uncleaned(t: &Sandbox) -> Result<()> {
-    let paused = json!({"metadata": {"annotations": {controls::PAUSED: "true"}}});
-    merge::<SecretBinding>(t, "late", paused).await?;
-    told::<SecretBinding>(t, "late", "Ready", "Paused").await?;
-    t.api::<SecretBinding>()
-        .delete("late", &DeleteParams::default())
-        .await?;
-    heard(t, "late", "ServerNotCleanedUp").await?;
-    Ok(())
 }
 
 /// Somebody with the admin key takes from a binding what the operator gives it, as fast as it can.
@@ -304,118 +305,5 @@ async fn taken_away(t: &Sandbox) -> Result<()> {
         }
         () = rotate() => {}
     }
-    Ok(())
-}
-
-const MOUNTED: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// Starts the controller anew with other settings.
-async fn with_settings(t: &Sandbox, settings: &[String]) -> Result<()> {
-    let deployment = format!("deployment/{}", object("controller"));
-    let namespace = format!("--namespace={NAMESPACE}");
-    let mut set = t.tools().kubectl(["set", "env", &deployment, &namespace]);
-    set.args(settings);
-    output(set).await?;
-    let wait = ["rollout", "status", &deployment, &namespace, "--timeout=2m"];
-    output(t.tools().kubectl(wait)).await?;
-    Ok(())
-}
-
-async fn application(t: &Sandbox, name: &str) -> Result<()> {
-    let slug = format!("{}-{name}", t.namespace);
-    let object = json!({
-        "apiVersion": "sealpod.dev/v1alpha1", "kind": "Application", "metadata": {"name": name},
-        "spec": {"slug": slug, "deletionPolicy": "Delete"},
-    });
-    t.create::<Application>(&serde_json::from_value(object)?).await?;
-    Ok(())
-}
-
-#[test]
-fn what_is_wrong_with_the_operators_own_key_ca_and_quota_is_told_and_missed_pods_are_evicted() -> Result<()> {
-    on_cluster_alone(async |t| {
-        t.delivery("password", "one").await?;
-        let controllers = t.client();
-        let controllers: Api<Deployment> = Api::namespaced(controllers, NAMESPACE);
-        let before = serde_json::to_value(controllers.get(&object("controller")).await?)?;
-        let env = before["spec"]["template"]["spec"]["containers"][0]["env"].clone();
-        let value = |name: &str| {
-            let mut all = env.as_array().into_iter().flatten();
-            let found = all.find(|e| e["name"] == name).and_then(|e| e["value"].as_str());
-            found.map_or(format!("{name}-"), |value| format!("{name}={value}"))
-        };
-        let own = ["CA_FILE", "ADMIN_KEY_FILE", "EVICT_MISSED", "INJECTOR_ADDRESS"];
-        let own = own.map(|name| match name {
-            "CA_FILE" => value("SEALPOD_SERVER_CA_FILE"),
-            name => value(&format!("SEALPOD_{name}")),
-        });
-        let ended = misled(t, &own).await;
-        let restored = with_settings(t, &own).await;
-        ended.and(restored)?;
-        for name in ["untrusted", "stranger"] {
-            t.until_ready_is::<Application>(name, "True").await?;
-        }
-        let server = t.server().await?;
-        let org = server.org(ORGANIZATION);
-        let projects = org.quotas().await?.projects;
-        let limit = |projects| SetQuotas {
-            projects: Some(projects),
-            ..SetQuotas::default()
-        };
-        org.set_quotas(&limit(projects.used)).await?;
-        let ended = async {
-            application(t, "too-many").await?;
-            told::<Application>(t, "too-many", "Ready", "QuotaExceeded").await
-        };
-        let ended = ended.await;
-        org.set_quotas(&limit(projects.limit)).await?;
-        ended?;
-        merge::<Application>(
-            t,
-            "too-many",
-            json!({"metadata": {"annotations": {controls::RECONCILE_AT: "now"}}}),
-        )
-        .await?;
-        t.until_ready_is::<Application>("too-many", "True").await?;
-        Ok(())
-    })
-}
-
-/// First with another CA, then with another key. Meanwhile pods that were missed are evicted.
-async fn misled(t: &Sandbox, own: &[String; 4]) -> Result<()> {
-    let missed = pods::template("db", &[pods::container("app", t.image(), 10_001, pods::SLEEP)]);
-    let mut unasked = missed.clone();
-    unasked["metadata"]["labels"] = json!({"app": "missed"});
-    let spec = json!({"replicas": 1, "selector": {"matchLabels": {"app": "missed"}}, "template": unasked});
-    let deployment = json!({"metadata": {"name": "missed"}, "spec": spec});
-    t.create::<Deployment>(&serde_json::from_value(deployment)?).await?;
-    let of_it = ListParams::default().labels("app=missed");
-    let pod = eventually("a pod of the Deployment", CONVERGE, async || {
-        let pods = t.api::<Pod>().list(&of_it).await?;
-        let first = pods.iter().next().map(ResourceExt::name_any);
-        first.ok_or_else(|| anyhow::anyhow!("there is none"))
-    })
-    .await?;
-    merge::<Pod>(t, &pod, json!({"metadata": {"labels": {"sealpod.dev/inject": "true"}}})).await?;
-    heard(t, &pod, "InjectionMissed").await?;
-
-    let injector = format!("{}.{NAMESPACE}.svc:443", object("injector"));
-    let [_, key, ..] = own;
-    let untrusting = [
-        format!("SEALPOD_SERVER_CA_FILE={MOUNTED}/ca.crt"),
-        key.clone(),
-        "SEALPOD_EVICT_MISSED=true".to_owned(),
-        format!("SEALPOD_INJECTOR_ADDRESS={injector}"),
-    ];
-    with_settings(t, &untrusting).await?;
-    application(t, "untrusted").await?;
-    told::<Application>(t, "untrusted", "Ready", "ServerNotTrusted").await?;
-    heard(t, &pod, "EvictedForInjection").await?;
-
-    let [ca, ..] = own;
-    let mistaken = [ca.clone(), format!("SEALPOD_ADMIN_KEY_FILE={MOUNTED}/namespace")];
-    with_settings(t, &mistaken).await?;
-    application(t, "stranger").await?;
-    told::<Application>(t, "stranger", "Ready", "AdminKeyRejected").await?;
     Ok(())
 }
