@@ -22,3 +22,4 @@ mod restart;
 mod restored;
 mod sidecar;
 mod upgrade;
+mod waiting;
