@@ -326,7 +326,7 @@ fn a_pod_that_was_missed_is_told_of() -> Result<()> {
 }
 
 /// Changes a value of the release.
-async fn upgrade(t: &Sandbox, value: &str) -> Result<()> {
+pub async fn upgrade(t: &Sandbox, value: &str) -> Result<()> {
     let mut helm = t
         .tools()
         .helm(["upgrade", RELEASE, "--namespace", NAMESPACE, "--reuse-values", "--wait"]);

@@ -8,6 +8,7 @@ use sealpod_e2e::tools::output;
 use sealpod_e2e::{on_cluster_alone, pods};
 
 use super::*;
+use crate::native::upgrade;
 
 const MOUNTED: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -46,15 +47,12 @@ fn the_operators_own_troubles_are_told_and_at_its_start_it_sweeps_and_evicts() -
             let found = all.find(|e| e["name"] == name).and_then(|e| e["value"].as_str());
             found.map_or(format!("{name}-"), |value| format!("{name}={value}"))
         };
-        let own = ["CA_FILE", "ADMIN_KEY_FILE", "EVICT_MISSED", "INJECTOR_ADDRESS"];
-        let own = own.map(|name| match name {
-            "CA_FILE" => value("SEALPOD_SERVER_CA_FILE"),
-            name => value(&format!("SEALPOD_{name}")),
-        });
+        let own = ["SEALPOD_SERVER_CA_FILE", "SEALPOD_ADMIN_KEY_FILE"].map(value);
         left_behind(t).await?;
         let ended = misled(t, &own).await;
         let restored = with_settings(t, &own).await;
-        ended.and(restored)?;
+        let calmed = upgrade(t, "controller.evictMissed=false").await;
+        ended.and(restored).and(calmed)?;
         let server = t.server().await?;
         eventually("the sweep at the start", CONVERGE, async || {
             let accounts = server.org(ORGANIZATION).service_accounts(None).await?;
@@ -119,8 +117,8 @@ async fn deleted_while_paused(t: &Sandbox, binding: &str) -> Result<()> {
     Ok(())
 }
 
-/// First with another CA, then with another key. Meanwhile pods that were missed are evicted.
-async fn misled(t: &Sandbox, own: &[String; 4]) -> Result<()> {
+/// A pod that was missed is evicted; then another CA, then another key.
+async fn misled(t: &Sandbox, own: &[String; 2]) -> Result<()> {
     let missed = pods::template("db", &[pods::container("app", t.image(), 10_001, pods::SLEEP)]);
     let mut unasked = missed.clone();
     unasked["metadata"]["labels"] = json!({"app": "missed"});
@@ -137,20 +135,14 @@ async fn misled(t: &Sandbox, own: &[String; 4]) -> Result<()> {
     merge::<Pod>(t, &pod, json!({"metadata": {"labels": {"sealpod.dev/inject": "true"}}})).await?;
     heard(t, &pod, "InjectionMissed").await?;
 
-    let injector = format!("{}.{NAMESPACE}.svc:443", object("injector"));
-    let [_, key, ..] = own;
-    let untrusting = [
-        format!("SEALPOD_SERVER_CA_FILE={MOUNTED}/ca.crt"),
-        key.clone(),
-        "SEALPOD_EVICT_MISSED=true".to_owned(),
-        format!("SEALPOD_INJECTOR_ADDRESS={injector}"),
-    ];
-    with_settings(t, &untrusting).await?;
-    application(t, "untrusted").await?;
-    told::<Application>(t, "untrusted", "Ready", "ServerNotTrusted").await?;
+    upgrade(t, "controller.evictMissed=true").await?;
     heard(t, &pod, "EvictedForInjection").await?;
 
-    let [ca, ..] = own;
+    with_settings(t, &[format!("SEALPOD_SERVER_CA_FILE={MOUNTED}/ca.crt")]).await?;
+    application(t, "untrusted").await?;
+    told::<Application>(t, "untrusted", "Ready", "ServerNotTrusted").await?;
+
+    let [ca, _] = own;
     let mistaken = [ca.clone(), format!("SEALPOD_ADMIN_KEY_FILE={MOUNTED}/namespace")];
     with_settings(t, &mistaken).await?;
     application(t, "stranger").await?;
