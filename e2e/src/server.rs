@@ -1,11 +1,12 @@
 //! The api-server of the release, called through a port-forward as an administrator would.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use sealpod_client::{Client, Credential, Error};
+use sealpod_client::{AuditFilter, Client, Credential, Error};
 use sealpod_core::SecretText;
 use sealpod_core::wire::management::{CreateSecret, SetValue};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -130,6 +131,28 @@ pub async fn set(client: &Client, application: &str, environment: &str, name: &s
         .set_values(application, name, &[value])
         .await
         .with_context(|| format!("the value of {name} cannot be set"))
+}
+
+/// Who has read values of a project, by the audit log: the type of each actor.
+pub async fn readers(server: &Client, project: &str) -> Result<BTreeSet<String>> {
+    let mut filter = AuditFilter {
+        action: Some("secret.read".to_owned()),
+        limit: Some(100),
+        ..AuditFilter::default()
+    };
+    let mut readers = BTreeSet::new();
+    loop {
+        let page = server.org(ORGANIZATION).audit_log(&filter).await?;
+        let of_project = page
+            .entries
+            .into_iter()
+            .filter(|e| e.project.as_deref() == Some(project));
+        readers.extend(of_project.map(|entry| entry.actor_type));
+        filter.after = page.next_cursor;
+        if filter.after.is_none() {
+            return Ok(readers);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use kube::{Api, Resource, ResourceExt};
 use sealpod_crds::SecretBinding;
 use sealpod_e2e::install::{NAMESPACE, RELEASE, chart, object};
 use sealpod_e2e::sandbox::{APPLICATION, CONVERGE};
+use sealpod_e2e::server::readers;
 use sealpod_e2e::tools::{fed, output};
 use sealpod_e2e::{Sandbox, eventually, on_cluster, on_cluster_alone, pods};
 use serde::Serialize;
@@ -126,6 +127,9 @@ fn a_secret_is_made_and_put_back_and_one_of_others_is_left_alone() -> Result<()>
 
         t.set("prod", "password", "two").await?;
         until(t, "url", "postgres://app:two@db").await?;
+        // The values came by the binding's own key, and by no other.
+        let readers = readers(&t.server().await?, &t.namespace).await?;
+        assert_eq!(readers.into_iter().collect::<Vec<_>>(), ["service_account"]);
         // At rest nothing is written.
         let version = secrets.get("copy").await?.resource_version();
         sleep(SETTLED).await;
