@@ -137,8 +137,9 @@ fn every_field_is_brought_to_the_server_put_back_and_taken_away() -> Result<()> 
             text(t.tools().kubectl(["get", short, &namespace])).await?;
         }
         let events = text(t.tools().kubectl(["get", "events", &namespace, "--output=json"])).await?;
+        assert!(events.contains("made the application"), "{events}");
         assert!(
-            events.contains("made the application") && events.contains("\"Synced\""),
+            events.contains("\"Applied\"") && events.contains("\"Synced\""),
             "{events}"
         );
         assert!(!events.contains(&first), "an event holds the key");

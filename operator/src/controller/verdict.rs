@@ -137,17 +137,48 @@ impl<S: Clone + Default> Outcome<S> {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn every_reason_is_in_the_manual() {
-        let manual = include_str!("../../../docs/OPERATOR.md");
-        let source = include_str!("verdict.rs");
-        let words = source.lines().filter_map(|line| {
+    fn words() -> Vec<&'static str> {
+        let words = include_str!("verdict.rs").lines().filter_map(|line| {
             let line = line.trim().strip_prefix("pub const ")?;
             line.split('"').nth(1)
         });
         let words: Vec<_> = words.collect();
         assert!(words.len() > 20, "{words:?}");
-        for word in words {
+        words
+    }
+
+    /// Rust files below a folder.
+    fn sources(folder: &std::path::Path) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                text += &sources(&path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                text += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn every_reason_is_provoked_on_the_cluster() {
+        let tests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/tests/it");
+        let tests = sources(&tests);
+        for word in words() {
+            // The server bounds all that it answers with, so this is told only of something else that answers.
+            if word == super::reasons::ANSWER_TOO_LARGE {
+                continue;
+            }
+            let is_there = tests.contains(&format!("\"{word}\"")) || tests.contains(&format!("\"{word}\\\""));
+            assert!(is_there, "no end-to-end test provokes {word}");
+        }
+    }
+
+    #[test]
+    fn every_reason_is_in_the_manual() {
+        let manual = include_str!("../../../docs/OPERATOR.md");
+        for word in words() {
             assert!(
                 manual.contains(&format!("`{word}`")),
                 "docs/OPERATOR.md does not say what to do about {word}"
