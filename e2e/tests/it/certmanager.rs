@@ -100,6 +100,11 @@ fn a_certificate_of_cert_manager_is_served_and_its_renewal_with_another_ca_fails
         switch(t, "auto", "").await?;
         Injector::of(t).until_rolled_out().await?;
         definitions.delete(&name, &DeleteParams::default()).await?;
+        // cert-manager's own, which no release takes along.
+        let secrets: Api<Secret> = Api::namespaced(t.client(), NAMESPACE);
+        secrets
+            .delete(&object("webhook-certificate"), &DeleteParams::default())
+            .await?;
         ended
     })
 }
