@@ -15,8 +15,8 @@ use tower::BoxError;
 /// How long one call of a reconciliation may take, with all of its answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Calls that are under way at a time. The client keeps a connection for each, with its buffers, for a minute and more:
-/// were it as many as the reconciliations ask at once, they would be most of the memory, and no call would be faster.
-const CALLS: usize = 16;
+/// as many as reconciliations ask at once were a third of the memory, and brought nothing about sooner.
+const CALLS: usize = 8;
 
 /// Whether Kubernetes may be asked for it: in a URL, `?watch=true` would be another question, and a space an error for
 /// ever.
