@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod check;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod credentials;

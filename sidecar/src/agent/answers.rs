@@ -178,7 +178,9 @@ impl Agent {
         let former = self.publisher.shown();
         let published = self.publisher.publish(files);
         // A swap is one whatever failed behind it. The first files are no change.
-        self.untold |= self.status.is_open() && self.publisher.shown() != former;
+        if self.status.is_open() && self.publisher.shown() != former {
+            self.untold = Some(self.publisher.swapped());
+        }
         let published = published?;
         if self.versions != versions {
             self.versions.clone_from(&versions);

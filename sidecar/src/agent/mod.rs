@@ -88,8 +88,8 @@ pub struct Agent {
     denied: bool,
     /// What could not be written of the files that are shown; what is there instead is about former ones.
     unstated: Option<HandOver>,
-    /// Whether the app's files have changed without it being told.
-    untold: bool,
+    /// When the app's files changed without it being told, where they did, as time since the node started.
+    untold: Option<Duration>,
     freshness: Freshness,
     reporter: Reporter,
     notifier: Notifier,
@@ -122,7 +122,7 @@ impl Agent {
             versions: BTreeMap::new(),
             denied: false,
             unstated: None,
-            untold: false,
+            untold: None,
             freshness: Freshness::new(Instant::now()),
             reporter: Reporter::new(settings.pod.clone(), &seed),
             notifier,
@@ -255,7 +255,8 @@ impl Agent {
     fn resume(&mut self) {
         let mount = Path::new(&self.mounted.mount_path);
         // What begins behind `init` reads the new files anyway.
-        self.untold = self.until == Until::Stopped && handover::is_untold(mount);
+        let untold = self.until == Until::Stopped && handover::is_untold(mount);
+        self.untold = untold.then(|| self.publisher.swapped());
         self.mark_told();
         let Some((state, written)) = handover::read(mount) else {
             return;

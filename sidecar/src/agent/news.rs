@@ -23,18 +23,18 @@ impl Agent {
     /// Has the app told of what it does not know yet. What changed under `init` no app has read before.
     pub(super) fn pass_on(&mut self) {
         let Some(session) = &self.session else { return };
-        if std::mem::take(&mut self.untold)
+        if let Some(swapped) = self.untold.take()
             && self.until == Until::Stopped
             && let Some(how) = &session.binding.on_change
         {
-            self.notifier.changed(how);
+            self.notifier.changed(how, swapped);
         }
         self.mark_told();
     }
 
     /// Takes the mark away once there is no more to tell.
     pub(super) fn mark_told(&self) {
-        if self.untold || !self.notifier.is_idle() {
+        if self.untold.is_some() || !self.notifier.is_idle() {
             return;
         }
         if let Err(error) = handover::mark_told(Path::new(&self.mounted.mount_path)) {

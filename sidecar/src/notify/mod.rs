@@ -52,18 +52,18 @@ impl Default for Timing {
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
     #[error(
-        "no main process with {variable}={container:?} in its environment is to be seen; the container is not running, or \
-         the pod was made before the binding had this onChange: start it anew",
-        variable = sealpod_core::injection::CONTAINER_VARIABLE
+        "no main process of the container {container:?} is to be seen; it is not running, or the pod was made before the \
+         binding had this onChange: start it anew"
     )]
     NoProcess { container: String },
     #[error(
-        "which process is the main one of the container {container:?} cannot be told: neither environment nor mounts of {} \
-         name one; start the pod anew, so that every container of it has {variable}, or use onChange.http",
-        .pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        variable = sealpod_core::injection::CONTAINER_VARIABLE
+        "which process is the main one of the container {container:?} cannot be told: on this node neither mounts nor \
+         environment of {} name one; use onChange.http, or give each container a runAsUser of its own",
+        .pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     )]
     Ambiguous { container: String, pids: Vec<i32> },
+    #[error("process {pid} has just begun and may not await a signal yet; it is sent later")]
+    Starting { pid: i32 },
     #[error("{0:?} is not the name of a signal")]
     NoSignal(String),
     #[error("the path {0:?} is none that a request can carry")]
@@ -92,8 +92,25 @@ impl NotifyError {
     }
 }
 
-/// How the app is to be told, and how many changes there have been.
-type News = (u64, Option<OnChange>);
+/// How the app knows of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Sent,
+    /// It began after the change.
+    Reads,
+}
+
+/// A change of files.
+#[derive(Debug, Clone)]
+struct Change {
+    /// How the app is to be told.
+    how: OnChange,
+    /// Since when readers find the new files, as time since the node started.
+    swapped: Duration,
+}
+
+/// The last change, and how many there have been.
+type News = (u64, Option<Change>);
 
 /// The task that tells one app. Ends when this is dropped.
 #[derive(Debug)]
@@ -124,11 +141,14 @@ impl Notifier {
         }
     }
 
-    /// The files have changed.
-    pub fn changed(&self, how: &OnChange) {
+    /// The files have changed, `swapped` after the node started.
+    pub fn changed(&self, how: &OnChange, swapped: Duration) {
         self.news.send_modify(|(count, news)| {
             *count += 1;
-            *news = Some(how.clone());
+            *news = Some(Change {
+                how: how.clone(),
+                swapped,
+            });
         });
     }
 
@@ -168,10 +188,10 @@ impl Worker {
     async fn work(mut self) {
         while self.changes.changed().await.is_ok() {
             self.settle().await;
-            let (count, Some(how)) = self.changes.borrow_and_update().clone() else {
+            let (count, Some(change)) = self.changes.borrow_and_update().clone() else {
                 continue;
             };
-            if self.tell(&how).await {
+            if self.tell(&change).await {
                 self.finished.send_replace(count);
             }
         }
@@ -190,14 +210,17 @@ impl Worker {
     }
 
     /// Tries until the app knows, there is newer news, or it has taken too long. Gives whether there is nothing left to do.
-    async fn tell(&mut self, how: &OnChange) -> bool {
+    async fn tell(&mut self, change: &Change) -> bool {
         let give_up = Instant::now() + self.timing.give_up;
         self.backoff.reset();
         loop {
-            let error = match self.attempt(how).await {
-                Ok(()) => {
+            let error = match self.attempt(change).await {
+                Ok(heard) => {
                     self.status.notified(true);
-                    tracing::info!(binding = self.binding, "the app has been told of the change");
+                    match heard {
+                        Heard::Sent => tracing::info!(binding = self.binding, "the app has been told of the change"),
+                        Heard::Reads => tracing::info!(binding = self.binding, "the app began after the change"),
+                    }
                     return true;
                 }
                 Err(error) => error,
@@ -221,13 +244,14 @@ impl Worker {
         }
     }
 
-    async fn attempt(&self, how: &OnChange) -> Result<(), NotifyError> {
-        match how {
-            OnChange::Signal { container, name } => process::signal(container, name),
+    async fn attempt(&self, change: &Change) -> Result<Heard, NotifyError> {
+        match &change.how {
+            OnChange::Signal { container, name } => process::signal(container, name, change.swapped),
             OnChange::Http { .. } if !self.calls => Err(NotifyError::NodeNetwork),
             OnChange::Http { port, path } => tokio::time::timeout(self.timing.call, http::post(*port, path))
                 .await
-                .unwrap_or(Err(NotifyError::Late)),
+                .unwrap_or(Err(NotifyError::Late))
+                .map(|()| Heard::Sent),
         }
     }
 }

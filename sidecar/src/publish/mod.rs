@@ -15,14 +15,17 @@ mod tests;
 mod tree;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use sealpod_core::Time;
 use sealpod_core::paths::FilePath;
 use zeroize::Zeroizing;
+
+use crate::clock;
 
 /// Kept free for the state beside the files, of which there are two while it is replaced: this part of the volume, but
 /// so many bytes at least and at most.
@@ -31,6 +34,8 @@ const MIN_RESERVE: u64 = 4 * 4096;
 const MAX_RESERVE: u64 = 32 * 4096;
 /// Shortest time between two tries to remove a former generation.
 const RETRY_REMOVE: Duration = Duration::from_secs(1);
+/// The kernel dates files by its last tick, up to so long ago.
+const COARSE: Duration = Duration::from_millis(10);
 /// The link that is swapped, and the names it and the others are made under.
 const DATA: &str = "..data";
 const DATA_TEMPORARY: &str = "..data_tmp";
@@ -130,6 +135,8 @@ pub struct Publisher {
     /// How long a reader that has just looked `..data` up still finds the files it leads to.
     grace: Duration,
     former: Vec<Former>,
+    /// When this process swapped last, as time since the node started.
+    swapped: Option<Duration>,
     /// The paths of the set that this process published last, sorted.
     published: Option<Vec<String>>,
     #[cfg(test)]
@@ -160,6 +167,7 @@ impl Publisher {
             size_limit,
             grace,
             former: Vec::new(),
+            swapped: None,
             published: None,
             #[cfg(test)]
             crash_before: None,
@@ -196,7 +204,11 @@ impl Publisher {
         if changed {
             self.swap(&set)?;
         }
-        self.link_names(&set)?;
+        let linked = self.link_names(&set);
+        if changed {
+            self.swapped = Some(clock::now());
+        }
+        linked?;
         let mut paths: Vec<_> = set.write.iter().map(|file| file.path.as_str().to_owned()).collect();
         paths.sort_unstable();
         self.published = Some(paths);
@@ -265,6 +277,17 @@ impl Publisher {
         let name = self.current().ok()??;
         let written = std::fs::symlink_metadata(self.path.join(name)).and_then(|meta| meta.modified());
         jiff::Timestamp::try_from(written.ok()?).ok().map(Time::from_timestamp)
+    }
+
+    /// Since when readers find the set that is shown, as time since the node started: by this process's own clock, or
+    /// else by the date of the link that was swapped. Rather too late than too early, and now where nothing tells.
+    pub fn swapped(&self) -> Duration {
+        let dated = || {
+            let link = std::fs::symlink_metadata(self.path.join(DATA)).ok()?;
+            let date = Duration::new(link.ctime().try_into().ok()?, link.ctime_nsec().try_into().ok()?);
+            Some(clock::at(SystemTime::UNIX_EPOCH + date + COARSE))
+        };
+        self.swapped.or_else(dated).unwrap_or_else(clock::now)
     }
 
     /// Whether readers still find every file of the set that is shown. Nobody else should write here; what somebody

@@ -422,3 +422,29 @@ fn read_set(path: &Path, whole_sets: bool, grace: Duration) -> Option<[usize; 3]
     }
     Some(rounds)
 }
+
+#[test]
+fn since_when_files_are_shown_is_known_also_to_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = open(dir.path());
+    let before = clock::now();
+    publisher.publish(set([("a", "1")])).unwrap();
+    let (own, after) = (publisher.swapped(), clock::now());
+    assert!(before <= own && own <= after);
+    let read = open(dir.path()).swapped();
+    assert!(
+        before <= read && read <= own + 2 * COARSE,
+        "{before:?} {read:?} {own:?}"
+    );
+    std::thread::sleep(3 * COARSE);
+    let later = clock::now();
+    publisher.publish(set([("a", "1")])).unwrap();
+    assert_eq!(publisher.swapped(), own, "nothing new");
+    publisher.publish(set([("a", "2")])).unwrap();
+    for publisher in [publisher, open(dir.path())] {
+        assert!(publisher.swapped() >= later);
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let now = clock::now();
+    assert!(open(empty.path()).swapped() >= now, "rather too late");
+}

@@ -6,8 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode};
 use rustix::io::Errno;
-use rustix::process::getegid;
-use sealpod_core::kubernetes::SHARED_GID;
 use zeroize::Zeroizing;
 
 /// tmpfs hands out whole pages.
@@ -52,21 +50,14 @@ pub(super) fn create(root: impl AsFd, path: &str, mode: u32, content: &[u8]) -> 
     File::from(file).write_all(content).map_err(|error| as_errno(&error))
 }
 
-/// Gives a file or directory to the group that readers have. It may have been made with another one: that of the volume,
-/// where the pod has an `fsGroup` and so the volume its set-group-ID bit; or that of the app, where this process signals it.
+/// Gives a file or directory to the process's own group. It has it already, but where the pod has an `fsGroup`: then
+/// the volume's set-group-ID bit has given it that one.
 pub(super) fn own_group(file: impl AsFd) -> Result<(), Errno> {
-    let group = readers()?;
+    let group = rustix::process::getegid();
     if Gid::from_raw(rustix::fs::fstat(&file)?.st_gid) != group {
         rustix::fs::fchown(&file, None, Some(group))?;
     }
     Ok(())
-}
-
-/// The group that the injector gives to the whole pod; outside of pods, which do not have it, the process's own.
-fn readers() -> Result<Gid, Errno> {
-    let shared = u32::try_from(SHARED_GID).map_or(Gid::ROOT, Gid::from_raw);
-    let groups = rustix::process::getgroups()?;
-    Ok(if groups.contains(&shared) { shared } else { getegid() })
 }
 
 /// A file's permission bits and content, opened without following a link at any step.
