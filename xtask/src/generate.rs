@@ -95,9 +95,9 @@ fn annotations() -> Generated {
              {}\n\
              An amount is that of each container of ours: the init container and, beside the app, the sidecar. The limits of a \
              LimitRange of the namespace win over all of them.\n\n\
-             The injector itself writes `{}`, the names of the bindings that it put into the pod. In pods with a binding that \
-             has `onChange.signal`, it gives each container the variable `SEALPOD_CONTAINER` with the container's name; one \
-             that has another value there is refused.\n",
+             The injector itself writes `{}`, the names of the bindings that it put into the pod. A container that gets \
+             signals (`onChange.signal`) has the variable `SEALPOD_CONTAINER` with its name; one that has another value there \
+             is refused.\n",
             annotations::markdown(),
             annotations::INJECTED,
         ),

@@ -19,8 +19,8 @@ pub const CA_FILE: &str = "ca.crt";
 /// [`BindingFile`] as JSON.
 pub const BINDING_FILE: &str = "binding.json";
 
-/// Environment variable by which the sidecar knows the main process of the container that gets a signal. Each container
-/// of the user's has its own name in it, in pods with a binding that signals.
+/// Environment variable of a container that gets signals, with its name: by it the sidecar knows its main process on a node
+/// whose mounts do not tell it.
 pub const CONTAINER_VARIABLE: &str = "SEALPOD_CONTAINER";
 /// Where a container that asks for it finds the sidecar's binary, as `exec`.
 pub const EXEC_MOUNT: &str = "/sealpod";

@@ -34,8 +34,7 @@ fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> 
         }))?)
         .await?;
         t.until_ready_is::<SecretBinding>("db", "True").await?;
-        let pod = start(t, "app", true).await?;
-        start(t, "groupless", false).await?;
+        let pod = start(t).await?;
         assert_eq!(pods::restarts(&pod), 0);
         let read = |path: &str| format!("cat {}", file("db", path));
         let sourced = format!("set -a; . {}; echo \"$USER $DB_PASSWORD\"", file("db", "app.env"));
@@ -55,17 +54,15 @@ fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> 
         other_shapes(t).await?;
 
         let count = "cd /dev/shm; for app in *; do [ -f $app ] && echo $app $(wc -l < $app); done; true";
-        let heard = async |pod: &str| t.exec(pod, "app", count).await;
-        assert_eq!(heard("app").await?, "");
+        let heard = async || t.exec("app", "app", count).await;
+        assert_eq!(heard().await?, "");
         t.set("prod", "db.password", "p'w 2").await?;
-        for pod in ["app", "groupless"] {
-            eventually("the signal", Duration::from_secs(30), async || {
-                let heard = heard(pod).await?;
-                ensure!(heard == "app 1\n", "{pod}: {heard:?}");
-                Ok(())
-            })
-            .await?;
-        }
+        eventually("the signal", Duration::from_secs(30), async || {
+            let heard = heard().await?;
+            ensure!(heard == "app 1\n", "{heard:?}");
+            Ok(())
+        })
+        .await?;
         assert_eq!(t.exec("app", "app", &read("etc/app.ini")).await?, "u=ada;p=p%27w%202");
 
         too_much(t).await?;
@@ -91,16 +88,11 @@ fn binding(extra: &Value) -> Result<SecretBinding> {
     .context("the test's binding is one")
 }
 
-/// A pod with an app that gets signals, one of the same user that gets none, and one that gets variables. Where nobody
-/// says of what group the app is, the sidecar may not look into its environment.
-async fn start(t: &Sandbox, name: &str, group: bool) -> Result<Pod> {
-    let [app, twin] = ["app", "twin"].map(|name| {
-        let mut container = pods::container(name, t.image(), 10_001, &counts_hups(name));
-        if !group {
-            container["securityContext"]["runAsGroup"] = Value::Null;
-        }
-        container
-    });
+/// A pod with an app that gets signals, one of the same user that gets none and says that it is the app, and one that
+/// gets variables.
+async fn start(t: &Sandbox) -> Result<Pod> {
+    let [app, mut twin] = ["app", "twin"].map(|name| pods::container(name, t.image(), 10_001, &counts_hups(name)));
+    twin["env"] = json!([{"name": "SEALPOD_CONTAINER", "value": "app"}]);
     let mut worker = pods::container("worker", t.image(), 10_002, "");
     let script = format!("echo \"$DB_PASSWORD\"; {}", pods::SLEEP);
     worker["command"] = json!([
@@ -117,7 +109,21 @@ async fn start(t: &Sandbox, name: &str, group: bool) -> Result<Pod> {
     let mut template = pods::template("db", &[app, twin, worker]);
     template["metadata"]["annotations"]["sealpod.dev/exec"] = json!("worker");
     template["spec"]["shareProcessNamespace"] = json!(true);
-    t.running(name, pods::pod(name, template)?).await
+    let pod = t.running("app", pods::pod("app", template)?).await?;
+    let spec = serde_json::to_value(&pod.spec)?;
+    let context = ours(&spec)?;
+    ensure!(
+        context["runAsUser"] == 10_001 && context["runAsGroup"] == 64_999,
+        "the user, never the group, of the app: {context}"
+    );
+    Ok(pod)
+}
+
+/// The security context of the sidecar.
+fn ours(spec: &Value) -> Result<&Value> {
+    let containers = spec["containers"].as_array().context("containers")?;
+    let ours = containers.iter().find(|container| container["name"] == "sealpod");
+    Ok(&ours.context("the sidecar")?["securityContext"])
 }
 
 /// The sidecar's program says how it is, and what it would write.

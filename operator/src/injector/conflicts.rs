@@ -30,8 +30,8 @@ pub struct Additions<'a> {
     pub readers: &'a [Container<'a>],
     /// The one of them that gets the program.
     pub exec: Option<Container<'a>>,
-    /// Whether the user's containers get the variable by which signals find their process.
-    pub named: bool,
+    /// The containers that get signals, and the variable with their name.
+    pub signalled: &'a [Container<'a>],
 }
 
 /// Refuses names and paths that are taken.
@@ -41,7 +41,7 @@ pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<(), Denial> {
         deliveries,
         readers,
         exec,
-        named,
+        signalled,
     } = additions;
     containers(pod, ours)?;
     volumes(pod, deliveries, exec.is_some())?;
@@ -53,12 +53,7 @@ pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<(), Denial> {
         }
         mounts(pod, reader, &wanted)?;
     }
-    let mut users = pod.all_containers().filter(|container| !is_ours(container.name()));
-    if *named {
-        users.try_for_each(|container| variable(&container))
-    } else {
-        Ok(())
-    }
+    signalled.iter().try_for_each(variable)
 }
 
 fn is_same(one: &Container<'_>, other: &Container<'_>) -> bool {
@@ -198,7 +193,7 @@ fn mounted<'a>(container: &Container<'a>) -> impl Iterator<Item = Mounted<'a>> +
     of(container.mounts(), "mountPath").chain(of(items(container.raw, "volumeDevices"), "devicePath"))
 }
 
-/// The variable by which a signal finds its process is ours; one of the same name that says something else is not.
+/// The variable with the name of the container is ours; one of the same name that says something else is not.
 fn variable(container: &Container<'_>) -> Result<(), Denial> {
     let named = |variable: &&Value| text(variable, "name") == Some(CONTAINER_VARIABLE);
     match items(container.raw, "env").iter().find(named) {

@@ -1,7 +1,7 @@
 //! The containers and volumes that a pod gets.
 
 use sealpod_core::injection::{MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings};
-use sealpod_core::kubernetes::{INIT_CONTAINER, SIDECAR_CONTAINER, key_secret_name};
+use sealpod_core::kubernetes::{INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, key_secret_name};
 use sealpod_runtime::telemetry::Format;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -95,9 +95,9 @@ pub struct Parts<'a> {
     /// Whether the kubelet reaches that port on the pod's address; else it runs a command.
     pub probed: bool,
     pub resources: Value,
-    /// The user and the group that it runs as. Its files are the shared group's in any case, which the pod has.
+    /// The user that it runs as. Its group is never the app's: that is what keeps a process of the same user from looking
+    /// into one of ours that has just been started.
     pub uid: i64,
-    pub gid: i64,
     /// Whether the first of our containers copies the program for another one.
     pub exec: bool,
 }
@@ -176,7 +176,7 @@ impl Parts<'_> {
             "resources": self.resources,
             "securityContext": {
                 "runAsUser": self.uid,
-                "runAsGroup": self.gid,
+                "runAsGroup": SHARED_GID,
                 "runAsNonRoot": true,
                 "readOnlyRootFilesystem": true,
                 "allowPrivilegeEscalation": false,
@@ -291,7 +291,6 @@ mod tests {
             probed: true,
             resources: json!({}),
             uid: 7,
-            gid: 8,
             exec: false,
         }
     }

@@ -145,8 +145,8 @@ pub enum Denial {
     )]
     CallsTheNode { binding: String },
     #[error(
-        "container {} already has a variable {CONTAINER_VARIABLE}, by which Sealpod tells the processes of the pod apart for \
-         onChange.signal; rename yours", Quoted(.container)
+        "container {} already has a variable {CONTAINER_VARIABLE}, by which Sealpod may know the process that it signals \
+         (onChange.signal); rename yours", Quoted(.container)
     )]
     VariableTaken { container: String },
     #[error(

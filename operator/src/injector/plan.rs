@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::injection::{SETTINGS_VARIABLE, SidecarSettings};
-use sealpod_core::kubernetes::{HEALTH_PORT, INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, SIDECAR_UID, annotations};
+use sealpod_core::kubernetes::{HEALTH_PORT, INIT_CONTAINER, SIDECAR_CONTAINER, SIDECAR_UID, annotations};
 use serde_json::Value;
 
 use super::Settings;
@@ -105,14 +105,14 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
     let readers = readers(pod)?;
     let exec = exec::container(pod, &readers)?;
     stays_in_the_pod(pod, &chosen, shape)?;
-    let signaller = signal::user(pod, &chosen, is_ours)?;
+    let signals = signal::of(pod, &chosen, is_ours)?;
 
     let additions = conflicts::Additions {
         ours: shape.containers(),
         deliveries: &deliveries,
         readers: &readers,
         exec,
-        named: signaller.is_some(),
+        signalled: signals.as_ref().map_or(&[][..], |signals| &signals.containers),
     };
     conflicts::check(pod, &additions)?;
 
@@ -128,8 +128,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         health_port: (!pod.flag("hostNetwork")).then(|| health_port(pod)),
         probed: !mesh::takes_inbound_probes(pod),
         resources: resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?,
-        uid: signaller.map_or(SIDECAR_UID, |user| user.uid),
-        gid: signaller.and_then(|user| user.gid).unwrap_or(SHARED_GID),
+        uid: signals.as_ref().map_or(SIDECAR_UID, |signals| signals.uid),
         exec: exec.is_some(),
     };
     Ok(Plan {
@@ -162,7 +161,7 @@ fn containers(pod: Pod<'_>, additions: &conflicts::Additions<'_>) -> Vec<Additio
         if additions.exec.as_ref().is_some_and(is) {
             all.mounts.push(exec::mount());
         }
-        if additions.named && !is_ours(container.name()) {
+        if additions.signalled.iter().any(is) {
             all.env.push(signal::variable(container.name()));
         }
         all

@@ -1,4 +1,4 @@
-//! `onChange.signal`: as which user the sidecar may send signals, and how it tells the containers of the pod apart.
+//! `onChange.signal`: which containers get a signal from the sidecar, and as which user it may send one.
 
 use sealpod_core::injection::CONTAINER_VARIABLE;
 use serde_json::Value;
@@ -7,37 +7,44 @@ use super::denial::Denial;
 use super::pod::{Container, List, Pod, text};
 use super::select::Binding;
 
-/// Who a container runs as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
+/// Containers that get signals, and the one user of all of them, which the sidecar then is: a process may signal those of
+/// its own user without any capability.
+#[derive(Debug)]
+pub struct Signals<'a> {
     pub uid: i64,
-    /// None where the pod leaves it to the image.
-    pub gid: Option<i64>,
+    pub containers: Vec<Container<'a>>,
 }
 
-/// The one user of all containers that get signals, which the sidecar then is: a process may signal those of its own user
-/// without any capability, and see the environment of those of its own user and group. None where no binding of the pod
-/// signals.
-pub fn user(pod: Pod<'_>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<User>, Denial> {
-    let mut first: Option<(User, &str)> = None;
+/// None where no binding of the pod signals.
+pub fn of<'a>(pod: Pod<'a>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<Signals<'a>>, Denial> {
+    let mut signals: Option<Signals<'a>> = None;
     for binding in chosen {
         let Some(name) = &binding.signals else { continue };
-        let user = user_of(pod, &binding.name, name, is_ours)?;
-        let (known, other) = first.get_or_insert((user, name));
-        if known.uid != user.uid {
+        let (target, uid) = target(pod, &binding.name, name, is_ours)?;
+        let known = signals.get_or_insert(Signals {
+            uid,
+            containers: vec![],
+        });
+        if let Some(other) = known.containers.first().filter(|_| known.uid != uid) {
             return Err(Denial::SignalUsers {
-                one: (*other).to_owned(),
+                one: other.name().to_owned(),
                 other: name.clone(),
             });
         }
-        // There are other ways to tell the processes apart; the user is what a signal needs.
-        known.gid = known.gid.filter(|gid| user.gid == Some(*gid));
+        if !known.containers.iter().any(|other| other.name() == name) {
+            known.containers.push(target);
+        }
     }
-    Ok(first.map(|(user, _)| user))
+    Ok(signals)
 }
 
-/// Who the container of that name runs as.
-fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -> Result<User, Denial> {
+/// The container and the user that it runs as.
+fn target<'a>(
+    pod: Pod<'a>,
+    binding: &str,
+    name: &str,
+    is_ours: fn(&str) -> bool,
+) -> Result<(Container<'a>, i64), Denial> {
     let named = |container: &Container| container.name() == name && !is_ours(container.name());
     let Some(target) = pod.all_containers().find(named) else {
         let known = pod.all_containers().filter(|container| !is_ours(container.name()));
@@ -53,12 +60,9 @@ fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -
             container: name.to_owned(),
         });
     }
-    let uid = effective(pod, &target, "runAsUser").filter(|uid| *uid > 0);
+    let uid = uid(pod, &target).filter(|uid| *uid > 0);
     match uid {
-        Some(uid) if pod.flag("shareProcessNamespace") => Ok(User {
-            uid,
-            gid: effective(pod, &target, "runAsGroup"),
-        }),
+        Some(uid) if pod.flag("shareProcessNamespace") => Ok((target, uid)),
         _ => Err(Denial::SignalNeeds {
             binding: binding.to_owned(),
             container: name.to_owned(),
@@ -68,14 +72,13 @@ fn user_of(pod: Pod<'_>, binding: &str, name: &str, is_ours: fn(&str) -> bool) -
     }
 }
 
-/// A number of the security context that a container runs with, where the pod says it.
-fn effective(pod: Pod<'_>, container: &Container<'_>, field: &str) -> Option<i64> {
-    let of = |object: &Value| object.get("securityContext")?.get(field)?.as_i64();
+/// The user that a container runs as, where the pod says it.
+fn uid(pod: Pod<'_>, container: &Container<'_>) -> Option<i64> {
+    let of = |object: &Value| object.get("securityContext")?.get("runAsUser")?.as_i64();
     of(container.raw).or_else(|| of(pod.spec()))
 }
 
-/// The variable by which the sidecar knows the container's main process. All containers of the pod that are the user's
-/// get theirs: of processes without it nobody could say whose they are.
+/// The variable with the name of a container that gets signals, for nodes where its mounts do not tell it.
 pub fn variable(container: &str) -> Value {
     serde_json::json!({"name": CONTAINER_VARIABLE, "value": container})
 }
@@ -93,34 +96,11 @@ mod tests {
         }
     }
 
-    fn user_of(spec: &Value, bindings: &[Binding]) -> Result<Option<User>, String> {
+    fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<i64>, String> {
         let pod = json!({"metadata": {}, "spec": spec});
         let chosen: Vec<&Binding> = bindings.iter().collect();
-        user(Pod(&pod), &chosen, |name| name == "sealpod").map_err(|denial| denial.to_string())
-    }
-
-    fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<i64>, String> {
-        Ok(user_of(spec, bindings)?.map(|user| user.uid))
-    }
-
-    #[test]
-    fn the_group_is_the_containers_own_or_the_pods_where_all_that_get_signals_have_it() {
-        let spec = json!({
-            "shareProcessNamespace": true, "securityContext": {"runAsUser": 7, "runAsGroup": 70},
-            "containers": [{"name": "app"}, {"name": "own", "securityContext": {"runAsGroup": 80}}],
-        });
-        let group = |bindings: &[Binding]| user_of(&spec, bindings).unwrap().unwrap().gid;
-        let (app, own) = (signalling("a", "app"), signalling("b", "own"));
-        assert_eq!(group(std::slice::from_ref(&app)), Some(70));
-        assert_eq!(group(std::slice::from_ref(&own)), Some(80));
-        assert_eq!(group(&[app.clone(), signalling("c", "app")]), Some(70));
-        assert_eq!(group(&[app, own]), None);
-        let unknown = json!({
-            "shareProcessNamespace": true,
-            "containers": [{"name": "app", "securityContext": {"runAsUser": 7}}],
-        });
-        let user = user_of(&unknown, &[signalling("a", "app")]).unwrap();
-        assert_eq!(user, Some(User { uid: 7, gid: None }));
+        let signals = of(Pod(&pod), &chosen, |name| name == "sealpod").map_err(|denial| denial.to_string())?;
+        Ok(signals.map(|signals| signals.uid))
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
+use sealpod_core::kubernetes::SHARED_GID;
 use serde_json::json;
 
 pub fn planned(pod: &Value, bindings: &[Binding]) -> Result<Plan, String> {
@@ -335,7 +336,7 @@ fn what_is_in_the_way_of_the_program_is_named() {
 }
 
 #[test]
-fn a_signal_gives_the_sidecar_the_user_and_each_container_its_name() {
+fn a_signal_gives_the_sidecar_the_user_alone_and_the_container_its_name() {
     let signalling = Binding {
         signals: Some("app".to_owned()),
         ..binding("db")
@@ -343,33 +344,28 @@ fn a_signal_gives_the_sidecar_the_user_and_each_container_its_name() {
     let spec = |env: Value| {
         json!({
             "shareProcessNamespace": true,
-            "containers": [{"name": "app", "env": env, "securityContext": {"runAsUser": 10_001}}, {"name": "log"}],
+            "containers": [{"name": "app", "env": env, "securityContext": {"runAsUser": 10_001, "runAsGroup": 10_001}}, {"name": "log"}],
         })
     };
     let plan = planned(&pod_with(&spec(json!(null))), std::slice::from_ref(&signalling)).unwrap();
     for ours in &plan.ours {
         assert_eq!(ours.container["securityContext"]["runAsUser"], 10_001);
+        assert_eq!(ours.container["securityContext"]["runAsGroup"], SHARED_GID);
     }
     let named = |name| json!([{"name": "SEALPOD_CONTAINER", "value": name}]);
     let variables: Vec<_> = plan.containers.iter().map(|all| json!(all.env)).collect();
-    assert_eq!(
-        variables,
-        [named("app"), named("log")],
-        "each knows its own, also where it gets no signal"
-    );
+    assert_eq!(variables, [named("app"), json!([])], "that one container's, no other's");
     assert!(planned(&pod_with(&spec(named("app"))), std::slice::from_ref(&signalling)).is_ok());
-    for taken in [spec(named("other")), {
-        let mut other = spec(json!(null));
-        other["initContainers"] = json!([{"name": "migrate", "env": named("app")}]);
-        other
-    }] {
-        let text = planned(&pod_with(&taken), std::slice::from_ref(&signalling)).unwrap_err();
-        assert!(text.contains("already has a variable SEALPOD_CONTAINER"), "{text}");
-        assert!(
-            planned(&pod_with(&taken), &[binding("db")]).is_ok(),
-            "in nobody's way without signals"
-        );
-    }
+    let taken = spec(named("other"));
+    let text = planned(&pod_with(&taken), std::slice::from_ref(&signalling)).unwrap_err();
+    assert!(text.contains("already has a variable SEALPOD_CONTAINER"), "{text}");
+    assert!(
+        planned(&pod_with(&taken), &[binding("db")]).is_ok(),
+        "in nobody's way without signals"
+    );
+    let mut elsewhere = spec(json!(null));
+    elsewhere["initContainers"] = json!([{"name": "migrate", "env": named("app")}]);
+    assert!(planned(&pod_with(&elsewhere), std::slice::from_ref(&signalling)).is_ok());
     let once = annotated(json!({annotations::MODE: "init"}), &spec(json!(null)));
     let warnings = planned(&once, &[signalling]).unwrap().warnings;
     assert!(
