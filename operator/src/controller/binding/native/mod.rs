@@ -147,13 +147,13 @@ pub async fn sync(delivery: Delivery<'_>, context: &Context) -> Result<Option<Ou
         context.copies.compared.keep(&uid, comparison);
         return Ok(Some(outcome));
     }
-    let version = held.and_then(|held| held.metadata.resource_version);
+    let version = held.as_ref().and_then(|held| held.metadata.resource_version.clone());
     if let Some(before) = context.copies.compared.get(&uid)
         && (before.etag == etag && before.spec == target.digest && before.resource_version == version)
     {
         return Ok(Some(before.outcome()));
     }
-    match renew(delivery, &target, &etag, context).await {
+    match renew(delivery, &target, &etag, held, context).await {
         Ok(comparison) => {
             let outcome = comparison.outcome();
             context.copies.compared.keep(&uid, comparison);
@@ -243,16 +243,24 @@ fn not_ours(held: &Held, object: &SecretBinding) -> Option<Problem> {
     })
 }
 
-/// Reads the values once, with the binding's own key, and writes what differs.
+/// Reads the values once, with the binding's own key, and writes what differs. `held` is the Secret as it was seen.
 async fn renew(
     delivery: Delivery<'_>,
     target: &Target<'_>,
     etag: &str,
+    held: Option<Held>,
     context: &Context,
 ) -> Result<Comparison, Failure> {
     let object = delivery.object;
     let namespace = object.namespace().unwrap_or_default();
-    let bundle = values(delivery, context).await?;
+    let bundle = match values(delivery, context).await {
+        Ok(bundle) => bundle,
+        Err(Failure::Problem(problem)) => {
+            let former = former(object, target.name, held.as_ref().map(Held::state), context).await?;
+            return Ok(Comparison::unwritten(target, etag, held, former, problem));
+        }
+        Err(error) => return Err(error),
+    };
     let stored = stored::read(&context.kube, &namespace, target.name).await;
     let stored = stored.map_err(|error| Error::kubernetes("reading the Secret")(quiet(error)))?;
     // Read again with its values: it may be another one by now.
@@ -267,16 +275,7 @@ async fn renew(
         // Nothing is written: what is there stays.
         Err(problem) => {
             let held = stored.as_ref().map(Stored::held);
-            return Ok(Comparison {
-                secret: target.name.to_owned(),
-                etag: etag.to_owned(),
-                spec: target.digest.clone(),
-                resource_version: held.and_then(|held| held.metadata.resource_version),
-                revisions: former.revisions,
-                made_of: former.made_of,
-                entries: 0,
-                problem: Some(problem),
-            });
+            return Ok(Comparison::unwritten(target, etag, held, former, problem));
         }
     };
     drop(bundle);
@@ -287,7 +286,8 @@ async fn renew(
     Ok(comparison)
 }
 
-/// The values, in one request, by the key that the binding's pods use.
+/// The values, in one request, by the key that the binding's pods use. A problem is that of the values, and the same
+/// as long as they are.
 async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Failure> {
     let client = context.server.with_key(delivery.granted.key.clone());
     let client = client.map_err(|_| Error::NotNow("the connection to the server cannot be set up"))?;
@@ -306,13 +306,16 @@ async fn values(delivery: Delivery<'_>, context: &Context) -> Result<Bundle, Fai
             Err(Error::NotNow("the binding's key may not read the values just now").into())
         }
         // The same question was just answered without the values, so it is they that are too much.
-        Err(ServerError::Rejected(_) | ServerError::TooLarge { .. }) => {
-            let message = "the values that the binding names are more than one answer of the server holds: name fewer in \
-                           spec.secrets, or divide them between bindings";
-            Err(Problem::new(reasons::TOO_LARGE, message).into())
-        }
+        Err(ServerError::Rejected(problem)) if problem.errors.contains_key("key") => Err(too_large().into()),
+        Err(ServerError::TooLarge { .. }) => Err(too_large().into()),
         Err(error) => Err(Error::server("reading the values for the Secret")(error).into()),
     }
+}
+
+fn too_large() -> Problem {
+    let message = "the values that the binding names are more than one answer of the server holds: name fewer in \
+                   spec.secrets, or divide them between bindings";
+    Problem::new(reasons::TOO_LARGE, message)
 }
 
 fn state_of(target: &Target<'_>, etag: &str, made: &Contents, old: Option<&Data>, former: &Former) -> State {
@@ -352,6 +355,20 @@ impl Comparison {
             entries: state.entries(),
             revisions: state.revisions,
             problem: None,
+        }
+    }
+
+    /// Of one that stays as it is. Until the server, the spec or the Secret moves, the values would be read in vain.
+    fn unwritten(target: &Target<'_>, etag: &str, held: Option<Held>, former: Former, problem: Problem) -> Self {
+        Self {
+            secret: target.name.to_owned(),
+            etag: etag.to_owned(),
+            spec: target.digest.clone(),
+            resource_version: held.and_then(|held| held.metadata.resource_version),
+            revisions: former.revisions,
+            made_of: former.made_of,
+            entries: 0,
+            problem: Some(problem),
         }
     }
 

@@ -100,13 +100,29 @@ async fn values_that_are_too_much_for_one_answer_are_told_and_what_is_there_stay
         .respond_with(wiremock::ResponseTemplate::new(200).set_body_json(names))
         .mount(&world.server)
         .await;
-    let problem = json!({"status": 400, "code": "validation_failed"}).to_string();
-    let refused = wiremock::ResponseTemplate::new(400).set_body_raw(problem, sealpod_core::wire::problem::CONTENT_TYPE);
-    wiremock::Mock::given(wiremock::matchers::any())
-        .respond_with(refused)
-        .mount(&world.server)
-        .await;
-    assert_eq!(condition(&world, &object).await, (Status::False, reasons::TOO_LARGE));
+    let refusal = async |field: &str| {
+        let problem = json!({"status": 400, "code": "validation_failed", "errors": {field: ["is wrong"]}}).to_string();
+        let refused =
+            wiremock::ResponseTemplate::new(400).set_body_raw(problem, sealpod_core::wire::problem::CONTENT_TYPE);
+        let any = wiremock::Mock::given(wiremock::matchers::any());
+        any.respond_with(refused).up_to_n_times(1).mount(&world.server).await;
+    };
+    refusal("version").await;
+    let error = look(&world, &object).await.err().unwrap();
+    assert_eq!(
+        error.reason(),
+        reasons::SERVER_REFUSED,
+        "another rejection is what it is"
+    );
+    refusal("key").await;
+    for _ in 0..3 {
+        assert_eq!(condition(&world, &object).await, (Status::False, reasons::TOO_LARGE));
+    }
+    assert_eq!(
+        reads(&world).await,
+        2,
+        "values that are too much are not asked for again"
+    );
     assert_eq!(text(&world, "password").as_deref(), Some("hunter2"));
 }
 
