@@ -17,8 +17,11 @@ use super::uid::Uid;
 
 /// An event may be here before the answer to the write that it tells of; so long it waits for that.
 pub const SETTLING: Duration = Duration::from_millis(150);
-/// How long a change of the server's is expected back.
+/// How long a change of the server's, or an earlier version of a Secret, is expected back.
 const EXPECTED_WITHIN: Duration = Duration::from_mins(1);
+
+/// How many of these are kept without a look at how old they are.
+const MANY: usize = 1_024;
 
 /// What this process wrote last, by the object's UID.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub struct Echoes(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     objects: HashMap<Uid, Seen>,
+    /// Versions of key Secrets that a later one of ours has followed, and when: their events may still be on their way.
+    followed: HashMap<(Uid, Hashed), Instant>,
     /// Changes that were made on the server: the object's id and whether it was deleted.
     server: HashMap<(Uuid, bool), Instant>,
 }
@@ -37,7 +42,7 @@ struct Seen {
     wanted: Option<Hashed>,
     /// Of the status, as it was written or looked at last.
     status: Option<Hashed>,
-    /// Of the resource version in which a binding's key Secret was written last.
+    /// Of the resource version in which the object's key Secret was written last.
     secret: Option<Hashed>,
 }
 
@@ -75,28 +80,35 @@ impl Echoes {
         news || !ours
     }
 
-    pub fn wrote_secret(&self, binding_uid: &str, resource_version: Option<String>) {
-        if let Some(version) = resource_version {
-            self.state().objects.entry(Uid::of(binding_uid)).or_default().secret = Some(hashed(version.as_str()));
-        }
+    /// `uid` is that of the object whose key is in the Secret.
+    pub fn wrote_secret(&self, uid: &str, resource_version: Option<String>) {
+        let Some(version) = resource_version else { return };
+        let (uid, now) = (Uid::of(uid), Instant::now());
+        let mut state = self.state();
+        let seen = state.objects.entry(uid).or_default();
+        let Some(earlier) = seen.secret.replace(hashed(version.as_str())) else {
+            return;
+        };
+        drop_old(&mut state.followed, now);
+        state.followed.insert((uid, earlier), now);
     }
 
-    pub fn is_own_secret(&self, binding_uid: &str, resource_version: Option<&str>) -> bool {
-        let written = self
-            .state()
-            .objects
-            .get(&Uid::of(binding_uid))
-            .and_then(|seen| seen.secret);
-        written.is_some() && written == resource_version.map(hashed)
+    pub fn is_own_secret(&self, uid: &str, resource_version: Option<&str>) -> bool {
+        let Some(version) = resource_version.map(hashed) else {
+            return false;
+        };
+        let uid = Uid::of(uid);
+        let state = self.state();
+        let is_last = state.objects.get(&uid).is_some_and(|seen| seen.secret == Some(version));
+        let followed = state.followed.get(&(uid, version));
+        is_last || followed.is_some_and(|at| at.elapsed() < EXPECTED_WITHIN)
     }
 
     /// A rule or an account that was made, changed or ended.
     pub fn changed_on_server(&self, id: Uuid, deleted: bool) {
         let now = Instant::now();
         let mut state = self.state();
-        if state.server.len() >= 1_024 {
-            state.server.retain(|_, at| now.duration_since(*at) < EXPECTED_WITHIN);
-        }
+        drop_old(&mut state.server, now);
         state.server.insert((id, deleted), now);
     }
 
@@ -125,6 +137,13 @@ impl Echoes {
     fn state(&self) -> MutexGuard<'_, State> {
         // Whole after each single step, so a panic elsewhere cannot have broken it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where there are many, those go that are expected no more.
+fn drop_old<K: Eq + Hash>(expected: &mut HashMap<K, Instant>, now: Instant) {
+    if expected.len() >= MANY {
+        expected.retain(|_, at| now.duration_since(*at) < EXPECTED_WITHIN);
     }
 }
 
@@ -205,10 +224,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_secret_is_ours_in_the_version_that_we_wrote() {
+    fn a_key_secret_is_ours_in_each_version_that_we_wrote() {
         let echoes = Echoes::default();
-        echoes.wrote_secret("uid", Some("5".to_owned()));
-        assert!(echoes.is_own_secret("uid", Some("5")));
+        for version in ["4", "5", "7"] {
+            echoes.wrote_secret("uid", Some(version.to_owned()));
+        }
+        // The first was written over before its event was here.
+        for version in ["4", "5", "7"] {
+            assert!(echoes.is_own_secret("uid", Some(version)), "{version}");
+        }
         for (uid, version) in [("uid", Some("6")), ("other", Some("5")), ("uid", None), ("other", None)] {
             assert!(!echoes.is_own_secret(uid, version), "{uid} {version:?}");
         }

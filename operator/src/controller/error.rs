@@ -26,6 +26,9 @@ pub enum Error {
     /// Nobody refused; it is not the time. The next look decides.
     #[error("{0}")]
     NotNow(&'static str),
+    /// There is no use in trying again before that time, whatever else happens: no failure, but for who waits.
+    #[error("{what}")]
+    Later { what: &'static str, within: Duration },
 }
 
 /// What to do about a failure.
@@ -74,14 +77,15 @@ impl Error {
                 kube::Error::Api(status) if status.is_invalid() => Class::Permanent,
                 _ => Class::Transient,
             },
-            Self::NotNow(_) => Class::Transient,
+            Self::NotNow(_) | Self::Later { .. } => Class::Transient,
         }
     }
 
-    /// How long the server asked to wait.
+    /// How long to wait in any case, as the server asked or as is known here.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Server { source, .. } => source.retry_after(),
+            Self::Later { within, .. } => Some(*within),
             Self::Kubernetes { .. } | Self::NotNow(_) => None,
         }
     }
@@ -106,7 +110,7 @@ impl Error {
                 kube::Error::Api(status) if status.is_forbidden() => reasons::KUBERNETES_FORBIDDEN,
                 _ => reasons::KUBERNETES_ERROR,
             },
-            Self::NotNow(_) => reasons::RETRYING,
+            Self::NotNow(_) | Self::Later { .. } => reasons::RETRYING,
         }
     }
 
@@ -116,7 +120,7 @@ impl Error {
         let message = match self {
             Self::Server { doing, source } => format!("{doing}: {}", advice(source)),
             Self::Kubernetes { doing, source } => format!("{doing}: {}", describe(source)),
-            Self::NotNow(what) => format!("{what}; trying again"),
+            Self::NotNow(what) | Self::Later { what, .. } => format!("{what}; trying again"),
         };
         (self.reason(), message)
     }

@@ -6,18 +6,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Namespace;
+use futures::{StreamExt, stream};
+use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
 
 use super::changes::Wakes;
 use super::context::Context;
 use super::error::describe;
 use super::kept::KeptBinding;
+use super::namespace;
+use super::told::Told;
 
 const INTERVAL: Duration = Duration::from_secs(30);
+/// Namespaces that are read at a time: what one of them takes long for is not waited for by the others.
+const AT_A_TIME: usize = 8;
 
 /// The version in which each namespace was last seen; none for one that is not there. Not its labels: those may have
 /// been others in between, and a binding been looked at by them.
@@ -26,36 +30,64 @@ type Reference = ObjectRef<KeptBinding>;
 
 /// Wakes bindings for ever.
 pub async fn run(context: Arc<Context>, wakes: Wakes) {
-    let mut seen = Seen::new();
+    let (mut seen, mut told) = (Seen::new(), Told::default());
     loop {
         tokio::time::sleep(INTERVAL).await;
-        for binding in changed(&context, &mut seen).await {
-            wakes.binding(binding);
+        let unread = look(&context, &mut seen, |binding| wakes.binding(binding)).await;
+        match unread {
+            // In the same words, whichever they are: they are told as one.
+            Some(Unread { count, first }) if told.is_news("", "", Instant::now()) => {
+                tracing::warn!(namespaces = count, "labels of namespaces cannot be read: {first}");
+            }
+            Some(Unread { count, first }) => tracing::debug!(namespaces = count, "still not read: {first}"),
+            None => told.passed(""),
         }
     }
 }
 
-/// The bindings of namespaces that are seen in another version than before, or for the first time.
-async fn changed(context: &Context, seen: &mut Seen) -> Vec<Reference> {
+/// Namespaces that could not be read.
+#[derive(Debug, PartialEq)]
+struct Unread {
+    count: usize,
+    /// The first of them, and why.
+    first: String,
+}
+
+/// Wakes the bindings of namespaces that are seen in another version than before, or for the first time: each as soon as
+/// it is read.
+async fn look(context: &Context, seen: &mut Seen, mut wake: impl FnMut(Reference)) -> Option<Unread> {
     let guests = guests(context);
     seen.retain(|namespace, _| guests.contains_key(namespace));
-    let api: Api<Namespace> = Api::all(context.kube.clone());
-    let mut woken = Vec::new();
-    for (namespace, bindings) in guests {
-        let version = match api.get_metadata_opt(&namespace).await {
+    let reads = guests.into_iter().map(|(namespace, bindings)| {
+        let kube = context.kube.clone();
+        async move {
+            let read = namespace::read(&kube, &namespace).await;
+            (namespace, bindings, read)
+        }
+    });
+    let mut reads = stream::iter(reads).buffer_unordered(AT_A_TIME);
+    let mut unread: Option<Unread> = None;
+    while let Some((namespace, bindings, read)) = reads.next().await {
+        let version = match read {
             Ok(found) => found.and_then(|found| found.resource_version()),
             // An answer that cannot be read says nothing.
             Err(error) => {
-                tracing::warn!(namespace, "its labels cannot be read: {}", describe(&error));
+                let first = || format!("{namespace}: {}", describe(&error));
+                unread
+                    .get_or_insert_with(|| Unread {
+                        count: 0,
+                        first: first(),
+                    })
+                    .count += 1;
                 continue;
             }
         };
         if seen.get(&namespace) != Some(&version) {
             seen.insert(namespace, version);
-            woken.extend(bindings);
+            bindings.into_iter().for_each(&mut wake);
         }
     }
-    woken
+    unread
 }
 
 /// Bindings to Applications of other namespaces, by their own.
@@ -75,9 +107,53 @@ fn guests(context: &Context) -> HashMap<String, Vec<Reference>> {
 mod tests {
     use super::super::binding::world::world;
     use super::*;
+    use kube::client::Body;
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn guest(namespace: &str, name: &str, of: &Value) -> Event<KeptBinding> {
+        let spec = json!({"applicationRef": of, "environment": "prod"});
+        let object = json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec});
+        Event::Apply(serde_json::from_value(object).unwrap())
+    }
+
+    /// Of two namespaces, one never answers.
+    #[tokio::test]
+    async fn a_namespace_that_is_slow_holds_up_no_other() {
+        let mut world = world().await;
+        let (store, mut writer) = reflector::store();
+        for namespace in ["slow", "quick"] {
+            writer.apply_watcher_event(&guest(
+                namespace,
+                namespace,
+                &json!({"name": "shop", "namespace": "shop"}),
+            ));
+        }
+        world
+            .kube
+            .put("/api/v1/namespaces/quick", json!({"metadata": {"name": "quick"}}));
+        let kube = world.kube.client();
+        let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+            let kube = kube.clone();
+            async move {
+                if request.uri().path().ends_with("/slow") {
+                    std::future::pending::<()>().await;
+                }
+                kube.send(request).await
+            }
+        });
+        let context = Arc::get_mut(&mut world.context).unwrap();
+        (context.bindings, context.kube) = (store, kube::Client::new(service, "default"));
+        let (woken, mut names) = futures::channel::mpsc::unbounded();
+        let mut seen = Seen::new();
+        let looked = look(&world.context, &mut seen, |b| woken.unbounded_send(b.name).unwrap());
+        tokio::select! {
+            unread = looked => panic!("one never answers: {unread:?}"),
+            name = names.next() => assert_eq!(name.as_deref(), Some("quick")),
+            () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nobody was woken"),
+        }
+    }
 
     #[tokio::test]
     async fn guests_are_looked_at_when_their_namespace_has_changed_and_at_no_other_time() {
@@ -89,9 +165,7 @@ mod tests {
             ("guest", "a", json!({"name": "shop", "namespace": "shop"})),
             ("guest", "b", json!({"name": "other", "namespace": "shop"})),
         ] {
-            let spec = json!({"applicationRef": of, "environment": "prod"});
-            let object = json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec});
-            writer.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
+            writer.apply_watcher_event(&guest(namespace, name, &of));
         }
         Arc::get_mut(&mut world.context).unwrap().bindings = store;
         let path = "/api/v1/namespaces/guest";
@@ -99,12 +173,10 @@ mod tests {
         world.kube.put(path, label("a"));
         let mut seen = Seen::new();
         let mut look = async || {
-            let mut woken: Vec<_> = changed(&world.context, &mut seen)
-                .await
-                .into_iter()
-                .map(|b| b.name)
-                .collect();
+            let mut woken = Vec::new();
+            let unread = look(&world.context, &mut seen, |b| woken.push(b.name)).await;
             woken.sort_unstable();
+            assert!(unread.is_none_or(|unread| unread.count == 1 && unread.first.starts_with("guest: ")));
             woken
         };
         assert_eq!(look().await, ["a", "b"], "nobody knows what was before");

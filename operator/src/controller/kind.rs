@@ -249,7 +249,10 @@ async fn apply<K: Kind>(api: &Api<Tolerant<K>>, object: &K, context: &Context) -
         }
         Err(error) => {
             report::failure(api, object, &error, context).await;
-            Err(error)
+            match error {
+                Error::Later { within, .. } => Ok(Action::requeue(Again::Within(within).delay())),
+                error => Err(error),
+            }
         }
     }
 }

@@ -33,6 +33,7 @@ mod server;
 #[cfg(test)]
 mod stage;
 mod streams;
+mod told;
 mod uid;
 mod verdict;
 mod work;

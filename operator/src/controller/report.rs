@@ -43,7 +43,8 @@ pub fn say_whether_stalled<K: Kind>(object: &K, conditions: &mut Vec<Wanted>, st
 pub async fn failure<K: Kind>(api: &Api<Tolerant<K>>, object: &K, error: &Error, context: &Context) {
     let old = object.status().cloned().unwrap_or_default();
     let was_ready = conditions::find(old.conditions(), READY).is_some_and(|c| c.status == Status::True.as_str());
-    let lasting = context.retries.count(&object.uid().unwrap_or_default()) + 1 >= FAILURES_SHOWN;
+    let lasting = matches!(error, Error::Later { .. })
+        || context.retries.count(&object.uid().unwrap_or_default()) + 1 >= FAILURES_SHOWN;
     let (reason, message) = error.summary();
     let wanted = match error.class() {
         Class::Permanent => Wanted::new(READY, Status::False, reason, message),

@@ -17,6 +17,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 type Watched<T> = Result<T, watcher::Error>;
@@ -63,14 +64,15 @@ impl Scope {
         }
     }
 
-    /// What all watches tell, each for itself.
+    /// What all watches tell, each for itself; `relisted` rings as [`ringing`] says.
     pub fn events<K: Namespaced>(
         &self,
         kube: &Client,
         config: &watcher::Config,
+        relisted: &Arc<Notify>,
     ) -> impl Stream<Item = Watched<Event<K>>> + use<K> {
         let watches = self.apis::<K>(kube).into_iter();
-        stream::select_all(watches.map(|api| unfailing(api, config)))
+        stream::select_all(watches.map(|api| ringing(unfailing(api, config), Arc::clone(relisted)).boxed()))
     }
 
     /// What all watches tell, as one watch would: for a store, which a new list of one namespace must not empty of the
@@ -97,6 +99,20 @@ impl Scope {
             )
             .boxed()
     }
+}
+
+/// Rings when a watch has listed anew. It could not go on from where it was, and no event tells of what has gone in
+/// between.
+pub fn ringing<K>(
+    events: impl Stream<Item = Watched<Event<K>>>,
+    relisted: Arc<Notify>,
+) -> impl Stream<Item = Watched<Event<K>>> {
+    let mut listed = false;
+    events.inspect(move |event| {
+        if matches!(event, Ok(Event::InitDone)) && std::mem::replace(&mut listed, true) {
+            relisted.notify_one();
+        }
+    })
 }
 
 /// One watch whose errors end here.
@@ -356,7 +372,9 @@ mod tests {
         let scope = Scope::new(vec!["a".to_owned(), "b".to_owned()]);
         let config = watcher::Config::default();
         let (store, _) = reflector::store();
-        let events = scope.events::<ConfigMap>(&half_dead(), &config).boxed();
+        let events = scope
+            .events::<ConfigMap>(&half_dead(), &config, &Arc::default())
+            .boxed();
         let merged = scope.merged::<ConfigMap>(&half_dead(), &config, store);
         for mut stream in [events, merged] {
             loop {

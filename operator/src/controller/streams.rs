@@ -1,4 +1,5 @@
-//! What the queues are woken by: watches that keep little, and pass on only what is news.
+//! What the queues are woken by: watches that keep little, and pass on only what is news. Because they keep little, one
+//! that has to list anew cannot tell what has gone: it rings `relisted`, by which everything is looked at.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,10 +18,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt};
-use sealpod_core::kubernetes::{
-    APPLICATION_UID_LABEL, BINDING_UID_LABEL, INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations,
-};
+use sealpod_core::kubernetes::{INJECT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, annotations};
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use super::conditions::{READY, find};
 use super::echo::{Echoes, SETTLING};
@@ -58,7 +58,11 @@ pub fn own<K: Kind>(
 
 /// Objects of another kind that a queue's own rest on, when something about them has changed that counts: the spec, the
 /// deletion, or whether they are ready.
-pub fn others<K>(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant<K>>> + use<K>
+pub fn others<K>(
+    kube: &Client,
+    scope: &Scope,
+    relisted: &Arc<Notify>,
+) -> impl Stream<Item = Watched<Tolerant<K>>> + use<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + HasStatus<Status: StatusOf>
@@ -70,7 +74,7 @@ where
 {
     let mut seen: HashMap<String, u64> = HashMap::new();
     scope
-        .events::<Tolerant<K>>(kube, &watcher::Config::default().page_size(PAGE))
+        .events::<Tolerant<K>>(kube, &watcher::Config::default().page_size(PAGE), relisted)
         .filter_map(move |event| {
             ready(match event {
                 Ok(Event::Apply(object) | Event::InitApply(object)) => {
@@ -82,6 +86,7 @@ where
                     seen.remove(&object.uid().unwrap_or_default());
                     Some(Ok(object))
                 }
+                // Of what went before a new list, `relisted` has told.
                 Ok(Event::Init | Event::InitDone) => None,
                 Err(error) => Some(Err(error)),
             })
@@ -97,17 +102,19 @@ fn gist<K: Resource + HasStatus<Status: StatusOf>>(object: &K) -> u64 {
     hasher.finish()
 }
 
-/// The metadata of the key Secrets that somebody else has touched. Their contents are not asked for: anybody may put our
-/// labels on a Secret of a mebibyte.
+/// The metadata of the key Secrets that somebody else has touched: those whose `owner` label has the UID of the object
+/// that they were made for. Their contents are not asked for: anybody may put our labels on a Secret of a mebibyte.
 pub fn key_secrets(
     kube: &Client,
     scope: &Scope,
+    owner: &'static str,
     echoes: Arc<Echoes>,
+    relisted: &Arc<Notify>,
 ) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> + use<> {
-    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{BINDING_UID_LABEL}");
+    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{owner}");
     let config = watcher::Config::default().page_size(PAGE).labels(&labels);
     scope
-        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
+        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config, relisted)
         .touched_objects()
         .map(async |secret| {
             // The answer to our own write may still be on its way.
@@ -116,31 +123,23 @@ pub fn key_secrets(
         })
         .buffered(HELD)
         .try_filter(move |secret| {
-            let binding = secret.labels().get(BINDING_UID_LABEL).map_or("", String::as_str);
-            ready(!echoes.is_own_secret(binding, secret.meta().resource_version.as_deref()))
+            let uid = secret.labels().get(owner).map_or("", String::as_str);
+            ready(!echoes.is_own_secret(uid, secret.meta().resource_version.as_deref()))
         })
-}
-
-/// The metadata of the Secrets that applications' own keys are in. They are few, and written hardly ever.
-pub fn application_keys(
-    kube: &Client,
-    scope: &Scope,
-) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Secret>>>> + use<> {
-    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{APPLICATION_UID_LABEL}");
-    let config = watcher::Config::default().page_size(PAGE).labels(&labels);
-    scope
-        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
-        .touched_objects()
 }
 
 /// Pods that ask for injection, a moment after each turn of their lives: by then their sidecars have said what they
 /// have loaded, or are gone. Nothing of them is kept. Where they may not be watched, only `status.pods` is late.
-pub fn pods(kube: &Client, scope: &Scope) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> + use<> {
+pub fn pods(
+    kube: &Client,
+    scope: &Scope,
+    relisted: &Arc<Notify>,
+) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> + use<> {
     let config = watcher::Config::default()
         .page_size(PAGE)
         .labels(&format!("{INJECT_LABEL}=true"));
     scope
-        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config)
+        .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config, relisted)
         .touched_objects()
         .map(async |pod| {
             tokio::time::sleep(REPORTED_WITHIN).await;
@@ -177,4 +176,70 @@ pub fn metadata_only(kube: Client) -> Client {
         async move { kube.send(request).await }
     });
     Client::new(service, "default")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::controller::binding::native;
+    use futures::future::{join_all, select};
+    use futures::stream::BoxStream;
+    use sealpod_core::kubernetes::{APPLICATION_UID_LABEL, BINDING_UID_LABEL};
+    use sealpod_crds::{Application, Environment};
+    use serde_json::json;
+
+    /// Has nothing any more, and no watch of it can go on. Counts how often it is listed.
+    fn forgetful(lists: Arc<AtomicUsize>) -> Client {
+        let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+            let answer = if request.uri().query().unwrap_or_default().contains("watch=true") {
+                let gone =
+                    json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": ""});
+                json!({"type": "ERROR", "object": gone})
+            } else {
+                lists.fetch_add(1, Ordering::Relaxed);
+                json!({"metadata": {"resourceVersion": "1"}, "items": []})
+            };
+            let body = Body::from(format!("{answer}\n").into_bytes());
+            ready(Ok::<_, tower::BoxError>(axum::http::Response::new(body)))
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn every_watch_of_what_others_rest_on_rings_once_it_has_listed_anew() {
+        type Watch = fn(&Client, &Scope, &Arc<Notify>) -> BoxStream<'static, ()>;
+        let all: [Watch; 6] = [
+            |kube, scope, relisted| others::<Application>(kube, scope, relisted).map(drop).boxed(),
+            |kube, scope, relisted| others::<Environment>(kube, scope, relisted).map(drop).boxed(),
+            |kube, scope, relisted| {
+                key_secrets(kube, scope, BINDING_UID_LABEL, Arc::default(), relisted)
+                    .map(drop)
+                    .boxed()
+            },
+            |kube, scope, relisted| {
+                key_secrets(kube, scope, APPLICATION_UID_LABEL, Arc::default(), relisted)
+                    .map(drop)
+                    .boxed()
+            },
+            |kube, scope, relisted| pods(kube, scope, relisted).map(drop).boxed(),
+            |kube, scope, relisted| native::watch(kube, scope, relisted).1.map(drop).boxed(),
+        ];
+        join_all(all.iter().enumerate().map(async |(at, watch)| {
+            let (lists, relisted) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+            let events = watch(&forgetful(Arc::clone(&lists)), &Scope::default(), &relisted);
+            let ended = std::pin::pin!(events.collect::<Vec<()>>());
+            let rung = std::pin::pin!(tokio::time::timeout(Duration::from_secs(20), relisted.notified()));
+            let futures::future::Either::Right((rung, _)) = select(ended, rung).await else {
+                panic!("watch {at} has ended");
+            };
+            assert!(rung.is_ok(), "watch {at} has listed anew and says nothing");
+            assert!(
+                lists.load(Ordering::Relaxed) >= 2,
+                "watch {at} rings for its first list"
+            );
+        }))
+        .await;
+    }
 }

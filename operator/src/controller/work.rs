@@ -1,7 +1,7 @@
 //! The queues of the three kinds, and what wakes them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::controller::{self, Action, Controller};
@@ -9,8 +9,9 @@ use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
-use sealpod_core::kubernetes::FIELD_MANAGER;
+use sealpod_core::kubernetes::{APPLICATION_UID_LABEL, BINDING_UID_LABEL, FIELD_MANAGER};
 use sealpod_crds::{Application, Environment, SecretBinding};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::binding::{Copies, Resolutions, native, sweep};
@@ -31,6 +32,7 @@ use super::retries::Retries;
 use super::scope::Scope;
 use super::server::Server;
 use super::streams;
+use super::told::Told;
 use crate::tolerant::Tolerant;
 
 /// Reconciliations of one kind at a time: each waits for most of its time, for one disk or another. Twice as many took two
@@ -73,26 +75,37 @@ impl Parts {
         let (objects, known_applications) = streams::own::<Application>(&kube, &scope, echoes.clone());
         let applications = Controller::for_stream(objects, known_applications.clone())
             .reconcile_on(woken.applications)
-            .owns_stream(streams::application_keys(&kube, &scope));
+            .owns_stream(streams::key_secrets(
+                &kube,
+                &scope,
+                APPLICATION_UID_LABEL,
+                Arc::clone(&echoes),
+                wakes.all(),
+            ));
 
         let (objects, known_environments) = streams::own::<Environment>(&kube, &scope, echoes.clone());
         let of_application = known_environments.clone();
         let environments = Controller::for_stream(objects, known_environments.clone())
             .reconcile_on(woken.environments)
-            .watches_stream(streams::others::<Application>(&kube, &scope), move |application| {
-                referring(&of_application, |e| {
-                    e.namespace() == application.namespace() && e.spec.application_ref.name == application.name_any()
-                })
-            });
+            .watches_stream(
+                streams::others::<Application>(&kube, &scope, wakes.all()),
+                move |application| {
+                    referring(&of_application, |e| {
+                        e.namespace() == application.namespace()
+                            && e.spec.application_ref.name == application.name_any()
+                    })
+                },
+            );
 
         let (objects, known_bindings) = streams::own::<SecretBinding>(&kube, &scope, echoes.clone());
         let bindings = Controller::for_stream(objects, known_bindings.clone()).reconcile_on(woken.bindings);
-        let bindings = with_what_they_rest_on(bindings, &kube, &scope, &known_bindings, &echoes);
+        let bindings = with_what_they_rest_on(bindings, &kube, &scope, &known_bindings, &echoes, wakes.all());
         let missed = Arc::new(Missed::default());
         let (suspects, known_options) = (Arc::clone(&missed), options.clone());
-        let pods = streams::pods(&kube, &scope).inspect_ok(move |pod| suspects.saw(&pod.0.metadata, &known_options));
+        let pods = streams::pods(&kube, &scope, wakes.all());
+        let pods = pods.inspect_ok(move |pod| suspects.saw(&pod.0.metadata, &known_options));
         let bindings = bindings.watches_stream(pods, |pod| streams::injected_with(&pod));
-        let (copies, touched) = native::watch(&kube, &scope);
+        let (copies, touched) = native::watch(&kube, &scope, wakes.all());
         let of_copy = known_bindings.clone();
         let bindings = bindings.watches_stream(touched, move |secret| native::binding_of(&secret, &of_copy));
 
@@ -183,15 +196,25 @@ fn queue<K: Kind>(
     )
 }
 
-/// Logs what fails, once.
+/// Logs what fails, and the same again only after minutes: whoever can write an object can have it looked at, and fail,
+/// many times a second.
 async fn watch<K: Kind>(results: impl Stream<Item = Reconciled<K>>) {
     let mut results = std::pin::pin!(results);
+    let mut told = Told::default();
+    let shown = |namespace: Option<&str>, name: &str| format!("{}/{name}", namespace.unwrap_or_default());
     while let Some(result) = results.next().await {
         match result {
-            Ok((object, _)) => tracing::debug!(kind = K::NAME, %object, "reconciled"),
+            Ok((object, _)) => {
+                told.passed(&shown(object.namespace.as_deref(), &object.name));
+                tracing::debug!(kind = K::NAME, %object, "reconciled");
+            }
             Err(controller::Error::ReconcilerFailed(error, object)) => {
-                let (namespace, name) = (object.namespace.unwrap_or_default(), object.name);
-                tracing::warn!(kind = K::NAME, object = format!("{namespace}/{name}"), "{error}");
+                let object = shown(object.namespace.as_deref(), &object.name);
+                if told.is_news(&object, &error.to_string(), Instant::now()) {
+                    tracing::warn!(kind = K::NAME, object, "{error}");
+                } else {
+                    tracing::debug!(kind = K::NAME, object, "again: {error}");
+                }
             }
             // Gone between the event and its turn.
             Err(controller::Error::ObjectNotFound(_)) => {}
@@ -207,21 +230,35 @@ fn with_what_they_rest_on(
     scope: &Scope,
     known: &Store<KeptBinding>,
     echoes: &Arc<Echoes>,
+    relisted: &Arc<Notify>,
 ) -> Controller<KeptBinding> {
     let (of_application, of_environment) = (known.clone(), known.clone());
     bindings
-        .owns_stream(streams::key_secrets(kube, scope, Arc::clone(echoes)))
-        .watches_stream(streams::others::<Application>(kube, scope), move |application| {
-            referring(&of_application, |b| {
-                b.application_namespace() == application.namespace() && b.application_ref.name == application.name_any()
-            })
-        })
-        .watches_stream(streams::others::<Environment>(kube, scope), move |environment| {
-            referring(&of_environment, |b| {
-                b.application_namespace() == environment.namespace()
-                    && b.application_ref.name == environment.spec.application_ref.name
-            })
-        })
+        .owns_stream(streams::key_secrets(
+            kube,
+            scope,
+            BINDING_UID_LABEL,
+            Arc::clone(echoes),
+            relisted,
+        ))
+        .watches_stream(
+            streams::others::<Application>(kube, scope, relisted),
+            move |application| {
+                referring(&of_application, |b| {
+                    b.application_namespace() == application.namespace()
+                        && b.application_ref.name == application.name_any()
+                })
+            },
+        )
+        .watches_stream(
+            streams::others::<Environment>(kube, scope, relisted),
+            move |environment| {
+                referring(&of_environment, |b| {
+                    b.application_namespace() == environment.namespace()
+                        && b.application_ref.name == environment.spec.application_ref.name
+                })
+            },
+        )
 }
 
 /// The objects of a store that an object concerns.

@@ -176,11 +176,11 @@ async fn write(
         Source::Mint(because) => mint(object, application, because, client, context).await?,
     };
     let api = secrets(object, context);
-    if let Some(contents) = found.ours() {
+    let written = if let Some(contents) = found.ours() {
         let secret = Tolerant(key::build(object, deliver, &key, made_at, contents.uid.clone()));
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let applied = api.patch(&deliver.name, &parameters, &Patch::Apply(&secret)).await;
-        applied.map_err(Error::kubernetes("writing the Secret of the application's key"))?;
+        applied.map_err(Error::kubernetes("writing the Secret of the application's key"))?
     } else {
         let secret = Tolerant(key::build(object, deliver, &key, made_at, None));
         let parameters = PostParams {
@@ -188,8 +188,9 @@ async fn write(
             ..PostParams::default()
         };
         let made = api.create(&parameters, &secret).await;
-        made.map_err(Error::kubernetes("making the Secret of the application's key"))?;
-    }
+        made.map_err(Error::kubernetes("making the Secret of the application's key"))?
+    };
+    context.echoes.wrote_secret(&object_uid, written.resource_version());
     context.resolutions.stored(&object_uid);
     Ok(())
 }
@@ -206,10 +207,9 @@ async fn mint(
     if let Some(minted) = context.resolutions.minted(&uid, application.id) {
         return Ok((minted.key, minted.at));
     }
-    if !context.resolutions.may_mint(&uid, Instant::now()) {
-        return Err(Error::NotNow(
-            "the application had five new keys within three minutes, none of which worked or stayed",
-        ));
+    if let Err(within) = context.resolutions.may_mint(&uid, Instant::now()) {
+        let what = "the application had five new keys within three minutes, none of which worked or stayed";
+        return Err(Error::Later { what, within });
     }
     let rotated = client
         .management()

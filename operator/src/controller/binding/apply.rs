@@ -64,7 +64,10 @@ pub async fn grant(
     };
     // Where there was no Secret, no pod reads by it yet, and one write need not wait for the other.
     let (key, rotated_at) = if contents.is_none() {
-        tokio::try_join!(rights, delivery)?.1
+        // Both to their ends: who can keep the Secret from being made may not keep rights alive by it.
+        let (rights, delivery) = tokio::join!(rights, delivery);
+        rights?;
+        delivery?
     } else {
         rights.await?;
         delivery.await?
@@ -199,10 +202,9 @@ async fn mint(
     context: &Context,
 ) -> Result<(SecretText, Time), Error> {
     let uid = object.uid().unwrap_or_default();
-    if !context.resolutions.may_mint(&uid, Instant::now()) {
-        return Err(Error::NotNow(
-            "the binding had five new keys within three minutes, none of which worked or stayed",
-        ));
+    if let Err(within) = context.resolutions.may_mint(&uid, Instant::now()) {
+        let what = "the binding had five new keys within three minutes, none of which worked or stayed";
+        return Err(Error::Later { what, within });
     }
     let client = context.server.admin_for(object);
     let organization = client.org(context.server.organization());

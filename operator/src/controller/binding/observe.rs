@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Resource, ResourceExt};
 use sealpod_client::Client;
 use sealpod_core::kubernetes::{key_secret_name, service_account_name};
 use sealpod_core::names::check_label;
@@ -126,18 +126,16 @@ async fn namespace_of(
     name: &str,
     context: &Context,
 ) -> Result<Option<(namespace::Observed, BTreeMap<String, String>)>, Error> {
-    let api: Api<Namespace> = Api::all(context.kube.clone());
-    let found = api
-        .get_metadata_opt(name)
-        .await
-        .map_err(Error::kubernetes("reading the namespace"))?;
-    let Some(found) = found else { return Ok(None) };
+    let found = namespace::read(&context.kube, name).await;
+    let Some(found) = found.map_err(Error::kubernetes("reading the namespace"))? else {
+        return Ok(None);
+    };
     let observed = namespace::Observed {
         name: name.to_owned(),
         uid: found.uid().ok_or(Error::NotNow("the namespace has no UID yet"))?,
-        terminating: found.metadata.deletion_timestamp.is_some(),
+        terminating: found.meta().deletion_timestamp.is_some(),
     };
-    Ok(Some((observed, found.metadata.labels.unwrap_or_default())))
+    Ok(Some((observed, found.0.metadata.labels.unwrap_or_default())))
 }
 
 async fn application_object(namespace: &str, name: &str, context: &Context) -> Result<Option<Application>, Error> {

@@ -138,19 +138,19 @@ impl Resolutions {
         }
     }
 
-    /// Whether one more key may be made for the binding now, and if so, counts it. The server keeps the eight newest
+    /// Counts one more key that is made for the binding; or how long to wait before it may be. The server keeps the eight newest
     /// keys: a fault that outlives a new key would otherwise push out, one by one, those that pods still use. Within the
     /// time that is counted pods hear of the newest, so five are never too many.
-    pub fn may_mint(&self, uid: &str, now: Instant) -> bool {
+    pub fn may_mint(&self, uid: &str, now: Instant) -> Result<(), Duration> {
         let mut bindings = self.bindings();
         let remembered = bindings.entry(Uid::of(uid)).or_default();
         remembered.forget_mints(now);
-        let may = remembered.mints.len() < MINTS;
-        if may {
-            remembered.mints.reserve_exact(1);
-            remembered.mints.push(now);
+        if let (Some(oldest), true) = (remembered.mints.first(), remembered.mints.len() >= MINTS) {
+            return Err(MINTS_WITHIN.saturating_sub(now.duration_since(*oldest)));
         }
-        may
+        remembered.mints.reserve_exact(1);
+        remembered.mints.push(now);
+        Ok(())
     }
 
     /// How long these have been shown.
@@ -326,11 +326,12 @@ mod tests {
         let resolutions = Resolutions::default();
         let start = Instant::now();
         for _ in 0..MINTS {
-            assert!(resolutions.may_mint("a", start));
+            assert_eq!(resolutions.may_mint("a", start), Ok(()));
         }
-        assert!(!resolutions.may_mint("a", start + MINTS_WITHIN / 2));
-        assert!(resolutions.may_mint("b", start));
-        assert!(resolutions.may_mint("a", start + MINTS_WITHIN));
+        let third = MINTS_WITHIN / 3;
+        assert_eq!(resolutions.may_mint("a", start + third), Err(2 * third));
+        assert_eq!(resolutions.may_mint("b", start), Ok(()));
+        assert_eq!(resolutions.may_mint("a", start + MINTS_WITHIN), Ok(()));
     }
 
     #[test]

@@ -7,10 +7,11 @@
 //!    cursor is taken, and then everything is looked at once, one behind the other.
 //! 4. When the server was away and is back, what has failed meanwhile is looked at again, however long it would still
 //!    have waited.
+//! 5. The same as 3 where it is a watch of Kubernetes that cannot tell what went while it was away.
 
 mod concerned;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -37,6 +38,8 @@ const BASE: Duration = Duration::from_millis(500);
 const CAP: Duration = Duration::from_secs(30);
 /// When what looked like our own doing is looked at after all.
 const LATER: Duration = Duration::from_secs(30);
+/// How long those that ring for the same cause are waited for: all watches of an API server that was away list anew.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// Between two objects when all are looked at.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -53,6 +56,8 @@ pub struct Wakes {
     applications: UnboundedSender<ObjectRef<Tolerant<Application>>>,
     environments: UnboundedSender<ObjectRef<Tolerant<Environment>>>,
     bindings: UnboundedSender<ObjectRef<KeptBinding>>,
+    /// Rings when everything is to be looked at.
+    all: Arc<Notify>,
 }
 
 /// The ends of [`Wakes`] that the queues listen to.
@@ -70,6 +75,7 @@ pub fn wakes() -> (Wakes, Woken) {
         applications,
         environments,
         bindings,
+        all: Arc::default(),
     };
     let woken = Woken {
         applications: woken_applications,
@@ -93,6 +99,11 @@ impl Wakes {
         }
     }
 
+    /// What a watch rings that cannot tell what has gone.
+    pub fn all(&self) -> &Arc<Notify> {
+        &self.all
+    }
+
     pub fn binding(&self, binding: ObjectRef<KeptBinding>) {
         drop(self.bindings.unbounded_send(binding));
     }
@@ -102,8 +113,6 @@ impl Wakes {
 pub struct Feed {
     cursor: Option<String>,
     backoff: Backoff,
-    /// Rings when everything is to be looked at.
-    all: Notify,
 }
 
 impl Feed {
@@ -114,7 +123,6 @@ impl Feed {
         Self {
             cursor: first.ok().and_then(Result::ok).map(|answer| answer.cursor),
             backoff: Backoff::new(BASE, CAP),
-            all: Notify::new(),
         }
     }
 
@@ -123,14 +131,14 @@ impl Feed {
         let Self {
             mut cursor,
             mut backoff,
-            all,
         } = self;
+        let all = wakes.all();
         let echoed = Echoed::default();
         let listen = async {
             // Until the server answers again, it is asked to do so at once.
             let mut away = false;
             loop {
-                match step(&mut cursor, if away { 0 } else { WAIT }, &all, context).await {
+                match step(&mut cursor, if away { 0 } else { WAIT }, all, context).await {
                     Ok(changes) => {
                         backoff.reset();
                         if std::mem::take(&mut away) {
@@ -164,7 +172,7 @@ impl Feed {
                 echoed.tell(context, stores, wakes);
             }
         };
-        tokio::join!(listen, follow, later, look_at_all(&all, stores, wakes));
+        tokio::join!(listen, follow, later, look_at_all(stores, wakes));
     }
 }
 
@@ -276,9 +284,10 @@ where
 }
 
 /// Each object once, and slowly, whenever it rings. Applications come first, because bindings rest on them.
-async fn look_at_all(all: &Notify, stores: &Stores, wakes: &Wakes) {
+async fn look_at_all(stores: &Stores, wakes: &Wakes) {
     loop {
-        all.notified().await;
+        wakes.all().notified().await;
+        tokio::time::sleep(TOGETHER).await;
         tracing::info!("every object is looked at once");
         for object in stores.applications.state() {
             drop(wakes.applications.unbounded_send(ObjectRef::from_obj(&*object)));

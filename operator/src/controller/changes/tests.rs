@@ -211,7 +211,10 @@ async fn then_waits(world: &World, cursor: &str) {
 
 /// The bindings that are woken until `count` of them are.
 async fn woken(world: &World, count: usize) -> Vec<String> {
-    let (wakes, woken) = wakes();
+    woken_by(world, count, wakes()).await
+}
+
+async fn woken_by(world: &World, count: usize, (wakes, woken): (Wakes, Woken)) -> Vec<String> {
     let feed = Feed::begin(&world.context).await;
     let stores = stores();
     tokio::select! {
@@ -275,6 +278,16 @@ async fn after_a_restore_everything_is_looked_at_once() {
     answers(&world, Some("old"), 410, gone).await;
     then_waits(&world, "new").await;
     assert_eq!(woken(&world, 5).await.len(), 5);
+}
+
+#[tokio::test]
+async fn when_a_watch_cannot_tell_what_has_gone_everything_is_looked_at_once() {
+    let world = world().await;
+    answers(&world, None, 200, json!({"cursor": "one", "changes": []})).await;
+    then_waits(&world, "one").await;
+    let (wakes, woken) = wakes();
+    wakes.all().notify_one();
+    assert_eq!(woken_by(&world, 5, (wakes, woken)).await.len(), 5);
 }
 
 #[tokio::test]

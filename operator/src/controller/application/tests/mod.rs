@@ -1,17 +1,21 @@
 //! Whole reconciliations against a server in memory.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use sealpod_core::injection::API_KEY_FILE;
-use sealpod_core::kubernetes::{API_KEY_SECRET_LABEL, OWNER_LABEL, controls};
+use sealpod_core::kubernetes::{API_KEY_SECRET_LABEL, FINALIZER, OWNER_LABEL, controls};
 use sealpod_crds::{Application, ApplicationStatus};
 use serde_json::{Value, json};
 
 use super::super::binding::world::{Effects, World, world};
 use super::super::conditions::{READY, Status};
 use crate::controller::error::Error;
-use crate::controller::kind::{Kind, Outcome};
+use crate::controller::kind::{self, Kind, Outcome};
 use crate::controller::sealpod::Sealpod;
+use crate::tolerant::Tolerant;
 
+const APPLICATION: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/applications/shop";
 const OWNER: &str = "cluster/shop/ns-uid/shop";
 
 struct Fixture {
@@ -211,6 +215,16 @@ async fn a_secret_that_users_edit_or_delete_gets_a_key_that_works_and_no_endless
     t.world.kube.remove(&secret("key"));
     let error = t.try_once(&wanted).await.err().unwrap();
     assert!(error.to_string().contains("five new keys"), "{error}");
+    // It waits, and says so; it has not failed.
+    let mut waits = wanted;
+    waits.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    t.world.kube.put(APPLICATION, serde_json::to_value(&waits).unwrap());
+    let context = Arc::clone(&t.world.context);
+    kind::reconcile::<Application>(Arc::new(Tolerant(waits)), context)
+        .await
+        .unwrap();
+    let status = t.world.kube.get(APPLICATION).unwrap()["status"].to_string();
+    assert!(status.contains("five new keys"), "{status}");
 }
 
 #[tokio::test]

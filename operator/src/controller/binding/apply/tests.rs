@@ -2,6 +2,7 @@ use super::super::world::{ACCOUNT, SECRET, object, world};
 use super::*;
 use crate::controller::namespace;
 use serde_json::json;
+use std::time::Duration;
 use wiremock::matchers::{body_partial_json, method, path};
 use wiremock::{Mock, ResponseTemplate};
 
@@ -91,6 +92,25 @@ async fn a_key_that_could_not_be_stored_is_not_made_again() {
     grant(&object(), &again, &nothing, &world.context).await.unwrap();
     assert_eq!(world.stored_key().as_deref(), Some("cr_sa_first"));
     assert!(!world.asked().await.iter().any(|call| call.ends_with("/rotate")));
+}
+
+#[tokio::test]
+async fn keys_that_go_one_after_another_keep_no_right_alive() {
+    let world = world().await;
+    world.accepts_everything().await;
+    for _ in 0..5 {
+        world.context.resolutions.may_mint("uid", Instant::now()).unwrap();
+    }
+    // Its owner deletes the key Secret again and again.
+    let mut plan = plan(Account::Keep(account_id()), Key::Mint("there is no Secret"));
+    plan.grant.clear();
+    let granted = grant(&object(), &plan, &observed(secret::Observed::Absent), &world.context).await;
+    let within = granted.err().unwrap().retry_after().unwrap();
+    assert!(
+        (Duration::from_mins(2)..=Duration::from_mins(3)).contains(&within),
+        "{within:?}"
+    );
+    assert_eq!(world.asked().await, [format!("DELETE /acl/{}", Uuid::from_u128(7))]);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The watch of the Secrets that bindings made: metadata only, and only those that carry our label, so that nobody's
 //! other Secrets are ever listed.
 
+use std::sync::Arc;
+
 use futures::Stream;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
@@ -8,9 +10,10 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use sealpod_core::kubernetes::{COPY_BINDING, COPY_OF_LABEL};
+use tokio::sync::Notify;
 
 use crate::controller::kept::KeptBinding;
-use crate::controller::scope::Scope;
+use crate::controller::scope::{Scope, ringing};
 use crate::controller::streams::metadata_only;
 use crate::tolerant::Tolerant;
 
@@ -19,18 +22,19 @@ const PAGE: u32 = 50;
 
 pub type Watched = Tolerant<PartialObjectMeta<Secret>>;
 
-/// What is there, and what is touched by anybody.
+/// What is there, and what is touched by anybody. `relisted` rings as [`ringing`] says.
 pub fn watch(
     kube: &Client,
     scope: &Scope,
+    relisted: &Arc<Notify>,
 ) -> (
     Store<Watched>,
     impl Stream<Item = Result<Watched, watcher::Error>> + use<>,
 ) {
     let (store, writer) = reflector::store();
     let config = watcher::Config::default().page_size(PAGE).labels(COPY_OF_LABEL);
-    let touched = scope
-        .merged(&metadata_only(kube.clone()), &config, store.clone())
+    let events = scope.merged(&metadata_only(kube.clone()), &config, store.clone());
+    let touched = ringing(events, Arc::clone(relisted))
         .modify(|secret: &mut Watched| {
             secret.annotations_mut().retain(|key, _| key == COPY_BINDING);
             secret.labels_mut().retain(|key, _| key == COPY_OF_LABEL);
@@ -57,7 +61,7 @@ pub fn binding_of(secret: &Watched, bindings: &Store<KeptBinding>) -> Option<Obj
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use futures::StreamExt;
@@ -91,7 +95,7 @@ mod tests {
                     Ok::<_, tower::BoxError>(axum::http::Response::new(body))
                 }
             });
-            let (_, touched) = watch(&Client::new(api, "x"), &scope);
+            let (_, touched) = watch(&Client::new(api, "x"), &scope, &Arc::default());
             let mut touched = std::pin::pin!(touched);
             for _ in &paths {
                 touched.next().await.unwrap().unwrap();
