@@ -213,6 +213,25 @@ fn controller_and_injector_are_scraped_where_the_cluster_knows_how() -> Result<(
     Ok(())
 }
 
+/// A full disk makes it not ready, and reads of values go on.
+#[test]
+fn the_api_server_is_reached_also_while_it_is_not_ready() -> Result<()> {
+    render_each(|values, objects| {
+        let named = |kind: &str| {
+            let mut of_kind = objects.iter().filter(|object| object["kind"] == kind);
+            of_kind.find(|object| {
+                object["metadata"]["name"]
+                    .as_str()
+                    .is_some_and(|name| name.ends_with("-api-server"))
+            })
+        };
+        let Some(server) = named("StatefulSet") else { return };
+        assert_eq!(server["spec"]["replicas"], 1, "{values}");
+        let service = named("Service").expect("a server has its Service");
+        assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "{values}");
+    })
+}
+
 #[test]
 fn the_bootstrap_job_is_named_after_its_spec() -> Result<()> {
     let job = |arguments: &[&str]| -> Result<Vec<String>> {
