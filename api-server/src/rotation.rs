@@ -4,6 +4,7 @@
 //! without it.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,26 @@ pub struct Progress {
     pub done: u64,
     pub total: u64,
     pub problem: Option<String>,
+}
+
+/// Puts on record, at a start, which key seals. Where the disk has no room for that, the key before it goes on, and who
+/// follows the key file tries again: a server that did not start would answer no reads either.
+pub async fn begin(store: &Store, keyring: &Keyring, readiness: &Readiness) -> Result<(), StoreError> {
+    let new = keyring.current();
+    match store.begin_key(new, By::system("start")).await {
+        Err(StoreError::DiskFull) => {}
+        other => return other,
+    }
+    let before = store.current_key().await?;
+    let Some(before) = before.filter(|key| keyring.lead_with(*key)) else {
+        return Err(StoreError::DiskFull);
+    };
+    tracing::warn!(%new, current = %before, "the disk is full, so it cannot be noted that there is a new master key; the one before it stays in use until there is room");
+    readiness.warn(
+        PART,
+        format!("the new master key {new} is not in use yet, because the disk is full"),
+    );
+    Ok(())
 }
 
 /// What makes rotations and tells of them. Clones are the same.
@@ -119,13 +140,21 @@ impl Rotation {
     /// Follows the key file until `stop`. What cannot be taken is logged and shown, and the keys stay as they are.
     pub async fn follow(self, store: Store, keyring: Keyring, readiness: Readiness, stop: CancellationToken) {
         let Some(file) = &self.0.file else { return };
+        // What the store could not take is no fault of the file's, which need not change before it is tried again.
+        let again = AtomicBool::new(false);
         let look = async || {
             tokio::time::sleep(files::POLL_INTERVAL).await;
             let mut file = file.lock().await;
-            let Some(contents) = file.poll() else { return };
+            let contents = if again.swap(false, Ordering::Relaxed) {
+                Some(file.read())
+            } else {
+                file.poll()
+            };
+            let Some(contents) = contents else { return };
             match self.take(contents, (&store, &keyring), By::system("keyring")).await {
                 Ok(()) => readiness.settle(PART),
                 Err(error) => {
+                    again.store(matches!(error, ReloadError::Store(_)), Ordering::Relaxed);
                     tracing::error!(%error, "the file of the master keys changed and cannot be used; the keys before it stay in use until it is mended");
                     readiness.warn(PART, format!("the key file changed and cannot be used: {error}"));
                 }

@@ -25,7 +25,7 @@ use crate::mail::{Outbox, Pace, Transport};
 use crate::maintenance;
 use crate::reports::Reports;
 use crate::retention;
-use crate::rotation::Rotation;
+use crate::rotation::{self, Rotation};
 use crate::store::{self, State, Store, StoreError, Topic};
 
 /// How long open requests may go on after the signal to stop.
@@ -129,8 +129,7 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         .await
         .map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
-    store
-        .begin_key(keyring.current(), By::system("start"))
+    rotation::begin(&store, &keyring, &readiness)
         .await
         .map_err(RunError::MasterKey)?;
     // 3. Everything else.

@@ -53,8 +53,14 @@ pub async fn watch(store: Store, mut known: Trouble, readiness: Readiness, metri
             tell(&readiness, &trouble);
             known = trouble;
         }
-        if !known.is_none() && retry.is_due() {
-            store.try_again().await;
+        if retry.is_due() {
+            if store.reserve() != Reserve::Whole {
+                store.refill_reserve().await;
+                tell_reserve(&readiness, store.reserve());
+            }
+            if !store.trouble().is_none() {
+                store.try_again().await;
+            }
         }
         if count.is_due() {
             if let Ok(live) = store.live_sessions().await {
@@ -121,7 +127,8 @@ fn tell(readiness: &Readiness, trouble: &Trouble) {
 /// Where a full disk will be met without anything in reserve.
 fn tell_reserve(readiness: &Readiness, reserve: Reserve) {
     let why = match reserve {
-        Reserve::Whole | Reserve::GivenUp => return,
+        // What there is none of by now is told as trouble.
+        Reserve::Whole | Reserve::GivenUp => return readiness.settle("reserve"),
         Reserve::TooSmall => "the data volume is too small for one; enlarge it",
         Reserve::None => "it could not be made; the log says why",
     };
@@ -253,6 +260,22 @@ mod tests {
         assert_eq!(readiness.reasons()[0].0, "audit");
         tell(&readiness, &Trouble::default());
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_reserve_that_cannot_be_made_is_a_warning_until_it_is() {
+        let readiness = Readiness::new();
+        for (reserve, warnings) in [
+            (Reserve::TooSmall, 1),
+            (Reserve::None, 1),
+            (Reserve::Whole, 0),
+            (Reserve::None, 1),
+            (Reserve::GivenUp, 0),
+        ] {
+            tell_reserve(&readiness, reserve);
+            assert_eq!(readiness.warnings().len(), warnings, "{reserve:?}");
+            assert!(readiness.is_ready());
+        }
     }
 
     #[test]

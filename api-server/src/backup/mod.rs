@@ -10,6 +10,7 @@ mod content;
 mod export;
 mod recovery;
 mod restore;
+mod room;
 pub mod schedule;
 mod service;
 mod storage;
@@ -86,7 +87,7 @@ pub enum Error {
         "the backup is of a newer version of this server (schema {found}, this one knows up to {known}); restore it with that version"
     )]
     Newer { found: usize, known: usize },
-    #[error("{} has {free} bytes left, and the database takes {needed}; free space there, or restore to another volume", path.display())]
+    #[error("{} has {free} bytes left, and {needed} are needed for a copy of the database; free space there, or restore to another volume", path.display())]
     NoRoom { path: PathBuf, needed: u64, free: u64 },
     #[error("{} is there already; nothing was written over it. Move it away, or name another file", .0.display())]
     Exists(PathBuf),

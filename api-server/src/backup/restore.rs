@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::archive::{Keys, Opener};
 use super::content::{Manifest, Unpacking};
-use super::{Error, Identity};
+use super::{Error, Identity, room};
 use crate::audit::By;
 use crate::crypto::Keyring;
 use crate::store::{self, Options, Store, beside};
@@ -148,17 +148,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn write<S: Source>(source: &S, asked: &Asked<'_>, manifest: &Manifest, path: &Path) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let volume = rustix::fs::statvfs(folder).map_err(io::Error::from)?;
-    let free = volume.f_bavail.saturating_mul(volume.f_frsize);
-    if free < manifest.database_bytes {
-        return Err(Error::NoRoom {
-            path: folder.to_owned(),
-            needed: manifest.database_bytes,
-            free,
-        });
-    }
+    room::require(path, manifest.database_bytes)?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = io::BufWriter::with_capacity(256 * 1024, file?);
     let (unpacking, _) = asked.open(source.open()?)?;

@@ -18,7 +18,7 @@ use super::content::{self, CONTENT, Manifest};
 use super::export::{self, Export};
 use super::restore::{Asked, Keep, Restored, Scratch, Source, restore, verify};
 use super::storage::{Download, Kept, Storage};
-use super::{Error, Recipient};
+use super::{Error, Recipient, room};
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::{Keyring, MasterKeyId};
 use crate::store::{self, Store, beside};
@@ -76,6 +76,7 @@ impl Backups {
     /// Makes a backup; returns once it was opened and checked, and is on record.
     pub async fn create(&self, store: &Store, trigger: Trigger, by: By) -> Result<Backup, Error> {
         let storage = self.storage()?;
+        room::require_reserve(store)?;
         let _turn = self.0.turn.try_acquire().map_err(|_| Error::Busy)?;
         let inner = Arc::clone(&self.0);
         let made = on_a_thread(move || {
@@ -145,6 +146,7 @@ impl Backups {
     /// Restores to a file beside the database. Its sessions and keys are ended.
     pub async fn restore(&self, store: &Store, id: Uuid, by: By) -> Result<Restored, Error> {
         let storage = self.storage()?;
+        room::require_reserve(store)?;
         let _turn = self.0.turn.try_acquire().map_err(|_| Error::Busy)?;
         let backup = self.get(id).await?;
         let (inner, name) = (Arc::clone(&self.0), backup.filename.clone());
@@ -229,6 +231,7 @@ pub fn write_archive(
     let id = Uuid::now_v7();
     // 1. A copy as of one instant.
     let scratch = Scratch::new(beside(database, &format!("{SCRATCH}{id}")));
+    room::require_copy(database)?;
     store::copy(database, &scratch.0)?;
     let facts = store::inspect(&scratch.0, keyring)?;
     // 2. Compressed and sealed on its way.

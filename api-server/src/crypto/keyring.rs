@@ -100,7 +100,7 @@ pub(super) struct Key {
     master: Zeroizing<[u8; MASTER_KEY]>,
 }
 
-pub(super) type Keys = Arc<Vec<Key>>;
+pub(super) type Keys = Arc<Vec<Arc<Key>>>;
 
 /// The master keys; the first one seals, all of them open. Clones are the same keyring: what [replaces](Self::replace)
 /// the keys of one replaces those of all.
@@ -128,7 +128,7 @@ impl Keyring {
         if seen.len() > MAX_KEYS {
             return Err(KeyringError::TooMany);
         }
-        let keys = seen.iter().map(|(_, key)| Key::derive(key)).collect();
+        let keys = seen.iter().map(|(_, key)| Arc::new(Key::derive(key))).collect();
         Ok(Self(Arc::new(RwLock::new(Arc::new(keys)))))
     }
 
@@ -136,6 +136,16 @@ impl Keyring {
     pub fn replace(&self, other: &Self) {
         let keys = other.keys();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Makes one of these keys the first; false where it is not among them.
+    pub fn lead_with(&self, id: MasterKeyId) -> bool {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = keys.iter().position(|key| key.id == id) else {
+            return false;
+        };
+        Arc::make_mut(&mut keys)[..=at].rotate_right(1);
+        true
     }
 
     /// The key that seals.

@@ -95,6 +95,11 @@ impl Store {
             .await
     }
 
+    /// The key that seals, as far as is on record.
+    pub async fn current_key(&self) -> Result<Option<MasterKeyId>> {
+        self.engine.read(|view| sqlite::rewrap::current(view.conn)).await
+    }
+
     /// The next values of a shelf, of those that need `key` or, without one, of all. `from` is 0, and then what the piece
     /// before said.
     pub async fn sealed_values(&self, of: Shelf, key: Option<MasterKeyId>, from: i64) -> Result<Piece> {

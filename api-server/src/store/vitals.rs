@@ -69,7 +69,7 @@ impl Default for Meters {
 /// What is kept of the disk for the last entries of the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
-    /// Nothing, and nothing was asked for, or it could not be made.
+    /// Nothing: nobody asked for it, or it could not be made, which is tried again.
     None,
     /// Nothing: the volume is too small.
     TooSmall,
@@ -117,10 +117,14 @@ impl Store {
         self.engine.reserve()
     }
 
+    /// Makes the reserve where it is not whole, for whatever reason, and can be by now.
+    pub async fn refill_reserve(&self) {
+        self.engine.refill_reserve().await;
+    }
+
     /// Tries out what is in trouble: a commit, and an audit entry that is not kept. Whoever is told to send no requests
     /// to a server in trouble would never let it find out that it is over.
     pub async fn try_again(&self) {
-        self.engine.refill_reserve().await;
         // What comes of it is in `trouble`.
         drop(self.engine.write(sqlite::health::try_out).await);
     }

@@ -131,6 +131,7 @@ fn bury(connection: &Connection, latest: i64) -> Result<()> {
 
 /// Removes sessions and keys that have ended, at most `limit` of each; answers how many.
 pub(in super::super) fn purge(tx: &Tx<'_>, clock: Time, limit: u32) -> Result<u64> {
+    tx.gives_back();
     let mut removed = 0;
     for sql in [
         "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= ?1 LIMIT ?2)",

@@ -103,9 +103,9 @@ impl OpenError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::File { source, .. } => source.kind() == ErrorKind::StorageFull,
-            Self::Engine { source, .. } => {
+            Self::Engine { source, path, .. } => {
                 let error = source.downcast_ref::<rusqlite::Error>();
-                error.is_some_and(|error| health::classify(error) == StoreError::DiskFull)
+                error.is_some_and(|error| health::classify_of(error, Some(path)) == StoreError::DiskFull)
             }
             _ => false,
         }

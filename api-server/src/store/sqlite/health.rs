@@ -1,6 +1,7 @@
 //! Whether the engine may go on, and what each error of SQLite means for that.
 
-use std::path::Path;
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -95,6 +96,16 @@ impl Health {
     /// Keeps the reserve from now on.
     pub(super) fn keep_reserve(&self) {
         self.reserve.keep();
+        self.note_reserve();
+    }
+
+    /// Makes it where it is not whole.
+    pub(super) fn refill_reserve(&self) {
+        self.reserve.refill();
+        self.note_reserve();
+    }
+
+    fn note_reserve(&self) {
         if self.reserve.is_given_up() {
             self.note_commit(Some(&StoreError::DiskFull));
         }
@@ -186,6 +197,11 @@ pub(super) fn sizes(path: &Path) -> std::io::Result<Sizes> {
 
 /// What an error means. The text names SQLite's message, which quotes SQL but no parameter and so no value.
 pub(super) fn classify(error: &rusqlite::Error) -> StoreError {
+    FILE.with(|file| classify_of(error, file.get().map(PathBuf::as_path)))
+}
+
+/// As [`classify`], where the file is known.
+pub(super) fn classify_of(error: &rusqlite::Error, database: Option<&Path>) -> StoreError {
     let text = || Arc::<str>::from(error.to_string());
     let rusqlite::Error::SqliteFailure(failure, said) = error else {
         return StoreError::Internal(text());
@@ -196,8 +212,8 @@ pub(super) fn classify(error: &rusqlite::Error) -> StoreError {
         return refusal.into();
     }
     match failure.code {
-        // The shared-memory file could not grow: the disk is full there too.
-        _ if failure.extended_code == SQLITE_IOERR_SHMSIZE => StoreError::DiskFull,
+        // The shared-memory file could not grow, for whatever reason.
+        _ if failure.extended_code == SQLITE_IOERR_SHMSIZE && has_no_room(database) => StoreError::DiskFull,
         ErrorCode::DiskFull => StoreError::DiskFull,
         ErrorCode::OperationInterrupted => StoreError::TooSlow,
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
@@ -210,6 +226,28 @@ pub(super) fn classify(error: &rusqlite::Error) -> StoreError {
         | ErrorCode::FileLockingProtocolFailed => StoreError::Failed(text()),
         _ => StoreError::Internal(text()),
     }
+}
+
+thread_local! {
+    /// The database that this thread works on.
+    static FILE: OnceCell<PathBuf> = const { OnceCell::new() };
+}
+
+/// This thread works on that database, and on no other.
+pub(super) fn work_on(database: PathBuf) {
+    FILE.with(|file| drop(file.set(database)));
+}
+
+/// Less than the shared-memory file grows by at a time, which is 32 KiB, and what a file system takes for itself.
+const NO_ROOM: u64 = 128 * 1024;
+
+/// Whether the call that failed last on this thread did so for want of room: SQLite does not say. Its number may have been
+/// overwritten since, so the volume is asked too.
+fn has_no_room(database: Option<&Path>) -> bool {
+    let number = std::io::Error::last_os_error();
+    let volume = || rustix::fs::statvfs(database?.parent()?).ok();
+    number.kind() == std::io::ErrorKind::StorageFull
+        || volume().is_some_and(|volume| volume.f_bavail.saturating_mul(volume.f_frsize) < NO_ROOM)
 }
 
 #[cfg(test)]
@@ -232,11 +270,12 @@ mod tests {
             ffi::SQLITE_CORRUPT,
             ffi::SQLITE_NOTADB,
             ffi::SQLITE_READONLY,
+            // On a disk with room.
+            SQLITE_IOERR_SHMSIZE,
         ] {
             assert!(matches!(of(code), StoreError::Failed(_)), "{code}");
         }
         assert_eq!(of(ffi::SQLITE_FULL), StoreError::DiskFull);
-        assert_eq!(of(SQLITE_IOERR_SHMSIZE), StoreError::DiskFull);
         assert_eq!(of(ffi::SQLITE_BUSY), StoreError::Busy);
         assert_eq!(of(ffi::SQLITE_INTERRUPT), StoreError::TooSlow);
         assert!(matches!(of(ffi::SQLITE_CONSTRAINT_UNIQUE), StoreError::Internal(_)));

@@ -36,7 +36,7 @@ pub(in super::super) fn find(view: &View<'_>, scope: &[u8; 32]) -> Result<Option
 /// Notes, with the change, that it was done; `Repeated` where another execution has done it.
 pub(super) fn claim(tx: &Tx<'_>, claim: &Claim, resource: Option<Uuid>) -> Result<()> {
     if insert(tx, claim, resource)? {
-        forget(tx, SWEPT)?;
+        sweep(tx, SWEPT)?;
         return Ok(());
     }
     // A change can have several entries, and a request several changes.
@@ -75,6 +75,11 @@ pub(in super::super) fn keep(tx: &Tx<'_>, claim: &Claim, sealed: &Sealed) -> Res
 }
 
 pub(in super::super) fn forget(tx: &Tx<'_>, limit: u32) -> Result<usize> {
+    tx.gives_back();
+    sweep(tx, limit)
+}
+
+fn sweep(tx: &Tx<'_>, limit: u32) -> Result<usize> {
     let mut statement = tx.conn.prepare_cached(
         "DELETE FROM idempotency WHERE rowid IN
              (SELECT rowid FROM idempotency WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)",

@@ -267,11 +267,11 @@ impl Engine {
         self.health.reserve.state()
     }
 
-    /// Makes the reserve again, where it was given up and there is room.
+    /// Makes the reserve, where it is not whole and there is room.
     pub(super) async fn refill_reserve(&self) {
         let health = Arc::clone(&self.health);
         // A panic in there was logged by the hook already, and it is tried again.
-        drop(tokio::task::spawn_blocking(move || health.reserve.refill()).await);
+        drop(tokio::task::spawn_blocking(move || health.refill_reserve()).await);
     }
 
     pub(super) async fn find_damage(&self) -> Result<Option<String>> {

@@ -23,7 +23,8 @@ use super::files::{beside, narrow};
 pub(super) const BYTES: u64 = 8 * 1024 * 1024;
 /// A volume that would lose more than an eighth to it has none.
 const SMALLEST_VOLUME: u64 = 8 * BYTES;
-/// How much has to be left beside it when it is made again: who is let in by less is refused a moment later.
+/// How much has to be left beside it when it is made: who is let in by less is refused a moment later. Also what a start
+/// gave up for itself stays given up by that.
 const HEADROOM: u64 = 2 * 1024 * 1024;
 /// What a start takes before the first entry: the lock's note, the index of the log, its first pages.
 const START: u64 = 1024 * 1024;
@@ -31,7 +32,8 @@ pub(super) const SUFFIX: &str = ".reserve";
 
 pub(super) struct Reserve {
     path: PathBuf,
-    state: Mutex<State>,
+    /// `None`: nobody asked for it.
+    state: Mutex<Option<State>>,
 }
 
 impl Reserve {
@@ -39,42 +41,48 @@ impl Reserve {
     pub(super) fn of(database: &Path) -> Self {
         Self {
             path: beside(database, SUFFIX),
-            state: Mutex::new(State::None),
+            state: Mutex::default(),
         }
     }
 
     /// Makes the file, or takes the one that is there. Blocks.
     pub(super) fn keep(&self) -> State {
-        let state = match self.make(0) {
-            Ok(()) => State::Whole,
-            Err(Unmade::TooSmall { volume }) => {
-                tracing::warn!(
-                    volume,
-                    reserve = BYTES,
-                    "the data volume is too small to keep a reserve on it for the audit log; when it is full, no value can be read either"
-                );
-                State::TooSmall
+        let (state, made) = match self.make() {
+            Ok(()) => (State::Whole, Ok(())),
+            Err(unmade) => (unmade.leaves(), Err(unmade)),
+        };
+        let before = self.lock().replace(state);
+        if before == Some(state) {
+            return state;
+        }
+        let path = self.path.display();
+        match made {
+            Ok(()) if before.is_some() => {
+                tracing::info!("there is room on the disk, and the reserve of the audit log is whole");
             }
+            Ok(()) => {}
+            Err(Unmade::TooSmall { volume }) => tracing::warn!(
+                volume,
+                reserve = BYTES,
+                "the data volume is too small to keep a reserve on it for the audit log; when it is full, no value can be read either"
+            ),
             Err(Unmade::NoRoom) => {
-                tracing::error!(path = %self.path.display(), "there is no room for the reserve of the audit log; no changes are made until there is");
-                State::GivenUp
+                tracing::error!(%path, "there is no room for the reserve of the audit log; no changes are made until there is");
             }
             Err(Unmade::Failed(error)) => {
-                tracing::warn!(%error, path = %self.path.display(), "the reserve of the audit log cannot be made; when the disk is full, no value can be read either");
-                State::None
+                tracing::warn!(%error, %path, "the reserve of the audit log cannot be made; when the disk is full, no value can be read either");
             }
-        };
-        *self.lock() = state;
+        }
         state
     }
 
     /// A disk is full. Whether that made room: not where it was given up before, or was never there.
     pub(super) fn give_up(&self) -> bool {
         let mut state = self.lock();
-        if *state != State::Whole {
+        if *state != Some(State::Whole) {
             return false;
         }
-        *state = State::GivenUp;
+        *state = Some(State::GivenUp);
         if let Err(error) = remove(&self.path) {
             tracing::error!(%error, path = %self.path.display(), "the reserve of the audit log could not be given up");
         }
@@ -85,11 +93,12 @@ impl Reserve {
         true
     }
 
-    /// Makes it again, where there is room for it by now and to spare. Blocks.
+    /// Tries again what is not whole, whatever the reason was: a volume grows, and what failed may have been a moment's
+    /// want. Blocks.
     pub(super) fn refill(&self) {
-        if self.is_given_up() && self.make(HEADROOM).is_ok() {
-            *self.lock() = State::Whole;
-            tracing::info!("there is room on the disk again, and the reserve of the audit log is whole");
+        let is_wanted = self.lock().is_some_and(|state| state != State::Whole);
+        if is_wanted {
+            self.keep();
         }
     }
 
@@ -98,10 +107,10 @@ impl Reserve {
     }
 
     pub(super) fn state(&self) -> State {
-        *self.lock()
+        self.lock().unwrap_or(State::None)
     }
 
-    fn make(&self, beside_it: u64) -> Result<(), Unmade> {
+    fn make(&self) -> Result<(), Unmade> {
         if let Ok(metadata) = fs::symlink_metadata(&self.path) {
             // One that is sparse, by a copy or a restore of the volume, holds nothing.
             if metadata.is_file() && metadata.len() == BYTES && metadata.blocks() * 512 >= BYTES {
@@ -116,7 +125,7 @@ impl Reserve {
         if all < SMALLEST_VOLUME {
             return Err(Unmade::TooSmall { volume: all });
         }
-        if available(folder)? < BYTES + beside_it {
+        if available(folder)? < BYTES + HEADROOM {
             return Err(Unmade::NoRoom);
         }
         let made = allocate(&self.path).and_then(|()| File::open(folder)?.sync_all());
@@ -126,7 +135,7 @@ impl Reserve {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
         // Nothing that runs under this lock can panic half way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,6 +160,17 @@ enum Unmade {
     TooSmall { volume: u64 },
     NoRoom,
     Failed(io::Error),
+}
+
+impl Unmade {
+    /// Changes wait for room only: what else fails may do so for ever.
+    fn leaves(&self) -> State {
+        match self {
+            Self::TooSmall { .. } => State::TooSmall,
+            Self::NoRoom => State::GivenUp,
+            Self::Failed(_) => State::None,
+        }
+    }
 }
 
 impl From<io::Error> for Unmade {
@@ -228,6 +248,37 @@ mod tests {
         reserve.refill();
         assert_eq!(reserve.state(), State::Whole);
         assert!(folder.path().join("sealpod.db.reserve").exists());
+    }
+
+    #[test]
+    fn what_fails_for_another_reason_than_room_lets_changes_be_made_and_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = reserve(&folder);
+        // Stands in the way, as much as it is given up.
+        let path = folder.path().join("sealpod.db.reserve");
+        fs::create_dir_all(path.join("not empty")).unwrap();
+        assert_eq!(reserve.keep(), State::None);
+        reserve.refill();
+        assert_eq!(reserve.state(), State::None);
+        fs::remove_dir_all(&path).unwrap();
+        reserve.refill();
+        assert_eq!(reserve.state(), State::Whole);
+
+        reserve.give_up();
+        fs::create_dir_all(path.join("not empty")).unwrap();
+        reserve.refill();
+        assert!(!reserve.is_given_up(), "changes would wait for ever");
+    }
+
+    #[test]
+    fn one_that_nobody_asked_for_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = reserve(&folder);
+        reserve.refill();
+        assert_eq!(
+            (reserve.state(), folder.path().read_dir().unwrap().count()),
+            (State::None, 0)
+        );
     }
 
     #[test]

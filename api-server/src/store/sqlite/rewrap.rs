@@ -109,12 +109,14 @@ fn needs_of(conn: &Connection, id: MasterKeyId) -> Result<KeyNeeds> {
     })
 }
 
+/// The key that seals, as far as is on record.
+pub(in super::super) fn current(conn: &Connection) -> Result<Option<MasterKeyId>> {
+    let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    Ok(statement.query_row([CURRENT], |row| row.get(0)).optional()?)
+}
+
 pub(in super::super) fn begin(tx: &Tx<'_>, current: MasterKeyId, by: &By) -> Result<()> {
-    let before = tx
-        .conn
-        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
-        .query_row([CURRENT], |row| row.get::<_, MasterKeyId>(0))
-        .optional()?;
+    let before = self::current(tx.conn)?;
     if before == Some(current) {
         return Ok(());
     }

@@ -168,6 +168,37 @@ async fn a_full_disk_stores_nothing_and_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_is_removed_also_while_the_reserve_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::new(folder.path().join("sealpod.db"));
+    options.reserve = true;
+    let engine = Engine::open(&options, &Keyring::parse(MASTER_KEY).unwrap()).unwrap();
+    let ended = "INSERT INTO users (id, email, created_at) VALUES (zeroblob(16), 'a@example.com', 0);
+        INSERT INTO sessions (id, user_id, digest, created_at, expires_at)
+            VALUES (zeroblob(16), zeroblob(16), zeroblob(32), 0, 1);
+        INSERT INTO idempotency (scope, fingerprint, attempt, created_at)
+            VALUES (zeroblob(32), zeroblob(32), zeroblob(16), 1);";
+    engine.write(move |tx| Ok(tx.conn.execute_batch(ended)?)).await.unwrap();
+    assert!(engine.health.reserve.give_up());
+    assert_eq!(
+        engine.write(|tx| put(tx, "test-change")).await,
+        Err(StoreError::DiskFull)
+    );
+    assert_eq!(engine.write(|tx| clock::purge(tx, Time::now(), 10)).await, Ok(1));
+    assert_eq!(engine.write_values(|tx| idempotency::forget(tx, 10)).await, Ok(1));
+    // A change that forgets some on its way stays one.
+    let claiming = |tx: &Tx<'_>| {
+        let claim = crate::idempotency::Claim {
+            scope: [1; 32],
+            fingerprint: [1; 32],
+            attempt: Uuid::nil(),
+        };
+        idempotency::claim(tx, &claim, None)
+    };
+    assert_eq!(engine.write(claiming).await, Err(StoreError::DiskFull));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audit_log_that_takes_no_entry_is_tried_again_and_keeps_none_of_the_trials() {
     let (engine, _folder) = engine();
     let run = |sql: &'static str| engine.write(move |tx| Ok(tx.conn.execute_batch(sql)?));

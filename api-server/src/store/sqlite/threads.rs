@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use super::super::{OpenError, StoreError};
-use super::health::Health;
+use super::health::{self, Health};
 use super::job::WriteJob;
 use super::queue::Queue;
 use super::reader::ReadJob;
@@ -35,7 +35,9 @@ pub(super) fn spawn(
     run: impl FnOnce() + Send + 'static,
     on_panic: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, OpenError> {
+    let database = path.to_owned();
     let thread = std::thread::Builder::new().name(name).spawn(|| {
+        health::work_on(database);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
             on_panic();
             resume_unwind(panic);

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::super::{Result, StoreError};
 use super::open::BUSY;
+use super::row::number;
 
 /// The log is copied into the database once it is this long, in pages of 4 KiB: SQLite's own figure.
 const LONG: i64 = 1_000;
@@ -49,7 +50,9 @@ struct Seen {
 impl Wal {
     /// What SQLite would do by itself at every commit, but for one thing: it would say nothing if the database's fsync
     /// failed, try again later, be told that all is well, and forget what only the log still had.
-    pub(super) fn tend(&self, writer: &Connection) -> rusqlite::Result<()> {
+    ///
+    /// `most`: by how many bytes the database may grow at that, where there is a limit.
+    pub(super) fn tend(&self, writer: &Connection, most: Option<u64>) -> rusqlite::Result<()> {
         let pages = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)")?.pages;
         let mut seen = self.seen();
         seen.far = (pages >= FAR_TOO_LONG).then(Instant::now);
@@ -59,6 +62,9 @@ impl Wal {
         }
         let lately = seen.tried.is_some_and(|at| at.elapsed() < AGAIN_AFTER);
         if pages < seen.next && lately {
+            return Ok(());
+        }
+        if most.is_some_and(|most| growth(writer) > most) {
             return Ok(());
         }
         drop(seen);
@@ -91,6 +97,18 @@ impl Wal {
 struct Checkpoint {
     /// Length of the log.
     pages: i64,
+}
+
+/// By how many bytes the database's own file is shorter than it is with all of the log.
+fn growth(writer: &Connection) -> u64 {
+    let pragma = |sql: &str| writer.query_row(sql, [], |row| number(row, 0));
+    let all = pragma("PRAGMA page_count").and_then(|pages| Ok(pages * pragma("PRAGMA page_size")?));
+    let path = writer.path().map(std::fs::metadata);
+    match (all, path) {
+        (Ok(all), Some(Ok(file))) => all.saturating_sub(file.len()),
+        // Nothing is known, so nothing is risked.
+        _ => u64::MAX,
+    }
 }
 
 fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result<Checkpoint> {
@@ -242,6 +260,57 @@ mod tests {
         write(&engine, 100).await;
         let after = wal(&engine);
         assert!(after <= before.max(20 * MIB), "{before} bytes became {after}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reserve_that_is_given_up_is_not_eaten_by_a_database_that_grows() {
+        let (engine, folder) = engine(|options| options.reserve = true);
+        let database = || folder.path().join("sealpod.db").metadata().unwrap().len();
+        // As much as a reader that stands in the way makes of the log.
+        let (begun, reads) = std::sync::mpsc::channel();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let read = tokio::spawn({
+            let engine = Arc::clone(&engine);
+            async move {
+                let read = engine.read(move |view| {
+                    view.conn.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+                    begun.send(()).ok();
+                    held.recv().ok();
+                    Ok(())
+                });
+                read.await
+            }
+        });
+        reads.recv().unwrap();
+        for n in 0..24 {
+            let sql = "INSERT INTO meta (name, value) VALUES (?1, randomblob(262144))";
+            let name = format!("test {n}");
+            engine.write(move |tx| Ok(tx.conn.execute(sql, [name])?)).await.unwrap();
+        }
+        let before = database();
+        assert!(before < MIB, "nothing was in the way");
+        assert!(engine.health.reserve.give_up());
+        release.send(()).unwrap();
+        read.await.unwrap().unwrap();
+        // Another one, so that the log is looked after behind the first: it is once the answer is out.
+        let light = async || {
+            let sql = "UPDATE meta SET value = randomblob(262144) WHERE name = 'test 0'";
+            let write = engine.write(move |tx| {
+                tx.gives_back();
+                Ok(tx.conn.execute(sql, [])?)
+            });
+            write.await.unwrap();
+        };
+        for _ in 0..8 {
+            light().await;
+        }
+        assert_eq!(database(), before, "the reserve's room went to the database");
+
+        engine.refill_reserve().await;
+        for _ in 0..8 {
+            light().await;
+        }
+        assert!(database() > before + 4 * MIB, "with room, the log is copied as always");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,7 @@ use super::job::{Reach, WriteJob};
 use super::open;
 use super::queue::{Next, Queue};
 use super::remembered::Remembered;
+use super::reserve;
 use super::row::run as execute;
 use super::tx::{Chains, Tx};
 use super::uses::{self, Uses};
@@ -151,7 +152,9 @@ impl Writer {
 
     /// Nobody waits for this, and what was answered is safe in the log whatever comes of it.
     fn tend_log(&self) {
-        if let Err(error) = self.health.wal.tend(&self.connection) {
+        // What the reserve held is for entries, and a database that grows by more than half of it would leave them none.
+        let most = self.health.reserve.is_given_up().then_some(reserve::BYTES / 2);
+        if let Err(error) = self.health.wal.tend(&self.connection, most) {
             self.health.note(&error.into());
         }
     }
