@@ -12,14 +12,16 @@ use sealpod_api_server::store::{Options, ProjectRef, Store};
 use serde_json::{Value, json};
 
 use crate::process::{Process, maintain, serve, text};
-use crate::shim::{Power, Shim, rounds};
+use crate::shim::{Power, Shim, is_torture, rounds};
 use crate::support::{ADMIN, O};
 
 /// How long each of them goes on from its first answer.
 const ROUND: Duration = Duration::from_millis(100);
 const CALLERS: usize = 8;
-/// What a start takes two seconds for on a machine of its own; what a machine may take that many tests share.
-const READY: Duration = Duration::from_secs(10);
+/// Behind a kill a server is ready before this is over, on a machine that has nothing else to do: asked for in a torture.
+const READY: Duration = Duration::from_secs(2);
+/// How long a round waits for anything to be done at all.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What callers were answered, over all rounds.
 #[derive(Default)]
@@ -141,7 +143,7 @@ async fn ended_again_and_again(dir: &Path, (beside, end): (Beside, End), rounds:
     for round in 0..rounds {
         let begun = Instant::now();
         let server = start(dir, shim.as_ref());
-        assert!(begun.elapsed() < READY, "{:?}", begun.elapsed());
+        assert!(!is_torture() || begun.elapsed() < READY, "{:?}", begun.elapsed());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let plane = format!("http://{}{O}", server.address);
         if round == 0 {
@@ -176,7 +178,7 @@ async fn ended_again_and_again(dir: &Path, (beside, end): (Beside, End), rounds:
         let before = done();
         // Not always at the same point of what goes on beside; on a busy machine, once there was anything at all.
         tokio::time::sleep(ROUND + Duration::from_millis(7 * (round as u64 % 16))).await;
-        while done() == before && begun.elapsed() < READY {
+        while done() == before && begun.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // SIGKILL.

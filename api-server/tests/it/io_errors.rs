@@ -7,6 +7,9 @@ use crate::shim::{Fault, Op, Shim, rounds};
 use crate::support::{ADMIN, O};
 use crate::volume::Volume;
 
+/// Each fault comes behind so many threes of calls that go well at most: no test makes any number of them.
+const AFTER: usize = 20;
+
 /// What callers were told is stored: the newest number.
 struct Told {
     versions: usize,
@@ -56,6 +59,13 @@ async fn use_up(server: &Process, begin: impl FnOnce()) -> Told {
     panic!("the fault was never met");
 }
 
+/// Somebody else who reads the database, and goes on doing so.
+fn reader(dir: &std::path::Path) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(dir.join("sealpod.db")).unwrap();
+    connection.execute_batch("BEGIN; SELECT count(*) FROM meta").unwrap();
+    connection
+}
+
 /// The server said so and is gone; what it had told anybody is there when the disk is good again.
 fn check(dir: &std::path::Path, told: &Told, ended: &Ended, words: &[&str], what: &str) {
     assert_eq!(ended.code, Some(1), "{what}: {}", ended.log);
@@ -102,15 +112,19 @@ async fn an_error_of_the_disk_stops_the_server_and_nothing_that_was_answered_is_
         (Op::Sync, ".db"),
         (Op::Read, "-wal"),
         (Op::Read, ".db"),
+        (Op::Write, "-shm"),
     ];
     for n in 0..rounds(1) {
         for (op, suffix) in faults {
-            let after = i64::try_from(n).unwrap() * 3;
+            let after = i64::try_from(n % AFTER).unwrap() * 3;
             let what = format!("{op:?} of {suffix} behind {after}");
             let dir = tempfile::tempdir().unwrap();
             let shim = Shim::new(dir.path());
             let server = Process::start(shim.over(&mut serve(dir.path())));
+            // Behind somebody who reads the log grows, and with it the memory that is shared.
+            let reader = (suffix == "-shm").then(|| reader(dir.path()));
             let told = use_up(&server, || shim.fail(op, suffix, after, Fault::Broken)).await;
+            drop(reader);
             assert!(shim.seen() > after, "{what}: nothing failed");
             // What cannot be read is damage to SQLite.
             let words = ["disk I/O error", "malformed"];
@@ -122,7 +136,12 @@ async fn an_error_of_the_disk_stops_the_server_and_nothing_that_was_answered_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_while_the_server_starts_ends_it_with_the_reason() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    for (op, suffix, after) in [(Op::Sync, "-wal", 0), (Op::Write, "-wal", 2), (Op::Write, ".db", 0)] {
+    for (op, suffix, after) in [
+        (Op::Sync, "-wal", 0),
+        (Op::Write, "-wal", 2),
+        (Op::Write, ".db", 0),
+        (Op::Write, "-shm", 0),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let shim = Shim::new(dir.path());
         shim.fail(op, suffix, after, Fault::Broken);

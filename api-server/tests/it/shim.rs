@@ -18,6 +18,7 @@ const SEEN: u64 = 40;
 const POWER: u64 = 48;
 const SYNCED: u64 = 56;
 const SUFFIX: u64 = 64;
+const SEED: u64 = 96;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -122,6 +123,12 @@ impl Shim {
                 std::fs::copy(self.data.join(name), self.image().join(name)).unwrap();
             }
         }
+        if power == Power::Mixed {
+            let seed = seed();
+            // Seen where a test fails.
+            println!("what the disk keeps beside what was synced: SEALPOD_TORTURE_SEED={seed}");
+            self.set(SEED, seed);
+        }
         self.set(POWER, power as i64);
     }
 
@@ -184,6 +191,22 @@ fn library() -> &'static Path {
         std::fs::rename(made, &named).unwrap();
         named
     })
+}
+
+/// Another one each time, or the one of a run before.
+fn seed() -> i64 {
+    let asked = std::env::var("SEALPOD_TORTURE_SEED").ok();
+    if let Some(seed) = asked {
+        return seed.parse().expect("SEALPOD_TORTURE_SEED is a number");
+    }
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    i64::from_ne_bytes(bytes)
+}
+
+/// Whether this is for what breaks, and the machine has nothing else to do.
+pub fn is_torture() -> bool {
+    std::env::var_os("SEALPOD_TORTURE").is_some()
 }
 
 /// How often tests that break things at random places do so: seconds' worth, or as often as `cargo xtask torture` says.

@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 
 use crate::mail_server::{FROM, MailServer, Security};
 use crate::process::{Process, maintain, serve, text};
-use crate::shim::Shim;
+use crate::shim::{Shim, rounds};
 use crate::support::{ADMIN, O};
 
 const MINUTE: i64 = 60;
 const DAY: i64 = 24 * 60 * MINUTE;
 const YEARS: i64 = 3_653 * DAY;
+/// Seconds since 1970.
+const STILL: i64 = 1_900_000_000;
 
 struct Caller {
     client: reqwest::Client,
@@ -109,137 +111,158 @@ fn start(dir: &std::path::Path, shim: &Shim, mail: &MailServer) -> Process {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_revives_nothing_and_is_shown() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (dir, mail) = (tempfile::tempdir().unwrap(), MailServer::start(Security::None).await);
-    let shim = Shim::new(dir.path());
-    let server = start(dir.path(), &shim, &mail);
-    let caller = Caller::new(&server);
-    caller
-        .admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
-        .await;
-    let secret = format!("{O}/projects/shop/envs/prod/secrets/db");
-    caller.admin("PUT", &secret, json!({"value": "for ever"})).await;
-    let soon = sealpod_core::Time::now().plus_seconds(30 * MINUTE).to_string();
-    caller
-        .admin("PUT", &secret, json!({"value": "for a while", "expires_at": soon}))
-        .await;
-    let short = caller.account("short", Some(30 * MINUTE)).await;
-    let lasting = caller.account("lasting", None).await;
-    let session = caller.sign_in(&mail, "ada@example.com").await;
-    let code = caller.ask_for_code(&mail, "bob@example.com").await;
-    for key in [&short, &lasting] {
-        assert_eq!(caller.reads(key).await, (200, json!("for a while")));
-    }
-    assert!(!server.readiness().await.1.contains("clock"));
+    for _ in 0..rounds(1) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (dir, mail) = (tempfile::tempdir().unwrap(), MailServer::start(Security::None).await);
+        let shim = Shim::new(dir.path());
+        let server = start(dir.path(), &shim, &mail);
+        let caller = Caller::new(&server);
+        caller
+            .admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
+            .await;
+        let secret = format!("{O}/projects/shop/envs/prod/secrets/db");
+        caller.admin("PUT", &secret, json!({"value": "for ever"})).await;
+        let soon = sealpod_core::Time::now().plus_seconds(30 * MINUTE).to_string();
+        caller
+            .admin("PUT", &secret, json!({"value": "for a while", "expires_at": soon}))
+            .await;
+        let short = caller.account("short", Some(30 * MINUTE)).await;
+        let lasting = caller.account("lasting", None).await;
+        let session = caller.sign_in(&mail, "ada@example.com").await;
+        let code = caller.ask_for_code(&mail, "bob@example.com").await;
+        for key in [&short, &lasting] {
+            assert_eq!(caller.reads(key).await, (200, json!("for a while")));
+        }
+        assert!(!server.readiness().await.1.contains("clock"));
 
-    // An hour ahead: what ends by then has ended, and the probe says why.
-    shim.set_clock(61 * MINUTE + 30);
-    assert_eq!(caller.reads(&short).await.0, 401);
-    assert_eq!(caller.reads(&lasting).await, (200, json!("for ever")));
-    assert_eq!(caller.verify("bob@example.com", &code).await.0, 401);
-    let shown = server.wait_for(|_, text| text.contains("warning: clock")).await;
-    assert!(
-        shown.starts_with("ok\n") && shown.contains("jumped by 61 minutes"),
-        "{shown}"
-    );
-
-    // And back: versions follow the clock, credentials do not.
-    for back in [0, -61 * MINUTE, -DAY] {
-        shim.set_clock(back);
-        assert_eq!(caller.reads(&short).await.0, 401, "{back}");
-        assert_eq!(caller.verify("bob@example.com", &code).await.0, 401, "{back}");
-        assert_eq!(caller.reads(&lasting).await, (200, json!("for a while")), "{back}");
-        assert!(caller.is_signed_in(&session).await, "{back}");
-        // Whoever comes new is not held up.
+        // An hour ahead: what ends by then has ended, and the probe says why.
+        shim.set_clock(61 * MINUTE + 30);
+        assert_eq!(caller.reads(&short).await.0, 401);
+        assert_eq!(caller.reads(&lasting).await, (200, json!("for ever")));
+        assert_eq!(caller.verify("bob@example.com", &code).await.0, 401);
+        let shown = server.wait_for(|_, text| text.contains("warning: clock")).await;
         assert!(
-            caller
-                .is_signed_in(&caller.sign_in(&mail, "eve@example.com").await)
-                .await,
-            "{back}"
+            shown.starts_with("ok\n") && shown.contains("jumped by 61 minutes"),
+            "{shown}"
         );
+
+        // And back: versions follow the clock, credentials do not.
+        for back in [0, -61 * MINUTE, -DAY] {
+            shim.set_clock(back);
+            assert_eq!(caller.reads(&short).await.0, 401, "{back}");
+            assert_eq!(caller.verify("bob@example.com", &code).await.0, 401, "{back}");
+            assert_eq!(caller.reads(&lasting).await, (200, json!("for a while")), "{back}");
+            assert!(caller.is_signed_in(&session).await, "{back}");
+            // Whoever comes new is not held up.
+            assert!(
+                caller
+                    .is_signed_in(&caller.sign_in(&mail, "eve@example.com").await)
+                    .await,
+                "{back}"
+            );
+        }
+        server.wait_for(|_, text| text.contains("jumped by -")).await;
+
+        // A wrong decade ends the session for good; a right one after it is as if it had never been, for what is new.
+        shim.set_clock(YEARS);
+        assert!(!caller.is_signed_in(&session).await);
+        assert_eq!(caller.reads(&lasting).await, (200, json!("for ever")));
+        shim.set_clock(0);
+        assert!(!caller.is_signed_in(&session).await);
+        let new = caller.sign_in(&mail, "ada@example.com").await;
+        let short_too = caller.account("short-too", Some(30 * MINUTE)).await;
+        assert!(caller.is_signed_in(&new).await);
+        assert_eq!(caller.reads(&short_too).await.0, 200);
+
+        // Also behind a restart, on a machine that came up with yesterday's time.
+        let (_, log) = (server.readiness().await, server.stop_for_log());
+        assert!(
+            log.contains("the clock jumped") && log.contains("the clock was set back"),
+            "{log}"
+        );
+        shim.set_clock(-DAY);
+        let server = start(dir.path(), &shim, &mail);
+        let caller = Caller::new(&server);
+        assert_eq!(caller.reads(&short).await.0, 401);
+        assert!(!caller.is_signed_in(&session).await && caller.is_signed_in(&new).await);
+        drop(server);
+
+        // Whatever the times say, the entries stand in the order in which things happened.
+        let export = maintain(dir.path(), &["audit", "export", "--organization", "default"]);
+        let entries: Vec<Value> = text(&export.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(
+            entries.iter().zip(1..).all(|(entry, seq)| entry["seq"] == seq),
+            "{entries:?}"
+        );
+        let years: std::collections::BTreeSet<_> = entries
+            .iter()
+            .map(|entry| entry["created_at"].as_str().unwrap()[..4].to_owned())
+            .collect();
+        assert!(years.len() > 1, "no entry is of the wrong decade: {years:?}");
+        assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
     }
-    server.wait_for(|_, text| text.contains("jumped by -")).await;
-
-    // A wrong decade ends the session for good; a right one after it is as if it had never been, for what is new.
-    shim.set_clock(YEARS);
-    assert!(!caller.is_signed_in(&session).await);
-    assert_eq!(caller.reads(&lasting).await, (200, json!("for ever")));
-    shim.set_clock(0);
-    assert!(!caller.is_signed_in(&session).await);
-    let new = caller.sign_in(&mail, "ada@example.com").await;
-    let short_too = caller.account("short-too", Some(30 * MINUTE)).await;
-    assert!(caller.is_signed_in(&new).await);
-    assert_eq!(caller.reads(&short_too).await.0, 200);
-
-    // Also behind a restart, on a machine that came up with yesterday's time.
-    let (_, log) = (server.readiness().await, server.stop_for_log());
-    assert!(
-        log.contains("the clock jumped") && log.contains("the clock was set back"),
-        "{log}"
-    );
-    shim.set_clock(-DAY);
-    let server = start(dir.path(), &shim, &mail);
-    let caller = Caller::new(&server);
-    assert_eq!(caller.reads(&short).await.0, 401);
-    assert!(!caller.is_signed_in(&session).await && caller.is_signed_in(&new).await);
-    drop(server);
-
-    // Whatever the times say, the entries stand in the order in which things happened.
-    let export = maintain(dir.path(), &["audit", "export", "--organization", "default"]);
-    let entries: Vec<Value> = text(&export.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert!(
-        entries.iter().zip(1..).all(|(entry, seq)| entry["seq"] == seq),
-        "{entries:?}"
-    );
-    let years: std::collections::BTreeSet<_> = entries
-        .iter()
-        .map(|entry| entry["created_at"].as_str().unwrap()[..4].to_owned())
-        .collect();
-    assert!(years.len() > 1, "no entry is of the wrong decade: {years:?}");
-    assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_stands_still_holds_up_nothing() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (dir, mail) = (tempfile::tempdir().unwrap(), MailServer::start(Security::None).await);
-    let shim = Shim::new(dir.path());
-    shim.stop_clock(1_900_000_000);
-    let server = start(dir.path(), &shim, &mail);
-    let caller = Caller::new(&server);
-    caller
-        .admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
-        .await;
-    let secret = format!("{O}/projects/shop/envs/prod/secrets/db");
-    for n in 1..=20 {
-        let put = caller
-            .admin("PUT", &secret, json!({"value": format!("value {n}")}))
+    for _ in 0..rounds(1) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (dir, mail) = (tempfile::tempdir().unwrap(), MailServer::start(Security::None).await);
+        let shim = Shim::new(dir.path());
+        shim.stop_clock(STILL);
+        let server = start(dir.path(), &shim, &mail);
+        let caller = Caller::new(&server);
+        caller
+            .admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
             .await;
-        assert_eq!(put["version"], n);
+        let secret = format!("{O}/projects/shop/envs/prod/secrets/db");
+        for n in 1..=20 {
+            let put = caller
+                .admin("PUT", &secret, json!({"value": format!("value {n}")}))
+                .await;
+            assert_eq!(put["version"], n);
+        }
+        let key = caller.account("reader", None).await;
+        assert_eq!(caller.reads(&key).await, (200, json!("value 20")));
+        let session = caller.sign_in(&mail, "ada@example.com").await;
+        assert!(caller.is_signed_in(&session).await);
+        // A long poll ends by the time that passes.
+        let bundle = format!("{O}/projects/shop/envs/prod/bundle");
+        let answer = caller
+            .client
+            .get(format!("{}{bundle}", caller.url))
+            .header("x-api-key", &key)
+            .send()
+            .await
+            .unwrap();
+        let etag = answer.headers()["etag"].clone();
+        let poll = caller
+            .client
+            .get(format!("{}{bundle}?wait=1", caller.url))
+            .header("x-api-key", &key)
+            .header("if-none-match", etag);
+        assert_eq!(poll.send().await.unwrap().status(), 304);
+        drop(server);
+        assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
+        // It did stand still, for all of them.
+        let export = maintain(dir.path(), &["audit", "export", "--organization", "default"]);
+        let entries = text(&export.stdout);
+        let times = entries.lines().map(|line| {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            entry["created_at"]
+                .as_str()
+                .unwrap()
+                .parse::<sealpod_core::Time>()
+                .unwrap()
+                .microseconds()
+        });
+        let times: Vec<_> = times.collect();
+        assert!(
+            times.len() > 20 && times.iter().all(|time| *time == STILL * 1_000_000),
+            "{times:?}"
+        );
     }
-    let key = caller.account("reader", None).await;
-    assert_eq!(caller.reads(&key).await, (200, json!("value 20")));
-    let session = caller.sign_in(&mail, "ada@example.com").await;
-    assert!(caller.is_signed_in(&session).await);
-    // A long poll ends by the time that passes.
-    let bundle = format!("{O}/projects/shop/envs/prod/bundle");
-    let answer = caller
-        .client
-        .get(format!("{}{bundle}", caller.url))
-        .header("x-api-key", &key)
-        .send()
-        .await
-        .unwrap();
-    let etag = answer.headers()["etag"].clone();
-    let poll = caller
-        .client
-        .get(format!("{}{bundle}?wait=1", caller.url))
-        .header("x-api-key", &key)
-        .header("if-none-match", etag);
-    assert_eq!(poll.send().await.unwrap().status(), 304);
-    drop(server);
-    assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
 }

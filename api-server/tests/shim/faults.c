@@ -41,6 +41,7 @@ struct control {
     volatile int64_t power;        /* POWER_… */
     volatile int64_t synced;       /* how often a file was synced and copied */
     char suffix[32];               /* of the names of the files that count; empty: all */
+    volatile int64_t seed;         /* of what comes at random */
 };
 
 enum { OP_WRITE = 1, OP_SYNC = 2, OP_READ = 4, OP_TRUNCATE = 8 };
@@ -159,6 +160,16 @@ static struct dirty *dirty_of(const struct stat *file, int make)
     return unused;
 }
 
+/* What comes next at random, under the lock of the copies; by splitmix64. */
+static int is_heads(void)
+{
+    static uint64_t drawn;
+    uint64_t next = (uint64_t)control->seed + ++drawn * UINT64_C(0x9e3779b97f4a7c15);
+    next = (next ^ (next >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    next = (next ^ (next >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (int)((next ^ (next >> 31)) & 1);
+}
+
 static int open_image(const char *name)
 {
     char path[PATH_MAX];
@@ -203,7 +214,7 @@ static void wrote(int fd, ssize_t count, off_t end)
                 known->from = from;
             if (known->to < end)
                 known->to = end;
-            if ((control->power & POWER_MIXED) && random() % 2) {
+            if ((control->power & POWER_MIXED) && is_heads()) {
                 int into = open_image(name);
                 copy(fd, into, from, end);
                 close(into);

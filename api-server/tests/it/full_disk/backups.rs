@@ -1,0 +1,84 @@
+//! Backups where there is no room, for them or for anything.
+
+use serde_json::{Value, json};
+
+use super::{Caller, KIB, MIB, Stored, page, started, write_until_full};
+use crate::process::{Process, run, serve, text};
+use crate::shim::rounds;
+use crate::volume::Volume;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_volume_of_backups_is_named_and_holds_up_nothing_else() {
+    for _ in 0..rounds(1) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (volume, dir) = (Volume::new(16), tempfile::tempdir().unwrap());
+        let backups = volume.path().join("backups");
+        std::fs::create_dir(&backups).unwrap();
+        let server =
+            Process::start(serve(dir.path()).env("SEALPOD_BACKUP_URL", format!("file://{}", backups.display())));
+        let caller = Caller::new(&server);
+        caller.project().await;
+        volume.fill("other", 8 * KIB);
+        let refused = caller.call("POST", "/api/backups", "backup", Value::Null).await;
+        assert_eq!(
+            (refused.status, &refused.code),
+            (503, &json!("unavailable")),
+            "{}",
+            refused.text
+        );
+        assert!(
+            refused.text.contains("the volume of the backups is full"),
+            "{}",
+            refused.text
+        );
+        assert_eq!(server.readiness().await.0, 200);
+        assert_eq!(caller.put("key-0", "v").await.status, 201);
+        let left: Vec<_> = std::fs::read_dir(&backups).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+
+        volume.free("other");
+        let made = caller.call("POST", "/api/backups", "backup", Value::Null).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let url = format!("file://{}", backups.display());
+        let listed = run(&["backup", "list", "--backup-url", &url]);
+        assert_eq!(text(&listed.stdout).lines().count(), 1, "{}", text(&listed.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_takes_nothing_of_what_the_database_and_its_reserve_need() {
+    for _ in 0..rounds(1) {
+        let (volume, backups) = (Volume::new(80), tempfile::tempdir().unwrap());
+        let (dir, server, _) = started(&volume).await;
+        assert_eq!(server.stop().0, Some(0));
+        let url = format!("file://{}", backups.path().display());
+        let server = Process::start(serve(&dir).env("SEALPOD_BACKUP_URL", &url));
+        let (caller, reserve) = (Caller::new(&server), dir.join("sealpod.db.reserve"));
+        let refused = async || {
+            let refused = caller.call("POST", "/api/backups", "backup", Value::Null).await;
+            assert_eq!(
+                (refused.status, &refused.code),
+                (507, &json!("disk_full")),
+                "{}",
+                refused.text
+            );
+            assert_eq!(std::fs::read_dir(backups.path()).unwrap().count(), 0);
+        };
+        // Room for the copy, and for nothing beside it.
+        volume.fill("other", 3 * MIB);
+        refused().await;
+        assert!(reserve.exists() && server.readiness().await.0 == 200);
+        assert_eq!(caller.put("key-0", "v").await.status, 201);
+
+        // What was the reserve's is for the audit log.
+        write_until_full(&server, 0, &mut Stored::new()).await;
+        refused().await;
+        assert_eq!(caller.get("key-0", "read").await.status, 200);
+        assert!(page().contains("No backup is made"));
+
+        volume.free("other");
+        server.wait_for(|status, _| status == 200).await;
+        let made = caller.call("POST", "/api/backups", "backup", Value::Null).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+}
