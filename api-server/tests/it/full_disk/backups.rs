@@ -76,6 +76,7 @@ async fn a_backup_takes_nothing_of_what_the_database_and_its_reserve_need() {
         assert_eq!(caller.get("key-0", "read").await.status, 200);
         assert!(page().contains("No backup is made"));
 
+        server.wait_for(|status, _| status == 503).await;
         volume.free("other");
         server.wait_for(|status, _| status == 200).await;
         let made = caller.call("POST", "/api/backups", "backup", Value::Null).await;
