@@ -216,6 +216,7 @@ fn controller_and_injector_are_scraped_where_the_cluster_knows_how() -> Result<(
 /// A full disk makes it not ready, and reads of values go on.
 #[test]
 fn the_api_server_is_reached_also_while_it_is_not_ready() -> Result<()> {
+    let mut seen = 0;
     render_each(|values, objects| {
         let named = |kind: &str| {
             let mut of_kind = objects.iter().filter(|object| object["kind"] == kind);
@@ -226,10 +227,13 @@ fn the_api_server_is_reached_also_while_it_is_not_ready() -> Result<()> {
             })
         };
         let Some(server) = named("StatefulSet") else { return };
+        seen += 1;
         assert_eq!(server["spec"]["replicas"], 1, "{values}");
         let service = named("Service").expect("a server has its Service");
         assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "{values}");
-    })
+    })?;
+    assert!(seen > 0, "no example has a server");
+    Ok(())
 }
 
 #[test]
