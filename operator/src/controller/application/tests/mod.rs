@@ -210,6 +210,12 @@ async fn a_secret_that_users_edit_or_delete_gets_a_key_that_works_and_no_endless
     for _ in 0..4 {
         t.world.kube.remove(&secret("key"));
         t.bring(&wanted).await;
+        let version = t.world.kube.get(&secret("key")).unwrap()["metadata"]["resourceVersion"].clone();
+        let echoes = &t.world.context.echoes;
+        assert!(
+            echoes.is_own_secret("app-uid", version.as_str()),
+            "its event is no news"
+        );
         assert!(t.server.state().works(&t.key_in("key").unwrap()));
     }
     t.world.kube.remove(&secret("key"));
