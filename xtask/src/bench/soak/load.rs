@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
 
+use super::super::child;
 use super::super::client::{Client, Load, Request, Target, Waiting};
 use super::super::durability::new_master_key;
 use super::super::plane::Plane;
@@ -22,6 +23,7 @@ const WAITED_FOR: usize = 20;
 /// Polls that wait at a time; all of them go away and others come, as pods do.
 const POLLS: usize = 200;
 const SAMPLE: Duration = Duration::from_secs(10);
+const MEMORY: Duration = Duration::from_secs(1);
 const CHURN: Duration = Duration::from_secs(20);
 const LOGIN: Duration = Duration::from_secs(15);
 const BACKUP: Duration = Duration::from_secs(90);
@@ -105,13 +107,17 @@ impl<'s> Busy<'s> {
     /// For so long. An error at the first answer that is none of success.
     pub fn go_on(&mut self, length: Duration, step: &Step, samples: &mut Vec<Sample>) -> Result<()> {
         let began = Instant::now();
-        let mut sample = Every::new(SAMPLE);
+        let (mut sample, mut look) = (Every::new(SAMPLE), Every::new(MEMORY));
+        let mut memory = Vec::new();
         let (mut churn, mut login) = (Every::new(CHURN), Every::new(LOGIN));
         let (mut backup, mut rotation) = (Every::new(BACKUP), Every::new(ROTATION));
         while began.elapsed() < length {
+            if look.is_due(began.elapsed()) {
+                memory.push(child::memory(self.server.process.pid())?.resident);
+            }
             if sample.is_due(began.elapsed()) {
                 let times = (self.reads.since_last()?, self.writes.since_last()?);
-                let taken = Sample::take(began.elapsed(), &self.stage.launch, self.server, times)?;
+                let taken = Sample::take(began.elapsed(), (&self.stage.launch, self.server), &mut memory, times)?;
                 step.follow(&format!("{} s, {} MiB", taken.at.as_secs(), taken.memory_kib >> 10));
                 samples.push(taken);
             }

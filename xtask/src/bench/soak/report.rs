@@ -24,6 +24,29 @@ pub struct Report<'s> {
     most_wal_kib: u64,
 }
 
+/// From good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Pass,
+    /// The samples say neither.
+    NotTold,
+    Miss,
+}
+
+impl Verdict {
+    fn of(holds: bool) -> Self {
+        if holds { Self::Pass } else { Self::Miss }
+    }
+
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::NotTold => "**not told** by these samples: run it for longer",
+            Self::Miss => "**MISS**",
+        }
+    }
+}
+
 /// By least squares, with its standard error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Slope {
@@ -55,14 +78,22 @@ impl<'s> Report<'s> {
     }
 
     /// Whether memory, files and log stay what they were.
-    pub fn holds(&self) -> bool {
-        self.memory_holds() && self.files_hold() && self.wal_holds()
+    pub fn verdict(&self) -> Verdict {
+        let all = [
+            self.memory(),
+            Verdict::of(self.files_hold()),
+            Verdict::of(self.wal_holds()),
+        ];
+        all.into_iter().max().unwrap_or(Verdict::NotTold)
     }
 
-    /// False only of a growth that the samples tell from none.
-    fn memory_holds(&self) -> bool {
-        self.slope
-            .is_some_and(|slope| slope.value - 2.0 * slope.error <= MOST_GROWTH)
+    /// Two standard errors to either side of the slope.
+    fn memory(&self) -> Verdict {
+        match self.slope {
+            Some(Slope { value, error }) if value + 2.0 * error <= MOST_GROWTH => Verdict::Pass,
+            Some(Slope { value, error }) if value - 2.0 * error > MOST_GROWTH => Verdict::Miss,
+            _ => Verdict::NotTold,
+        }
     }
 
     fn files_hold(&self) -> bool {
@@ -75,8 +106,11 @@ impl<'s> Report<'s> {
 
     /// Markdown: a line a minute, and what it means.
     pub fn text(&self, peak_kib: u64) -> String {
-        let mut text = "| at | memory, MiB | files | WAL, MiB | database, MiB | read p99, ms | write p99, ms |\n|---|---|---|---|---|---|---|\n".to_owned();
-        for sample in self.samples.iter().skip(WINDOW - 1).step_by(WINDOW) {
+        let mut text = "| at | memory, MiB | files | WAL, MiB | database, MiB | worst read p99 of 10 s, ms | worst write p99, ms |\n|---|---|---|---|---|---|---|\n".to_owned();
+        for window in self.samples.chunks_exact(WINDOW) {
+            let Some(sample) = window.last() else { continue };
+            let worst =
+                |of: fn(&Sample) -> Duration| shown(milliseconds(window.iter().map(of).max().unwrap_or_default()));
             let _ = writeln!(
                 text,
                 "| {} s | {} | {} | {} | {} | {} | {} |",
@@ -85,11 +119,11 @@ impl<'s> Report<'s> {
                 sample.files,
                 shown(mib(sample.wal_kib)),
                 shown(mib(sample.database_kib)),
-                shown(milliseconds(sample.reads.p99)),
-                shown(milliseconds(sample.writes.p99)),
+                worst(|sample| sample.reads.p99),
+                worst(|sample| sample.writes.p99),
             );
         }
-        let verdict = |holds: bool| if holds { "PASS" } else { "**MISS**" };
+        let verdict = |holds: bool| Verdict::of(holds).shown();
         let slope = self.slope.map_or_else(
             || "not measured: too short".to_owned(),
             |slope| format!("{:+.2} ± {:.2} MiB/h", slope.value, 2.0 * slope.error),
@@ -105,11 +139,7 @@ impl<'s> Report<'s> {
              | open files at the quietest of each minute, first and second half | flat | {files} | {} |\n\
              | write-ahead log at the most | ≤ {MOST_WAL_MIB} MiB | {} MiB | {} |\n\n\
              The most that was resident at any moment: {} MiB.\n",
-            match self.slope {
-                Some(slope) if slope.value > MOST_GROWTH && self.memory_holds() =>
-                    "not told from none by these samples",
-                _ => verdict(self.memory_holds()),
-            },
+            self.memory().shown(),
             verdict(self.files_hold()),
             shown(mib(self.most_wal_kib)),
             verdict(self.wal_holds()),
@@ -176,10 +206,10 @@ mod tests {
         (1..=60).map(one).collect()
     }
 
-    fn holds(change: impl Fn(u64, &mut Sample)) -> (bool, bool, bool) {
+    fn holds(change: impl Fn(u64, &mut Sample)) -> (Verdict, bool, bool) {
         let samples = samples(change);
         let report = Report::of(&samples, Duration::from_mins(2));
-        (report.memory_holds(), report.files_hold(), report.wal_holds())
+        (report.memory(), report.files_hold(), report.wal_holds())
     }
 
     #[test]
@@ -191,25 +221,53 @@ mod tests {
     }
 
     #[test]
+    fn what_the_samples_cannot_tell_is_no_pass() {
+        // Up and down by megabytes, from minute to minute.
+        let noisy = |n: u64, sample: &mut Sample| sample.memory_kib += (n / 6 % 3) << 11;
+        assert_eq!(holds(noisy), (Verdict::NotTold, true, true));
+        let samples = samples(noisy);
+        let report = Report::of(&samples, Duration::from_mins(2));
+        assert_eq!(report.verdict(), Verdict::NotTold);
+        let text = report.text(0);
+        assert!(text.contains("**not told**"), "{text}");
+        // Nor are too few.
+        assert_eq!(Report::of(&samples[..12], Duration::ZERO).verdict(), Verdict::NotTold);
+    }
+
+    #[test]
+    fn the_worst_of_each_minute_is_shown() {
+        let slow = |n: u64, sample: &mut Sample| sample.reads.p99 = Duration::from_millis(if n == 8 { 777 } else { 1 });
+        let samples = samples(slow);
+        let text = Report::of(&samples, Duration::from_mins(2)).text(0);
+        assert_eq!(text.matches("| 777").count(), 1, "{text}");
+    }
+
+    #[test]
     fn what_stays_as_it_was_passes_whatever_comes_and_goes() {
-        assert_eq!(holds(|_, _| {}), (true, true, true));
+        assert_eq!(holds(|_, _| {}), (Verdict::Pass, true, true));
         // Backups, now and then, and what is counted while it comes or goes.
         let bursts = |n: u64, sample: &mut Sample| {
             sample.memory_kib += if n.is_multiple_of(12) { 32 << 10 } else { 100 * (n % 3) };
             sample.files += usize::from(n.is_multiple_of(5)) * 200;
         };
-        assert_eq!(holds(bursts), (true, true, true));
+        assert_eq!(holds(bursts), (Verdict::Pass, true, true));
         // Until it is warm.
         let warming = |n: u64, sample: &mut Sample| sample.memory_kib = sample.memory_kib.min((20 + 2 * n) << 10);
-        assert_eq!(holds(warming), (true, true, true));
+        assert_eq!(holds(warming), (Verdict::Pass, true, true));
     }
 
     #[test]
     fn what_grows_does_not() {
         // 10 MiB an hour, and one file a minute.
-        assert_eq!(holds(|n, sample| sample.memory_kib += n * 28), (false, true, true));
+        assert_eq!(
+            holds(|n, sample| sample.memory_kib += n * 28),
+            (Verdict::Miss, true, true)
+        );
         let leak = |n: u64, sample: &mut Sample| sample.files += usize::try_from(n / 6).unwrap();
-        assert_eq!(holds(leak), (true, false, true));
-        assert_eq!(holds(|n, sample| sample.wal_kib += n << 11), (true, true, false));
+        assert_eq!(holds(leak), (Verdict::Pass, false, true));
+        assert_eq!(
+            holds(|n, sample| sample.wal_kib += n << 11),
+            (Verdict::Pass, true, false)
+        );
     }
 }

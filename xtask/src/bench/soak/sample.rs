@@ -14,7 +14,7 @@ use super::super::server::{Launch, Server};
 pub struct Sample {
     /// Since the load began.
     pub at: Duration,
-    /// Resident memory.
+    /// Resident memory: the median of what it was each second since the last sample.
     pub memory_kib: u64,
     /// Open file descriptors.
     pub files: usize,
@@ -26,12 +26,18 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub fn take(at: Duration, launch: &Launch, server: &Server, (reads, writes): (Times, Times)) -> Result<Self> {
+    /// `memory` is emptied.
+    pub fn take(
+        at: Duration,
+        (launch, server): (&Launch, &Server),
+        memory: &mut Vec<u64>,
+        (reads, writes): (Times, Times),
+    ) -> Result<Self> {
         let pid = server.process.pid();
         let wal = launch.database.with_extension("db-wal");
         Ok(Self {
             at,
-            memory_kib: child::memory(pid)?.resident,
+            memory_kib: median(std::mem::take(memory)),
             files: child::files(pid)?,
             wal_kib: kib(&wal),
             database_kib: kib(&launch.database),
@@ -39,6 +45,12 @@ impl Sample {
             writes,
         })
     }
+}
+
+/// Zero of none.
+fn median(mut of: Vec<u64>) -> u64 {
+    of.sort_unstable();
+    of.get(of.len() / 2).copied().unwrap_or(0)
 }
 
 /// Zero where it is not there.
