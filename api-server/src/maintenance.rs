@@ -72,57 +72,12 @@ impl FromStr for TrashDays {
     }
 }
 
-/// A clock that goes forward by more than this, beyond the time that passed, was set.
-const LEAP_SECONDS: i64 = 3_600;
-/// For how long one that was set forward is not believed: what is purged by a wrong clock is gone for good, and what is
-/// purged a day later than it could be harms nobody.
-const DOUBT: Duration = Duration::from_hours(24);
-
-/// What the age of things that go for good is judged by.
-#[derive(Debug)]
-pub struct Calendar {
-    /// What the clock said, and when.
-    believed: (Time, Instant),
-    /// Since when the clock says what could not be.
-    doubted: Option<Instant>,
-}
-
-impl Calendar {
-    pub fn new(wall: Time, at: Instant) -> Self {
-        Self {
-            believed: (wall, at),
-            doubted: None,
-        }
-    }
-
-    /// The time, where the clock says `wall`.
-    pub fn judge(&mut self, wall: Time, at: Instant) -> Time {
-        let (last, then) = self.believed;
-        let passed = i64::try_from(at.duration_since(then).as_secs()).unwrap_or(i64::MAX);
-        let expected = last.plus_seconds(passed);
-        if wall > expected.plus_seconds(LEAP_SECONDS) {
-            let is_new = self.doubted.is_none();
-            let since = *self.doubted.get_or_insert(at);
-            if is_new {
-                tracing::warn!("the clock was set forward; for a day, what is old is judged by what it said before");
-            }
-            if at.duration_since(since) < DOUBT {
-                return expected;
-            }
-        }
-        *self = Self::new(wall, at);
-        wall
-    }
-}
-
 /// Until `stop`: at the start, every hour, and when somebody purges more than they waited for.
 pub async fn run(store: Store, trash: TrashDays, stop: CancellationToken) {
     let watcher = store.watch(&[Topic::Trash]);
-    let mut calendar = Calendar::new(Time::now(), Instant::now());
     loop {
-        let now = calendar.judge(Time::now(), Instant::now());
         let round = async {
-            tend(&store, trash.cutoff(now)).await;
+            tend(&store, trash).await;
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = watcher.changed() => {}
@@ -136,7 +91,7 @@ pub async fn run(store: Store, trash: TrashDays, stop: CancellationToken) {
 }
 
 /// A fault ends this round, and the next one tries again: nothing depends on when it succeeds.
-async fn tend(store: &Store, cutoff: Time) {
+async fn tend(store: &Store, trash: TrashDays) {
     if let Err(error) = forget_done(store).await {
         tracing::warn!(%error, "old answers could not be forgotten; it is tried again within an hour");
     }
@@ -147,7 +102,7 @@ async fn tend(store: &Store, cutoff: Time) {
             tracing::warn!(%error, "ended sessions and keys could not be removed; it is tried again within an hour");
         }
     }
-    match purge(store, cutoff).await {
+    match purge(store, trash).await {
         Ok((Purged { rows: 0, .. }, 0)) => {}
         Ok((purged, pages)) => tracing::info!(
             items = purged.items,
@@ -177,8 +132,9 @@ async fn purge_credentials(store: &Store) -> Result<u64, StoreError> {
     }
 }
 
-async fn purge(store: &Store, cutoff: Time) -> Result<(Purged, u64), StoreError> {
-    let purged = store.purge_due(cutoff, By::system("trash")).await?;
+async fn purge(store: &Store, trash: TrashDays) -> Result<(Purged, u64), StoreError> {
+    let now = store.judged_time(Time::now(), Instant::now()).await?;
+    let purged = store.purge_due(trash.cutoff(now), By::system("trash")).await?;
     Ok((purged, store.shrink().await?))
 }
 
@@ -194,26 +150,6 @@ mod tests {
         for bad in ["", "0", "-1", "3651", "65536", "1.5", "30d", " 30"] {
             assert_eq!(bad.parse::<TrashDays>(), Err(NoTrashDays), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_clock_that_is_set_forward_is_believed_a_day_later() {
-        let (noon, start) = (Time::now(), Instant::now());
-        let mut calendar = Calendar::new(noon, start);
-        let hours = |hours: u64| start + Duration::from_hours(hours);
-        let after = |hours: i64| noon.plus_seconds(hours * 3_600);
-        assert_eq!(calendar.judge(after(1), hours(1)), after(1));
-        let years = 24 * 365 * 10;
-        for passed in [2, 3, 25] {
-            let expected = after(i64::try_from(passed).unwrap());
-            assert_eq!(calendar.judge(after(years), hours(passed)), expected);
-        }
-        // Set right again: nothing is left of it.
-        assert_eq!(calendar.judge(after(26), hours(26)), after(26));
-        assert_eq!(calendar.judge(after(years), hours(27)), after(27));
-        assert_eq!(calendar.judge(after(years), hours(51)), after(years));
-        // Set back: it is what it says at once.
-        assert_eq!(calendar.judge(after(52), hours(52)), after(52));
     }
 
     #[test]

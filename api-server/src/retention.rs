@@ -1,16 +1,16 @@
 //! Entries of the audit log that are old enough are exported to where the backups are, and then dropped. Nothing goes before
 //! its export was read back and found to be what the log has.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::By;
+use crate::audit::{By, Segment};
 use crate::backup::{Backups, Error};
-use crate::maintenance::Calendar;
-use crate::store::{MAX_SEGMENT, Store};
+use crate::store::{Ages, MAX_SEGMENT, Store};
 
 /// How often it looks, and behind something that stood in the way.
 const INTERVAL: Duration = Duration::from_hours(1);
@@ -25,11 +25,15 @@ pub struct Retention(Option<u16>);
 impl Retention {
     pub const MAX: u16 = 3_650;
 
-    /// What was made before this is old at `now`, and when it is old enough for an export: what comes of age is gathered for a
-    /// day, so that there are not many small archives.
-    fn cutoff(self, now: Time) -> Option<(Time, Time)> {
+    /// What is old at `now`, and when that is old enough for an export: what comes of age is gathered for a day, so that there
+    /// are not many small archives.
+    fn ages(self, now: Time) -> Option<Ages> {
         let cutoff = now.plus_seconds(-i64::from(self.0?) * DAY);
-        Some((cutoff.plus_seconds(-DAY), cutoff))
+        Some(Ages {
+            begin: cutoff.plus_seconds(-DAY),
+            cutoff,
+            now,
+        })
     }
 }
 
@@ -50,10 +54,12 @@ impl std::str::FromStr for Retention {
 
 /// Until `stop`: at the start, and every hour.
 pub async fn run(store: Store, backups: Backups, retention: Retention, readiness: Readiness, stop: CancellationToken) {
-    let mut calendar = Calendar::new(Time::now(), Instant::now());
-    let mut round = async || {
-        let now = calendar.judge(Time::now(), Instant::now());
-        match turn(&store, &backups, retention, now).await {
+    let turn = async || {
+        let now = store.judged_time(Time::now(), Instant::now()).await?;
+        turn(&store, &backups, retention, now).await
+    };
+    let round = async || {
+        match turn().await {
             Ok(Turn::Done) => readiness.settle(PART),
             Ok(Turn::NoStorage) => readiness.warn(
                 PART,
@@ -78,12 +84,14 @@ pub enum Turn {
     NoStorage,
 }
 
-/// Exports and drops what is old enough at `now`, and what an earlier turn exported and did not come to drop.
+/// Exports and drops what is old enough at `now`, and what an earlier turn exported and did not come to drop. A chain that is
+/// not as it was written stays, and is the error once the others are done.
 pub async fn turn(store: &Store, backups: &Backups, retention: Retention, now: Time) -> Result<Turn, Error> {
     let mut dropped = store.drop_exported().await?;
-    let mut more = true;
-    while let Some((begin, cutoff)) = retention.cutoff(now).filter(|_| more) {
-        let due = store.audit_due(begin, cutoff).await?;
+    let (mut broken, mut more) = (None, true);
+    let mut except = BTreeSet::new();
+    while let Some(ages) = retention.ages(now).filter(|_| more) {
+        let due = store.audit_due(ages, &except).await?;
         if due.is_empty() {
             break;
         }
@@ -91,14 +99,17 @@ pub async fn turn(store: &Store, backups: &Backups, retention: Retention, now: T
             return Ok(Turn::NoStorage);
         }
         more = due.iter().any(|segment| segment.entries() >= MAX_SEGMENT);
-        let export = backups.export(store, due.clone()).await?;
-        let by = By::system("retention");
-        store.cut_audit(due, export.id, export.filename.clone(), by).await?;
-        tracing::info!(
-            file = export.filename,
-            entries = export.entries,
-            "exported old entries of the audit log"
-        );
+        match export(store, backups, due).await {
+            Ok(()) => {}
+            Err(error @ Error::BrokenChain { chain, .. }) => {
+                tracing::error!(%error, "a chain of the audit log is left as it is");
+                except.insert(chain);
+                broken = broken.or(Some(error));
+                more = true;
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
         let gone = store.drop_exported().await?;
         dropped.entries += gone.entries;
         dropped.lists += gone.lists;
@@ -112,7 +123,28 @@ pub async fn turn(store: &Store, backups: &Backups, retention: Retention, now: T
             "dropped exported entries of the audit log"
         );
     }
-    Ok(Turn::Done)
+    broken.map_or(Ok(Turn::Done), Err)
+}
+
+/// Puts these into an archive, and on record that they are there.
+async fn export(store: &Store, backups: &Backups, due: Vec<Segment>) -> Result<(), Error> {
+    let export = backups.export(store, due.clone()).await?;
+    let by = By::system("retention");
+    if let Err(error) = store.cut_audit(due, export.id, export.filename.clone(), by).await {
+        // It may be on record even so. Otherwise each try would leave an archive of all of them.
+        if store.has_cut(export.id).await == Ok(false)
+            && let Err(error) = backups.withdraw(&export).await
+        {
+            tracing::warn!(%error, file = export.filename, "an export that is not on record could not be removed");
+        }
+        return Err(error.into());
+    }
+    tracing::info!(
+        file = export.filename,
+        entries = export.entries,
+        "exported old entries of the audit log"
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -131,11 +163,12 @@ mod tests {
     #[test]
     fn an_export_is_due_a_day_after_something_is_old() {
         let now: Time = "2026-11-22T12:00:00Z".parse().unwrap();
-        let times = (
-            "2026-11-20T12:00:00Z".parse().unwrap(),
-            "2026-11-21T12:00:00Z".parse().unwrap(),
-        );
-        assert_eq!(Retention(Some(1)).cutoff(now), Some(times));
-        assert_eq!(Retention(None).cutoff(now), None);
+        let ages = Ages {
+            begin: "2026-11-20T12:00:00Z".parse().unwrap(),
+            cutoff: "2026-11-21T12:00:00Z".parse().unwrap(),
+            now,
+        };
+        assert_eq!(Retention(Some(1)).ages(now), Some(ages));
+        assert_eq!(Retention(None).ages(now), None);
     }
 }

@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::archive::{Header, Keys, Opener, Sealer};
 use super::content::{LEVEL, WINDOW, unpacked};
 use super::restore::{Asked, Source};
-use super::service::{Counted, Stored, known_of, named, on_a_thread};
+use super::service::{Counted, Stored, known_of, named, on_a_thread, sweep};
 use super::storage::Storage;
 use super::{Backups, Damage, Error, Recipient};
-use crate::audit::{self, AuditKey, Chain, Segment, StoredEntry};
+use crate::audit::{self, AuditKey, Broken, Chain, Segment, StoredEntry};
 use crate::crypto::Keyring;
 use crate::store::{self, Store};
 
@@ -74,17 +74,43 @@ impl Backups {
                 recipients: &inner.settings.recipients,
                 segments: &segments,
             };
+            sweep(&storage, ARCHIVE, |name| is_needed(&store, name))?;
             order.write(&store)
         });
         let made = made.await?;
-        self.forget_keys();
+        self.forget_exports();
         Ok(made)
+    }
+
+    /// Takes an export away that nothing in the database tells of.
+    pub async fn withdraw(&self, export: &Export) -> Result<(), Error> {
+        let (storage, name) = (self.storage()?, export.filename.clone());
+        on_a_thread(move || withdraw(&storage, &name)).await?;
+        self.forget_exports();
+        Ok(())
+    }
+}
+
+/// What is known of it goes first: without that it is no export.
+fn withdraw(storage: &Storage, name: &str) -> Result<(), Error> {
+    storage.remove(&format!("{name}.json"))?;
+    Ok(storage.remove(name)?)
+}
+
+/// Whether entries were dropped behind this archive. It stays, even if what was known of it is lost.
+fn is_needed(store: &Store, name: &str) -> Result<bool, Error> {
+    let id = name
+        .strip_suffix(ARCHIVE)
+        .and_then(|name| name.get(name.len().checked_sub(36)?..));
+    match id.and_then(|id| id.parse().ok()) {
+        Some(id) => Ok(super::restore::block_on(store.has_cut(id))?),
+        None => Ok(true),
     }
 }
 
 /// Oldest first.
 pub fn exports(storage: &Storage) -> Result<Vec<Export>, Error> {
-    let known = known_of::<Export>(storage, &storage.list()?, KNOWN)?;
+    let (known, _) = known_of::<Export>(storage, &storage.list()?, KNOWN)?;
     let mut exports: Vec<_> = known.into_iter().map(|(_, export)| export).collect();
     exports.sort_unstable_by_key(|export| (export.created_at, export.id));
     Ok(exports)
@@ -92,45 +118,50 @@ pub fn exports(storage: &Storage) -> Result<Vec<Export>, Error> {
 
 impl Order<'_> {
     fn write(&self, store: &Store) -> Result<Export, Error> {
-        let id = Uuid::now_v7();
+        let header = Header::new(Uuid::now_v7(), CONTENT, store::known_schema());
+        let name = named(header.created_at, "sealpod-audit", header.id, ARCHIVE);
+        self.write_as(store, header, &name).inspect_err(|_| {
+            // What an upload that failed has left it takes away itself.
+            if let Err(error) = withdraw(self.storage, &name) {
+                tracing::warn!(%error, file = name, "what is left of an export that failed could not be removed");
+            }
+        })
+    }
+
+    fn write_as(&self, store: &Store, header: Header, filename: &str) -> Result<Export, Error> {
         // 1. Sealed on its way.
-        let header = Header::new(id, CONTENT, store::known_schema());
-        let (created_at, key_id) = (header.created_at, self.keyring.current().to_string());
-        let filename = named(created_at, "sealpod-audit", id, ARCHIVE);
-        let sink = Counted::new(self.storage.create(&filename)?);
+        let (id, created_at, key) = (header.id, header.created_at, store.audit_key());
+        let sink = Counted::new(self.storage.create(filename)?);
         let sealer = Sealer::new(sink, header, self.keyring, self.recipients)?;
         let mut encoder = zstd::stream::write::Encoder::new(sealer, LEVEL)?;
         for segment in self.segments {
-            write_segment(&mut encoder, store, segment)?;
+            write_segment(&mut encoder, store, &key, segment)?;
         }
         let (inner, size_bytes, sha256) = encoder.finish()?.finish()?.into_parts();
         inner.finish()?;
         // 2. What the storage has is what the log has, entry by entry.
         let source = Stored {
             storage: self.storage.clone(),
-            name: filename.clone(),
+            name: filename.to_owned(),
         };
         let asked = Asked {
             id: Some(id),
             keyring: Some(self.keyring),
             identity: None,
         };
-        if let Err(error) = self.check(&source, &asked, &store.audit_key()) {
-            drop(self.storage.remove(&filename));
-            return Err(error);
-        }
+        self.check(&source, &asked, &key)?;
         // 3. Only now it is one.
         let export = Export {
             id,
-            filename,
+            filename: filename.to_owned(),
             size_bytes,
             sha256,
-            key_id,
+            key_id: self.keyring.current().to_string(),
             created_at,
             entries: self.segments.iter().map(Segment::entries).sum(),
         };
         let json = serde_json::to_vec_pretty(&export).expect("it has text and numbers only");
-        self.storage.write(&format!("{}.json", export.filename), &json)?;
+        self.storage.write(&format!("{filename}.json"), &json)?;
         Ok(export)
     }
 
@@ -159,21 +190,29 @@ impl Order<'_> {
     }
 }
 
-fn write_segment(out: &mut impl Write, store: &Store, segment: &Segment) -> Result<(), Error> {
+/// An error at the first entry that is not as it was written: then nothing of this becomes an archive.
+fn write_segment(out: &mut impl Write, store: &Store, key: &AuditKey, segment: &Segment) -> Result<(), Error> {
     line(out, &Line::segment(segment))?;
-    let (chain, mut after) = (segment.chain, segment.first - 1);
-    while after < segment.last {
-        let page = store.audit_following(chain, after, PAGE);
+    let chain = segment.chain;
+    let broken = |broken| Error::BrokenChain { chain, broken };
+    let mut end = (segment.first - 1, segment.previous);
+    while end.0 < segment.last {
+        let page = store.audit_following(chain, end.0, PAGE);
         let entries = super::restore::block_on(page)?;
-        let Some(newest) = entries.last().map(|entry| entry.seq) else {
-            break;
-        };
+        // All of them are there, unless somebody else has the file.
+        if entries.first().is_none_or(|entry| entry.seq > segment.last) {
+            return Err(broken(Broken::Gone { seq: end.0 + 1 }));
+        }
         for entry in entries.into_iter().take_while(|entry| entry.seq <= segment.last) {
+            end = (entry.seq, audit::check(key, end, &entry).map_err(broken)?);
             line(out, &Line::Entry(Box::new(entry.into())))?;
         }
-        after = newest;
     }
-    Ok(())
+    if end.1 == segment.head {
+        Ok(())
+    } else {
+        Err(broken(Broken::Changed { seq: end.0 }))
+    }
 }
 
 fn line(out: &mut impl Write, line: &Line) -> Result<(), Error> {

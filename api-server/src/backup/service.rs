@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
 use sealpod_core::Time;
@@ -17,7 +17,7 @@ use super::archive::{Header, Sealer};
 use super::content::{self, CONTENT, Manifest};
 use super::export::{self, Export};
 use super::restore::{Asked, Keep, Restored, Scratch, Source, restore, verify};
-use super::storage::{Download, Kept, Storage};
+use super::storage::{Download, Kept, PARTIAL, Storage};
 use super::{Error, Recipient, room};
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::{Keyring, MasterKeyId};
@@ -48,9 +48,18 @@ pub(super) struct Inner {
     database: PathBuf,
     pub(super) keyring: Keyring,
     pub(super) turn: Semaphore,
-    /// How many backups, and exports of the audit log, need each master key, as of the last time that the storage answered.
-    by_key: Mutex<Option<Vec<(String, u64)>>>,
+    by_key: Mutex<ByKey>,
 }
+
+/// How many need each master key, as of the last time that the storage answered.
+#[derive(Default)]
+pub(super) struct ByKey {
+    backups: Option<Counts>,
+    /// Of the audit log. They are looked through after a start and behind a new one: they are kept for ever.
+    exports: Option<Counts>,
+}
+
+type Counts = Vec<(String, u64)>;
 
 impl Backups {
     /// Of the database at this path.
@@ -91,31 +100,36 @@ impl Backups {
         let made = made.await?;
         let entry = Entry::new(Kind::Backup, Verb::Create).resource(made.id, &made.filename);
         store.record(Chain::Instance, entry, by).await?;
-        self.forget_keys();
+        self.by_key_known().backups = None;
         tracing::info!(id = %made.id, bytes = made.size_bytes, trigger = trigger.as_str(), "made and checked a backup");
         Ok(made)
     }
 
-    /// What is known of the storage is looked up anew when it is asked for.
-    pub(super) fn forget_keys(&self) {
-        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The exports are looked through anew when it is asked for.
+    pub(super) fn forget_exports(&self) {
+        self.by_key_known().exports = None;
+    }
+
+    fn by_key_known(&self) -> MutexGuard<'_, ByKey> {
+        self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Newest first.
     pub async fn list(&self) -> Result<Vec<Backup>, Error> {
         let storage = self.storage()?;
-        let (list, keys) = on_a_thread(move || {
-            let files = storage.list()?;
-            let backups = newest_first(&storage, &files)?;
-            let exports = known_of::<Export>(&storage, &files, export::KNOWN)?;
-            let keys = backups.iter().map(|backup| &backup.key_id);
-            let keys = keys.chain(exports.iter().map(|(_, export)| &export.key_id));
-            let keys = count(keys);
-            Ok((backups, keys))
-        })
-        .await?;
-        *self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+        let (list, is_whole) = on_a_thread(move || newest_first(&storage, &storage.list()?)).await?;
+        let keys = count(list.iter().map(|backup| &backup.key_id));
+        self.by_key_known().backups = is_whole.then_some(keys);
         Ok(list)
+    }
+
+    async fn count_exports(&self) -> Result<(), Error> {
+        let storage = self.storage()?;
+        let (exports, is_whole) =
+            on_a_thread(move || known_of::<Export>(&storage, &storage.list()?, export::KNOWN)).await?;
+        let keys = count(exports.iter().map(|(_, export)| &export.key_id));
+        self.by_key_known().exports = is_whole.then_some(keys);
+        Ok(())
     }
 
     /// How many backups and exports need each master key; `None` where the storage does not answer.
@@ -123,19 +137,33 @@ impl Backups {
         if self.0.settings.storage.is_none() {
             return Some(Vec::new());
         }
-        let known = || self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if known().is_none()
-            && let Err(error) = self.list().await
-        {
+        let missing = {
+            let known = self.by_key_known();
+            (known.backups.is_none(), known.exports.is_none())
+        };
+        let look = async || {
+            if missing.0 {
+                self.list().await?;
+            }
+            if missing.1 {
+                self.count_exports().await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = look().await {
             tracing::warn!(%error, "the backups could not be listed");
         }
         let id = |text: &str| MasterKeyId::from_bytes(&HEXLOWER.decode(text.as_bytes()).ok()?);
-        Some(
-            known()?
-                .iter()
-                .filter_map(|(key, count)| Some((id(key)?, *count)))
-                .collect(),
-        )
+        let known = self.by_key_known();
+        let mut counts: Vec<(MasterKeyId, u64)> = Vec::new();
+        for (key, more) in known.backups.as_ref()?.iter().chain(known.exports.as_ref()?) {
+            let Some(key) = id(key) else { continue };
+            match counts.iter_mut().find(|(id, _)| *id == key) {
+                Some((_, count)) => *count += more,
+                None => counts.push((key, *more)),
+            }
+        }
+        Some(counts)
     }
 
     pub async fn get(&self, id: Uuid) -> Result<Backup, Error> {
@@ -178,17 +206,7 @@ impl Backups {
                 storage.remove(&backup.filename)?;
                 tracing::info!(id = %backup.id, created_at = %backup.created_at, "removed a backup that was kept for long enough");
             }
-            let files = storage.list()?;
-            let known = |name: &str| files.iter().any(|file| file.name == format!("{name}.json"));
-            let now = Time::now().microseconds() / 1_000_000;
-            for file in &files {
-                let is_ours = file.name.starts_with("sealpod-")
-                    && (file.name.ends_with(ARCHIVE) && !known(&file.name) || file.name.contains(".backup.partial"));
-                if is_ours && now - file.modified > LEFT_BEHIND {
-                    storage.remove(&file.name)?;
-                }
-            }
-            Ok(())
+            sweep(&storage, ARCHIVE, |_| Ok(false))
         })
         .await
     }
@@ -205,6 +223,23 @@ impl Backups {
             }
         }
     }
+}
+
+/// Takes away what writing archives of one kind left behind a day ago or longer: what has no name yet, and archives of which
+/// nothing is known, but for those to keep.
+pub(super) fn sweep(storage: &Storage, archive: &str, keep: impl Fn(&str) -> Result<bool, Error>) -> Result<(), Error> {
+    let files = storage.list()?;
+    let known = |name: &str| files.iter().any(|file| file.name == format!("{name}.json"));
+    let now = Time::now().microseconds() / 1_000_000;
+    for Kept { name, modified, .. } in &files {
+        let is_old = now - modified > LEFT_BEHIND && name.starts_with("sealpod-");
+        let is_partial = name.ends_with(PARTIAL) && name.contains(&format!("{archive}."));
+        let is_alone = name.ends_with(archive) && !known(name);
+        if is_old && (is_partial || is_alone && !keep(name)?) {
+            storage.remove(name)?;
+        }
+    }
+    Ok(())
 }
 
 /// An archive in the storage.
@@ -243,7 +278,6 @@ pub fn write_archive(
     let packed =
         Sealer::new(sink, header, keyring, recipients).and_then(|sealer| content::pack(&manifest, &scratch.0, sealer));
     let failed = |error| {
-        storage.discard(&filename);
         match error {
             // Nothing else is written meanwhile.
             Error::Io(cause) if cause.kind() == io::ErrorKind::StorageFull => storage.directory(cause).into(),
@@ -293,11 +327,11 @@ pub(super) fn named(at: Time, what: &str, id: Uuid, suffix: &str) -> String {
 
 /// Newest first.
 pub fn list(storage: &Storage) -> Result<Vec<Backup>, Error> {
-    newest_first(storage, &storage.list()?)
+    Ok(newest_first(storage, &storage.list()?)?.0)
 }
 
-fn newest_first(storage: &Storage, files: &[Kept]) -> Result<Vec<Backup>, Error> {
-    let known = known_of::<Backup>(storage, files, KNOWN)?;
+fn newest_first(storage: &Storage, files: &[Kept]) -> Result<(Vec<Backup>, bool), Error> {
+    let (known, is_whole) = known_of::<Backup>(storage, files, KNOWN)?;
     // The name of the file is the one to be believed: it is what will be opened.
     let is_right = |(name, backup): &(String, Backup)| {
         let is_right = backup.filename == *name;
@@ -308,19 +342,26 @@ fn newest_first(storage: &Storage, files: &[Kept]) -> Result<Vec<Backup>, Error>
     };
     let mut backups: Vec<_> = known.into_iter().filter(is_right).map(|(_, backup)| backup).collect();
     backups.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created_at, backup.id)));
-    Ok(backups)
+    Ok((backups, is_whole))
 }
 
-/// The archives of one kind with what is known of each. What cannot be read is named in the log and passed over: one damaged
-/// file must not hide the others.
+/// The archives of one kind with what is known of each, and whether every file could be read. What cannot be read is named in the log
+/// and passed over: one damaged file must not hide the others. Where nothing can be read, that is an error.
 pub(super) fn known_of<T: DeserializeOwned>(
     storage: &Storage,
     files: &[Kept],
     suffix: &str,
-) -> Result<Vec<(String, T)>, Error> {
-    let mut known = Vec::new();
+) -> Result<(Vec<(String, T)>, bool), Error> {
+    let (mut known, mut failed) = (Vec::new(), None);
     for file in files.iter().filter(|file| file.name.ends_with(suffix)) {
-        let content = storage.read(&file.name)?;
+        let content = match storage.read(&file.name) {
+            Ok(content) => content,
+            Err(error) => {
+                tracing::warn!(file = file.name, %error, "a file beside the backups cannot be read, and is passed over");
+                failed = failed.or(Some(error));
+                continue;
+            }
+        };
         let name = file.name.trim_end_matches(".json");
         match serde_json::from_slice(&content) {
             Ok(what) if files.iter().any(|file| file.name == name) => known.push((name.to_owned(), what)),
@@ -330,11 +371,14 @@ pub(super) fn known_of<T: DeserializeOwned>(
             ),
         }
     }
-    Ok(known)
+    match failed {
+        Some(error) if known.is_empty() => Err(error.into()),
+        failed => Ok((known, failed.is_none())),
+    }
 }
 
-fn count<'k>(keys: impl Iterator<Item = &'k String>) -> Vec<(String, u64)> {
-    let mut counts: Vec<(String, u64)> = Vec::new();
+fn count<'k>(keys: impl Iterator<Item = &'k String>) -> Counts {
+    let mut counts: Counts = Vec::new();
     for key in keys {
         match counts.iter_mut().find(|(id, _)| id == key) {
             Some((_, count)) => *count += 1,

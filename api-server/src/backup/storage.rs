@@ -30,7 +30,7 @@ const RETRY_TIME: Duration = Duration::from_mins(1);
 /// Largest file that is read as a whole.
 const SMALL: u64 = 1024 * 1024;
 /// How the name of a file ends that is being written.
-const PARTIAL: &str = ".partial";
+pub(super) const PARTIAL: &str = ".partial";
 
 /// What went wrong with the storage. Its own messages name buckets and objects and quote no credential.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +124,7 @@ impl Storage {
                     .truncate(true)
                     .mode(0o600)
                     .open(&partial);
-                Ok(Upload(Sink::File {
+                Ok(Upload::new(Sink::File {
                     file: file.map_err(failed)?,
                     partial,
                     path,
@@ -133,19 +133,12 @@ impl Storage {
             Self::Bucket(bucket) => {
                 let handle = Handle::current();
                 let upload = handle.block_on(bucket.store.put_multipart(&bucket.key(name)));
-                Ok(Upload(Sink::Parts {
+                Ok(Upload::new(Sink::Parts {
                     upload: upload.map_err(|cause| bucket.failed(cause))?,
                     part: Vec::with_capacity(PART),
                     handle,
                 }))
             }
-        }
-    }
-
-    /// Takes away what is left of a file that was not finished.
-    pub fn discard(&self, name: &str) {
-        if let Self::Directory(folder) = self {
-            drop(fs::remove_file(folder.join(format!("{name}{PARTIAL}"))));
         }
     }
 

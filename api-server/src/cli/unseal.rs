@@ -1,6 +1,6 @@
 //! `audit verify|unseal`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 
 use anyhow::bail;
@@ -13,11 +13,11 @@ use super::backup::{Which, storage, working};
 use super::maintain::{print, report_audit, store_config};
 use super::serve::block_on;
 use crate::app::open_store;
-use crate::audit::{AuditKey, Chain, GENESIS, Segment, check};
-use crate::backup::{Asked, Part, Storage, Stored, exports, read_export};
+use crate::audit::{AuditKey, Broken, Chain, GENESIS, Segment, check};
+use crate::backup::{Asked, Error, Export, Part, Storage, Stored, exports, read_export};
 use crate::config::{Faults, StorageArgs, StoreArgs};
 use crate::crypto::Keyring;
-use crate::store::{AuditReport, Store};
+use crate::store::{AuditReport, ChainReport, Store};
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -62,59 +62,86 @@ async fn verify(store: &Store, keyring: Keyring, place: Option<Storage>, with_ex
     tokio::task::spawn_blocking(move || verify_exports(&place, &keyring, &key, &report)).await?
 }
 
-/// From the first entry of each chain on, archive by archive. One that holds what an earlier one held too, such as behind a
-/// restore, is as good as that.
+/// Every archive, entry by entry, and that they follow each other up to where the database begins. Several may hold the same
+/// entries, such as behind a restore. What links them is numbers and hashes, never their times: a clock is set back.
 fn verify_exports(place: &Storage, keyring: &Keyring, key: &AuditKey, report: &AuditReport) -> Outcome {
-    let mut ends: BTreeMap<Chain, BTreeMap<u64, [u8; 32]>> = BTreeMap::new();
+    let mut segments = Vec::new();
     for export in exports(place)? {
-        let source = Stored {
-            storage: place.clone(),
-            name: export.filename.clone(),
-        };
-        let asked = Asked {
-            id: Some(export.id),
-            keyring: Some(keyring),
-            identity: None,
-        };
-        let (mut end, mut broken): (End, _) = ((0, GENESIS), None);
-        let mut heads = Vec::new();
-        read_export(&source, &asked, |part| {
-            match part {
-                Part::Segment(segment) => {
-                    end = (segment.first - 1, segment.previous);
-                    heads.push((segment.chain, end, segment.last, segment.head));
-                }
-                Part::Entry(entry) => match check(key, end, &entry) {
-                    Ok(hash) => end = (entry.seq, hash),
-                    Err(found) => broken = broken.take().or(Some((entry.chain, found))),
-                },
-            }
-            Ok(())
-        })?;
-        if let Some((chain, found)) = broken {
-            bail_with(&format!("{}: of the chain of {chain}, {found}", export.filename))?;
+        let (found, broken) = walk(place, keyring, key, &export)?;
+        if let Some((chain, broken)) = broken {
+            bail_with(&format!("{}: of the chain of {chain}, {broken}", export.filename))?;
         }
-        for (chain, (before, previous), last, head) in heads {
-            let known = ends.entry(chain).or_default();
-            if before > 0 && known.get(&before) != Some(&previous) {
-                bail_with(&format!(
-                    "{}: the chain of {chain} does not go on behind entry {before}: an archive before it is missing",
-                    export.filename
-                ))?;
-            }
-            known.insert(last, head);
-        }
+        segments.extend(found.into_iter().map(|segment| (segment, export.filename.clone())));
         print(format_args!("{}: ok, {} entries", export.filename, export.entries))?;
     }
-    for chain in report.chains.iter().filter(|chain| chain.cut > 0) {
-        if ends.get(&chain.chain).and_then(|known| known.get(&chain.cut)).is_none() {
-            bail_with(&format!(
-                "the chain of {}: no archive has the entries up to {}",
-                chain.chain, chain.cut
-            ))?;
-        }
+    if let Some(missing) = missing(&segments, report) {
+        bail_with(&missing)?;
     }
     Ok(())
+}
+
+/// The segments of an archive, and the first entry that is not as it was written.
+type Walked = (Vec<Segment>, Option<(Chain, Broken)>);
+
+fn walk(place: &Storage, keyring: &Keyring, key: &AuditKey, export: &Export) -> Result<Walked, Error> {
+    let source = Stored {
+        storage: place.clone(),
+        name: export.filename.clone(),
+    };
+    let asked = Asked {
+        id: Some(export.id),
+        keyring: Some(keyring),
+        identity: None,
+    };
+    let (mut found, mut broken): (Vec<Segment>, _) = (Vec::new(), None);
+    let mut end: End = (0, GENESIS);
+    // Whether a segment ends where it says.
+    let ends = |segment: Option<&Segment>, end: End| {
+        let segment = segment.filter(|segment| (segment.last, segment.head) != end)?;
+        Some((segment.chain, Broken::Gone { seq: end.0 + 1 }))
+    };
+    read_export(&source, &asked, |part| {
+        match part {
+            Part::Segment(segment) => {
+                broken = broken.take().or(ends(found.last(), end));
+                end = (segment.first - 1, segment.previous);
+                found.push(segment);
+            }
+            Part::Entry(entry) => match check(key, end, &entry) {
+                Ok(hash) => end = (entry.seq, hash),
+                Err(what) => broken = broken.take().or(Some((entry.chain, what))),
+            },
+        }
+        Ok(())
+    })?;
+    let broken = broken.or(ends(found.last(), end));
+    Ok((found, broken))
+}
+
+/// What stands between the first entries of the chains and the ones that the database has.
+fn missing(segments: &[(Segment, String)], report: &AuditReport) -> Option<String> {
+    let mut ends: BTreeMap<Chain, BTreeSet<End>> = BTreeMap::new();
+    for (segment, _) in segments {
+        let ends = ends
+            .entry(segment.chain)
+            .or_insert_with(|| BTreeSet::from([(0, GENESIS)]));
+        ends.insert((segment.last, segment.head));
+    }
+    let has = |chain: Chain, end: End| ends.get(&chain).is_some_and(|ends| ends.contains(&end));
+    for (segment, file) in segments {
+        let (chain, before) = (segment.chain, segment.first - 1);
+        if !has(chain, (before, segment.previous)) {
+            return Some(format!(
+                "{file}: the chain of {chain} does not go on behind entry {before}: an archive before it is missing"
+            ));
+        }
+    }
+    let is_there = |chain: &&ChainReport| chain.cut == 0 || has(chain.chain, (chain.cut, chain.cut_head));
+    let chain = report.chains.iter().find(|chain| !is_there(chain))?;
+    Some(format!(
+        "the chain of {}: no archive has the entries up to {} that the database's go on behind",
+        chain.chain, chain.cut
+    ))
 }
 
 fn bail_with(what: &str) -> anyhow::Result<()> {
@@ -139,4 +166,54 @@ pub fn unseal(args: UnsealArgs) -> Outcome {
         })?;
         Ok(output.flush()?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(first: u64, previous: u8, last: u64, head: u8) -> (Segment, String) {
+        let hash = |n: u8| if n == 0 { GENESIS } else { [n; 32] };
+        let segment = Segment {
+            chain: Chain::Instance,
+            first,
+            last,
+            previous: hash(previous),
+            head: hash(head),
+        };
+        (segment, format!("{first}-{last}"))
+    }
+
+    fn report(cut: u64, head: u8) -> AuditReport {
+        let chain = ChainReport {
+            chain: Chain::Instance,
+            cut,
+            cut_head: [head; 32],
+            entries: 1,
+            head: [99; 32],
+            broken: None,
+        };
+        AuditReport { chains: vec![chain] }
+    }
+
+    #[test]
+    fn archives_are_linked_by_numbers_and_hashes_in_whatever_order() {
+        let (one, two) = (segment(1, 0, 40, 4), segment(41, 4, 60, 6));
+        assert_eq!(missing(&[one.clone(), two.clone()], &report(60, 6)), None);
+        assert_eq!(missing(&[two.clone(), one.clone()], &report(60, 6)), None);
+        let said = missing(std::slice::from_ref(&two), &report(60, 6)).unwrap();
+        assert!(said.contains("41-60") && said.contains("behind entry 40"), "{said}");
+        // A restored database went another way behind entry 40: both are kept, and its own has to be there.
+        let other = segment(41, 4, 60, 7);
+        let all = [one.clone(), two.clone(), other.clone()];
+        assert_eq!(
+            (missing(&all, &report(60, 6)), missing(&all, &report(60, 7))),
+            (None, None)
+        );
+        let said = missing(&[one, other], &report(60, 6)).unwrap();
+        assert!(said.contains("no archive has the entries up to 60"), "{said}");
+        // Behind another entry than the one that has this number.
+        let foreign = segment(1, 9, 40, 4);
+        assert!(missing(&[foreign], &report(40, 4)).is_some());
+    }
 }

@@ -42,6 +42,8 @@ pub struct ChainReport {
     pub chain: Chain,
     /// The entries up to this one were exported, and are not looked at; 0: none was.
     pub cut: u64,
+    /// The hash of that one.
+    pub cut_head: [u8; 32],
     /// How many entries were good behind it.
     pub entries: u64,
     /// The hash of the last good one.
@@ -56,6 +58,7 @@ impl ChainReport {
         Self {
             chain,
             cut: 0,
+            cut_head: GENESIS,
             entries: 0,
             head: GENESIS,
             broken: None,

@@ -10,6 +10,7 @@ mod accounts;
 mod acl;
 mod backup;
 mod bundle;
+mod calendar;
 mod changes;
 mod configurations;
 mod consumers;
@@ -62,7 +63,7 @@ pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, U
 pub use projects::{NewProject, Project, ProjectEdit, ProjectUpdate};
 pub use quotas::{Quota, QuotaUpdate, Quotas, Usage};
 pub use refs::{EnvironmentRef, Location, OrganizationRef, Page, ProjectRef};
-pub use retention::{Dropped, MAX_SEGMENT};
+pub use retention::{Ages, Dropped, MAX_SEGMENT};
 pub use rewrap::{KeyNeeds, Piece, Place, Shelf, Wrapped};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
 pub use trash::{Purged, TrashPage, Trashed};
@@ -79,6 +80,8 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<sqlite::Engine>,
+    /// Unknown until it is first asked for.
+    calendar: Arc<tokio::sync::Mutex<Option<calendar::Calendar>>>,
 }
 
 impl Store {
@@ -87,6 +90,7 @@ impl Store {
     pub fn open(options: &Options, keyring: &Keyring) -> Result<Self, OpenError> {
         Ok(Self {
             engine: Arc::new(sqlite::Engine::open(options, keyring)?),
+            calendar: Arc::default(),
         })
     }
 

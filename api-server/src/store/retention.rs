@@ -1,12 +1,13 @@
 //! Old entries of the audit log: which are to be exported, and taking away what was.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sealpod_core::Time;
 use uuid::Uuid;
 
+pub use super::sqlite::log::cut::Ages;
 use super::{By, Result, Store, sqlite};
-use crate::audit::{AuditKey, Segment};
+use crate::audit::{AuditKey, Chain, Segment};
 
 /// Between two transactions, so that this takes a share of the writer and not all of it.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -31,18 +32,21 @@ impl Dropped {
 }
 
 impl Store {
-    /// What every chain has that is older than `cutoff`; nothing while nothing is older than `begin`, so that what comes of age
-    /// bit by bit is exported once in a while. A chain's newest entry stays.
-    pub async fn audit_due(&self, begin: Time, cutoff: Time) -> Result<Vec<Segment>> {
-        let chains = self.engine.read(|view| Ok(sqlite::log::chains(view.conn)?)).await?;
+    /// What every chain but those `except` has that is old enough; nothing while nothing has waited for long, so that what comes of
+    /// age bit by bit is exported once in a while. A chain's newest entry stays.
+    pub async fn audit_due(&self, ages: Ages, except: &BTreeSet<Chain>) -> Result<Vec<Segment>> {
+        let mut chains = self.engine.read(|view| Ok(sqlite::log::chains(view.conn)?)).await?;
+        chains.retain(|chain| !except.contains(chain));
         let mut is_due = false;
         for chain in chains.clone() {
-            let oldest = self.engine.read(move |view| sqlite::log::cut::oldest(view.conn, chain));
-            is_due |= oldest.await?.is_some_and(|oldest| oldest < begin);
+            let look = self
+                .engine
+                .read(move |view| sqlite::log::cut::is_due(view, chain, ages));
+            is_due = is_due || look.await?;
         }
         let mut due = Vec::new();
         for chain in chains.into_iter().filter(|_| is_due) {
-            let segment = self.engine.read(move |view| sqlite::log::cut::due(view, chain, cutoff));
+            let segment = self.engine.read(move |view| sqlite::log::cut::due(view, chain, ages));
             due.extend(segment.await?);
         }
         Ok(due)
@@ -59,6 +63,13 @@ impl Store {
         let key = self.audit_key();
         self.engine
             .write_values(move |tx| sqlite::log::cut::store(tx, &key, &segments, (export, &name), &by))
+            .await
+    }
+
+    /// Whether it is on record that entries were exported to this archive.
+    pub async fn has_cut(&self, export: Uuid) -> Result<bool> {
+        self.engine
+            .read(move |view| sqlite::log::cut::is_cut(view.conn, export))
             .await
     }
 

@@ -1,18 +1,20 @@
 //! Old entries of the audit log: exported, proved, dropped, and never the other way round.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::StreamExt;
 use rusqlite::Connection;
 use sealpod_api_server::audit::{By, Chain, Entry, Kind, StoredEntry, Verb};
 use sealpod_api_server::backup::{Asked, Backups, Error, Part, Settings, Storage, Stored, exports, read_export};
 use sealpod_api_server::retention::{Retention, Turn, turn};
-use sealpod_api_server::store::{AuditQuery, Options, Store};
+use sealpod_api_server::store::{Ages, AuditQuery, Options, Store};
 use sealpod_core::Time;
 use uuid::Uuid;
 
 use crate::process::{maintain, run, text};
-use crate::store_support::{Fixture, MASTER_KEY, keyring};
+use crate::store_support::{Fixture, MASTER_KEY, by, keyring};
 use crate::support::{O, Server};
 
 const DAY: i64 = 24 * 3_600;
@@ -24,6 +26,15 @@ fn days(days: u16) -> Retention {
 /// In so many days.
 fn later(days: i64) -> Time {
     Time::now().plus_seconds(days * DAY)
+}
+
+/// Everything is old, so many days from now.
+fn ages(days: i64) -> Ages {
+    Ages {
+        begin: later(days),
+        cutoff: later(days),
+        now: later(days),
+    }
 }
 
 fn place(folder: &Path) -> Storage {
@@ -169,7 +180,7 @@ fn commands(folder: &Path) {
         ok && said.contains("11 entries behind 5100 that were exported"),
         "{said}"
     );
-    let [first, _] = &exports(&place(folder)).unwrap()[..] else {
+    let [first, second] = &exports(&place(folder)).unwrap()[..] else {
         panic!("two were made")
     };
     let key = folder.join("master.key").display().to_string();
@@ -222,6 +233,18 @@ fn commands(folder: &Path) {
     assert!(!ok && said.contains("an archive before it is missing"), "{said}");
     std::fs::write(&file, content).unwrap();
     assert!(verify().0);
+    // What was exported last seems to have been made first: the clock was set back between the two.
+    let known = folder.join("backups").join(format!("{}.json", second.filename));
+    let mut of_before = second.clone();
+    of_before.created_at = first.created_at.plus_seconds(-DAY);
+    std::fs::write(known, serde_json::to_vec(&of_before).unwrap()).unwrap();
+    assert_eq!(exports(&place(folder)).unwrap()[0].id, second.id);
+    let (ok, said) = verify();
+    assert!(ok, "{said}");
+    // The last one is missing.
+    std::fs::remove_file(folder.join("backups").join(&second.filename)).unwrap();
+    let (ok, said) = verify();
+    assert!(!ok && said.contains("no archive has the entries up to"), "{said}");
 }
 
 #[tokio::test]
@@ -272,7 +295,7 @@ async fn an_export_that_was_cut_off_before_the_entries_went_is_taken_up_again() 
     fill(store, 30).await;
     let before = all(store, chain).await;
     // As far as the record that they were exported, and no further.
-    let due = store.audit_due(later(400), later(400)).await.unwrap();
+    let due = store.audit_due(ages(400), &BTreeSet::new()).await.unwrap();
     let export = backups.export(store, due.clone()).await.unwrap();
     let name = export.filename.clone();
     store
@@ -384,4 +407,174 @@ async fn pages_of_the_log_end_where_it_was_cut_and_cursors_stay_right() {
     };
     let chain = chain(&server.store).await;
     assert_eq!(server.store.audit_page(chain, since).await.unwrap().entries.len(), 11);
+}
+
+/// The names of what is where the archives are.
+fn left(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder.join("backups")).unwrap();
+    files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn an_export_that_is_not_on_record_leaves_no_archive() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    let chain = chain(store).await;
+    fill(store, 30).await;
+    let before = all(store, chain).await;
+    let other = Connection::open(fixture.path()).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER no BEFORE INSERT ON audit_cuts BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
+    for _ in 0..2 {
+        assert!(turn(store, &backups, days(400), later(402)).await.is_err());
+        assert_eq!(left(folder), Vec::<String>::new());
+    }
+    assert_eq!(all(store, chain).await, before);
+    other.execute_batch("DROP TRIGGER no").unwrap();
+    assert_eq!(turn(store, &backups, days(400), later(402)).await.unwrap(), Turn::Done);
+    assert_eq!(left(folder).len(), 2);
+}
+
+#[tokio::test]
+async fn what_exports_left_behind_when_they_were_killed_goes_but_nothing_that_entries_went_behind() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    fill(store, 30).await;
+    turn(store, &backups, days(400), later(402)).await.unwrap();
+    let first = exports(&place(folder)).unwrap().remove(0).filename;
+    // What is known of it is lost, and two others never came to their ends.
+    std::fs::remove_file(folder.join("backups").join(format!("{first}.json"))).unwrap();
+    let of = |n: u128, end: &str| format!("sealpod-audit-20260101T000000Z-{}.audit{end}", Uuid::from_u128(n));
+    let old = [of(1, ""), of(2, ".partial"), of(3, ".json.partial")];
+    let kept = [of(4, ""), "somebody-elses.audit".to_owned()];
+    let write = |name: &String, age: Duration| {
+        let file = std::fs::File::create(folder.join("backups").join(name)).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    old.iter()
+        .chain([&kept[1], &first])
+        .for_each(|name| write(name, Duration::from_hours(25)));
+    write(&kept[0], Duration::from_hours(1));
+    fill(store, 30).await;
+    turn(store, &backups, days(400), later(402)).await.unwrap();
+    let left = left(folder);
+    for name in &old {
+        assert!(!left.contains(name), "{name}");
+    }
+    for name in kept.iter().chain([&first]) {
+        assert!(left.contains(name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn entries_of_the_future_hold_up_no_older_ones() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let chain = chain(store).await;
+    fill(store, 30).await;
+    let newest = all(store, chain).await.last().unwrap().seq;
+    let other = Connection::open(fixture.path()).unwrap();
+    let ahead = |below: u64| {
+        let at = later(4_000).microseconds();
+        let sql = format!("UPDATE audit_entries SET created_at = {at} WHERE seq < {below}");
+        other
+            .execute_batch(&format!("DROP TRIGGER IF EXISTS audit_entries_no_update; {sql}"))
+            .unwrap();
+    };
+    let due = async |days: i64| {
+        let due = store.audit_due(ages(days), &BTreeSet::new()).await.unwrap();
+        let due = due.into_iter().find(|segment| segment.chain == chain);
+        due.map(|segment| (segment.first, segment.last))
+    };
+    ahead(10);
+    assert_eq!(due(-1).await, None);
+    assert_eq!(due(402).await, Some((1, newest - 1)));
+    // None but of the future.
+    ahead(newest + 1);
+    assert_eq!(due(402).await, None);
+    assert_eq!(due(4_002).await, Some((1, newest - 1)));
+}
+
+#[tokio::test]
+async fn a_chain_that_is_not_as_it_was_written_holds_up_no_other() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    let ours = chain(store).await;
+    fill(store, 30).await;
+    for _ in 0..5 {
+        let entry = Entry::new(Kind::Backup, Verb::Create);
+        store.record(Chain::Instance, entry, by()).await.unwrap();
+    }
+    let id = ours.id().simple();
+    let other = Connection::open(fixture.path()).unwrap();
+    other
+        .execute_batch(&format!(
+            "DROP TRIGGER audit_entries_no_update;
+             UPDATE audit_entries SET actor_name = 'nobody' WHERE seq = 7 AND chain = x'{id}'"
+        ))
+        .unwrap();
+    let kept = all(store, ours).await.len();
+    for _ in 0..2 {
+        let refused = turn(store, &backups, days(400), later(402)).await.unwrap_err();
+        assert!(
+            matches!(refused, Error::BrokenChain { chain, .. } if chain == ours),
+            "{refused}"
+        );
+        assert_eq!(all(store, ours).await.len(), kept);
+        // The newest, and that it was done.
+        assert!(all(store, Chain::Instance).await.len() <= 2);
+        assert!(exported(folder, ours).is_empty());
+    }
+    let left = left(folder);
+    assert!(left.iter().all(|name| !name.contains("partial")), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_at_a_start_ages_nothing() {
+    let fixture = Fixture::new().await;
+    let now = Time::now();
+    assert_eq!(fixture.store.judged_time(now, Instant::now()).await, Ok(now));
+    fixture.store.close().await;
+    for _ in 0..2 {
+        let store = Store::open(&Options::new(fixture.path()), &keyring()).unwrap();
+        let begun = Instant::now();
+        let judged = async |hours: u64| {
+            let at = begun + Duration::from_hours(hours);
+            store.judged_time(later(3_653), at).await.unwrap()
+        };
+        assert_eq!(judged(0).await, now);
+        assert!(judged(1).await <= now.plus_seconds(3_601));
+        // For this the next start goes on from there.
+        assert!(store.judged_time(now, begun + Duration::from_hours(1)).await.is_ok());
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_hides_no_backup_and_makes_no_key_look_unused() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    let trigger = sealpod_core::wire::backups::Trigger::Manual;
+    let made = backups.create(store, trigger, by()).await.unwrap();
+    fill(store, 30).await;
+    turn(store, &backups, days(400), later(402)).await.unwrap();
+    assert_eq!(backups.by_key().await.unwrap()[0].1, 2);
+    let huge = vec![b' '; 2 << 20];
+    let of = |name: &str| folder.join("backups").join(name);
+    for name in ["sealpod-1.backup", "sealpod-audit-1.audit"] {
+        std::fs::write(of(name), "").unwrap();
+        std::fs::write(of(&format!("{name}.json")), &huge).unwrap();
+    }
+    assert_eq!(backups.list().await.unwrap(), [made]);
+    assert_eq!(backups.by_key().await, None);
+    std::fs::remove_file(of("sealpod-1.backup.json")).unwrap();
+    // The exports were counted before, and are not looked through again.
+    assert_eq!(backups.by_key().await.unwrap()[0].1, 2);
 }

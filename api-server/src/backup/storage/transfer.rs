@@ -15,8 +15,8 @@ use super::super::restore::sync_folder;
 /// One part of an upload. S3 takes 10,000 of them: 78 GiB.
 pub(super) const PART: usize = 8 * 1024 * 1024;
 
-/// A file that is being written.
-pub struct Upload(pub(super) Sink);
+/// A file that is being written. One that is dropped before it is finished takes away what was written so far.
+pub struct Upload(Option<Sink>);
 
 pub(super) enum Sink {
     File {
@@ -32,42 +32,50 @@ pub(super) enum Sink {
 }
 
 impl Upload {
+    pub(super) fn new(sink: Sink) -> Self {
+        Self(Some(sink))
+    }
+
     /// All of it is on the disk, or in the bucket, and has its name.
-    pub fn finish(self) -> io::Result<()> {
-        match self.0 {
+    pub fn finish(mut self) -> io::Result<()> {
+        match self.sink() {
             Sink::File { file, partial, path } => {
                 file.sync_all()?;
-                fs::rename(&partial, &path)?;
-                sync_folder(&path)
+                fs::rename(partial, &*path)?;
+                sync_folder(path)?;
             }
-            Sink::Parts {
-                mut upload,
-                part,
-                handle,
-            } => {
+            Sink::Parts { upload, part, handle } => {
+                let last = std::mem::take(part);
                 handle.block_on(async {
-                    if !part.is_empty() {
-                        upload.put_part(part.into()).await?;
+                    if !last.is_empty() {
+                        upload.put_part(last.into()).await?;
                     }
                     upload.complete().await
                 })?;
-                Ok(())
             }
         }
+        self.0 = None;
+        Ok(())
     }
 
-    /// Takes away what was written so far, where that can be done.
-    pub fn abandon(self) {
-        match self.0 {
-            Sink::File { partial, .. } => drop(fs::remove_file(partial)),
-            Sink::Parts { mut upload, handle, .. } => drop(handle.block_on(upload.abort())),
+    fn sink(&mut self) -> &mut Sink {
+        self.0.as_mut().expect("only its end takes it")
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        match self.0.take() {
+            None => {}
+            Some(Sink::File { partial, .. }) => drop(fs::remove_file(partial)),
+            Some(Sink::Parts { mut upload, handle, .. }) => drop(handle.block_on(upload.abort())),
         }
     }
 }
 
 impl Write for Upload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.0 {
+        match self.sink() {
             Sink::File { file, .. } => file.write(bytes),
             Sink::Parts { upload, part, handle } => {
                 if part.len() == PART {
@@ -82,7 +90,7 @@ impl Write for Upload {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.0 {
+        match self.sink() {
             Sink::File { file, .. } => file.flush(),
             Sink::Parts { .. } => Ok(()),
         }

@@ -5,6 +5,7 @@ pub(super) mod acl;
 pub(super) mod backup;
 pub(super) mod bundle;
 mod cache;
+pub(super) mod calendar;
 pub(super) mod changes;
 pub(super) mod clock;
 pub(super) mod configurations;

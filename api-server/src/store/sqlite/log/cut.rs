@@ -49,7 +49,7 @@ pub(super) fn reports(conn: &Connection, key: &AuditKey) -> Result<BTreeMap<Chai
         if !is_ours || segment.first != report.cut + 1 || segment.previous != report.head {
             report.broken = Some(Broken::Cut { seq: segment.last });
         }
-        (report.cut, report.head) = (segment.last, segment.head);
+        (report.cut, report.cut_head, report.head) = (segment.last, segment.head, segment.head);
     }
     Ok(reports)
 }
@@ -62,38 +62,62 @@ fn last_cut(conn: &Connection, chain: Chain) -> Result<(u64, [u8; 32])> {
     Ok(found.optional()?.unwrap_or((0, GENESIS)))
 }
 
-/// When the oldest entry was made that was not exported, unless it is the chain's newest.
-pub(in super::super::super) fn oldest(conn: &Connection, chain: Chain) -> Result<Option<Time>> {
-    let (cut, _) = last_cut(conn, chain)?;
-    let mut statement =
-        conn.prepare_cached("SELECT created_at FROM audit_entries WHERE chain = ?1 AND seq > ?2 ORDER BY seq LIMIT 2")?;
-    let times = statement.query_map((Id(chain.id()), integer(cut)), |row| time(row, 0))?;
-    let times = times.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(times.first().copied().filter(|_| times.len() > 1))
+/// Which entries are to be exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ages {
+    /// None while nothing is older than this.
+    pub begin: Time,
+    /// Those that are older than this.
+    pub cutoff: Time,
+    /// What was made behind this is of a clock that was wrong.
+    pub now: Time,
 }
 
-/// The entries behind what was exported that are older than `cutoff`, up to the first that is not. The newest one of the chain
-/// stays whatever its age: the next one follows it.
-pub(in super::super::super) fn due(view: &View<'_>, chain: Chain, cutoff: Time) -> Result<Option<Segment>> {
-    let (cut, previous) = last_cut(view.conn, chain)?;
-    let id = Id(chain.id());
-    let newest: u64 = view
-        .conn
-        .prepare_cached("SELECT seq FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
-        .query_row([id], |row| number(row, 0))
-        .optional()?
-        .unwrap_or(0);
+/// Whether the oldest entry that was not exported is old enough. Those of the future are passed over, and the chain's newest is
+/// none of them.
+pub(in super::super::super) fn is_due(view: &View<'_>, chain: Chain, ages: Ages) -> Result<bool> {
+    let (cut, _) = last_cut(view.conn, chain)?;
     let mut statement = view.conn.prepare_cached(
-        "SELECT seq, created_at, hash FROM audit_entries WHERE chain = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq LIMIT ?4",
+        "SELECT created_at FROM audit_entries WHERE chain = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq",
     )?;
-    let mut rows = statement.query((id, integer(cut), integer(newest), integer(MAX_SEGMENT)))?;
+    let mut rows = statement.query((Id(chain.id()), integer(cut), integer(newest(view.conn, chain)?)))?;
+    while let Some(row) = rows.next()? {
+        view.go_on()?;
+        let made = time(row, 0)?;
+        if made <= ages.now {
+            return Ok(made < ages.begin);
+        }
+    }
+    Ok(false)
+}
+
+fn newest(conn: &Connection, chain: Chain) -> Result<u64> {
+    let found = conn
+        .prepare_cached("SELECT seq FROM audit_entries WHERE chain = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([Id(chain.id())], |row| number(row, 0));
+    Ok(found.optional()?.unwrap_or(0))
+}
+
+/// The entries behind what was exported that are older than the cutoff, up to the first that is not; those of the future among
+/// them go along. The newest one of the chain stays whatever its age: the next one follows it.
+pub(in super::super::super) fn due(view: &View<'_>, chain: Chain, ages: Ages) -> Result<Option<Segment>> {
+    let (cut, previous) = last_cut(view.conn, chain)?;
+    let (id, newest) = (Id(chain.id()), newest(view.conn, chain)?);
+    let mut statement = view.conn.prepare_cached(
+        "SELECT seq, created_at, hash FROM audit_entries WHERE chain = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq",
+    )?;
+    let mut rows = statement.query((id, integer(cut), integer(newest)))?;
     let mut found: Option<(u64, [u8; 32])> = None;
     while let Some(row) = rows.next()? {
         view.go_on()?;
-        if time(row, 1)? >= cutoff {
+        let (seq, made) = (number(row, 0)?, time(row, 1)?);
+        let is_enough = found.is_some() && seq > cut + MAX_SEGMENT;
+        if is_enough || (ages.cutoff..=ages.now).contains(&made) {
             break;
         }
-        found = Some((number(row, 0)?, row.get(2)?));
+        if made < ages.cutoff {
+            found = Some((seq, row.get(2)?));
+        }
     }
     Ok(found.map(|(last, head)| Segment {
         chain,
@@ -128,6 +152,13 @@ pub(in super::super::super) fn store(
     };
     let entry = Entry::new(Kind::Backup, Verb::Create).resource(export, name);
     tx.audit(Chain::Instance, entry.metadata(metadata), by)
+}
+
+/// Whether entries went, or may go, behind this export.
+pub(in super::super::super) fn is_cut(conn: &Connection, export: Uuid) -> Result<bool> {
+    Ok(conn
+        .prepare_cached("SELECT 1 FROM audit_cuts WHERE export = ?1 LIMIT 1")?
+        .exists([Id(export)])?)
 }
 
 pub(super) fn insert(conn: &Connection, key: &AuditKey, segment: &Segment, export: Uuid, now: Time) -> Result<()> {
