@@ -2,14 +2,13 @@
 //! was replaced would make every stored secret unreadable. So a run may be repeated, and what an earlier one did not get
 //! to is added.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use zeroize::Zeroizing;
 
-use crate::certs::{self, CertError, Pair};
+use crate::authority::SERVER_AUTHORITY;
+use crate::certs::{self, CertError, Lives, Pair};
 use crate::cli::BootstrapArgs;
 use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, OPAQUE_TYPE, TLS_TYPE};
 
@@ -17,9 +16,6 @@ const MASTER_KEY: &str = "master.key";
 const ADMIN_KEY: &str = "admin.key";
 /// Bytes of a key, written as twice as many hexadecimal digits.
 const KEY_BYTES: usize = 32;
-/// The server's first certificate lives for a year, because nothing renews it yet; short lives come with the renewal.
-const SERVER_LIFE: Duration = Duration::from_hours(365 * 24);
-const AUTHORITY_NAME: &str = "Sealpod server CA";
 
 /// What cannot be made, on which Secret, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +36,8 @@ pub enum BootstrapError {
     #[error("Secret {0} exists, but has no {CERTIFICATE} and {KEY}. It was left as it is: complete it or delete it")]
     Incomplete(String),
     #[error(
-        "Secret {tls} exists, but its certificate is not signed by the CA in Secret {ca}: {reason}. Both were left as they \
-         are. Delete Secret {tls} and run the bootstrap again to get a certificate of that CA"
+        "Secret {tls} exists, but its certificate is signed neither by the CA in Secret {ca} nor by one in its own ca.crt: \
+         {reason}. Both were left as they are. Delete Secret {tls} and run the bootstrap again to get a certificate of that CA"
     )]
     Foreign { tls: String, ca: String, reason: CertError },
     #[error("the system gives no random numbers: {0}")]
@@ -97,7 +93,7 @@ struct Authority {
 }
 
 async fn make_authority(secrets: &Api<Secret>, name: &str, now: Timestamp) -> Result<Authority, BootstrapError> {
-    let new = certs::new_authority(AUTHORITY_NAME, now).map_err(|source| BootstrapError::Make {
+    let new = certs::new_authority(SERVER_AUTHORITY, now).map_err(|source| BootstrapError::Make {
         name: name.to_owned(),
         source,
     })?;
@@ -128,9 +124,11 @@ async fn make_certificate(
     let first_name = dns_names
         .first()
         .ok_or_else(|| BootstrapError::NoNames(name.to_owned()))?;
-    let pair = certs::issue(&authority.pair, dns_names, now, SERVER_LIFE).map_err(|source| BootstrapError::Make {
-        name: name.to_owned(),
-        source,
+    let pair = certs::issue(&authority.pair, dns_names, now, Lives::default().leaf).map_err(|source| {
+        BootstrapError::Make {
+            name: name.to_owned(),
+            source,
+        }
     })?;
     if make(
         secrets,
@@ -141,21 +139,24 @@ async fn make_certificate(
     {
         return Ok(());
     }
-    let existing =
-        secrets::pair(&get(secrets, name).await?).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
-    check_kept(&existing, authority, dns_names, first_name).map_err(|reason| BootstrapError::Foreign {
+    let secret = get(secrets, name).await?;
+    let existing = secrets::pair(&secret).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
+    // One of another CA that is trusted gives way to one of this CA in time, which is the controller's business.
+    let trusted = secrets::text(&secret, AUTHORITIES).unwrap_or_default();
+    let bundle = certs::bundle(&authority.bundle, &trusted);
+    check_kept(&existing, &bundle, dns_names, first_name).map_err(|reason| BootstrapError::Foreign {
         tls: name.to_owned(),
         ca: ca.to_owned(),
         reason,
     })
 }
 
-/// That the certificate which is there works with the CA which is there. A name that it lacks is only told: a person may
+/// That the certificate which is there works with the CAs which are there. A name that it lacks is only told: a person may
 /// have chosen the names.
-fn check_kept(existing: &Pair, authority: &Authority, dns_names: &[String], first_name: &str) -> Result<(), CertError> {
-    // At a moment when it is surely valid: an expired certificate is the renewal's business.
+fn check_kept(existing: &Pair, bundle: &str, dns_names: &[String], first_name: &str) -> Result<(), CertError> {
+    // At a moment when it is surely valid: an expired certificate is the controller's business.
     let at = certs::check_pair(existing)?.until - jiff::SignedDuration::from_secs(1);
-    let check = |name: &str| certs::check_server(&existing.certificate, &authority.bundle, name, at);
+    let check = |name: &str| certs::check_server(&existing.certificate, bundle, name, at);
     let missing: Vec<&String> = dns_names.iter().filter(|name| check(name).is_err()).collect();
     if missing.len() < dns_names.len() {
         if !missing.is_empty() {

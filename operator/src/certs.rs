@@ -2,6 +2,8 @@
 //!
 //! Keys are ECDSA P-256, which every TLS client knows and which are made within a millisecond.
 
+mod lives;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
+
+pub use lives::Lives;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -231,6 +235,14 @@ pub fn bundle(first: &str, later: &str) -> String {
         }
     }
     out
+}
+
+/// Whether all certificates of `part` are among those of `whole`.
+pub fn holds(whole: &str, part: &str) -> bool {
+    match (all(whole), all(part)) {
+        (Ok(whole), Ok(part)) => part.iter().all(|certificate| whole.contains(certificate)),
+        _ => false,
+    }
 }
 
 /// How many certificates a text holds.

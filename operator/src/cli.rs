@@ -82,6 +82,15 @@ pub struct ControllerArgs {
     /// Namespaces whose pods are never injected, as the webhook's configuration has it.
     #[arg(long, env = "SEALPOD_NOT_INJECTED_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     pub not_injected_namespaces: Vec<String>,
+    /// Secret with the CA that signs the api-server's certificate, as the bootstrap makes it: then both are renewed.
+    #[arg(long, env = "SEALPOD_SERVER_CA_SECRET", requires_all = ["server_tls_secret", "server_dns_names"])]
+    pub server_ca_secret: Option<String>,
+    /// Secret with the api-server's certificate, as the bootstrap makes it.
+    #[arg(long, env = "SEALPOD_SERVER_TLS_SECRET", requires = "server_ca_secret")]
+    pub server_tls_secret: Option<String>,
+    /// DNS names in the api-server's certificate; the first is the one by which it is called.
+    #[arg(long = "server-dns-name", env = "SEALPOD_SERVER_DNS_NAMES", value_delimiter = ',')]
+    pub server_dns_names: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]

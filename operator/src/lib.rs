@@ -2,6 +2,7 @@
 //! into pods, and the bootstrap makes an installation's first keys.
 #![forbid(unsafe_code)]
 
+mod authority;
 pub mod bootstrap;
 mod certs;
 pub mod cli;

@@ -37,6 +37,16 @@ pub fn new(name: &str, kind: &str, data: impl IntoIterator<Item = (&'static str,
     }
 }
 
+/// The one that was read, with this in it; what others added to it stays.
+pub fn with(read: &Secret, data: impl IntoIterator<Item = (&'static str, Zeroizing<String>)>) -> Secret {
+    let mut secret = read.clone();
+    let entries = secret.data.get_or_insert_default();
+    for (key, value) in data {
+        entries.insert(key.to_owned(), ByteString(value.as_bytes().to_vec()));
+    }
+    secret
+}
+
 /// Whether we made it: what others made is never overwritten.
 pub fn is_ours(secret: &Secret) -> bool {
     secret.labels().get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY)

@@ -178,6 +178,12 @@ readinessProbe:
 {{- end -}}
 {{- end }}
 
+{{- /* Names in the api-server's certificate: first the one by which it is called, last that of `kubectl port-forward`. */ -}}
+{{- define "sealpod.serverDnsNames" -}}
+{{- $server := include "sealpod.component" (list . "api-server") -}}
+{{- printf "%s.%s.svc,%s.%s.svc.cluster.local,%s.%s,%s,localhost" $server .Release.Namespace $server .Release.Namespace $server .Release.Namespace $server -}}
+{{- end }}
+
 {{- /* Secrets of the webhook: its certificate, by whomever it is kept, and what the injector keeps beside it. */ -}}
 {{- define "sealpod.webhookTlsSecret" -}}
 {{- with .Values.injector.certificate -}}

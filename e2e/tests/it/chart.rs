@@ -188,6 +188,34 @@ fn with_watched_namespaces_the_controller_has_roles_and_the_right_to_let_go() ->
 }
 
 #[test]
+fn the_controller_changes_two_secrets_of_the_release_by_name_and_none_that_others_bring() -> Result<()> {
+    let beside_the_lease = |more: &[&str]| -> Result<(Value, bool)> {
+        let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(more).copied().collect();
+        let objects = render(&arguments)?;
+        let find = |kind: &str| {
+            let mine = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == "sealpod-controller";
+            objects.iter().find(mine).with_context(|| format!("a {kind}"))
+        };
+        let rules = find("Role")?["rules"].as_array().context("it has rules")?;
+        let rest = rules
+            .iter()
+            .filter(|rule| rule["resources"][0] != "leases")
+            .cloned()
+            .collect();
+        let is_told = find("Deployment")?.to_string().contains("SEALPOD_SERVER_CA_SECRET");
+        Ok((rest, is_told))
+    };
+    let renewal = json!([{
+        "apiGroups": [""], "resources": ["secrets"],
+        "resourceNames": ["sealpod-server-ca", "sealpod-server-tls"], "verbs": ["get", "update"],
+    }]);
+    assert_eq!(beside_the_lease(&[])?, (renewal, true));
+    let given = ["--set=tls.mode=existingSecret", "--set=tls.existingSecret.name=my-tls"];
+    assert_eq!(beside_the_lease(&given)?, (json!([]), false));
+    Ok(())
+}
+
+#[test]
 fn controller_and_injector_are_scraped_where_the_cluster_knows_how() -> Result<()> {
     let kinds = |more: &[&str]| -> Result<Vec<String>> {
         let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(more).copied().collect();

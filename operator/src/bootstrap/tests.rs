@@ -89,11 +89,25 @@ async fn a_ca_that_is_there_signs_the_certificate() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_ca_is_named_and_kept() {
+async fn a_certificate_of_a_ca_that_is_lost_is_kept_for_the_controller_to_replace() {
     let api = FakeApi::default();
     bootstrap(&api, args()).await.unwrap();
     let tls = api.get(&path("tls"));
     api.remove(&path("ca"));
+    bootstrap(&api, args()).await.unwrap();
+    assert_eq!(api.get(&path("tls")), tls);
+    let pair = secrets::pair(&serde_json::from_value(api.get(&path("ca")).unwrap()).unwrap()).unwrap();
+    certs::check_authority(&pair).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_ca_that_nobody_trusts_is_named_and_kept() {
+    let api = FakeApi::default();
+    bootstrap(&api, args()).await.unwrap();
+    api.remove(&path("ca"));
+    let other = certs::new_authority("other", now()).unwrap();
+    api.edit_secret(&path("tls"), AUTHORITIES, &other.certificate);
+    let tls = api.get(&path("tls"));
     let error = bootstrap(&api, args()).await.unwrap_err().to_string();
     assert!(
         error.contains("Delete Secret tls and run the bootstrap again"),

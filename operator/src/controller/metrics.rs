@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -46,6 +47,7 @@ pub struct Metrics {
     /// Pods that ask for injection and run without it.
     pub missed: Gauge,
     evictions: Family<[(&'static str, &'static str); 1], Counter>,
+    expiry: Family<[(&'static str, &'static str); 1], Gauge>,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -60,6 +62,7 @@ impl Metrics {
             rollouts: Family::default(),
             missed: Gauge::default(),
             evictions: Family::default(),
+            expiry: Family::default(),
             shown: Arc::default(),
         };
         registry.register(
@@ -99,6 +102,12 @@ impl Metrics {
             "Pods without injection that were asked to be evicted, by result",
             metrics.evictions.clone(),
         );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the api-server's CA and certificate expire, in Unix time",
+            Unit::Seconds,
+            metrics.expiry.clone(),
+        );
         registry.register("leader", "Whether this replica does the work", metrics.leader.clone());
         metrics
     }
@@ -126,6 +135,12 @@ impl Metrics {
     pub fn evicted(&self, ok: bool) {
         let result = if ok { "ok" } else { "error" };
         self.evictions.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub fn expiry(&self, certificate: &'static str, until: Timestamp) {
+        self.expiry
+            .get_or_create(&[("certificate", certificate)])
+            .set(until.as_second());
     }
 
     /// Counts what an object (`namespace/name`) shows from now on; conditions that are not in `wanted` stay as they were.
@@ -319,8 +334,10 @@ mod tests {
         metrics.reconciled("Application", Some("ServerUnavailable"), Duration::from_millis(20));
         metrics.rolled_out("Deployment", true);
         metrics.evicted(true);
+        metrics.expiry("ca", Timestamp::from_second(7).unwrap());
         let text = text(&registry);
-        assert_eq!(documented::in_words(&text), 7);
+        assert!(text.contains(r#"sealpod_controller_certificate_expiry_timestamp_seconds{certificate="ca"} 7"#));
+        assert_eq!(documented::in_words(&text), 8);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod allowed;
 mod application;
 mod binding;
+mod certificate;
 mod changes;
 mod conditions;
 mod configurations;
@@ -73,7 +74,11 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         evict_missed,
         injector_address,
         not_injected_namespaces,
+        server_ca_secret,
+        server_tls_secret,
+        server_dns_names,
     } = args;
+    let certificate = certificate::Settings::new(&namespace, server_ca_secret, server_tls_secret, server_dns_names);
     let scope = Scope::new(watch_namespaces);
     let missed = missed::Options {
         evict: evict_missed,
@@ -109,9 +114,12 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
             scope,
             missed,
         };
+        // Not behind the rest of the work, which waits for a server that shows a certificate of use.
+        let certificate = Box::pin(certificate::run(kube.clone(), certificate, metrics.clone()));
         let context = work::Parts::new(kube, server, setup, metrics);
         tokio::select! {
             lost = leader.hold() => return Err(lost.into()),
+            never = certificate => match never {},
             () = context.run(&stop) => {}
         }
         leader.release().await;

@@ -6,7 +6,6 @@
 
 mod evaluate;
 mod given;
-mod lives;
 mod registration;
 mod segment;
 
@@ -16,12 +15,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use zeroize::Zeroizing;
 
-use evaluate::{Authority, Leaf, Observed, Step, evaluate};
-pub use lives::Lives;
+use evaluate::{Leaf, Observed, Step, evaluate};
 use segment::{SEGMENT, new_segment, read_segment, registered_segment};
 
+use crate::authority;
+pub use crate::certs::Lives;
 use crate::certs::{self, CertError, Pair};
-use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, TLS_TYPE};
+use crate::secrets::{self, CERTIFICATE, KEY, TLS_TYPE};
 
 const AUTHORITY_NAME: &str = "Sealpod webhook CA";
 pub const FIELD_MANAGER: &str = "sealpod-injector";
@@ -163,7 +163,7 @@ impl Keeper {
         let leaf = self.secret(&self.names.certificate_secret).await?;
         let configuration = self.configuration().await?;
         let observed = Observed {
-            authority: authority.as_ref().and_then(read_authority),
+            authority: authority.as_ref().and_then(authority::read),
             leaf: leaf.as_ref().and_then(read_leaf),
             webhooks: self.webhooks(&configuration)?,
         };
@@ -202,13 +202,13 @@ impl Keeper {
                     &self.names.authority_secret,
                     TLS_TYPE,
                     read.authority.as_ref(),
-                    authority_data(&pair, &bundle),
+                    authority::data(&pair, &bundle),
                 )
                 .await?;
                 tracing::info!(secret = self.names.authority_secret, "made a new CA for the webhook");
             }
             (Step::ForgetOldAuthorities, Some(authority), _) => {
-                let data = authority_data(&authority.pair, &authority.pair.certificate);
+                let data = authority::data(&authority.pair, &authority.pair.certificate);
                 self.write(&self.names.authority_secret, TLS_TYPE, read.authority.as_ref(), data)
                     .await?;
             }
@@ -251,16 +251,10 @@ impl Keeper {
         read: Option<&Secret>,
         data: impl IntoIterator<Item = (&'static str, Zeroizing<String>)>,
     ) -> Result<(), KeepError> {
-        let mut secret = secrets::new(name, kind, data);
         let written = match read {
-            None => secrets::create(&self.secrets, &secret).await,
+            None => secrets::create(&self.secrets, &secrets::new(name, kind, data)).await,
             Some(read) if !secrets::is_ours(read) => return Err(KeepError::NotOurs(name.to_owned())),
-            Some(read) => {
-                // What others added to it stays; its type cannot change.
-                secret.metadata = read.metadata.clone();
-                secret.type_.clone_from(&read.type_);
-                secrets::replace(&self.secrets, &secret).await
-            }
+            Some(read) => secrets::replace(&self.secrets, &secrets::with(read, data)).await,
         };
         written.map(|_| ()).map_err(|source| KeepError::Secret {
             name: name.to_owned(),
@@ -274,22 +268,6 @@ impl Keeper {
             source: Box::new(source),
         })
     }
-}
-
-fn authority_data(pair: &Pair, bundle: &str) -> [(&'static str, Zeroizing<String>); 3] {
-    [
-        (CERTIFICATE, Zeroizing::new(pair.certificate.clone())),
-        (KEY, pair.key.clone()),
-        (AUTHORITIES, Zeroizing::new(bundle.to_owned())),
-    ]
-}
-
-fn read_authority(secret: &Secret) -> Option<Authority> {
-    let pair = secrets::pair(secret)?;
-    let validity = certs::check_authority(&pair).ok()?;
-    let others = secrets::text(secret, AUTHORITIES).unwrap_or_default();
-    let bundle = certs::bundle(&pair.certificate, &others);
-    Some(Authority { pair, validity, bundle })
 }
 
 fn read_leaf(secret: &Secret) -> Option<Leaf> {

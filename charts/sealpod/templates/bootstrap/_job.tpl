@@ -14,7 +14,6 @@
 
 {{- /* `spec` of the Job. */ -}}
 {{- define "sealpod.bootstrapSpec" -}}
-{{- $server := include "sealpod.component" (list . "api-server") -}}
 backoffLimit: 20
 template:
   metadata:
@@ -45,9 +44,8 @@ template:
             value: {{ include "sealpod.serverCaSecret" . }}
           - name: SEALPOD_TLS_SECRET
             value: {{ include "sealpod.serverTlsSecret" . }}
-          # The last is for `kubectl port-forward`.
           - name: SEALPOD_SERVER_DNS_NAMES
-            value: {{ printf "%s.%s.svc,%s.%s.svc.cluster.local,%s.%s,%s,localhost" $server .Release.Namespace $server .Release.Namespace $server .Release.Namespace $server }}
+            value: {{ include "sealpod.serverDnsNames" . }}
           {{- end }}
           {{- include "sealpod.logEnv" . | nindent 10 }}
         {{- with .Values.bootstrap.resources }}

@@ -2,17 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::lives::Lives;
-use crate::certs::{self, Pair, Validity};
-
-/// The CA in its Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authority {
-    pub pair: Pair,
-    pub validity: Validity,
-    /// All that the API server is to trust, this one first.
-    pub bundle: String,
-}
+use crate::authority::Authority;
+use crate::certs::{self, Lives, Pair, Validity};
 
 /// The certificate in its Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::certs::AUTHORITY_LIFE;
+use super::AUTHORITY_LIFE;
 
 /// Renewed after 60 days.
 const LEAF_LIFE: Duration = Duration::from_hours(90 * 24);

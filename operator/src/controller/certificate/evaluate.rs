@@ -1,0 +1,102 @@
+//! What is missing, and what comes first: pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::authority::Authority;
+use crate::certs::{self, Pair, Validity};
+
+/// How long a CA is trusted before it signs what the server shows, and how long after that the one before stays trusted.
+/// A bundle goes from the server's Secret to the controller, from there to each binding's key Secret, and to pods as the
+/// kubelet brings it: minutes, or hours while one of these is away.
+pub const OVERLAP: Duration = Duration::from_hours(24);
+/// A certificate of the CA before that ends within this time waits no longer: nobody takes one that has ended.
+const LAST_MOMENT: Duration = Duration::from_hours(2);
+
+/// The server's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    pub pair: Pair,
+    pub validity: Validity,
+}
+
+/// What one look found. Content that is of no use reads as none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub authority: Option<Authority>,
+    pub leaf: Option<Leaf>,
+    /// The certificates that everybody is told to trust.
+    pub trusted: String,
+    /// Since when these, where that is known of exactly these.
+    pub since: Option<Timestamp>,
+}
+
+/// What is to be done next, one write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    NewAuthority,
+    /// Tell everybody to trust these, from now on.
+    Trust(String),
+    NewLeaf,
+    /// Forget in the CA's own Secret what nobody trusts any more.
+    Tidy,
+    Nothing,
+}
+
+/// The first thing that is missing. The order keeps what is served trusted at every moment.
+pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step {
+    let Observed {
+        authority,
+        leaf,
+        trusted,
+        since,
+    } = observed;
+    let Some(authority) = authority.as_ref().filter(|a| !a.validity.is_due(now)) else {
+        return Step::NewAuthority;
+    };
+    let own = &authority.pair.certificate;
+    if !certs::holds(trusted, own) {
+        return Step::Trust(certs::bundle(&certs::bundle(own, trusted), &authority.bundle));
+    }
+    let Some(leaf) = leaf else {
+        return Step::NewLeaf;
+    };
+    let accepted_by = |authorities: &str| {
+        certs::check_server_and_roots(&leaf.pair.certificate, authorities, server_name, now).is_ok()
+    };
+    // The moment is noted in what is written. One that lies ahead was noted by a clock that was wrong.
+    let since = since.filter(|since| *since <= now);
+    let for_overlap = |since: Timestamp| now.duration_since(since).unsigned_abs() >= OVERLAP;
+    if !accepted_by(own) {
+        let left = leaf.validity.until.duration_since(now).unsigned_abs();
+        // One that nobody accepts cannot get worse by a change; any other waits until the CA is known everywhere.
+        if !accepted_by(trusted) || left < LAST_MOMENT {
+            return Step::NewLeaf;
+        }
+        return match since {
+            None => Step::Trust(trusted.clone()),
+            Some(since) if for_overlap(since) => Step::NewLeaf,
+            Some(_) => Step::Nothing,
+        };
+    }
+    if leaf.validity.is_due(now) {
+        return Step::NewLeaf;
+    }
+    let only = certs::count(own);
+    if certs::count(trusted) > only {
+        return match since {
+            None => Step::Trust(trusted.clone()),
+            Some(since) if for_overlap(since) && leaf.validity.age(now) >= OVERLAP => Step::Trust(own.clone()),
+            Some(_) => Step::Nothing,
+        };
+    }
+    if certs::count(&authority.bundle) > only {
+        return Step::Tidy;
+    }
+    Step::Nothing
+}
+
+#[cfg(test)]
+#[path = "evaluate/tests.rs"]
+mod tests;
