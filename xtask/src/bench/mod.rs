@@ -30,6 +30,7 @@ use clap::{Args, ValueEnum};
 use sealpod_core::Time;
 use tokio::runtime::Runtime;
 
+use crate::images;
 use crate::prerequisites;
 use crate::process::{self, Failure};
 use crate::progress::Progress;
@@ -124,8 +125,8 @@ struct Bench<'a> {
     progress: Progress,
     runtime: Runtime,
     directory: PathBuf,
-    /// The release build of the server.
     server: PathBuf,
+    seed: PathBuf,
     client: Client,
     wrk: Wrk,
     bars: Bars,
@@ -153,17 +154,17 @@ pub fn server(options: &Options, workspace: &Workspace) -> Result<()> {
     if parts != [Part::Org] {
         prerequisites::ensure_bench_tools(workspace, &mut progress)?;
     }
-    build(workspace, &mut progress)?;
-    let release = workspace.target.join("release");
+    let programs = build(workspace, &mut progress)?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let mut bench = Bench {
         options,
         workspace,
         progress,
         runtime: Runtime::new()?,
-        server: release.join("sealpod-api-server"),
+        server: programs.server,
+        seed: programs.seed,
         client: Client {
-            program: release.join("examples/bench_client"),
+            program: programs.client,
             log: directory.join("client.log"),
         },
         wrk: Wrk::prepare(&directory)?,
@@ -222,20 +223,30 @@ fn header(workspace: &Workspace, program: &Path) -> Result<String> {
     ))
 }
 
-fn build(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+/// What a bench runs: the server as its image has it, because that is what users run, and programs that no image has.
+struct Programs {
+    server: PathBuf,
+    client: PathBuf,
+    /// Writes a database with a large organization.
+    seed: PathBuf,
+}
+
+fn build(workspace: &Workspace, progress: &mut Progress) -> Result<Programs> {
     let log = workspace.target.join("bench").join("build.log");
     progress.step("Building the server", |step| {
+        let server = images::program(workspace, "sealpod-api-server", step)?;
         let mut command = workspace.cargo();
         command.args(["build", "--release", "--package", "sealpod-api-server"]);
-        command.args([
-            "--bin",
-            "sealpod-api-server",
-            "--example",
-            "seed_org",
-            "--example",
-            "bench_client",
-        ]);
-        process::run_followed(&mut command, &log, step)
+        command.args(["--example", "seed_org", "--example", "bench_client"]);
+        // Minutes of optimizing these over all crates would be for nothing.
+        command.env("CARGO_PROFILE_RELEASE_LTO", "false");
+        process::run_followed(&mut command, &log, step)?;
+        let examples = workspace.target.join("release").join("examples");
+        Ok(Programs {
+            server,
+            client: examples.join("bench_client"),
+            seed: examples.join("seed_org"),
+        })
     })
 }
 

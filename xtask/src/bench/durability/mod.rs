@@ -59,17 +59,15 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     require_free_disk(&directory, 4, "the bench")?;
-    build(workspace, &mut progress)?;
-    let release = workspace.target.join("release");
-    let program = release.join("sealpod-api-server");
+    let programs = build(workspace, &mut progress)?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let seed = progress.step("Filling the database", |step| {
-        Seed::prepare(&program, &directory, options.secrets, step)
+        Seed::prepare(&programs, &directory, options.secrets, step)
     })?;
     let runtime = Runtime::new()?;
     let launch = Launch {
         backups: Some(directory.join("backups")),
-        ..Launch::new(&program, &directory)?
+        ..Launch::new(&programs.server, &directory)?
     };
     let server = launch.start()?;
     let stage = Stage {
@@ -78,7 +76,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
         launch,
         server,
         client: Client {
-            program: release.join("examples/bench_client"),
+            program: programs.client.clone(),
             log: directory.join("client.log"),
         },
         pause: BEFORE,
@@ -92,7 +90,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let then = progress.step("Asking the disk again", |_| Flushes::measure(&directory))?;
     print!(
         "\n{}\nload before it began {load}; {}; behind it {}\n\n| {what} | |\n|---|---|\n{}{}",
-        header(workspace, &program)?,
+        header(workspace, &programs.server)?,
         flushes.describe(),
         then.describe(),
         rows.0,

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::super::Programs;
 use super::super::client::Request;
 use crate::process;
 use crate::progress::Step;
@@ -28,11 +29,11 @@ pub struct Seed {
 }
 
 impl Seed {
-    pub fn prepare(server: &Path, directory: &Path, secrets: u32, step: &Step) -> Result<Self> {
-        let key = process::capture(Command::new(server).args(["key", "generate"]))?;
+    pub fn prepare(programs: &Programs, directory: &Path, secrets: u32, step: &Step) -> Result<Self> {
+        let key = process::capture(Command::new(&programs.server).args(["key", "generate"]))?;
         fs::write(directory.join("master.key"), key)?;
         step.follow(&format!("{secrets} secrets"));
-        let mut command = Command::new(server.with_file_name("examples").join("seed_org"));
+        let mut command = Command::new(&programs.seed);
         command.args([directory.join("sealpod.db"), directory.join("master.key")]);
         command.args([AUDIT_ROWS.to_string(), secrets.to_string()]);
         command.args([MEMBERS.to_string(), VALUE_BYTES.to_string()]);

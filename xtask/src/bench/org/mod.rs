@@ -22,7 +22,7 @@ const WARM_UP: usize = 50;
 pub fn run(bench: &mut Bench) -> Result<String> {
     let options = bench.options;
     let seed = bench.progress.step("Filling the database", |step| {
-        Seed::prepare(&bench.server, &bench.directory, options, step)
+        Seed::prepare((&bench.server, &bench.seed), &bench.directory, options, step)
     })?;
     let launch = Launch::new(&bench.server, &seed.folder)?;
     let server = bench.progress.step("Starting the server", |_| launch.start())?;

@@ -45,7 +45,7 @@ pub struct Facts {
 
 impl Seed {
     /// That of an earlier run, if it has as many entries, or a new one.
-    pub fn prepare(server: &Path, directory: &Path, options: &Options, step: &Step) -> Result<Self> {
+    pub fn prepare((server, seeder): (&Path, &Path), directory: &Path, options: &Options, step: &Step) -> Result<Self> {
         let folder = directory.join("org");
         let seed = |facts| Self {
             folder: folder.clone(),
@@ -66,7 +66,7 @@ impl Seed {
         let key = process::capture(Command::new(server).args(["key", "generate"]))?;
         fs::write(folder.join("master.key"), key)?;
         step.follow(&format!("{} audit entries; minutes", options.audit_rows));
-        let mut command = Command::new(server.with_file_name("examples").join("seed_org"));
+        let mut command = Command::new(seeder);
         command.args([folder.join("sealpod.db"), folder.join("master.key")]);
         command.args([options.audit_rows, SECRETS, MEMBERS, VALUE_BYTES].map(|number| number.to_string()));
         let text = process::capture(&mut command)?;

@@ -6,7 +6,7 @@ mod pods;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -20,7 +20,7 @@ use super::client::Client;
 use super::disk::Flushes;
 use super::figures::{median, mib, milliseconds, percentile, shown};
 use super::peer::openbao::{self, OpenBao};
-use super::{header, machine};
+use super::{Programs, header, machine};
 use crate::images;
 use crate::prerequisites;
 use crate::process::Failure;
@@ -90,16 +90,16 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     require_free_disk(&directory, 4, "the bench")?;
     prerequisites::ensure_bench_tools(workspace, &mut progress)?;
-    super::build(workspace, &mut progress)?;
+    let programs = super::build(workspace, &mut progress)?;
     let program = progress.step("Building the sidecar", |step| {
         images::program(workspace, "sealpod-sidecar", step)
     })?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let runtime = Runtime::new()?;
-    let ours = ours(options, workspace, &program, &mut progress, &runtime)?;
+    let ours = ours(options, workspace, (&programs, &program), &mut progress, &runtime)?;
     let bao = openbao::install(workspace, &mut progress)?;
     let version = openbao::version(&bao)?;
-    let theirs = theirs(options, workspace, bao, &mut progress, &runtime)?;
+    let theirs = theirs(options, workspace, (&programs, bao), &mut progress, &runtime)?;
     let mut bars = Bars::new(&flushes);
     hold(&mut bars, &ours);
     let mut table = table(options, &ours, &theirs);
@@ -111,7 +111,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let size = fs::metadata(&program)?.len() / 1024;
     print!(
         "\n{}\nload before it began {load}; {}\n\nthe sidecar ({} MiB, static) beside `bao agent` of {version}\n\n{table}{}",
-        header(workspace, &workspace.target.join("release").join("sealpod-api-server"))?,
+        header(workspace, &programs.server)?,
         flushes.describe(),
         shown(mib(size)),
         bars.text()
@@ -122,14 +122,13 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
 fn ours(
     options: &Options,
     workspace: &Workspace,
-    program: &std::path::Path,
+    (programs, program): (&Programs, &Path),
     progress: &mut Progress,
     runtime: &Runtime,
 ) -> Result<Figures> {
-    let server = workspace.target.join("release").join("sealpod-api-server");
     let directory = workspace.target.join("bench").join("sidecar");
     let pods = progress.step("Starting the server", |_| {
-        Pods::new(&server, program, &directory, runtime)
+        Pods::new(&programs.server, program, &directory, runtime)
     })?;
     let mut figures = Figures::default();
     let mut values = 0;
@@ -180,12 +179,12 @@ fn ours(
 fn theirs(
     options: &Options,
     workspace: &Workspace,
-    program: PathBuf,
+    (programs, program): (&Programs, PathBuf),
     progress: &mut Progress,
     runtime: &Runtime,
 ) -> Result<Figures> {
     let client = Client {
-        program: workspace.target.join("release").join("examples/bench_client"),
+        program: programs.client.clone(),
         log: workspace.target.join("bench").join("sidecar").join("client.log"),
     };
     let directory = workspace.target.join("bench").join("sidecar").join("openbao");

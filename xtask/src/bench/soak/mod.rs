@@ -37,17 +37,15 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let directory = workspace.target.join("bench").join("soak");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     require_free_disk(&directory, 4, "the soak")?;
-    build(workspace, &mut progress)?;
+    let programs = build(workspace, &mut progress)?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
-    let release = workspace.target.join("release");
-    let program = release.join("sealpod-api-server");
     let client = Client {
-        program: release.join("examples/bench_client"),
+        program: programs.client,
         log: directory.join("client.log"),
     };
     let runtime = Runtime::new()?;
     let mut stage = progress.step("Loading 10,000 secrets", |step| {
-        Stage::prepare(&program, &client, &directory.join("server"), &runtime, step)
+        Stage::prepare(&programs.server, &client, &directory.join("server"), &runtime, step)
     })?;
     stage.launch = Launch {
         backups: Some(directory.join("server").join("backups")),
@@ -64,7 +62,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let report = Report::of(&samples, length / 3);
     print!(
         "\n{}\nload before it began {before}; {}; {}\n\n{}",
-        header(workspace, &program)?,
+        header(workspace, &programs.server)?,
         flushes.describe(),
         load::describe(),
         report.text(peak)
