@@ -88,8 +88,7 @@ pub fn build(workspace: &Workspace, output: &Path, progress: &mut Progress) -> R
     let binaries = progress.step("Building the static binaries", |step| {
         require_free_disk(&workspace.target, BUILD_GIB, "a release build")?;
         for profile in [RELEASE, SIDECAR] {
-            let services = SERVICES.iter().filter(|(_, of)| *of == profile);
-            compile(workspace, profile, services.map(|(service, _)| *service), step)?;
+            compile(workspace, profile, step)?;
         }
         Ok(binaries(workspace))
     })?;
@@ -102,7 +101,7 @@ pub fn program(workspace: &Workspace, service: &str, step: &Step) -> Result<Path
         .into_iter()
         .find(|(name, _)| *name == service)
         .with_context(|| format!("there is no image {service}"))?;
-    compile(workspace, profile, [service], step)?;
+    compile(workspace, profile, step)?;
     Ok(binaries(workspace).join(profile).join(service))
 }
 
@@ -116,15 +115,12 @@ fn binaries(workspace: &Workspace) -> PathBuf {
     workspace.target.join(target())
 }
 
-fn compile<'a>(
-    workspace: &Workspace,
-    profile: &str,
-    services: impl IntoIterator<Item = &'a str>,
-    step: &Step,
-) -> Result<()> {
+/// All services of a profile at once: alone, one would have other features of the crates that they share, and so be
+/// another program than the one in its image.
+fn compile(workspace: &Workspace, profile: &str, step: &Step) -> Result<()> {
     let mut command = workspace.cargo();
     command.args(["build", "--profile", profile, "--target", &target()]);
-    for service in services {
+    for (service, _) in SERVICES.iter().filter(|(_, of)| *of == profile) {
         command.args(["--package", service, "--bin", service]);
     }
     command
