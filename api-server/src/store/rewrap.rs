@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// Retires every master key but `current`, and puts it on record with how many values were found to open; false where
-    /// something needs one of them still, or again.
+    /// something needs one of them still or again, or another one is current by now.
     pub async fn retire_keys(&self, current: MasterKeyId, opened: u64, by: By) -> Result<bool> {
         let retired = self
             .engine

@@ -1,12 +1,12 @@
 use std::fs;
 
 use rusqlite::Connection;
-use sealpod_api_server::crypto::{ApiKeyKind, Sealed};
+use sealpod_api_server::crypto::{ApiKeyKind, Keyring, Sealed, generate_master_key};
 use sealpod_api_server::ids::RevisionId;
-use sealpod_api_server::store::{ConfigurationWrite, NewAccount, Options, Store};
+use sealpod_api_server::store::{ConfigurationWrite, NewAccount, Object, Options, Store, StoreError};
 use sealpod_core::wire::Labels;
 
-use crate::store_support::{Fixture, ORGANIZATION, by, keyring};
+use crate::store_support::{Fixture, MASTER_KEY, ORGANIZATION, by, keyring};
 
 #[tokio::test]
 async fn no_two_sealed_rows_can_be_swapped() {
@@ -104,4 +104,42 @@ async fn no_value_and_no_key_is_in_any_file() {
     scan();
     fixture.store.close().await;
     scan();
+}
+
+/// Between a new key being put on record and its first value, the rotation before it comes to its end.
+#[tokio::test]
+async fn a_rotation_that_ends_late_retires_no_key_that_came_after_it() {
+    let mut fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    let old = fixture.keyring.current();
+    fixture.store.begin_key(old, by()).await.unwrap();
+    fixture.set(&prod, "db", "one").await;
+    let keys = format!("{}\n{MASTER_KEY}", generate_master_key().expose());
+    let next = Keyring::parse(&keys).unwrap();
+    fixture.store.begin_key(next.current(), by()).await.unwrap();
+    assert!(!fixture.store.retire_keys(old, 1, by()).await.unwrap());
+    fixture.keyring = next;
+    fixture.set(&prod, "db", "two").await;
+    assert_eq!(fixture.get(&prod, "db").await.unwrap(), (2, "two".to_owned()));
+}
+
+/// A version of this program had retired it: every change was refused, and a start did not help.
+#[tokio::test]
+async fn a_current_key_that_is_noted_as_retired_is_taken_back_at_the_next_start() {
+    let mut fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    let key = fixture.keyring.current();
+    fixture.store.begin_key(key, by()).await.unwrap();
+    fixture.store.close().await;
+    let other = Connection::open(fixture.path()).unwrap();
+    assert_eq!(other.execute("UPDATE master_keys SET retired_at = 1", []).unwrap(), 1);
+    drop(other);
+    fixture.store = Store::open(&Options::new(fixture.path()), &fixture.keyring).unwrap();
+    let slot = fixture.slot(&prod, "db").await;
+    let refused = fixture
+        .store
+        .append_versions(vec![fixture.version(&slot, "one")], None, by());
+    assert!(matches!(refused.await, Err(StoreError::Moved(Object::MasterKey))));
+    fixture.store.begin_key(key, by()).await.unwrap();
+    fixture.set(&prod, "db", "one").await;
 }

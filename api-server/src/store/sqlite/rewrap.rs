@@ -116,6 +116,10 @@ pub(in super::super) fn current(conn: &Connection) -> Result<Option<MasterKeyId>
 }
 
 pub(in super::super) fn begin(tx: &Tx<'_>, current: MasterKeyId, by: &By) -> Result<()> {
+    // Whatever was noted of it: nothing could be stored under a retired key, and this one seals from now on.
+    tx.conn
+        .prepare_cached("UPDATE master_keys SET retired_at = NULL WHERE id = ?1 AND retired_at IS NOT NULL")?
+        .execute([current])?;
     let before = self::current(tx.conn)?;
     if before == Some(current) {
         return Ok(());
@@ -131,9 +135,6 @@ pub(in super::super) fn begin(tx: &Tx<'_>, current: MasterKeyId, by: &By) -> Res
             .prepare_cached("INSERT INTO master_keys (id, first_used_at) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING")?
             .execute((id, At(tx.now)))?;
     }
-    tx.conn
-        .prepare_cached("UPDATE master_keys SET retired_at = NULL WHERE id = ?1")?
-        .execute([current])?;
     let Some(before) = before else { return Ok(()) };
     let metadata = Metadata {
         old_name: Some(before.to_string()),
@@ -288,9 +289,11 @@ fn replace(tx: &Tx<'_>, before: &Wrapped, after: &Sealed) -> Result<()> {
     Ok(())
 }
 
-/// `Moved` where something needs another key than `current`.
+/// `Moved` where something needs another key than `current`, or where another one seals by now: a rotation that began in
+/// the meantime has values under its key only later, and would find it retired.
 pub(in super::super) fn retire(tx: &Tx<'_>, current: MasterKeyId, opened: u64, by: &By) -> Result<()> {
-    if needed(tx.conn, usize::MAX)?.iter().any(|id| *id != current) {
+    let is_current = self::current(tx.conn)? == Some(current);
+    if !is_current || needed(tx.conn, usize::MAX)?.iter().any(|id| *id != current) {
         return Err(StoreError::Moved(Object::MasterKey));
     }
     let mut statement = tx
