@@ -250,9 +250,18 @@ async fn a_command_that_is_to_end_is_not_run_anew() {
 fn on_a_terminal(mount: &str, watch: &str, script: &str) -> (Child, impl Iterator<Item = String> + use<>) {
     let program = env!("CARGO_BIN_EXE_sealpod-sidecar");
     let line = format!("exec {program} exec --from {mount} {watch} -- sh -c '{script}'");
-    let mut terminal = Command::new("script");
+    // Where the tests run in the background, a shell has them ignore SIGINT, and no shell below can trap it then.
+    let mut terminal = Command::new("env");
     terminal
-        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .args([
+            "--default-signal=INT,QUIT",
+            "script",
+            "--quiet",
+            "--return",
+            "--command",
+            &line,
+            "/dev/null",
+        ])
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
