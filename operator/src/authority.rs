@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use zeroize::Zeroizing;
 
-use crate::certs::{self, Pair, Validity};
+use crate::certs::{self, CertError, Pair, Validity};
 use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY};
 
 /// The name of the api-server's, in its certificate.
@@ -17,13 +17,21 @@ pub struct Authority {
     pub bundle: String,
 }
 
-/// What a Secret holds; none where that is of no use.
-pub fn read(secret: &Secret) -> Option<Authority> {
-    let pair = secrets::pair(secret)?;
-    let validity = certs::check_authority(&pair).ok()?;
+/// Why what a Secret holds is of no use.
+#[derive(Debug)]
+pub enum Unusable {
+    /// It has no certificate with its key.
+    Incomplete,
+    NoAuthority(CertError),
+}
+
+/// What a Secret holds.
+pub fn read(secret: &Secret) -> Result<Authority, Unusable> {
+    let pair = secrets::pair(secret).ok_or(Unusable::Incomplete)?;
+    let validity = certs::check_authority(&pair).map_err(Unusable::NoAuthority)?;
     let others = secrets::text(secret, AUTHORITIES).unwrap_or_default();
     let bundle = certs::bundle(&pair.certificate, &others);
-    Some(Authority { pair, validity, bundle })
+    Ok(Authority { pair, validity, bundle })
 }
 
 /// What goes into the Secret.

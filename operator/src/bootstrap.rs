@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use zeroize::Zeroizing;
 
-use crate::authority::SERVER_AUTHORITY;
+use crate::authority::{self, Authority, SERVER_AUTHORITY, Unusable};
 use crate::certs::{self, CertError, Lives, Pair};
 use crate::cli::BootstrapArgs;
 use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY, OPAQUE_TYPE, TLS_TYPE};
@@ -86,31 +86,25 @@ pub async fn make_all(secrets: &Api<Secret>, args: BootstrapArgs, now: Timestamp
     Ok(())
 }
 
-/// A CA, and all certificates by which what it signed may be checked: its own, and others while it is being changed.
-struct Authority {
-    pair: Pair,
-    bundle: String,
-}
-
 async fn make_authority(secrets: &Api<Secret>, name: &str, now: Timestamp) -> Result<Authority, BootstrapError> {
     let new = certs::new_authority(SERVER_AUTHORITY, now).map_err(|source| BootstrapError::Make {
         name: name.to_owned(),
         source,
     })?;
-    if make(secrets, "server CA", &tls(name, &new, None)).await? {
-        let bundle = new.certificate.clone();
-        return Ok(Authority { pair: new, bundle });
-    }
-    // Another run, or a person, was first: what they made is the CA.
-    let existing = get(secrets, name).await?;
-    let pair = secrets::pair(&existing).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
-    certs::check_authority(&pair).map_err(|reason| BootstrapError::Authority {
-        name: name.to_owned(),
-        reason,
-    })?;
-    let others = secrets::text(&existing, AUTHORITIES).unwrap_or_default();
-    let bundle = certs::bundle(&pair.certificate, &others);
-    Ok(Authority { pair, bundle })
+    let new = tls(name, &new, None);
+    // Where another run, or a person, was first, what they made is the CA.
+    let secret = if make(secrets, "server CA", &new).await? {
+        new
+    } else {
+        get(secrets, name).await?
+    };
+    authority::read(&secret).map_err(|unusable| match unusable {
+        Unusable::Incomplete => BootstrapError::Incomplete(name.to_owned()),
+        Unusable::NoAuthority(reason) => BootstrapError::Authority {
+            name: name.to_owned(),
+            reason,
+        },
+    })
 }
 
 async fn make_certificate(

@@ -1,7 +1,6 @@
 //! What the watches keep of objects. There are thousands of bindings, so that of each the store has what finds it, and
 //! the rest packed: it is opened when the binding is looked at.
 
-use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use sealpod_crds::{BindingApplicationReference, FileFormat, SecretBinding, Secre
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::tolerant::Tolerant;
+use crate::tolerant::{Tolerant, as_kind};
 
 /// A copy of the spec that `kubectl apply` leaves behind.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -149,24 +148,7 @@ impl Debug for KeptBinding {
 }
 
 impl Resource for KeptBinding {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(dynamic: &()) -> Cow<'_, str> {
-        SecretBinding::kind(dynamic)
-    }
-
-    fn group(dynamic: &()) -> Cow<'_, str> {
-        SecretBinding::group(dynamic)
-    }
-
-    fn version(dynamic: &()) -> Cow<'_, str> {
-        SecretBinding::version(dynamic)
-    }
-
-    fn plural(dynamic: &()) -> Cow<'_, str> {
-        SecretBinding::plural(dynamic)
-    }
+    as_kind!(SecretBinding);
 
     fn meta(&self) -> &ObjectMeta {
         &self.metadata

@@ -163,7 +163,7 @@ impl Keeper {
         let leaf = self.secret(&self.names.certificate_secret).await?;
         let configuration = self.configuration().await?;
         let observed = Observed {
-            authority: authority.as_ref().and_then(authority::read),
+            authority: authority.as_ref().and_then(|secret| authority::read(secret).ok()),
             leaf: leaf.as_ref().and_then(read_leaf),
             webhooks: self.webhooks(&configuration)?,
         };

@@ -251,7 +251,7 @@ impl Read {
     fn observed(&self) -> Observed {
         let trusted = secrets::text(&self.certificate, AUTHORITIES).unwrap_or_default();
         Observed {
-            authority: authority::read(&self.authority),
+            authority: authority::read(&self.authority).ok(),
             leaf: read_leaf(&self.certificate),
             since: secrets::text(&self.certificate, SINCE).and_then(|text| read_since(&text, &trusted)),
             trusted: trusted.to_string(),
