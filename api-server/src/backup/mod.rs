@@ -112,7 +112,7 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => ours,
-            Err(error) => Self::Io(error),
+            Err(error) => error.downcast::<StorageError>().map_or_else(Self::Io, Self::Storage),
         }
     }
 }

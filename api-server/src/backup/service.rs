@@ -1,5 +1,6 @@
 //! Making, listing and restoring backups: one at a time, on a thread of its own at the lowest priority.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -51,15 +52,13 @@ pub(super) struct Inner {
     by_key: Mutex<ByKey>,
 }
 
-/// How many need each master key, as of the last time that the storage answered.
+/// Which master key each of them needs, as of the last time that the storage answered.
 #[derive(Default)]
 pub(super) struct ByKey {
-    backups: Option<Counts>,
+    backups: Option<Vec<String>>,
     /// Of the audit log. They are looked through after a start and behind a new one: they are kept for ever.
-    exports: Option<Counts>,
+    exports: Option<Vec<String>>,
 }
-
-type Counts = Vec<(String, u64)>;
 
 impl Backups {
     /// Of the database at this path.
@@ -118,8 +117,8 @@ impl Backups {
     pub async fn list(&self) -> Result<Vec<Backup>, Error> {
         let storage = self.storage()?;
         let (list, is_whole) = on_a_thread(move || newest_first(&storage, &storage.list()?)).await?;
-        let keys = count(list.iter().map(|backup| &backup.key_id));
-        self.by_key_known().backups = is_whole.then_some(keys);
+        let keys = list.iter().map(|backup| backup.key_id.clone());
+        self.by_key_known().backups = is_whole.then(|| keys.collect());
         Ok(list)
     }
 
@@ -127,15 +126,15 @@ impl Backups {
         let storage = self.storage()?;
         let (exports, is_whole) =
             on_a_thread(move || known_of::<Export>(&storage, &storage.list()?, export::KNOWN)).await?;
-        let keys = count(exports.iter().map(|(_, export)| &export.key_id));
-        self.by_key_known().exports = is_whole.then_some(keys);
+        let keys = exports.into_iter().map(|(_, export)| export.key_id);
+        self.by_key_known().exports = is_whole.then(|| keys.collect());
         Ok(())
     }
 
     /// How many backups and exports need each master key; `None` where the storage does not answer.
-    pub async fn by_key(&self) -> Option<Vec<(MasterKeyId, u64)>> {
+    pub async fn by_key(&self) -> Option<BTreeMap<MasterKeyId, u64>> {
         if self.0.settings.storage.is_none() {
-            return Some(Vec::new());
+            return Some(BTreeMap::new());
         }
         let missing = {
             let known = self.by_key_known();
@@ -153,15 +152,12 @@ impl Backups {
         if let Err(error) = look().await {
             tracing::warn!(%error, "the backups could not be listed");
         }
-        let id = |text: &str| MasterKeyId::from_bytes(&HEXLOWER.decode(text.as_bytes()).ok()?);
+        let id = |text: &String| MasterKeyId::from_bytes(&HEXLOWER.decode(text.as_bytes()).ok()?);
         let known = self.by_key_known();
-        let mut counts: Vec<(MasterKeyId, u64)> = Vec::new();
-        for (key, more) in known.backups.as_ref()?.iter().chain(known.exports.as_ref()?) {
-            let Some(key) = id(key) else { continue };
-            match counts.iter_mut().find(|(id, _)| *id == key) {
-                Some((_, count)) => *count += more,
-                None => counts.push((key, *more)),
-            }
+        let keys = known.backups.as_ref()?.iter().chain(known.exports.as_ref()?);
+        let mut counts = BTreeMap::new();
+        for key in keys.filter_map(id) {
+            *counts.entry(key).or_default() += 1;
         }
         Some(counts)
     }
@@ -275,17 +271,9 @@ pub fn write_archive(
     let (created_at, key_id) = (header.created_at, keyring.current().to_string());
     let filename = named(created_at, "sealpod", id, ARCHIVE);
     let sink = Counted::new(storage.create(&filename)?);
-    let packed =
-        Sealer::new(sink, header, keyring, recipients).and_then(|sealer| content::pack(&manifest, &scratch.0, sealer));
-    let failed = |error| {
-        match error {
-            // Nothing else is written meanwhile.
-            Error::Io(cause) if cause.kind() == io::ErrorKind::StorageFull => storage.directory(cause).into(),
-            other => other,
-        }
-    };
-    let (inner, bytes, sha256) = packed.map_err(failed)?.into_parts();
-    inner.finish().map_err(|cause| failed(cause.into()))?;
+    let sealer = Sealer::new(sink, header, keyring, recipients)?;
+    let (inner, bytes, sha256) = content::pack(&manifest, &scratch.0, sealer)?.into_parts();
+    inner.finish()?;
     drop(scratch);
     // 3. What the storage has opens again and is what the manifest says.
     let source = Stored {
@@ -375,17 +363,6 @@ pub(super) fn known_of<T: DeserializeOwned>(
         Some(error) if known.is_empty() => Err(error.into()),
         failed => Ok((known, failed.is_none())),
     }
-}
-
-fn count<'k>(keys: impl Iterator<Item = &'k String>) -> Counts {
-    let mut counts: Counts = Vec::new();
-    for key in keys {
-        match counts.iter_mut().find(|(id, _)| id == key) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((key.clone(), 1)),
-        }
-    }
-    counts
 }
 
 /// Counts and hashes what goes through.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,15 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     prefix: Key,
     place: String,
+}
+
+impl StorageError {
+    fn in_directory(folder: &Path, cause: io::Error) -> Self {
+        Self::Directory {
+            place: folder.display().to_string(),
+            cause,
+        }
+    }
 }
 
 impl fmt::Debug for Storage {
@@ -182,8 +191,8 @@ impl Storage {
         match self {
             Self::Directory(_) => {
                 let mut upload = self.create(name)?;
-                upload.write_all(content).map_err(|cause| self.directory(cause))?;
-                upload.finish().map_err(|cause| self.directory(cause))
+                let written = upload.write_all(content).and_then(|()| upload.finish());
+                written.map_err(|cause| cause.downcast().unwrap_or_else(|cause| self.directory(cause)))
             }
             Self::Bucket(bucket) => {
                 let key = bucket.key(name);
@@ -260,7 +269,7 @@ impl Storage {
         }
     }
 
-    pub fn directory(&self, cause: io::Error) -> StorageError {
+    fn directory(&self, cause: io::Error) -> StorageError {
         StorageError::Directory {
             place: self.place(),
             cause,

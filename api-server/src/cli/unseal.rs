@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::Args;
 use sealpod_core::wire::audit::AuditEntry;
 use serde_json::json;
 
-use super::Outcome;
 use super::backup::{Which, storage, working};
 use super::maintain::{print, report_audit, store_config};
 use super::serve::block_on;
+use super::{Failure, Outcome};
 use crate::app::open_store;
 use crate::audit::{AuditKey, Broken, Chain, GENESIS, Segment, check};
 use crate::backup::{Asked, Error, Export, Part, Storage, Stored, exports, read_export};
@@ -42,7 +42,7 @@ type End = (u64, [u8; 32]);
 pub fn verify_audit(args: VerifyArgs) -> Outcome {
     let mut faults = Faults::default();
     let settings = args.storage.check(&mut faults);
-    let settings = faults.finish(settings).map_err(super::Failure::Configuration)?;
+    let settings = faults.finish(settings).map_err(Failure::Configuration)?;
     let config = store_config(args.store)?;
     let keyring = config.keyring.clone();
     block_on(async {
@@ -54,11 +54,11 @@ pub fn verify_audit(args: VerifyArgs) -> Outcome {
 }
 
 async fn verify(store: &Store, keyring: Keyring, place: Option<Storage>, with_exports: bool) -> Outcome {
-    report_audit(store).await?;
+    let report = report_audit(store).await?;
     if !with_exports {
         return Ok(());
     }
-    let (place, key, report) = (storage(place)?, store.audit_key(), store.verify_audit().await?);
+    let (place, key) = (storage(place)?, store.audit_key());
     tokio::task::spawn_blocking(move || verify_exports(&place, &keyring, &key, &report)).await?
 }
 
@@ -69,13 +69,13 @@ fn verify_exports(place: &Storage, keyring: &Keyring, key: &AuditKey, report: &A
     for export in exports(place)? {
         let (found, broken) = walk(place, keyring, key, &export)?;
         if let Some((chain, broken)) = broken {
-            bail_with(&format!("{}: of the chain of {chain}, {broken}", export.filename))?;
+            return Err(anyhow!("{}: of the chain of {chain}, {broken}", export.filename).into());
         }
         segments.extend(found.into_iter().map(|segment| (segment, export.filename.clone())));
         print(format_args!("{}: ok, {} entries", export.filename, export.entries))?;
     }
     if let Some(missing) = missing(&segments, report) {
-        bail_with(&missing)?;
+        return Err(anyhow!(missing).into());
     }
     Ok(())
 }
@@ -144,28 +144,33 @@ fn missing(segments: &[(Segment, String)], report: &AuditReport) -> Option<Strin
     ))
 }
 
-fn bail_with(what: &str) -> anyhow::Result<()> {
-    bail!("{what}")
-}
-
 pub fn unseal(args: UnsealArgs) -> Outcome {
     let opened = args.which.check()?;
     working(move || {
         let (source, id) = opened.source()?;
         let mut output = BufWriter::new(io::stdout());
-        read_export(&source, &opened.asked(id), |part| {
-            match part {
-                Part::Segment(Segment { chain, first, last, .. }) => {
-                    let line = json!({"chain": chain.id(), "first": first, "last": last});
-                    serde_json::to_writer(&mut output, &line)
-                }
-                Part::Entry(entry) => serde_json::to_writer(&mut output, &AuditEntry::from(*entry)),
-            }
-            .map_err(io::Error::from)?;
-            Ok(output.write_all(b"\n")?)
-        })?;
-        Ok(output.flush()?)
+        let mut unwritten = None;
+        let read = read_export(&source, &opened.asked(id), |part| {
+            // What is told here only ends the reading: why it ended is kept apart from what is wrong with the archive.
+            write_part(&mut output, part).map_err(|error| Error::Io(unwritten.insert(error).kind().into()))
+        });
+        if let Some(error) = unwritten {
+            return Err(Failure::of_output(error));
+        }
+        read?;
+        output.flush().map_err(Failure::of_output)
     })
+}
+
+fn write_part(output: &mut impl Write, part: Part) -> io::Result<()> {
+    match part {
+        Part::Segment(Segment { chain, first, last, .. }) => {
+            let line = json!({"chain": chain.id(), "first": first, "last": last});
+            serde_json::to_writer(&mut *output, &line)?;
+        }
+        Part::Entry(entry) => serde_json::to_writer(&mut *output, &AuditEntry::from(*entry))?,
+    }
+    output.write_all(b"\n")
 }
 
 #[cfg(test)]

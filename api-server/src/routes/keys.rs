@@ -57,16 +57,12 @@ async fn shown(app: &App) -> Result<Json<wire::Keys>, ApiError> {
             ids.push(needs.id);
         }
     }
-    for (id, _) in backups.iter().flatten() {
+    for id in backups.iter().flat_map(|counts| counts.keys()) {
         if !ids.contains(id) {
             ids.push(*id);
         }
     }
-    let backups_of = |id: MasterKeyId| {
-        let backups = backups.as_ref()?;
-        let found = backups.iter().find(|(key, _)| *key == id);
-        Some(found.map_or(0, |(_, count)| *count))
-    };
+    let backups_of = |id| Some(backups.as_ref()?.get(&id).copied().unwrap_or(0));
     let keys = ids.iter().enumerate().filter_map(|(at, id)| {
         let needs = needs.iter().find(|key| key.id == *id);
         let key = key((*id, *id == current, at < own), needs, backups_of(*id));

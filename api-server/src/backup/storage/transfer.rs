@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::body::Bytes;
 use futures::StreamExt;
@@ -11,6 +11,7 @@ use object_store::MultipartUpload;
 use tokio::runtime::Handle;
 
 use super::super::restore::sync_folder;
+use super::StorageError;
 
 /// One part of an upload. S3 takes 10,000 of them: 78 GiB.
 pub(super) const PART: usize = 8 * 1024 * 1024;
@@ -40,9 +41,12 @@ impl Upload {
     pub fn finish(mut self) -> io::Result<()> {
         match self.sink() {
             Sink::File { file, partial, path } => {
-                file.sync_all()?;
-                fs::rename(partial, &*path)?;
-                sync_folder(path)?;
+                let named = || {
+                    file.sync_all()?;
+                    fs::rename(partial, &*path)?;
+                    sync_folder(path)
+                };
+                named().map_err(|cause| in_folder_of(path, cause))?;
             }
             Sink::Parts { upload, part, handle } => {
                 let last = std::mem::take(part);
@@ -63,6 +67,12 @@ impl Upload {
     }
 }
 
+/// Names the place: the error travels through writers that know nothing of it.
+fn in_folder_of(path: &Path, cause: io::Error) -> io::Error {
+    let folder = path.parent().unwrap_or(path);
+    io::Error::new(cause.kind(), StorageError::in_directory(folder, cause))
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         match self.0.take() {
@@ -76,7 +86,7 @@ impl Drop for Upload {
 impl Write for Upload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.sink() {
-            Sink::File { file, .. } => file.write(bytes),
+            Sink::File { file, path, .. } => file.write(bytes).map_err(|cause| in_folder_of(path, cause)),
             Sink::Parts { upload, part, handle } => {
                 if part.len() == PART {
                     let full = std::mem::replace(part, Vec::with_capacity(PART));
