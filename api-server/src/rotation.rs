@@ -4,7 +4,6 @@
 //! without it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,8 @@ use crate::store::{KeyNeeds, Piece, Place, Shelf, Store, StoreError, Wrapped};
 /// How often it looks by itself, and behind something that stood in the way.
 const INTERVAL: Duration = Duration::from_hours(1);
 const RETRY: Duration = Duration::from_mins(1);
+/// How long it waits for the key that seals by now, where that is another one than it began with; a look at the file wakes it.
+const CHANGE: Duration = Duration::from_secs(1);
 /// Between two pieces others have the disk and the writer to themselves for as long as the piece took, within these.
 const BREATH: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 /// Under this name readiness shows what is wrong with the key file or the rotation.
@@ -48,6 +49,16 @@ pub enum ReloadError {
     Store(#[from] StoreError),
 }
 
+impl ReloadError {
+    /// Tells two of them apart for the log: how many values are left is no news.
+    fn what(&self) -> String {
+        match self {
+            Self::StillNeeded(needs) => needs.id.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// How far a rotation is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -61,7 +72,8 @@ pub struct Progress {
 /// follows the key file tries again: a server that did not start would answer no reads either.
 pub async fn begin(store: &Store, keyring: &Keyring, readiness: &Readiness) -> Result<(), StoreError> {
     let new = keyring.current();
-    match store.begin_key(new, By::system("start")).await {
+    let keys = keyring.ids().collect();
+    match store.begin_key((new, keys), By::system("start"), || ()).await {
         Err(StoreError::DiskFull) => {}
         other => return other,
     }
@@ -82,18 +94,49 @@ pub async fn begin(store: &Store, keyring: &Keyring, readiness: &Readiness) -> R
 pub struct Rotation(Arc<Inner>);
 
 struct Inner {
-    file: Option<tokio::sync::Mutex<FileSet>>,
+    file: Option<tokio::sync::Mutex<KeyFile>>,
     progress: Mutex<Progress>,
+    /// There may be something to wrap anew.
     wake: Notify,
+    /// What stood in the way of the file may be gone.
+    look: Notify,
+}
+
+struct KeyFile {
+    files: FileSet,
+    /// Whether what was read last is what the server has. Until then it is read again and again, however the reading ended.
+    is_taken: bool,
+}
+
+impl KeyFile {
+    /// What is in it, if that is to be taken.
+    fn news(&mut self) -> Option<Vec<Content>> {
+        if self.is_taken {
+            self.files.poll()
+        } else {
+            Some(self.files.read())
+        }
+    }
+}
+
+/// What a new key file is for.
+#[derive(Clone, Copy)]
+pub struct Server<'a> {
+    pub store: &'a Store,
+    pub keyring: &'a Keyring,
+    pub readiness: &'a Readiness,
 }
 
 impl Rotation {
     /// Of the keys in this file.
     pub fn new(file: Option<PathBuf>) -> Self {
-        // It is read again at the first look: it may have changed since the start read it.
-        let followed = file.map(|path| tokio::sync::Mutex::new(FileSet::new([path])));
+        let file = file.map(|path| KeyFile {
+            files: FileSet::new([path]),
+            // It may have changed since the start read it.
+            is_taken: false,
+        });
         Self(Arc::new(Inner {
-            file: followed,
+            file: file.map(tokio::sync::Mutex::new),
             progress: Mutex::new(Progress {
                 state: wire::RotationState::Idle,
                 done: 0,
@@ -101,6 +144,7 @@ impl Rotation {
                 problem: None,
             }),
             wake: Notify::new(),
+            look: Notify::new(),
         }))
     }
 
@@ -108,57 +152,80 @@ impl Rotation {
         self.lock().clone()
     }
 
-    /// Reads the key file now, and begins what is to be done.
-    pub async fn reload(&self, store: &Store, keyring: &Keyring, by: By) -> Result<(), ReloadError> {
+    /// Reads the key file now, and begins what is to be done. What cannot be taken now is tried again by
+    /// [`follow`](Self::follow).
+    pub async fn reload(&self, server: Server<'_>, by: By) -> Result<(), ReloadError> {
         let file = self.0.file.as_ref().ok_or(ReloadError::NoFile)?;
         let mut file = file.lock().await;
-        self.take(file.read(), (store, keyring), by).await
+        let contents = file.files.read();
+        self.take(&mut file, contents, server, by).await
     }
 
     async fn take(
         &self,
+        file: &mut KeyFile,
         contents: Vec<Content>,
-        (store, keyring): (&Store, &Keyring),
+        server: Server<'_>,
         by: By,
     ) -> Result<(), ReloadError> {
+        file.is_taken = false;
         let new = parse(contents)?;
-        let kept: Vec<MasterKeyId> = new.ids().collect();
-        let needs = store.key_needs().await?;
-        if let Some(needed) = needs.into_iter().find(|key| key.total() > 0 && !kept.contains(&key.id)) {
-            return Err(ReloadError::StillNeeded(needed));
-        }
-        // First it is known that this key is in use, then it is used: a retired one that comes back is none any more.
-        store.begin_key(new.current(), by).await?;
-        if keyring.ids().ne(kept.iter().copied()) {
-            tracing::info!(current = %new.current(), keys = kept.len(), "read the master keys again");
-        }
-        keyring.replace(&new);
-        self.0.wake.notify_one();
+        // What was stored since the look and needs another key is found by the next one.
+        while !self.begin(&new, server, by.clone()).await? {}
+        file.is_taken = true;
+        server.readiness.settle(PART);
         Ok(())
     }
 
-    /// Follows the key file until `stop`. What cannot be taken is logged and shown, and the keys stay as they are.
+    /// False where something was stored meanwhile that needs a key which is not among these.
+    async fn begin(&self, new: &Keyring, server: Server<'_>, by: By) -> Result<bool, ReloadError> {
+        let keys: Vec<MasterKeyId> = new.ids().collect();
+        let needs = server.store.key_needs().await?;
+        if let Some(needed) = needs.into_iter().find(|key| key.total() > 0 && !keys.contains(&key.id)) {
+            return Err(ReloadError::StillNeeded(needed));
+        }
+        let (this, keyring, taken) = (self.clone(), server.keyring.clone(), new.clone());
+        let take = move || {
+            if keyring.ids().ne(taken.ids()) {
+                tracing::info!(current = %taken.current(), keys = taken.ids().count(), "read the master keys again");
+            }
+            keyring.replace(&taken);
+            this.0.wake.notify_one();
+        };
+        match server.store.begin_key((new.current(), keys), by, take).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Moved(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Follows the key file until `stop`. What cannot be taken is logged and shown, and tried again; the keys stay as they
+    /// are until then.
     pub async fn follow(self, store: Store, keyring: Keyring, readiness: Readiness, stop: CancellationToken) {
         let Some(file) = &self.0.file else { return };
-        // What the store could not take is no fault of the file's, which need not change before it is tried again.
-        let again = AtomicBool::new(false);
-        let look = async || {
-            tokio::time::sleep(files::POLL_INTERVAL).await;
-            let mut file = file.lock().await;
-            let contents = if again.swap(false, Ordering::Relaxed) {
-                Some(file.read())
-            } else {
-                file.poll()
-            };
-            let Some(contents) = contents else { return };
-            match self.take(contents, (&store, &keyring), By::system("keyring")).await {
-                Ok(()) => readiness.settle(PART),
-                Err(error) => {
-                    again.store(matches!(error, ReloadError::Store(_)), Ordering::Relaxed);
-                    tracing::error!(%error, "the file of the master keys changed and cannot be used; the keys before it stay in use until it is mended");
-                    readiness.warn(PART, format!("the key file changed and cannot be used: {error}"));
-                }
+        let mut told = None;
+        let mut look = async || {
+            tokio::select! {
+                () = tokio::time::sleep(files::POLL_INTERVAL) => {}
+                () = self.0.look.notified() => {}
             }
+            keyring.forget(Instant::now());
+            let mut file = file.lock().await;
+            let Some(contents) = file.news() else { return };
+            let server = Server {
+                store: &store,
+                keyring: &keyring,
+                readiness: &readiness,
+            };
+            let Err(error) = self.take(&mut file, contents, server, By::system("keyring")).await else {
+                told = None;
+                return;
+            };
+            if told.as_ref() != Some(&error.what()) {
+                tracing::error!(%error, "the file of the master keys cannot be used; the keys before it stay in use, and it is tried again");
+                told = Some(error.what());
+            }
+            readiness.warn(PART, format!("the key file changed and cannot be used: {error}"));
         };
         while stop.run_until_cancelled(look()).await.is_some() {}
     }
@@ -167,7 +234,8 @@ impl Rotation {
     pub async fn run(self, store: Store, keyring: Keyring, stop: CancellationToken) {
         let round = async || {
             let pause = match self.round(&store, &keyring).await {
-                Ok(()) => INTERVAL,
+                Ok(Round::Done) => INTERVAL,
+                Ok(Round::Overtaken) => CHANGE,
                 Err(problem) => {
                     tracing::error!(%problem, "the rotation of the master key does not go on; it is tried again within a minute");
                     self.show(wire::RotationState::Failed, None);
@@ -183,7 +251,7 @@ impl Rotation {
         while stop.run_until_cancelled(round()).await.is_some() {}
     }
 
-    async fn round(&self, store: &Store, keyring: &Keyring) -> Result<(), Problem> {
+    async fn round(&self, store: &Store, keyring: &Keyring) -> Result<Round, Problem> {
         loop {
             let current = keyring.current();
             let mut old = store.key_needs().await?;
@@ -191,14 +259,20 @@ impl Rotation {
             // Another line of the file that nothing was ever under is nobody's business.
             if old.is_empty() {
                 self.show(wire::RotationState::Idle, Some(0));
-                return Ok(());
+                self.0.look.notify_one();
+                return Ok(Round::Done);
             }
-            self.rewrap(store, keyring, &old).await?;
+            match self.rewrap(store, keyring, &old).await {
+                Err(Problem::Store(StoreError::Moved(_))) => return Ok(Round::Overtaken),
+                wrapped => wrapped?,
+            }
+            // A file without the old key may be waiting for that.
+            self.0.look.notify_one();
             let opened = self.verify(store, keyring).await?;
-            // False where somebody's request sealed under the old key just before it ceased to be current.
-            if store.retire_keys(current, opened, By::system("rotation")).await? {
-                tracing::info!(%current, opened, "everything is under the current master key, and opens");
+            if !store.retire_keys(current, opened, By::system("rotation")).await? {
+                return Ok(Round::Overtaken);
             }
+            tracing::info!(%current, opened, "everything is under the current master key, and opens");
         }
     }
 
@@ -263,6 +337,13 @@ impl Rotation {
         // Nothing that runs under this lock can panic half way.
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a round of the rotation ended.
+enum Round {
+    Done,
+    /// Another key seals by now, so there is something else to do.
+    Overtaken,
 }
 
 /// Why a rotation does not go on.

@@ -1,7 +1,8 @@
 //! The master keys, and sealing under them.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce};
@@ -17,6 +18,8 @@ use super::{Aad, random};
 const MASTER_KEY: usize = 32;
 /// Most lines of a key file: a rotation needs two.
 const MAX_KEYS: usize = 16;
+/// For how long a key that was taken out opens what somebody had looked up before that: longer than any request takes.
+const LEAVING: Duration = Duration::from_mins(1);
 /// What HKDF binds each derived key to.
 const KEK_INFO: &[u8] = b"sealpod/1/key-encryption-key";
 const BACKUP_INFO: &[u8] = b"sealpod/1/backup-key";
@@ -105,7 +108,18 @@ pub(super) type Keys = Arc<Vec<Arc<Key>>>;
 /// The master keys; the first one seals, all of them open. Clones are the same keyring: what [replaces](Self::replace)
 /// the keys of one replaces those of all.
 #[derive(Clone)]
-pub struct Keyring(Arc<RwLock<Keys>>);
+pub struct Keyring(Arc<Ring>);
+
+struct Ring {
+    keys: RwLock<Keys>,
+    leaving: Mutex<Vec<Leaving>>,
+}
+
+/// A key that was taken out, and when.
+struct Leaving {
+    key: Arc<Key>,
+    since: Instant,
+}
 
 impl Keyring {
     /// Reads one key a line, the current one first; blank lines do not count.
@@ -129,18 +143,39 @@ impl Keyring {
             return Err(KeyringError::TooMany);
         }
         let keys = seen.iter().map(|(_, key)| Arc::new(Key::derive(key))).collect();
-        Ok(Self(Arc::new(RwLock::new(Arc::new(keys)))))
+        Ok(Self(Arc::new(Ring {
+            keys: RwLock::new(Arc::new(keys)),
+            leaving: Mutex::default(),
+        })))
     }
 
-    /// Takes the keys of another keyring in place of these.
+    /// Takes the keys of another keyring in place of these. For a minute, those that are not among them open what somebody
+    /// looked up before; see [`forget`](Self::forget).
     pub fn replace(&self, other: &Self) {
-        let keys = other.keys();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        let (old, new, since) = (self.keys(), other.keys(), Instant::now());
+        let is_in = |keys: &Keys, key: &Key| keys.iter().any(|other| other.id == key.id);
+        let gone = old.iter().filter(|key| !is_in(&new, key));
+        let gone = gone.map(|key| Leaving {
+            key: Arc::clone(key),
+            since,
+        });
+        let mut leaving = self.leaving();
+        leaving.retain(|left| !is_in(&old, &left.key));
+        leaving.extend(gone);
+        drop(leaving);
+        // Behind that, and what comes back stays there as well, so that at no time a key is in neither.
+        *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// Forgets the keys that were taken out more than a minute before `now`. Somebody has to call this now and then.
+    pub fn forget(&self, now: Instant) {
+        self.leaving()
+            .retain(|left| now.saturating_duration_since(left.since) < LEAVING);
     }
 
     /// Makes one of these keys the first; false where it is not among them.
     pub fn lead_with(&self, id: MasterKeyId) -> bool {
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
         let Some(at) = keys.iter().position(|key| key.id == id) else {
             return false;
         };
@@ -210,9 +245,8 @@ impl Keyring {
     }
 
     fn unwrap(&self, aad: &Aad, sealed: &Sealed) -> Result<Zeroizing<[u8; DEK]>, OpenError> {
-        let (keys, needed) = (self.keys(), sealed.key_id());
-        let key = keys.iter().find(|key| key.id == needed);
-        let key = key.ok_or(OpenError::UnknownKey { needed })?;
+        let needed = sealed.key_id();
+        let key = self.that_opens(needed).ok_or(OpenError::UnknownKey { needed })?;
         let mut dek = Zeroizing::new(sealed.wrapped_dek().to_vec());
         decrypt(&key.kek, &sealed.dek_nonce(), &key.dek_aad(aad), &mut dek)?;
         let dek = <[u8; DEK]>::try_from(dek.as_slice()).map_err(|_| OpenError::Refused)?;
@@ -234,7 +268,20 @@ impl Keyring {
 
     pub(super) fn keys(&self) -> Keys {
         // Nothing that runs under this lock can panic.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn that_opens(&self, id: MasterKeyId) -> Option<Arc<Key>> {
+        let of = |key: &&Arc<Key>| key.id == id;
+        if let Some(key) = self.keys().iter().find(of) {
+            return Some(Arc::clone(key));
+        }
+        let leaving = self.leaving();
+        leaving.iter().map(|left| &left.key).find(of).map(Arc::clone)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Leaving>> {
+        self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

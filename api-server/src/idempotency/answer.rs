@@ -10,10 +10,12 @@ use super::Claim;
 use crate::app::App;
 use crate::crypto::{Aad, Sealed};
 use crate::error::ApiError;
-use crate::store::Done;
+use crate::store::{Done, StoreError};
 
 /// Largest body that is kept. A repetition of what was answered with more gets 409, as after a crash.
 const MAX_BODY: u64 = 64 * 1024;
+/// How often an answer is sealed again.
+const ATTEMPTS: usize = 5;
 /// What of the headers belongs to the answer itself; the others are made for each request.
 const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
 
@@ -45,11 +47,22 @@ pub async fn keep(app: &App, claim: Claim, response: Response) -> Response {
         body: String::from_utf8_lossy(&bytes).into_owned(),
     };
     let json = serde_json::to_vec(&answer).expect("text and numbers are always JSON");
-    let sealed = app.keyring().seal(&Aad::answer(&claim.scope), &json);
-    if let Err(error) = app.store().keep_answer(claim, sealed).await {
+    if let Err(error) = store(app, claim, &json).await {
         tracing::warn!(%error, "an answer was not kept for its Idempotency-Key; a repetition will get 409");
     }
     Response::from_parts(parts, Body::from(bytes))
+}
+
+async fn store(app: &App, claim: Claim, json: &[u8]) -> Result<(), StoreError> {
+    let mut attempt = 1;
+    loop {
+        let sealed = app.keyring().seal(&Aad::answer(&claim.scope), json);
+        match app.store().keep_answer(claim.clone(), sealed).await {
+            // Another master key seals by now.
+            Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,
+            result => return result,
+        }
+    }
 }
 
 /// The answer as it was, or the id of what was made.

@@ -11,7 +11,7 @@ use crate::auth::Caller;
 use crate::body::Query;
 use crate::crypto::MasterKeyId;
 use crate::error::ApiError;
-use crate::rotation::ReloadError;
+use crate::rotation::{ReloadError, Server};
 use crate::routes::Problems;
 use crate::store::KeyNeeds;
 
@@ -38,7 +38,17 @@ async fn list(caller: Caller, State(app): State<App>, Query(()): Query<()>) -> R
 )]
 async fn rotate(caller: Caller, State(app): State<App>, Query(()): Query<()>) -> Result<Json<wire::Keys>, ApiError> {
     caller.superadmin()?;
-    match app.rotation().reload(app.store(), app.keyring(), caller.by()).await {
+    // Whoever hangs up does not keep the server from using the new key.
+    let (asked, by) = (app.clone(), caller.by());
+    let reload = tokio::spawn(async move {
+        let server = Server {
+            store: asked.store(),
+            keyring: asked.keyring(),
+            readiness: asked.readiness(),
+        };
+        asked.rotation().reload(server, by).await
+    });
+    match reload.await.map_err(ApiError::internal)? {
         Ok(()) => shown(&app).await,
         Err(ReloadError::Store(error)) => Err(error.into()),
         Err(error) => Err(ApiError::Conflict(error.to_string().into())),

@@ -25,7 +25,7 @@ impl Store {
             .await
     }
 
-    /// Keeps the answer of this very execution; one that changed nothing is noted by it.
+    /// Keeps the answer of this very execution; one that changed nothing is noted by it. `Moved`: seal it again.
     pub async fn keep_answer(&self, claim: Claim, sealed: Sealed) -> Result<()> {
         self.engine
             .write_values(move |tx| sqlite::idempotency::keep(tx, &claim, &sealed))

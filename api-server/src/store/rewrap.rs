@@ -88,10 +88,20 @@ impl Store {
         self.engine.read(|view| sqlite::rewrap::needs(view.conn)).await
     }
 
-    /// From now on `current` seals. Puts it on record if it was another one before.
-    pub async fn begin_key(&self, current: MasterKeyId, by: By) -> Result<()> {
+    /// From now on the server has `keys`, of which `current` seals; puts it on record if it was another one before. `Moved`
+    /// where something needs a key that is not among them.
+    ///
+    /// `take` makes it so for the server. It runs once this is committed, whether or not whoever called still waits, and
+    /// before anybody hears that their value is `Moved` because it was sealed under another key: what they seal again is
+    /// sealed under this one.
+    pub async fn begin_key(
+        &self,
+        (current, keys): (MasterKeyId, Vec<MasterKeyId>),
+        by: By,
+        take: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
         self.engine
-            .write_values(move |tx| sqlite::rewrap::begin(tx, current, &by))
+            .write_values_then(move |tx| sqlite::rewrap::begin(tx, current, &keys, &by), take)
             .await
     }
 
@@ -109,7 +119,7 @@ impl Store {
     }
 
     /// Stores values that were wrapped anew, each if it still is what it was. Does as many as a few milliseconds allow, from
-    /// the first on, and answers how many of `values` are done with.
+    /// the first on, and answers how many of `values` are done with. `Moved` where another key seals by now.
     pub async fn rewrap(&self, values: Vec<(Wrapped, Sealed)>) -> Result<usize> {
         self.engine
             .write_values(move |tx| sqlite::rewrap::store(tx, &values))

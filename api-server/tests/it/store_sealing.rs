@@ -1,10 +1,16 @@
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::Connection;
-use sealpod_api_server::crypto::{ApiKeyKind, Keyring, Sealed, generate_master_key};
+use sealpod_api_server::crypto::{Aad, ApiKeyKind, Keyring, Sealed, generate_master_key};
+use sealpod_api_server::idempotency::Claim;
 use sealpod_api_server::ids::RevisionId;
-use sealpod_api_server::store::{ConfigurationWrite, NewAccount, Object, Options, Store, StoreError};
+use sealpod_api_server::rotation::{ReloadError, Rotation, Server};
+use sealpod_api_server::store::{ConfigurationWrite, NewAccount, Object, Options, Shelf, Store, StoreError};
 use sealpod_core::wire::Labels;
+use sealpod_runtime::admin::Readiness;
+use tokio_util::sync::CancellationToken;
 
 use crate::store_support::{Fixture, MASTER_KEY, ORGANIZATION, by, keyring};
 
@@ -112,11 +118,11 @@ async fn a_rotation_that_ends_late_retires_no_key_that_came_after_it() {
     let mut fixture = Fixture::new().await;
     let prod = fixture.project("shop").await.environment("prod");
     let old = fixture.keyring.current();
-    fixture.store.begin_key(old, by()).await.unwrap();
+    begin(&fixture.store, &fixture.keyring).await.unwrap();
     fixture.set(&prod, "db", "one").await;
     let keys = format!("{}\n{MASTER_KEY}", generate_master_key().expose());
     let next = Keyring::parse(&keys).unwrap();
-    fixture.store.begin_key(next.current(), by()).await.unwrap();
+    begin(&fixture.store, &next).await.unwrap();
     assert!(!fixture.store.retire_keys(old, 1, by()).await.unwrap());
     fixture.keyring = next;
     fixture.set(&prod, "db", "two").await;
@@ -128,18 +134,171 @@ async fn a_rotation_that_ends_late_retires_no_key_that_came_after_it() {
 async fn a_current_key_that_is_noted_as_retired_is_taken_back_at_the_next_start() {
     let mut fixture = Fixture::new().await;
     let prod = fixture.project("shop").await.environment("prod");
-    let key = fixture.keyring.current();
-    fixture.store.begin_key(key, by()).await.unwrap();
+    begin(&fixture.store, &fixture.keyring).await.unwrap();
     fixture.store.close().await;
     let other = Connection::open(fixture.path()).unwrap();
     assert_eq!(other.execute("UPDATE master_keys SET retired_at = 1", []).unwrap(), 1);
     drop(other);
     fixture.store = Store::open(&Options::new(fixture.path()), &fixture.keyring).unwrap();
-    let slot = fixture.slot(&prod, "db").await;
-    let refused = fixture
-        .store
-        .append_versions(vec![fixture.version(&slot, "one")], None, by());
-    assert!(matches!(refused.await, Err(StoreError::Moved(Object::MasterKey))));
-    fixture.store.begin_key(key, by()).await.unwrap();
+    let retired = async || fixture.store.key_needs().await.unwrap()[0].retired_at;
+    assert!(retired().await.is_some());
+    begin(&fixture.store, &fixture.keyring).await.unwrap();
+    assert_eq!(retired().await, None);
     fixture.set(&prod, "db", "one").await;
+}
+
+fn ring(keys: &[&str]) -> Keyring {
+    Keyring::parse(&keys.join("\n")).unwrap()
+}
+
+/// What a server's key file does: `keyring` has the keys once that is on record.
+async fn begin(store: &Store, keyring: &Keyring) -> Result<(), StoreError> {
+    take(store, &keyring.clone(), keyring).await
+}
+
+async fn take(store: &Store, keyring: &Keyring, new: &Keyring) -> Result<(), StoreError> {
+    let keys = (new.current(), new.ids().collect());
+    let (keyring, new) = (keyring.clone(), new.clone());
+    store.begin_key(keys, by(), move || keyring.replace(&new)).await
+}
+
+const MOVED: StoreError = StoreError::Moved(Object::MasterKey);
+
+#[tokio::test]
+async fn a_key_that_something_needs_goes_neither_before_nor_behind_what_is_stored_under_it() {
+    let fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    let (store, next) = (&fixture.store, generate_master_key());
+    let (old, both) = (ring(&[MASTER_KEY]), ring(&[next.expose(), MASTER_KEY]));
+    take(store, &fixture.keyring, &both).await.unwrap();
+    let slot = fixture.slot(&prod, "db").await;
+    let put = |value| store.append_versions(vec![fixture.version(&slot, value)], None, by());
+    // They wait for the writer in this order.
+    let (stored, reverted) = tokio::join!(biased; put("one"), take(store, &fixture.keyring, &old));
+    assert!(stored.is_ok());
+    assert_eq!((reverted, fixture.keyring.current()), (Err(MOVED), both.current()));
+    assert_eq!(fixture.get(&prod, "db").await.unwrap().1, "one");
+    // The other way round, what comes behind hears of it once the server has the key that it is to be sealed under.
+    let third = ring(&[generate_master_key().expose(), next.expose(), MASTER_KEY]);
+    let under_the_second = put("two");
+    let (taken, refused) = tokio::join!(biased; take(store, &fixture.keyring, &third), async {
+        (under_the_second.await, fixture.keyring.current())
+    });
+    assert_eq!((taken, refused), (Ok(()), (Err(MOVED), third.current())));
+    fixture.set(&prod, "db", "two").await;
+    assert_eq!(fixture.get(&prod, "db").await.unwrap(), (2, "two".to_owned()));
+}
+
+/// It was wrapped for the key of before when the next one was taken, which may have been read from a file without that one.
+#[tokio::test]
+async fn nothing_is_wrapped_or_kept_under_a_key_that_does_not_seal_any_more() {
+    let fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    let (store, next) = (&fixture.store, generate_master_key());
+    let (old, both) = (ring(&[MASTER_KEY]), ring(&[next.expose(), MASTER_KEY]));
+    take(store, &fixture.keyring, &old).await.unwrap();
+    fixture.set(&prod, "db", "one").await;
+    let value = store
+        .sealed_values(Shelf::Versions, None, 0)
+        .await
+        .unwrap()
+        .values
+        .remove(0);
+    let late = both.rewrap(&value.aad, &value.sealed).unwrap();
+    assert_eq!(store.rewrap(vec![(value, late)]).await, Err(MOVED));
+    let claim = Claim {
+        scope: [1; 32],
+        fingerprint: [2; 32],
+        attempt: uuid::Uuid::now_v7(),
+    };
+    let late = both.seal(&Aad::answer(&claim.scope), b"{}");
+    assert_eq!(store.keep_answer(claim, late).await, Err(MOVED));
+    assert_eq!(store.key_needs().await.unwrap().len(), 1);
+    assert_eq!(fixture.get(&prod, "db").await.unwrap().1, "one");
+}
+
+#[tokio::test]
+async fn a_key_that_is_on_record_is_the_servers_also_when_whoever_took_it_has_gone() {
+    let fixture = Fixture::new().await;
+    let (store, next) = (&fixture.store, generate_master_key());
+    let both = ring(&[next.expose(), MASTER_KEY]);
+    let taking = take(store, &fixture.keyring, &both);
+    // It is in the queue, and nobody waits any more.
+    assert_eq!(futures::FutureExt::now_or_never(taking), None);
+    store.forget_done(1).await.unwrap();
+    let recorded = store.current_key().await.unwrap();
+    assert_eq!(
+        (recorded, fixture.keyring.current()),
+        (Some(both.current()), both.current())
+    );
+}
+
+fn server(fixture: &Fixture) -> (Rotation, Readiness, PathBuf) {
+    let file = fixture.folder.path().join("master.key");
+    (Rotation::new(Some(file.clone())), Readiness::new(), file)
+}
+
+/// Runs both tasks of a rotation until the server has these keys and nothing to complain of.
+async fn until_taken(fixture: &Fixture, (rotation, readiness): (Rotation, Readiness), want: &Keyring) {
+    let (store, keyring, stop) = (&fixture.store, &fixture.keyring, CancellationToken::new());
+    let following = rotation
+        .clone()
+        .follow(store.clone(), keyring.clone(), readiness.clone(), stop.clone());
+    let tasks = [
+        tokio::spawn(following),
+        tokio::spawn(rotation.run(store.clone(), keyring.clone(), stop.clone())),
+    ];
+    while keyring.ids().ne(want.ids()) || !readiness.warnings().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_key_file_that_came_too_early_is_taken_when_the_rotation_is_done() {
+    let fixture = Fixture::new().await;
+    let prod = fixture.project("shop").await.environment("prod");
+    let next = generate_master_key();
+    let (both, alone) = (ring(&[next.expose(), MASTER_KEY]), ring(&[next.expose()]));
+    begin(&fixture.store, &fixture.keyring).await.unwrap();
+    fixture.set(&prod, "db", "one").await;
+    let (rotation, readiness, file) = server(&fixture);
+    let reload = async |keys: &str| {
+        fs::write(&file, keys).unwrap();
+        let server = Server {
+            store: &fixture.store,
+            keyring: &fixture.keyring,
+            readiness: &readiness,
+        };
+        rotation.reload(server, by()).await
+    };
+    reload(&format!("{}\n{MASTER_KEY}", next.expose())).await.unwrap();
+    assert_eq!(fixture.keyring.current(), both.current());
+    let early = reload(next.expose()).await;
+    assert!(matches!(early, Err(ReloadError::StillNeeded(needs)) if needs.id == keyring().current()));
+    until_taken(&fixture, (rotation, readiness), &alone).await;
+    assert_eq!(fixture.get(&prod, "db").await.unwrap().1, "one");
+}
+
+#[tokio::test]
+async fn a_key_file_whose_reading_was_cut_off_is_read_again() {
+    let fixture = Fixture::new().await;
+    let next = generate_master_key();
+    let both = ring(&[next.expose(), MASTER_KEY]);
+    begin(&fixture.store, &fixture.keyring).await.unwrap();
+    let (rotation, readiness, file) = server(&fixture);
+    fs::write(&file, format!("{}\n{MASTER_KEY}", next.expose())).unwrap();
+    let server = Server {
+        store: &fixture.store,
+        keyring: &fixture.keyring,
+        readiness: &readiness,
+    };
+    // The file is read, and the first question to the store has no answer yet.
+    assert!(futures::FutureExt::now_or_never(rotation.reload(server, by())).is_none());
+    assert_ne!(fixture.keyring.current(), both.current());
+    until_taken(&fixture, (rotation, readiness), &both).await;
+    assert_eq!(fixture.store.current_key().await.unwrap(), Some(both.current()));
 }

@@ -193,6 +193,25 @@ fn clones_of_a_keyring_share_their_keys() {
     assert_eq!(clone.ids().count(), 2);
 }
 
+#[test]
+fn a_key_that_is_taken_out_opens_for_a_minute_what_was_looked_up_before_and_does_nothing_else() {
+    let keyring = Keyring::parse(OTHER).unwrap();
+    let (aad, old) = (place(), keyring.current());
+    let sealed = keyring.seal(&aad, b"value");
+    let [both, new] = [format!("{KEY}\n{OTHER}"), KEY.to_owned()].map(|keys| Keyring::parse(&keys).unwrap());
+    for other in [&both, &new, &both, &new, &new] {
+        keyring.replace(other);
+        assert_eq!(*keyring.open(&aad, &sealed).unwrap(), b"value");
+    }
+    assert_eq!(keyring.ids().collect::<Vec<_>>(), [new.current()]);
+    assert_eq!(*keyring.export(), *new.export());
+    assert!(!keyring.lead_with(old));
+    keyring.forget(Instant::now() + LEAVING / 2);
+    assert!(keyring.open(&aad, &sealed).is_ok());
+    keyring.forget(Instant::now() + LEAVING);
+    assert_eq!(keyring.open(&aad, &sealed), Err(OpenError::UnknownKey { needed: old }));
+}
+
 proptest! {
     #[test]
     fn every_value_comes_back(value in proptest::collection::vec(any::<u8>(), 0..4096)) {

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::super::{Done, Result, StoreError};
 use super::reader::View;
+use super::rewrap;
 use super::row::{At, Id, optional_id};
 use super::tx::Tx;
 use crate::crypto::Sealed;
@@ -67,6 +68,7 @@ fn insert(tx: &Tx<'_>, claim: &Claim, resource: Option<Uuid>) -> Result<bool> {
 }
 
 pub(in super::super) fn keep(tx: &Tx<'_>, claim: &Claim, sealed: &Sealed) -> Result<()> {
+    rewrap::check(tx, sealed)?;
     insert(tx, claim, None)?;
     tx.conn
         .prepare_cached("UPDATE idempotency SET sealed = ?3 WHERE scope = ?1 AND attempt = ?2")?

@@ -26,25 +26,33 @@ pub(super) trait WriteJob: Send {
     fn answer(self: Box<Self>, committed: &Result<()>);
 }
 
-pub(super) struct Change<T, F> {
+pub(super) struct Change<T, F, N> {
     reach: Reach,
     work: Option<F>,
+    /// What follows from it once it is committed.
+    then: N,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
 
-impl<T, F> Change<T, F> {
-    pub(super) fn new(reach: Reach, work: F, reply: oneshot::Sender<Result<T>>) -> Self {
+impl<T, F, N> Change<T, F, N> {
+    pub(super) fn new(reach: Reach, (work, then): (F, N), reply: oneshot::Sender<Result<T>>) -> Self {
         Self {
             reach,
             work: Some(work),
+            then,
             result: None,
             reply,
         }
     }
 }
 
-impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> {
+impl<T, F, N> WriteJob for Change<T, F, N>
+where
+    T: Send,
+    F: FnOnce(&Tx<'_>) -> Result<T> + Send,
+    N: FnOnce() + Send,
+{
     fn reach(&self) -> Reach {
         self.reach
     }
@@ -67,6 +75,9 @@ impl<T: Send, F: FnOnce(&Tx<'_>) -> Result<T> + Send> WriteJob for Change<T, F> 
             (Ok(()), None) => Err(StoreError::Internal("a change was not run".into())),
             (Err(error), _) => Err(error.clone()),
         };
+        if result.is_ok() {
+            (self.then)();
+        }
         // Whoever asked may have gone; the change stands all the same.
         self.reply.send(result).ok();
     }

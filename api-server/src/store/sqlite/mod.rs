@@ -177,7 +177,7 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.change(Reach::Everything, work).await
+        self.change(Reach::Everything, work, || ()).await
     }
 
     /// As [`Engine::write`], for a change that leaves all that is remembered true but what it [touches](Tx::touch).
@@ -186,16 +186,29 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.change(Reach::Touched, work).await
+        self.change(Reach::Touched, work, || ()).await
     }
 
-    async fn change<T, F>(&self, reach: Reach, work: F) -> Result<T>
+    /// As [`Engine::write_values`], with what follows from the commit, whether or not whoever asked still waits. It is done
+    /// before anybody hears of a change that ran after this one, and must take no time.
+    pub(super) async fn write_values_then<T, F, N>(&self, work: F, then: N) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+        N: FnOnce() + Send + 'static,
+    {
+        self.change(Reach::Touched, work, then).await
+    }
+
+    async fn change<T, F, N>(&self, reach: Reach, work: F, then: N) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T> + Send + 'static,
+        N: FnOnce() + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.queue(Box::new(job::Change::new(reach, work, reply)), answer).await
+        let change = job::Change::new(reach, (work, then), reply);
+        self.queue(Box::new(change), answer).await
     }
 
     /// Appends to a chain; returns once that is on disk.

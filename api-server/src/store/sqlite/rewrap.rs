@@ -115,7 +115,12 @@ pub(in super::super) fn current(conn: &Connection) -> Result<Option<MasterKeyId>
     Ok(statement.query_row([CURRENT], |row| row.get(0)).optional()?)
 }
 
-pub(in super::super) fn begin(tx: &Tx<'_>, current: MasterKeyId, by: &By) -> Result<()> {
+/// `Moved` where something needs a key that is not among `keys`: it may have been stored while these were read.
+pub(in super::super) fn begin(tx: &Tx<'_>, current: MasterKeyId, keys: &[MasterKeyId], by: &By) -> Result<()> {
+    let in_use = needed(tx.conn, usize::MAX)?;
+    if !in_use.iter().all(|id| keys.contains(id)) {
+        return Err(StoreError::Moved(Object::MasterKey));
+    }
     // Whatever was noted of it: nothing could be stored under a retired key, and this one seals from now on.
     tx.conn
         .prepare_cached("UPDATE master_keys SET retired_at = NULL WHERE id = ?1 AND retired_at IS NOT NULL")?
@@ -130,7 +135,7 @@ pub(in super::super) fn begin(tx: &Tx<'_>, current: MasterKeyId, by: &By) -> Res
         )?
         .execute((CURRENT, current))?;
     // All that are in use now: before this schema nobody took note of them.
-    for id in needed(tx.conn, usize::MAX)?.into_iter().chain([current]) {
+    for id in in_use.into_iter().chain([current]) {
         tx.conn
             .prepare_cached("INSERT INTO master_keys (id, first_used_at) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING")?
             .execute((id, At(tx.now)))?;
@@ -261,6 +266,7 @@ pub(in super::super) fn store(tx: &Tx<'_>, values: &[(Wrapped, Sealed)]) -> Resu
         if done > 0 && began.elapsed() >= MAX_TIME {
             return Ok(done);
         }
+        check(tx, after)?;
         replace(tx, before, after)?;
     }
     Ok(values.len())
@@ -316,14 +322,11 @@ pub(in super::super) fn retire(tx: &Tx<'_>, current: MasterKeyId, opened: u64, b
     Ok(())
 }
 
-/// `Moved` where the value is sealed under a key that was retired since: its caller seals it again. Nobody would find it
-/// before that key is thrown away.
+/// `Moved` where the value is sealed under another key than the one that seals by now: its caller seals it again. The
+/// rotation would not find it, or the server does not have that key any more.
 pub(super) fn check(tx: &Tx<'_>, sealed: &Sealed) -> Result<()> {
-    let mut statement = tx
-        .conn
-        .prepare_cached("SELECT 1 FROM master_keys WHERE id = ?1 AND retired_at IS NOT NULL")?;
-    if statement.exists([sealed.key_id()])? {
-        return Err(StoreError::Moved(Object::MasterKey));
+    match current(tx.conn)? {
+        Some(current) if current != sealed.key_id() => Err(StoreError::Moved(Object::MasterKey)),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
