@@ -15,6 +15,7 @@ use crate::support::{M, O};
 
 const CLIENTS: usize = 64;
 const KILLS: usize = 3;
+const TURNS: usize = 5;
 /// Versions that are there before, so that a rotation takes some time.
 const BEFORE: usize = 600;
 
@@ -184,6 +185,46 @@ async fn clients_notice_neither_a_rotation_nor_that_it_was_killed_and_every_vers
     }
     server.process.stop();
     every_version_opens(dir.path(), &keys[0], &callers).await;
+}
+
+/// A key that came and goes again while its values are on the way to the disk, or on the way from there to a caller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_is_put_back_again_and_again_refuses_nobody_and_every_version_opens_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("master.key");
+    let server = Running::start(dir.path());
+    let (callers, _) = prepare(&server).await;
+    let (place, done) = (Place::default(), Arc::new(AtomicBool::new(false)));
+    place.set(Some(server.url()));
+    let mut working = JoinSet::new();
+    for caller in callers {
+        working.spawn(caller.work(server.client.clone(), place.clone(), Arc::clone(&done)));
+    }
+    let first = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    let put = async |keys: &[&str]| {
+        std::fs::write(&file, keys.join("\n")).unwrap();
+        let (status, body) = server.call("POST", "/api/keys/rotate", None).await;
+        assert!(status == 200 || (status == 409 && keys.len() == 1), "{status} {body}");
+        status
+    };
+    for _ in 0..TURNS {
+        let next = generate_master_key().expose().to_owned();
+        put(&[&next, &first]).await;
+        put(&[&first]).await;
+        put(&[&first, &next]).await;
+        while put(&[&first]).await != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let callers = working.join_all().await;
+    assert!(
+        callers.iter().all(|caller| caller.answers > TURNS),
+        "somebody hardly worked"
+    );
+    server.process.stop();
+    Running::start(dir.path()).process.stop();
+    every_version_opens(dir.path(), &first, &callers).await;
 }
 
 async fn every_version_opens(dir: &std::path::Path, key: &str, callers: &[Caller]) {
