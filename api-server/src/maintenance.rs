@@ -13,6 +13,8 @@ use crate::store::{Purged, Store, StoreError, Topic};
 
 /// How often the trash is looked through.
 const INTERVAL: Duration = Duration::from_hours(1);
+/// How long a request counts as done at least: until the first look behind that.
+const DONE_SECONDS: i64 = 24 * 3_600;
 /// Requests that one transaction forgets.
 const FORGOTTEN_AT_ONCE: u32 = 200;
 /// How many sessions and keys are removed at a time: others write in between.
@@ -115,9 +117,11 @@ async fn tend(store: &Store, trash: TrashDays) {
     }
 }
 
-/// What new requests have not taken along already, in pieces that hold up nobody's change.
+/// In pieces that hold up nobody's change.
 async fn forget_done(store: &Store) -> Result<(), StoreError> {
-    while store.forget_done(FORGOTTEN_AT_ONCE).await? == FORGOTTEN_AT_ONCE as usize {}
+    let now = store.judged_time(Time::now(), Instant::now()).await?;
+    let until = now.plus_seconds(-DONE_SECONDS);
+    while store.forget_done(until, FORGOTTEN_AT_ONCE).await? == FORGOTTEN_AT_ONCE as usize {}
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: a POST that is sent twice is done once, and answered twice with the first answer, for a day.
+//! `Idempotency-Key`: a POST that is sent twice is done once, and answered twice with the first answer, for a day
+//! by the clock that old things are judged by, and until the server looks for old ones next, within the hour.
 //!
 //! What is guaranteed, and by what:
 //! - **Done at most once.** The change and the note that it was done are one transaction ([`Claim`] travels in

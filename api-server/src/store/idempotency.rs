@@ -1,12 +1,13 @@
 //! Requests that are done once.
 
+use sealpod_core::Time;
 use uuid::Uuid;
 
 use super::{Result, Store, sqlite};
 use crate::crypto::Sealed;
 use crate::idempotency::Claim;
 
-/// What is left of a request that was done within the last day.
+/// What is left of a request that was done a day ago at most, or an hour more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
     pub fingerprint: [u8; 32],
@@ -32,10 +33,10 @@ impl Store {
             .await
     }
 
-    /// Forgets up to `limit` requests that are more than a day old; answers how many there were.
-    pub async fn forget_done(&self, limit: u32) -> Result<usize> {
+    /// Forgets up to `limit` requests that were done until then; answers how many there were. Until this, each counts as done.
+    pub async fn forget_done(&self, until: Time, limit: u32) -> Result<usize> {
         self.engine
-            .write_values(move |tx| sqlite::idempotency::forget(tx, limit))
+            .write_values(move |tx| sqlite::idempotency::forget(tx, until, limit))
             .await
     }
 }

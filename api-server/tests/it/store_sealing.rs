@@ -8,6 +8,7 @@ use sealpod_api_server::idempotency::Claim;
 use sealpod_api_server::ids::RevisionId;
 use sealpod_api_server::rotation::{ReloadError, Rotation, Server};
 use sealpod_api_server::store::{ConfigurationWrite, NewAccount, Object, Options, Shelf, Store, StoreError};
+use sealpod_core::Time;
 use sealpod_core::wire::Labels;
 use sealpod_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -225,7 +226,7 @@ async fn a_key_that_is_on_record_is_the_servers_also_when_whoever_took_it_has_go
     let taking = take(store, &fixture.keyring, &both);
     // It is in the queue, and nobody waits any more.
     assert_eq!(futures::FutureExt::now_or_never(taking), None);
-    store.forget_done(1).await.unwrap();
+    store.forget_done(Time::now(), 1).await.unwrap();
     let recorded = store.current_key().await.unwrap();
     assert_eq!(
         (recorded, fixture.keyring.current()),
