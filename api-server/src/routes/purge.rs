@@ -3,10 +3,9 @@
 use axum::http::StatusCode;
 
 use crate::app::App;
-use crate::audit::By;
 use crate::body::{QueryFields, ReadQuery};
-use crate::error::ApiError;
 use crate::ids::TrashId;
+use crate::store::Fate;
 
 /// How something is deleted.
 #[derive(Debug, Clone, Copy, utoipa::IntoParams)]
@@ -26,11 +25,17 @@ impl ReadQuery for Deletion {
 }
 
 impl Deletion {
-    /// What is left to do once it is in the trash, whence nobody can bring it back as soon as this begins.
-    pub async fn finish(self, app: &App, id: TrashId, by: By) -> Result<StatusCode, ApiError> {
-        if self.purge {
-            app.store().purge(id, by).await?;
+    /// What the deletion itself says, so that nothing that was to go for good is ever to be found in the trash.
+    pub fn fate(self) -> Fate {
+        if self.purge { Fate::Purge } else { Fate::Trash }
+    }
+
+    /// Waits for what is to go for good, once that is on record.
+    pub async fn finish(self, app: &App, id: TrashId) -> StatusCode {
+        match self.fate() {
+            Fate::Trash => {}
+            Fate::Purge => app.store().finish_purge(id).await,
         }
-        Ok(StatusCode::NO_CONTENT)
+        StatusCode::NO_CONTENT
     }
 }

@@ -2,7 +2,7 @@
 
 use sealpod_core::Time;
 
-use super::{By, EnvironmentRef, Expect, Location, ProjectRef, Result, Store, sqlite};
+use super::{By, EnvironmentRef, Expect, Fate, Location, ProjectRef, Result, Store, sqlite};
 use crate::crypto::{Aad, Sealed};
 use crate::ids::{ConfigurationId, RevisionId, TrashId};
 
@@ -115,10 +115,16 @@ impl Store {
             .await
     }
 
-    pub async fn delete_configuration(&self, environment: EnvironmentRef, key: &str, by: By) -> Result<TrashId> {
+    pub async fn delete_configuration(
+        &self,
+        environment: EnvironmentRef,
+        key: &str,
+        fate: Fate,
+        by: By,
+    ) -> Result<TrashId> {
         let key = key.to_owned();
         self.engine
-            .write(move |tx| sqlite::configurations::delete(tx, &environment, &key, &by))
+            .write(move |tx| sqlite::configurations::delete(tx, &environment, &key, (fate, &by)))
             .await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sealpod_core::wire::Labels;
 use sealpod_core::{Slug, Time};
 
-use super::{By, EnvironmentRef, Expect, Location, Page, ProjectRef, Result, Store, sqlite};
+use super::{By, EnvironmentRef, Expect, Fate, Location, Page, ProjectRef, Result, Store, sqlite};
 use crate::ids::{EnvironmentId, TrashId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +71,9 @@ impl Store {
     }
 
     /// Hides it with its values and configurations, and frees its slug.
-    pub async fn delete_environment(&self, environment: EnvironmentRef, by: By) -> Result<TrashId> {
+    pub async fn delete_environment(&self, environment: EnvironmentRef, fate: Fate, by: By) -> Result<TrashId> {
         self.engine
-            .write(move |tx| sqlite::environments::delete(tx, &environment, &by))
+            .write(move |tx| sqlite::environments::delete(tx, &environment, (fate, &by)))
             .await
     }
 }

@@ -66,7 +66,7 @@ pub use refs::{EnvironmentRef, Location, OrganizationRef, Page, ProjectRef};
 pub use retention::{Ages, Dropped, MAX_SEGMENT};
 pub use rewrap::{KeyNeeds, Piece, Place, Shelf, Wrapped};
 pub use secrets::{ListedSecret, NewSecret, Provision, Secret, SecretDetail};
-pub use trash::{Purged, TrashPage, Trashed};
+pub use trash::{Fate, Purged, TrashPage, Trashed};
 pub use values::{ActiveVersion, Appended, Creator, NewVersion, Slot, Version, VersionEdit, VersionInfo};
 pub use vitals::{Meters, Reserve, Sizes, State, Stats, Trouble};
 pub use watch::{Sequence, Topic, Watcher};

@@ -3,7 +3,7 @@
 use sealpod_core::wire::{Edit, Labels};
 use sealpod_core::{Slug, Time};
 
-use super::{By, Expect, NewEnvironment, OrganizationRef, Page, ProjectRef, Result, Rotated, Store, sqlite};
+use super::{By, Expect, Fate, NewEnvironment, OrganizationRef, Page, ProjectRef, Result, Rotated, Store, sqlite};
 use crate::crypto::NewKey;
 use crate::ids::{OrganizationId, ProjectId, TrashId};
 
@@ -97,9 +97,9 @@ impl Store {
     }
 
     /// Hides it with all that it contains, kills its keys, and frees its slug.
-    pub async fn delete_project(&self, project: ProjectRef, by: By) -> Result<TrashId> {
+    pub async fn delete_project(&self, project: ProjectRef, fate: Fate, by: By) -> Result<TrashId> {
         self.engine
-            .write(move |tx| sqlite::projects::delete(tx, &project, &by))
+            .write(move |tx| sqlite::projects::delete(tx, &project, (fate, &by)))
             .await
     }
 

@@ -2,7 +2,7 @@
 
 use sealpod_core::Time;
 
-use super::{By, EnvironmentRef, Location, Page, ProjectRef, Result, Store, sqlite};
+use super::{By, EnvironmentRef, Fate, Location, Page, ProjectRef, Result, Store, sqlite};
 use crate::ids::{SecretId, TrashId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +72,10 @@ impl Store {
     }
 
     /// Deletes it in every environment. A secret made later under the name is a new one, whose versions start at 1.
-    pub async fn delete_secret(&self, project: ProjectRef, name: &str, by: By) -> Result<TrashId> {
+    pub async fn delete_secret(&self, project: ProjectRef, name: &str, fate: Fate, by: By) -> Result<TrashId> {
         let name = name.to_owned();
         self.engine
-            .write(move |tx| sqlite::secrets::delete(tx, &project, &name, &by))
+            .write(move |tx| sqlite::secrets::delete(tx, &project, &name, (fate, &by)))
             .await
     }
 
@@ -96,10 +96,10 @@ impl Store {
     }
 
     /// Deletes it in this environment only: its versions there are hidden, and numbering goes on behind them.
-    pub async fn hide_secret(&self, environment: EnvironmentRef, name: &str, by: By) -> Result<TrashId> {
+    pub async fn hide_secret(&self, environment: EnvironmentRef, name: &str, fate: Fate, by: By) -> Result<TrashId> {
         let name = name.to_owned();
         self.engine
-            .write(move |tx| sqlite::secrets::hide(tx, &environment, &name, &by))
+            .write(move |tx| sqlite::secrets::hide(tx, &environment, &name, (fate, &by)))
             .await
     }
 }

@@ -44,6 +44,15 @@ impl Trashed {
     }
 }
 
+/// What becomes of what is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It can be restored for a while.
+    Trash,
+    /// Nobody can bring it back; [`Store::finish_purge`] waits for its rows to go.
+    Purge,
+}
+
 /// A piece of the trash, which is listed newest first.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrashPage {
@@ -100,15 +109,27 @@ impl Store {
             .await
     }
 
-    /// Takes it out of the trash for good. Once this is on disk nobody can bring it back; the rows go in many small
-    /// transactions, of which this waits for a few seconds' worth and leaves the rest to [`Store::purge_due`].
+    /// Takes it out of the trash for good. Once this is on disk nobody can bring it back; see [`Store::finish_purge`].
     pub async fn purge(&self, id: TrashId, by: By) -> Result<()> {
         self.engine.write(move |tx| sqlite::purge::begin(tx, id, &by)).await?;
-        let patience = Instant::now() + PATIENCE;
-        while self.engine.write(move |tx| sqlite::purge::item(tx, id)).await?.more && Instant::now() < patience {
-            tokio::time::sleep(PAUSE).await;
-        }
+        self.finish_purge(id).await;
         Ok(())
+    }
+
+    /// Waits for the rows of a purge that is on record. They go in many small transactions, of which this does a few seconds'
+    /// worth; the rest, and what fails, is left to [`Store::purge_due`].
+    pub async fn finish_purge(&self, id: TrashId) {
+        let patience = Instant::now() + PATIENCE;
+        while Instant::now() < patience {
+            match self.engine.write(move |tx| sqlite::purge::item(tx, id)).await {
+                Ok(Step { more: true, .. }) => tokio::time::sleep(PAUSE).await,
+                Ok(Step { more: false, .. }) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a purge that is on record was not finished; the server goes on with it by itself");
+                    return;
+                }
+            }
+        }
     }
 
     /// Purges what was deleted before `cutoff`, and whatever a purge has begun with.

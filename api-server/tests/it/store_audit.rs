@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use sealpod_api_server::audit::{Actor, ActorKind, By, Chain, Entry, Kind, Metadata, Outcome, Source, Verb};
-use sealpod_api_server::store::{NewSecret, Store, StoreError};
+use sealpod_api_server::store::{Fate, NewSecret, Store, StoreError};
 use uuid::Uuid;
 
 use crate::store_support::{Fixture, ORGANIZATION, by, keyring};
@@ -39,8 +39,12 @@ async fn every_change_leaves_an_entry_that_says_who_did_what() {
         .append_versions(vec![version], None, operator)
         .await
         .unwrap();
-    fixture.store.hide_secret(prod, "db", by()).await.unwrap();
-    fixture.store.delete_secret(shop, "db", by()).await.unwrap();
+    fixture.store.hide_secret(prod, "db", Fate::Trash, by()).await.unwrap();
+    fixture
+        .store
+        .delete_secret(shop, "db", Fate::Trash, by())
+        .await
+        .unwrap();
 
     let entries = fixture.store.audit_entries(chain(&fixture).await, 100).await.unwrap();
     let actions: Vec<_> = entries.iter().map(|it| (it.seq, it.action.as_str())).collect();
@@ -107,7 +111,11 @@ async fn a_change_that_fails_leaves_no_entry_and_no_gap() {
         let taken = fixture.store.create_secret(shop.clone(), new(), by()).await;
         assert!(matches!(taken, Err(StoreError::Conflict(_))));
     }
-    fixture.store.delete_secret(shop, "db", by()).await.unwrap();
+    fixture
+        .store
+        .delete_secret(shop, "db", Fate::Trash, by())
+        .await
+        .unwrap();
     let report = fixture.store.verify_audit().await.unwrap();
     assert!(report.is_intact());
     let entries: u64 = report.chains.iter().map(|it| it.entries).sum();

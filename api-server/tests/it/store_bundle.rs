@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealpod_api_server::ids::RevisionId;
 use sealpod_api_server::store::{
-    AclRule, BundleQuery, Bundled, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Judge, Location,
-    Object, Selection, Snapshot, StoreError,
+    AclRule, BundleQuery, Bundled, ConfigurationPage, ConfigurationWrite, EnvironmentRef, Expect, Fate, Judge,
+    Location, Object, Selection, Snapshot, StoreError,
 };
 
 use crate::store_support::{Fixture, Permitting, by};
@@ -241,7 +241,7 @@ async fn a_configuration_is_made_changed_and_deleted() {
 
     fixture
         .store
-        .delete_configuration(prod.clone(), "k", by())
+        .delete_configuration(prod.clone(), "k", Fate::Trash, by())
         .await
         .unwrap();
     let gone = fixture.store.configuration(prod.clone(), "k").await;

@@ -1,6 +1,6 @@
 use sealpod_api_server::crypto::ApiKeyKind;
 use sealpod_api_server::store::{
-    EnvironmentUpdate, Expect, Grantor, KeyHolder, NewProject, Object, OrganizationRef, Page, ProjectRef,
+    EnvironmentUpdate, Expect, Fate, Grantor, KeyHolder, NewProject, Object, OrganizationRef, Page, ProjectRef,
     ProjectUpdate, StoreError,
 };
 
@@ -54,12 +54,20 @@ async fn a_deleted_project_takes_everything_along_and_frees_its_slug() {
         StoreError::Conflict(Object::Project)
     );
 
-    fixture.store.delete_project(shop.clone(), by()).await.unwrap();
+    fixture
+        .store
+        .delete_project(shop.clone(), Fate::Trash, by())
+        .await
+        .unwrap();
     let gone = StoreError::NotFound(Object::Project);
     assert_eq!(fixture.store.project(shop.clone()).await.unwrap_err(), gone);
     assert_eq!(fixture.store.project(ProjectRef::Id(made.id)).await.unwrap_err(), gone);
     assert_eq!(
-        fixture.store.delete_project(shop.clone(), by()).await.unwrap_err(),
+        fixture
+            .store
+            .delete_project(shop.clone(), Fate::Trash, by())
+            .await
+            .unwrap_err(),
         gone
     );
     assert_eq!(fixture.get(&prod, "db").await.unwrap_err(), gone);
@@ -180,11 +188,19 @@ async fn a_deleted_environment_takes_its_values_along_and_frees_its_slug() {
         .create_environment(shop.clone(), new_environment("prod"), by())
         .await;
     assert_eq!(taken.unwrap_err(), StoreError::Conflict(Object::Environment));
-    fixture.store.delete_environment(prod.clone(), by()).await.unwrap();
+    fixture
+        .store
+        .delete_environment(prod.clone(), Fate::Trash, by())
+        .await
+        .unwrap();
     let gone = StoreError::NotFound(Object::Environment);
     assert_eq!(fixture.get(&prod, "db").await.unwrap_err(), gone);
     assert_eq!(
-        fixture.store.delete_environment(prod.clone(), by()).await.unwrap_err(),
+        fixture
+            .store
+            .delete_environment(prod.clone(), Fate::Trash, by())
+            .await
+            .unwrap_err(),
         gone
     );
     fixture

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
+use futures::FutureExt;
 use rusqlite::Connection;
 use sealpod_api_server::audit::Chain;
-use sealpod_api_server::ids::TrashId;
+use sealpod_api_server::ids::{RevisionId, TrashId};
 use sealpod_api_server::maintenance::{self, TrashDays};
-use sealpod_api_server::store::{Object, Options, Refusal, Store, StoreError, TrashPage};
+use sealpod_api_server::store::{ConfigurationWrite, Fate, Object, Options, Refusal, Store, StoreError, TrashPage};
+use sealpod_core::Time;
 use sealpod_core::wire::trash::TrashKind;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +29,11 @@ async fn numbering_goes_on_behind_what_was_purged_also_after_a_restart() {
     let prod = fixture.project("shop").await.environment("prod");
     for n in 0..5_u64 {
         assert_eq!(fixture.set(&prod, "db", "v").await.number, n + 1);
-        let id = fixture.store.hide_secret(prod.clone(), "db", by()).await.unwrap();
+        let id = fixture
+            .store
+            .hide_secret(prod.clone(), "db", Fate::Trash, by())
+            .await
+            .unwrap();
         if n != 2 {
             fixture.store.purge(id, by()).await.unwrap();
         }
@@ -61,7 +67,11 @@ async fn a_purge_that_was_cut_off_is_taken_up_again_and_shows_nothing_meanwhile(
             fixture.set(&prod, key, &large).await;
         }
     }
-    let id = fixture.store.delete_project(shop.clone(), by()).await.unwrap();
+    let id = fixture
+        .store
+        .delete_project(shop.clone(), Fate::Trash, by())
+        .await
+        .unwrap();
     {
         // The caller goes away in the middle: it marks what is to go, and its first part follows.
         let purge = fixture.store.purge(id, by());
@@ -90,7 +100,7 @@ async fn a_purge_that_was_cut_off_is_taken_up_again_and_shows_nothing_meanwhile(
     }
     // It goes on waiting for more, and hears of it.
     let again = fixture.project("again").await;
-    let id = fixture.store.delete_project(again, by()).await.unwrap();
+    let id = fixture.store.delete_project(again, Fate::Trash, by()).await.unwrap();
     let purge = fixture.store.purge(id, by());
     drop(tokio::time::timeout(Duration::ZERO, purge).await);
     while count(&fixture, "SELECT count(*) FROM projects") > 0 {
@@ -115,6 +125,56 @@ async fn a_purge_that_was_cut_off_is_taken_up_again_and_shows_nothing_meanwhile(
 }
 
 #[tokio::test]
+async fn what_is_deleted_for_good_is_in_the_trash_at_no_time_also_when_whoever_asked_has_gone() {
+    let fixture = Fixture::new().await;
+    let (store, shop) = (&fixture.store, fixture.project("shop").await);
+    let prod = shop.clone().environment("prod");
+    let organization = store.organization(ORGANIZATION).await.unwrap().id;
+    fixture.set(&prod, "a", "canary").await;
+    fixture.set(&prod, "b", "canary").await;
+    let slot = store.locate_configuration(prod.clone(), "k").await.unwrap();
+    let revision = RevisionId::new();
+    let write = ConfigurationWrite {
+        sealed: fixture.keyring.seal(&slot.aad(revision), b"info"),
+        slot,
+        revision,
+        description: None,
+    };
+    store.create_configuration(write, by()).await.unwrap();
+    // Each is queued, and nobody waits for it any more: no second step is there that could be missing.
+    for deleting in [
+        store.hide_secret(prod.clone(), "a", Fate::Purge, by()).boxed(),
+        store.delete_secret(shop.clone(), "b", Fate::Purge, by()).boxed(),
+        store.delete_configuration(prod.clone(), "k", Fate::Purge, by()).boxed(),
+        store.delete_environment(prod.clone(), Fate::Purge, by()).boxed(),
+        store.delete_project(shop.clone(), Fate::Purge, by()).boxed(),
+    ] {
+        assert_eq!(deleting.now_or_never(), None);
+    }
+    store.shrink().await.unwrap();
+    assert!(store.project(shop).await.is_err());
+    assert!(ids(store).await.is_empty());
+    assert_eq!(count(&fixture, "SELECT count(*) FROM trash WHERE purging = 1"), 5);
+    let entries = store
+        .audit_entries(Chain::Organization(organization), 10)
+        .await
+        .unwrap();
+    let purges = entries.iter().map(|entry| entry.metadata.contains("purged"));
+    assert_eq!(purges.collect::<Vec<_>>(), [true, false].repeat(5));
+    store.purge_due(Time::now().plus_seconds(-86_400), by()).await.unwrap();
+    for table in [
+        "projects",
+        "environments",
+        "secrets",
+        "versions",
+        "configurations",
+        "trash",
+    ] {
+        assert_eq!(count(&fixture, &format!("SELECT count(*) FROM {table}")), 0, "{table}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_purge_left_empty_is_given_back_to_the_disk() {
     let fixture = Fixture::new().await;
     let shop = fixture.project("shop").await;
@@ -124,7 +184,7 @@ async fn what_a_purge_left_empty_is_given_back_to_the_disk() {
     }
     let pages = || count(&fixture, "PRAGMA page_count");
     let before = pages();
-    let id = fixture.store.delete_project(shop, by()).await.unwrap();
+    let id = fixture.store.delete_project(shop, Fate::Trash, by()).await.unwrap();
     fixture.store.purge(id, by()).await.unwrap();
     assert_eq!(pages(), before, "the pages are empty, and still the file's");
     let commits = fixture.store.stats().commits;
@@ -174,7 +234,7 @@ async fn the_value_of_a_purged_version_is_nowhere_in_the_file() {
     };
     checkpoint();
     assert!(is_in_file());
-    let id = fixture.store.hide_secret(prod, "db", by()).await.unwrap();
+    let id = fixture.store.hide_secret(prod, "db", Fate::Trash, by()).await.unwrap();
     fixture.store.purge(id, by()).await.unwrap();
     checkpoint();
     assert!(!is_in_file());

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sealpod_api_server::store::version::{State, active, next_change};
 use sealpod_api_server::store::{
-    BundleQuery, EnvironmentRef, NewSecret, NewVersion, Object, Page, Selection, StoreError,
+    BundleQuery, EnvironmentRef, Fate, NewSecret, NewVersion, Object, Page, Selection, StoreError,
 };
 use sealpod_core::Time;
 
@@ -73,7 +73,7 @@ async fn several_values_are_stored_together_or_not_at_all() {
     let detail = fixture.store.secret(shop, "db").await.unwrap();
     assert_eq!(detail.secret.description.as_deref(), Some("text"));
 
-    fixture.store.delete_environment(prod, by()).await.unwrap();
+    fixture.store.delete_environment(prod, Fate::Trash, by()).await.unwrap();
     let late = fixture.store.append_versions(versions(), None, by()).await;
     assert_eq!(late.unwrap_err(), StoreError::Moved(Object::Environment));
     assert_eq!(fixture.get(&local, "db").await.unwrap(), (2, "c".to_owned()));
@@ -95,7 +95,11 @@ async fn a_value_that_was_sealed_for_a_secret_that_is_no_more_is_not_stored() {
     assert_eq!(late.unwrap_err(), StoreError::Moved(Object::Secret));
 
     let present = fixture.slot(&prod, "db").await;
-    fixture.store.delete_secret(shop.clone(), "db", by()).await.unwrap();
+    fixture
+        .store
+        .delete_secret(shop.clone(), "db", Fate::Trash, by())
+        .await
+        .unwrap();
     let late = fixture
         .store
         .append_versions(vec![fixture.version(&present, "mine")], None, by())
@@ -146,7 +150,11 @@ async fn a_deletion_in_one_environment_hides_its_versions_there_and_numbering_go
         fixture.set(&prod, "db", value).await;
         fixture.set(&local, "db", value).await;
     }
-    fixture.store.hide_secret(prod.clone(), "db", by()).await.unwrap();
+    fixture
+        .store
+        .hide_secret(prod.clone(), "db", Fate::Trash, by())
+        .await
+        .unwrap();
     assert_eq!(fixture.get(&prod, "db").await.unwrap_err(), NO_VERSION);
     assert!(fixture.store.versions(prod.clone(), "db").await.unwrap().is_empty());
     assert!(
@@ -166,14 +174,18 @@ async fn a_deletion_in_one_environment_hides_its_versions_there_and_numbering_go
         .collect();
     assert_eq!(provided, [("local", true), ("prod", false)]);
     assert_eq!(fixture.get(&local, "db").await.unwrap(), (2, "2".to_owned()));
-    let again = fixture.store.hide_secret(prod.clone(), "db", by()).await;
+    let again = fixture.store.hide_secret(prod.clone(), "db", Fate::Trash, by()).await;
     assert_eq!(again.unwrap_err(), NO_SECRET);
 
     let set = fixture.set(&prod, "db", "3").await;
     assert_eq!((set.number, set.first), (3, true));
     let versions = fixture.store.versions(prod.clone(), "db").await.unwrap();
     assert_eq!(versions.iter().map(|it| it.number).collect::<Vec<_>>(), [3]);
-    fixture.store.hide_secret(prod.clone(), "db", by()).await.unwrap();
+    fixture
+        .store
+        .hide_secret(prod.clone(), "db", Fate::Trash, by())
+        .await
+        .unwrap();
     assert_eq!(fixture.set(&prod, "db", "4").await.number, 4);
     assert_eq!(fixture.get(&prod, "db").await.unwrap(), (4, "4".to_owned()));
 }
@@ -194,7 +206,7 @@ async fn a_deleted_secret_leaves_every_environment_and_its_name_begins_anew() {
     fixture.set(&prod, "db password", "1").await;
     fixture
         .store
-        .delete_secret(shop.clone(), "db password", by())
+        .delete_secret(shop.clone(), "db password", Fate::Trash, by())
         .await
         .unwrap();
     assert_eq!(
@@ -212,7 +224,7 @@ async fn a_deleted_secret_leaves_every_environment_and_its_name_begins_anew() {
     assert_eq!(
         fixture
             .store
-            .delete_secret(shop.clone(), "db password", by())
+            .delete_secret(shop.clone(), "db password", Fate::Trash, by())
             .await
             .unwrap_err(),
         NO_SECRET
@@ -299,7 +311,11 @@ async fn agree(made: Vec<Made>) {
             hidden: false,
         });
         if delete {
-            fixture.store.hide_secret(prod.clone(), "db", by()).await.unwrap();
+            fixture
+                .store
+                .hide_secret(prod.clone(), "db", Fate::Trash, by())
+                .await
+                .unwrap();
             for state in &mut states {
                 state.hidden = true;
             }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealpod_api_server::crypto::ApiKeyKind;
-use sealpod_api_server::store::{NewAccount, NewRule, Subject, Topic, Watcher};
+use sealpod_api_server::store::{Fate, NewAccount, NewRule, Subject, Topic, Watcher};
 use sealpod_core::Pattern;
 use sealpod_core::wire::Labels;
 use sealpod_core::wire::org::Permission;
@@ -38,7 +38,11 @@ async fn whoever_watches_is_woken_by_what_changed_and_by_nothing_else() {
     assert!(quiet(&environment).await && quiet(&project).await);
     fixture.set(&prod, "db", "v").await;
     assert!(woken(&environment).await && quiet(&project).await);
-    fixture.store.hide_secret(prod.clone(), "db", by()).await.unwrap();
+    fixture
+        .store
+        .hide_secret(prod.clone(), "db", Fate::Trash, by())
+        .await
+        .unwrap();
     assert!(woken(&environment).await);
     fixture
         .store
@@ -46,11 +50,15 @@ async fn whoever_watches_is_woken_by_what_changed_and_by_nothing_else() {
         .await
         .unwrap();
     assert!(woken(&project).await && quiet(&environment).await);
-    fixture.store.delete_secret(shop.clone(), "db", by()).await.unwrap();
+    fixture
+        .store
+        .delete_secret(shop.clone(), "db", Fate::Trash, by())
+        .await
+        .unwrap();
     assert!(woken(&project).await);
-    fixture.store.delete_environment(prod, by()).await.unwrap();
+    fixture.store.delete_environment(prod, Fate::Trash, by()).await.unwrap();
     assert!(woken(&environment).await);
-    fixture.store.delete_project(shop, by()).await.unwrap();
+    fixture.store.delete_project(shop, Fate::Trash, by()).await.unwrap();
     assert!(woken(&project).await);
 }
 

@@ -260,8 +260,11 @@ async fn delete(
     Path(slug): Path<String>,
     Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
-    let id = app.store().delete_project(app.application(&slug), admin.by()).await?;
-    deletion.finish(&app, id, admin.by()).await
+    let id = app
+        .store()
+        .delete_project(app.application(&slug), deletion.fate(), admin.by())
+        .await?;
+    Ok(deletion.finish(&app, id).await)
 }
 
 /// Make a new key; earlier ones die at once, or after `overlapSeconds`

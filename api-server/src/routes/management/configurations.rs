@@ -264,6 +264,9 @@ async fn delete(
     Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let environment = app.application(&slug).environment(environment);
-    let id = app.store().delete_configuration(environment, &key, admin.by()).await?;
-    deletion.finish(&app, id, admin.by()).await
+    let id = app
+        .store()
+        .delete_configuration(environment, &key, deletion.fate(), admin.by())
+        .await?;
+    Ok(deletion.finish(&app, id).await)
 }

@@ -229,6 +229,9 @@ async fn delete(
     Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, ApiError> {
     let target = app.application(&slug).environment(name);
-    let id = app.store().delete_environment(target, admin.by()).await?;
-    deletion.finish(&app, id, admin.by()).await
+    let id = app
+        .store()
+        .delete_environment(target, deletion.fate(), admin.by())
+        .await?;
+    Ok(deletion.finish(&app, id).await)
 }

@@ -171,7 +171,7 @@ async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let id = app
         .store()
-        .delete_secret(app.application(&slug), &name, admin.by())
+        .delete_secret(app.application(&slug), &name, deletion.fate(), admin.by())
         .await?;
-    deletion.finish(&app, id, admin.by()).await
+    Ok(deletion.finish(&app, id).await)
 }

@@ -154,6 +154,9 @@ async fn delete(
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let target = ProjectRef::slug(member.organization.id, project).environment(name);
-    let id = app.store().delete_environment(target, member.by()).await?;
-    deletion.finish(&app, id, member.by()).await
+    let id = app
+        .store()
+        .delete_environment(target, deletion.fate(), member.by())
+        .await?;
+    Ok(deletion.finish(&app, id).await)
 }

@@ -215,6 +215,6 @@ async fn delete(
     let member = caller.within(&app, &organization).await?;
     member.require(Role::Admin)?;
     let target = ProjectRef::slug(member.organization.id, name);
-    let id = app.store().delete_project(target, member.by()).await?;
-    deletion.finish(&app, id, member.by()).await
+    let id = app.store().delete_project(target, deletion.fate(), member.by()).await?;
+    Ok(deletion.finish(&app, id).await)
 }

@@ -270,6 +270,9 @@ async fn delete(
         member.require(Role::Admin)?;
     }
     values::require(&app, &member, &location, (Permission::Write, Verb::Delete), &key).await?;
-    let id = app.store().hide_secret(environment, &key, member.by()).await?;
-    deletion.finish(&app, id, member.by()).await
+    let id = app
+        .store()
+        .hide_secret(environment, &key, deletion.fate(), member.by())
+        .await?;
+    Ok(deletion.finish(&app, id).await)
 }

@@ -4,7 +4,7 @@ use sealpod_core::wire::Labels;
 use super::super::watch::Part;
 use super::super::{
     Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations, EnvironmentRef, Expect,
-    Location, Object, Page, ProjectRef, Result, StoreError, Topic,
+    Fate, Location, Object, Page, ProjectRef, Result, StoreError, Topic,
 };
 use super::environments;
 use super::reader::View;
@@ -194,7 +194,12 @@ fn stored(tx: &Tx<'_>, slot: &ConfigurationSlot, by: &By) -> Result<Configuratio
     Ok(now)
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, key: &str, by: &By) -> Result<TrashId> {
+pub(in super::super) fn delete(
+    tx: &Tx<'_>,
+    environment: &EnvironmentRef,
+    key: &str,
+    (fate, by): (Fate, &By),
+) -> Result<TrashId> {
     let before = find(tx.conn, environment, key)?;
     tx.conn
         .prepare_cached("UPDATE configurations SET deleted_at = ?2 WHERE id = ?1")?
@@ -203,7 +208,7 @@ pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, key: &
     trash::put(
         tx,
         &Deleted::at(&before.location, What::Configuration(before.id), key),
-        by,
+        (fate, by),
     )
 }
 

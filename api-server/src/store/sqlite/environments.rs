@@ -3,8 +3,8 @@ use sealpod_core::wire::Labels;
 
 use super::super::watch::Part;
 use super::super::{
-    Environment, EnvironmentRef, EnvironmentUpdate, Expect, Location, NewEnvironment, Object, OrganizationRef, Page,
-    ProjectRef, Result, StoreError, Topic,
+    Environment, EnvironmentRef, EnvironmentUpdate, Expect, Fate, Location, NewEnvironment, Object, OrganizationRef,
+    Page, ProjectRef, Result, StoreError, Topic,
 };
 use super::projects::{self, LABELS_MATCH, changed};
 use super::row::{At, LabelsText, labels, labels_text, time};
@@ -182,7 +182,7 @@ pub(in super::super) fn update(
     by_id(tx.conn, before.id)
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, by: &By) -> Result<TrashId> {
+pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, (fate, by): (Fate, &By)) -> Result<TrashId> {
     let location = locate(tx.conn, environment)?;
     tx.conn
         .prepare_cached("UPDATE environments SET deleted_at = ?2 WHERE id = ?1")?
@@ -192,7 +192,7 @@ pub(in super::super) fn delete(tx: &Tx<'_>, environment: &EnvironmentRef, by: &B
     trash::put(
         tx,
         &Deleted::at(&location, What::Environment, &location.environment_slug),
-        by,
+        (fate, by),
     )
 }
 

@@ -5,7 +5,7 @@ use sealpod_core::wire::Labels;
 
 use super::super::watch::Part;
 use super::super::{
-    Expect, NewProject, Object, OrganizationRef, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal,
+    Expect, Fate, NewProject, Object, OrganizationRef, Page, Project, ProjectEdit, ProjectRef, ProjectUpdate, Refusal,
     Result, Rotated, StoreError, Topic,
 };
 use super::keys::{self, Owner};
@@ -208,7 +208,7 @@ fn change(tx: &Tx<'_>, before: &Project, after: &Project, by: &By) -> Result<Pro
     find(tx.conn, &ProjectRef::Id(before.id))
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, by: &By) -> Result<TrashId> {
+pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, (fate, by): (Fate, &By)) -> Result<TrashId> {
     let project = find(tx.conn, project)?;
     tx.conn
         .prepare_cached("UPDATE projects SET deleted_at = ?2 WHERE id = ?1")?
@@ -223,7 +223,7 @@ pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, by: &By) -> Re
         what: What::Project,
         name: &project.slug,
     };
-    trash::put(tx, &deleted, by)
+    trash::put(tx, &deleted, (fate, by))
 }
 
 pub(in super::super) fn rotate_key(

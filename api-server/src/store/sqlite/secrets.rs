@@ -3,8 +3,8 @@ use sealpod_core::Time;
 
 use super::super::watch::{EVERY_VERSION, Part};
 use super::super::{
-    EnvironmentRef, ListedSecret, Location, NewSecret, Object, Page, Project, ProjectRef, Provision, Result, Secret,
-    SecretDetail, StoreError, Topic,
+    EnvironmentRef, Fate, ListedSecret, Location, NewSecret, Object, Page, Project, ProjectRef, Provision, Result,
+    Secret, SecretDetail, StoreError, Topic,
 };
 use super::reader::View;
 use super::row::{At, Id, integer, number, time};
@@ -153,7 +153,12 @@ pub(super) fn touch(tx: &Tx<'_>, id: SecretId, at: Time, description: Option<&st
     Ok(())
 }
 
-pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, name: &str, by: &By) -> Result<TrashId> {
+pub(in super::super) fn delete(
+    tx: &Tx<'_>,
+    project: &ProjectRef,
+    name: &str,
+    (fate, by): (Fate, &By),
+) -> Result<TrashId> {
     let project = projects::find(tx.conn, project)?;
     let secret = by_name(tx.conn, project.id, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
     tx.conn
@@ -169,18 +174,33 @@ pub(in super::super) fn delete(tx: &Tx<'_>, project: &ProjectRef, name: &str, by
         what: What::Secret(secret.id),
         name,
     };
-    trash::put(tx, &deleted, by)
+    trash::put(tx, &deleted, (fate, by))
 }
 
-pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &str, by: &By) -> Result<TrashId> {
+pub(in super::super) fn hide(
+    tx: &Tx<'_>,
+    environment: &EnvironmentRef,
+    name: &str,
+    (fate, by): (Fate, &By),
+) -> Result<TrashId> {
     let location = environments::locate(tx.conn, environment)?;
     let secret = by_name(tx.conn, location.project, name)?.ok_or(StoreError::NotFound(Object::Secret))?;
     let ranges = visible_ranges(tx.conn, secret.id, location.environment)?;
     let (Some([from, _]), Some([_, to])) = (ranges.first(), ranges.last()) else {
         return Err(StoreError::NotFound(Object::Secret));
     };
+    let metadata = Metadata {
+        version: Some(*to),
+        ..Metadata::default()
+    };
+    let entry = Entry::new(Kind::Secret, Verb::Delete)
+        .resource(secret.id.0, name)
+        .at(&location.project_slug, Some(&location.environment_slug))
+        .metadata(metadata);
+    tx.audit(Chain::Organization(location.organization), entry, by)?;
+    tx.publish(Topic::Environment(location.environment).part(Part::Secret(secret.name, [*from, *to])));
     let what = What::Versions(secret.id, [*from, *to]);
-    let id = trash::put(tx, &Deleted::at(&location, what, name), by)?;
+    let id = trash::put(tx, &Deleted::at(&location, what, name), (fate, by))?;
     let mut insert = tx.conn.prepare_cached(
         "INSERT INTO hidden_versions (id, secret_id, environment_id, from_number, to_number, trash_id, deleted_at,
              deleted_by_type, deleted_by_id, deleted_by_name)
@@ -200,16 +220,6 @@ pub(in super::super) fn hide(tx: &Tx<'_>, environment: &EnvironmentRef, name: &s
             by.actor.name,
         ])?;
     }
-    let metadata = Metadata {
-        version: Some(*to),
-        ..Metadata::default()
-    };
-    let entry = Entry::new(Kind::Secret, Verb::Delete)
-        .resource(secret.id.0, name)
-        .at(&location.project_slug, Some(&location.environment_slug))
-        .metadata(metadata);
-    tx.audit(Chain::Organization(location.organization), entry, by)?;
-    tx.publish(Topic::Environment(location.environment).part(Part::Secret(secret.name, [*from, *to])));
     Ok(id)
 }
 

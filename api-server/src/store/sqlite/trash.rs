@@ -4,7 +4,8 @@ use sealpod_core::wire::trash::TrashKind;
 
 use super::super::error::Refusal;
 use super::super::watch::{EVERY_VERSION, Part};
-use super::super::{Creator, Location, Object, Result, StoreError, Topic, TrashPage, Trashed};
+use super::super::{Creator, Fate, Location, Object, Result, StoreError, Topic, TrashPage, Trashed};
+use super::purge;
 use super::reader::View;
 use super::row::{At, Id, integer, number, optional_id, time};
 use super::tx::Tx;
@@ -52,8 +53,8 @@ pub(super) enum What {
     Configuration(ConfigurationId),
 }
 
-/// Notes a deletion, so that it can be undone.
-pub(super) fn put(tx: &Tx<'_>, deleted: &Deleted<'_>, by: &By) -> Result<TrashId> {
+/// Notes a deletion behind its audit entry, so that it can be undone, or that it is to go for good.
+pub(super) fn put(tx: &Tx<'_>, deleted: &Deleted<'_>, (fate, by): (Fate, &By)) -> Result<TrashId> {
     let (kind, secret, configuration, versions) = match deleted.what {
         What::Project => (TrashKind::Project, None, None, None),
         What::Environment => (TrashKind::Environment, None, None, None),
@@ -84,6 +85,10 @@ pub(super) fn put(tx: &Tx<'_>, deleted: &Deleted<'_>, by: &By) -> Result<TrashId
             by.actor.id.map(Id),
             by.actor.name,
         ])?;
+    match fate {
+        Fate::Trash => {}
+        Fate::Purge => purge::begin(tx, id, by)?,
+    }
     Ok(id)
 }
 
