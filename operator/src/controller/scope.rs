@@ -71,8 +71,20 @@ impl Scope {
         config: &watcher::Config,
         relisted: &Arc<Notify>,
     ) -> impl Stream<Item = Watched<Event<K>>> + use<K> {
+        stream::select_all(self.watches(kube, config, relisted))
+    }
+
+    /// The watches of [`Self::events`]: a list is one watch's.
+    pub fn watches<K: Namespaced>(
+        &self,
+        kube: &Client,
+        config: &watcher::Config,
+        relisted: &Arc<Notify>,
+    ) -> Vec<BoxStream<'static, Watched<Event<K>>>> {
         let watches = self.apis::<K>(kube).into_iter();
-        stream::select_all(watches.map(|api| ringing(unfailing(api, config), Arc::clone(relisted)).boxed()))
+        watches
+            .map(|api| ringing(unfailing(api, config), Arc::clone(relisted)).boxed())
+            .collect()
     }
 
     /// What all watches tell, as one watch would: for a store, which a new list of one namespace must not empty of the
