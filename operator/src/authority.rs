@@ -1,5 +1,6 @@
 //! A CA of ours in its Secret.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use zeroize::Zeroizing;
 
@@ -18,10 +19,11 @@ pub struct Authority {
 }
 
 /// Why what a Secret holds is of no use.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// It has no certificate with its key.
+    #[error("it has no {CERTIFICATE} and {KEY}")]
     Incomplete,
+    #[error("{0}")]
     NoAuthority(CertError),
 }
 
@@ -32,6 +34,23 @@ pub fn read(secret: &Secret) -> Result<Authority, Unusable> {
     let others = secrets::text(secret, AUTHORITIES).unwrap_or_default();
     let bundle = certs::bundle(&pair.certificate, &others);
     Ok(Authority { pair, validity, bundle })
+}
+
+/// When the certificate in a Secret ends, whatever else is in there.
+pub fn ends(secret: &Secret) -> Option<Timestamp> {
+    let certificate = secrets::text(secret, CERTIFICATE)?;
+    certs::validity(&certificate).ok().map(|validity| validity.until)
+}
+
+/// Whether nothing of anybody's is lost when another CA takes the place of what is in the Secret and of no use: it holds
+/// nothing, or a certificate that has `name` as ours have, and no key of PEM, which may be the first half of what
+/// somebody brings.
+pub fn is_replaceable(secret: &Secret, name: &str) -> bool {
+    const PEM: &str = "-----BEGIN";
+    let is_empty = |entry| secrets::bytes(secret, entry).is_none_or(|bytes| bytes.trim_ascii().is_empty());
+    let is_ours = || secrets::text(secret, CERTIFICATE).is_some_and(|certificate| certs::is_named(&certificate, name));
+    let has_key = || secrets::text(secret, KEY).is_some_and(|key| key.contains(PEM));
+    (is_empty(CERTIFICATE) && is_empty(KEY)) || (is_ours() && !has_key())
 }
 
 /// What goes into the Secret.

@@ -118,22 +118,34 @@ async fn make_certificate(
     let first_name = dns_names
         .first()
         .ok_or_else(|| BootstrapError::NoNames(name.to_owned()))?;
-    let pair = certs::issue(&authority.pair, dns_names, now, Lives::default().leaf).map_err(|source| {
-        BootstrapError::Make {
-            name: name.to_owned(),
-            source,
-        }
+    let there = secrets.get_opt(name).await.map_err(|source| BootstrapError::Api {
+        name: name.to_owned(),
+        source: Box::new(source),
     })?;
-    if make(
-        secrets,
-        "server certificate",
-        &tls(name, &pair, Some(&authority.bundle)),
-    )
-    .await?
-    {
-        return Ok(());
-    }
-    let secret = get(secrets, name).await?;
+    let secret = match there {
+        Some(secret) => {
+            tracing::info!(secret = name, outcome = "kept", "server certificate");
+            secret
+        }
+        None => {
+            let pair = certs::issue(&authority.pair, dns_names, now, Lives::default().leaf);
+            let pair = pair.map_err(|error| match error {
+                reason @ CertError::SignsInVain { .. } => BootstrapError::Authority {
+                    name: ca.to_owned(),
+                    reason,
+                },
+                source => BootstrapError::Make {
+                    name: name.to_owned(),
+                    source,
+                },
+            })?;
+            let new = tls(name, &pair, Some(&authority.bundle));
+            if make(secrets, "server certificate", &new).await? {
+                return Ok(());
+            }
+            get(secrets, name).await?
+        }
+    };
     let existing = secrets::pair(&secret).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
     // One of another CA that is trusted gives way to one of this CA in time, which is the controller's business.
     let trusted = secrets::text(&secret, AUTHORITIES).unwrap_or_default();

@@ -17,7 +17,7 @@ use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
@@ -31,7 +31,7 @@ const DAY: Duration = Duration::from_hours(24);
 pub const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3_652);
 /// Certificates begin to be valid this long before they are made, because the clocks of a cluster differ; short-lived
 /// ones a twelfth of their life.
-const BACKDATED: Duration = Duration::from_hours(1);
+pub const BACKDATED: Duration = Duration::from_hours(1);
 const BACKDATED_PART: u32 = 12;
 
 /// A certificate and its key, both PEM.
@@ -96,7 +96,7 @@ pub enum CertError {
     NoCertificate,
     #[error("its certificate cannot be read")]
     Unreadable,
-    #[error("there is no usable PEM private key in it")]
+    #[error("there is no usable PEM private key in it; it must be one without a passphrase")]
     NoKey,
     #[error("its key is not the certificate's")]
     KeyMismatch,
@@ -110,6 +110,11 @@ pub enum CertError {
     Make(rcgen::Error),
     #[error("the certificate is not accepted: {0}")]
     Refused(rustls::Error),
+    #[error(
+        "no client accepts what it signs for {name}: {reason}; a CA with one attribute of each kind in its subject, and \
+         without name constraints, is accepted"
+    )]
+    SignsInVain { name: String, reason: Box<CertError> },
 }
 
 /// A new authority of the usual life.
@@ -132,10 +137,28 @@ pub fn new_authority_for(name: &str, now: Timestamp, life: Duration) -> Result<P
     })
 }
 
-/// A server certificate for `names`, at least one; it never outlives its authority.
+/// A server certificate for `names`, at least one; it never outlives its authority. Clients that trust the authority,
+/// while it is valid, accept it for each of the names: not every CA of somebody's own is written into what it signs as
+/// it is, and some sign for certain names only.
 pub fn issue(authority: &Pair, names: &[String], now: Timestamp, life: Duration) -> Result<Pair, CertError> {
-    let authority_ends = check_authority(authority)?.until.as_second();
-    let signing_key = KeyPair::from_pem(&authority.key).map_err(|_| CertError::NoKey)?;
+    let validity = check_authority(authority)?;
+    let pair = sign(authority, names, now, after(now, life).min(validity.until.as_second()))?;
+    if !validity.is_ahead(now) && now < validity.until {
+        for name in names {
+            check_server_and_roots(&pair.certificate, &authority.certificate, name, now).map_err(|reason| {
+                CertError::SignsInVain {
+                    name: name.clone(),
+                    reason: Box::new(reason),
+                }
+            })?;
+        }
+    }
+    Ok(pair)
+}
+
+/// `until` in Unix seconds.
+fn sign(authority: &Pair, names: &[String], now: Timestamp, until: i64) -> Result<Pair, CertError> {
+    let signing_key = private_key(&authority.key)?;
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, signing_key).map_err(|_| CertError::Unreadable)?;
     let key = KeyPair::generate().map_err(CertError::Make)?;
     let mut params = named("Sealpod");
@@ -148,7 +171,7 @@ pub fn issue(authority: &Pair, names: &[String], now: Timestamp, life: Duration)
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params, now, after(now, life).min(authority_ends));
+    set_validity(&mut params, now, until);
     let certificate = params.signed_by(&key, &issuer).map_err(CertError::Make)?;
     Ok(Pair {
         certificate: certificate.pem(),
@@ -173,6 +196,11 @@ pub fn check_pair(pair: &Pair) -> Result<Validity, CertError> {
     let certificate = parse(&der)?;
     check_key(&certificate, &pair.key)?;
     Ok(validity_of(&certificate))
+}
+
+/// The dates of a certificate.
+pub fn validity(certificate: &str) -> Result<Validity, CertError> {
+    Ok(validity_of(&parse(&first(certificate)?)?))
 }
 
 /// That a client which trusts the certificates in `authorities` accepts this one from a server of that name, at that
@@ -237,6 +265,23 @@ pub fn bundle(first: &str, later: &str) -> String {
     out
 }
 
+/// Those of `authorities` by which a client accepts the certificate from a server of that name.
+pub fn signers(certificate: &str, authorities: &str, name: &str, at: Timestamp) -> String {
+    let authorities = all(authorities).unwrap_or_default();
+    let each = authorities.iter().map(to_pem);
+    each.filter(|authority| check_server(certificate, authority, name, at).is_ok())
+        .collect()
+}
+
+/// Whether the certificate's common name begins with this, as that of an authority of ours does.
+pub fn is_named(certificate: &str, name: &str) -> bool {
+    let Ok(der) = first(certificate) else { return false };
+    parse(&der).is_ok_and(|certificate| {
+        let mut names = certificate.subject().iter_common_name();
+        names.any(|common| common.as_str().is_ok_and(|text| text.starts_with(name)))
+    })
+}
+
 /// Whether all certificates of `part` are among those of `whole`.
 pub fn holds(whole: &str, part: &str) -> bool {
     match (all(whole), all(part)) {
@@ -272,12 +317,18 @@ fn after(now: Timestamp, duration: Duration) -> i64 {
 }
 
 fn check_key(certificate: &X509Certificate<'_>, key: &str) -> Result<(), CertError> {
-    let key = KeyPair::from_pem(key).map_err(|_| CertError::NoKey)?;
+    let key = private_key(key)?;
     if certificate.public_key().subject_public_key.data.as_ref() == key.public_key_raw() {
         Ok(())
     } else {
         Err(CertError::KeyMismatch)
     }
+}
+
+/// The first one in it: tools write other blocks before it.
+fn private_key(pem: &str) -> Result<KeyPair, CertError> {
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| CertError::NoKey)?;
+    KeyPair::try_from(&key).map_err(|_| CertError::NoKey)
 }
 
 fn validity_of(certificate: &X509Certificate<'_>) -> Validity {
@@ -317,4 +368,4 @@ fn to_pem(der: &CertificateDer<'_>) -> String {
 
 #[cfg(test)]
 #[path = "certs/tests.rs"]
-mod tests;
+pub mod tests;

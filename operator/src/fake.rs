@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use axum::http::header::DATE;
 use axum::http::{Method, Request, Response, StatusCode, Uri};
+use jiff::Timestamp;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -21,6 +23,8 @@ struct State {
     calls: Vec<String>,
     /// Calls, as `METHOD path`, and how they are refused.
     refused: BTreeMap<String, (u16, &'static str)>,
+    /// What its answers say that it is, if anything.
+    date: Option<Timestamp>,
 }
 
 impl FakeApi {
@@ -34,9 +38,11 @@ impl FakeApi {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await.unwrap();
                 let (status, answer) = api.state().answer(&parts.method, &parts.uri, &body);
-                let response = Response::builder()
-                    .status(status)
-                    .body(Body::from(answer.to_string().into_bytes()));
+                let mut response = Response::builder().status(status);
+                if let Some(date) = api.state().date {
+                    response = response.header(DATE, date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+                }
+                let response = response.body(Body::from(answer.to_string().into_bytes()));
                 Ok::<_, tower::BoxError>(response.unwrap())
             }
         });
@@ -54,6 +60,11 @@ impl FakeApi {
     /// Refuses a call, `METHOD path`, from now on.
     pub fn refuse(&self, call: &str, code: u16, reason: &'static str) {
         self.state().refused.insert(call.to_owned(), (code, reason));
+    }
+
+    /// From now on answers say that it is this late.
+    pub fn set_clock(&self, date: Timestamp) {
+        self.state().date = Some(date);
     }
 
     /// Refuses nothing any more.
@@ -244,7 +255,7 @@ impl State {
             parent == Some(path)
         });
         let items: Vec<_> = inside.map(|(_, object)| object).collect();
-        let known = ["/deployments", "/statefulsets", "/daemonsets"]
+        let known = ["/deployments", "/statefulsets", "/daemonsets", "/secretbindings"]
             .iter()
             .any(|end| path.ends_with(end));
         if items.is_empty() && !known {

@@ -54,10 +54,14 @@ pub fn is_ours(secret: &Secret) -> bool {
 
 /// The text under a key; none where it is absent or no UTF-8.
 pub fn text(secret: &Secret, key: &str) -> Option<Zeroizing<String>> {
-    let bytes = secret.data.as_ref()?.get(key)?;
-    std::str::from_utf8(&bytes.0)
+    std::str::from_utf8(bytes(secret, key)?)
         .ok()
         .map(|text| Zeroizing::new(text.to_owned()))
+}
+
+/// What is under a key.
+pub fn bytes<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
+    Some(&secret.data.as_ref()?.get(key)?.0)
 }
 
 /// The certificate and key in it.

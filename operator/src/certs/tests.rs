@@ -111,6 +111,62 @@ fn what_is_no_name_of_a_server_is_refused_by_name() {
     }
 }
 
+/// An authority whose name has two values of one kind, and one that signs for none in a cluster.
+pub fn authorities_that_sign_in_vain(now: Timestamp) -> [Pair; 2] {
+    let key = KeyPair::generate().unwrap();
+    let mut params = named("our company");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    set_validity(&mut params, now, after(now, AUTHORITY_LIFE));
+    let mut limited = params.clone();
+    limited.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![],
+        excluded_subtrees: vec![rcgen::GeneralSubtree::DnsName("svc".to_owned())],
+    });
+    params.distinguished_name.push(DnType::OrganizationName, "one");
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "two");
+    let der = params.self_signed(&key).unwrap().der().to_vec();
+    // Both become units: a client does not check how a CA that it trusts was signed.
+    let [organization, unit] = [[0x06, 0x03, 0x55, 0x04, 0x0a], [0x06, 0x03, 0x55, 0x04, 0x0b]];
+    let mut twice = der.clone();
+    for at in 0..der.len() - organization.len() {
+        if der[at..].starts_with(&organization) {
+            twice[at..at + unit.len()].copy_from_slice(&unit);
+        }
+    }
+    assert_ne!(twice, der);
+    [
+        to_pem(&CertificateDer::from(twice)),
+        limited.self_signed(&key).unwrap().pem(),
+    ]
+    .map(|certificate| Pair {
+        certificate,
+        key: Zeroizing::new(key.serialize_pem()),
+    })
+}
+
+#[test]
+fn what_no_client_would_accept_is_not_made() {
+    for authority in authorities_that_sign_in_vain(now()) {
+        check_authority(&authority).unwrap();
+        let error = issue(&authority, &names(&["a.ns.svc"]), now(), YEAR).unwrap_err();
+        assert!(
+            matches!(&error, CertError::SignsInVain { name, .. } if name == "a.ns.svc"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_key_is_found_behind_other_blocks() {
+    const PARAMETERS: &str = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let mut authority = new_authority("Sealpod test CA", now()).unwrap();
+    authority.key = Zeroizing::new(format!("{PARAMETERS}{}", *authority.key));
+    check_authority(&authority).unwrap();
+    issue(&authority, &names(&["a"]), now(), YEAR).unwrap();
+    authority.key = Zeroizing::new(PARAMETERS.to_owned());
+    assert!(matches!(check_authority(&authority), Err(CertError::NoKey)));
+}
+
 #[test]
 fn a_bundle_holds_each_authority_once() {
     let (one, two) = (

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub missed: Gauge,
     evictions: Family<[(&'static str, &'static str); 1], Counter>,
     expiry: Family<[(&'static str, &'static str); 1], Gauge>,
+    /// 1 while the last look at the api-server's certificates has failed.
+    pub certificate_failing: Gauge,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -63,6 +65,7 @@ impl Metrics {
             missed: Gauge::default(),
             evictions: Family::default(),
             expiry: Family::default(),
+            certificate_failing: Gauge::default(),
             shown: Arc::default(),
         };
         registry.register(
@@ -107,6 +110,11 @@ impl Metrics {
             "When the api-server's CA and certificate expire, in Unix time",
             Unit::Seconds,
             metrics.expiry.clone(),
+        );
+        registry.register(
+            "certificate_failing",
+            "Whether the api-server's CA and certificate cannot be looked after",
+            metrics.certificate_failing.clone(),
         );
         registry.register("leader", "Whether this replica does the work", metrics.leader.clone());
         metrics
@@ -337,7 +345,7 @@ mod tests {
         metrics.expiry("ca", Timestamp::from_second(7).unwrap());
         let text = text(&registry);
         assert!(text.contains(r#"sealpod_controller_certificate_expiry_timestamp_seconds{certificate="ca"} 7"#));
-        assert_eq!(documented::in_words(&text), 8);
+        assert_eq!(documented::in_words(&text), 9);
     }
 
     #[test]

@@ -108,14 +108,16 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
         };
         tracing::info!(cluster_id, identity, "this replica does the work");
         metrics.leader.set(1);
+        // Not behind the rest of the work, which waits for a server that shows a certificate of use.
+        let written = server.clone();
+        let holders = certificate::Holders::new(kube.clone(), scope.clone(), move || written.ca());
+        let certificate = Box::pin(certificate::run(kube.clone(), certificate, holders, metrics.clone()));
         let setup = work::Setup {
             cluster_id,
             identity: identity.clone(),
             scope,
             missed,
         };
-        // Not behind the rest of the work, which waits for a server that shows a certificate of use.
-        let certificate = Box::pin(certificate::run(kube.clone(), certificate, metrics.clone()));
         let context = work::Parts::new(kube, server, setup, metrics);
         tokio::select! {
             lost = leader.hold() => return Err(lost.into()),

@@ -11,6 +11,11 @@ use crate::certs::{self, Pair, Validity};
 /// A bundle goes from the server's Secret to the controller, from there to each binding's key Secret, and to pods as the
 /// kubelet brings it: minutes, or hours while one of these is away.
 pub const OVERLAP: Duration = Duration::from_hours(24);
+/// When it is seen to it that every key Secret has the new CA, and how long after that pods have it from there.
+pub const DELIVERED: Duration = Duration::from_hours(12);
+/// How long one key Secret that cannot be written holds up all others. The certificate of the CA before has a third of
+/// its life left.
+const HELD_UP: Duration = Duration::from_hours(7 * 24);
 /// A certificate of the CA before that ends within this time waits no longer: nobody takes one that has ended.
 const LAST_MOMENT: Duration = Duration::from_hours(2);
 
@@ -30,6 +35,8 @@ pub struct Observed {
     pub trusted: String,
     /// Since when these, where that is known of exactly these.
     pub since: Option<Timestamp>,
+    /// When every key Secret had these, where that is known of exactly these.
+    pub delivered: Option<Timestamp>,
 }
 
 /// What is to be done next, one write.
@@ -38,6 +45,8 @@ pub enum Step {
     NewAuthority,
     /// Tell everybody to trust these, from now on.
     Trust(String),
+    /// See to it that the key Secrets of all bindings have these, and note when.
+    Deliver,
     NewLeaf,
     /// Forget in the CA's own Secret what nobody trusts any more.
     Tidy,
@@ -51,13 +60,17 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         leaf,
         trusted,
         since,
+        delivered,
     } = observed;
     let Some(authority) = authority.as_ref().filter(|a| !a.validity.is_due(now)) else {
         return Step::NewAuthority;
     };
     let own = &authority.pair.certificate;
     if !certs::holds(trusted, own) {
-        return Step::Trust(certs::bundle(&certs::bundle(own, trusted), &authority.bundle));
+        return Step::Trust(certs::bundle(
+            &certs::bundle(&with_signer(own, observed, server_name, now), trusted),
+            &authority.bundle,
+        ));
     }
     let Some(leaf) = leaf else {
         return Step::NewLeaf;
@@ -66,18 +79,23 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         certs::check_server_and_roots(&leaf.pair.certificate, authorities, server_name, now).is_ok()
     };
     // The moment is noted in what is written. One that lies ahead was noted by a clock that was wrong.
-    let since = since.filter(|since| *since <= now);
-    let for_overlap = |since: Timestamp| now.duration_since(since).unsigned_abs() >= OVERLAP;
+    let [since, delivered] = [since, delivered].map(|noted| noted.filter(|noted| *noted <= now));
+    let for_at_least = |time: Duration, since: Timestamp| now.duration_since(since).unsigned_abs() >= time;
     if !accepted_by(own) {
         let left = leaf.validity.until.duration_since(now).unsigned_abs();
         // One that nobody accepts cannot get worse by a change; any other waits until the CA is known everywhere.
         if !accepted_by(trusted) || left < LAST_MOMENT {
             return Step::NewLeaf;
         }
-        return match since {
-            None => Step::Trust(trusted.clone()),
-            Some(since) if for_overlap(since) => Step::NewLeaf,
-            Some(_) => Step::Nothing,
+        return match (since, delivered) {
+            (None, _) => Step::Trust(trusted.clone()),
+            (Some(since), _) if !for_at_least(DELIVERED, since) => Step::Nothing,
+            (Some(since), None) if for_at_least(HELD_UP, since) => Step::NewLeaf,
+            (Some(_), None) => Step::Deliver,
+            (Some(since), Some(delivered)) if for_at_least(OVERLAP, since) && for_at_least(DELIVERED, delivered) => {
+                Step::NewLeaf
+            }
+            (Some(_), Some(_)) => Step::Nothing,
         };
     }
     if leaf.validity.is_due(now) {
@@ -87,7 +105,9 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
     if certs::count(trusted) > only {
         return match since {
             None => Step::Trust(trusted.clone()),
-            Some(since) if for_overlap(since) && leaf.validity.age(now) >= OVERLAP => Step::Trust(own.clone()),
+            Some(since) if for_at_least(OVERLAP, since) && leaf.validity.age(now) >= OVERLAP => {
+                Step::Trust(own.clone())
+            }
             Some(_) => Step::Nothing,
         };
     }
@@ -95,6 +115,17 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         return Step::Tidy;
     }
     Step::Nothing
+}
+
+/// A CA, and the one that has signed what is shown, which is then not among those that are left out of many.
+pub fn with_signer(own: &str, observed: &Observed, server_name: &str, now: Timestamp) -> String {
+    let Some(leaf) = &observed.leaf else {
+        return own.to_owned();
+    };
+    let known = observed.authority.as_ref().map_or("", |a| a.bundle.as_str());
+    let all = format!("{}\n{known}", observed.trusted);
+    let signers = certs::signers(&leaf.pair.certificate, &all, server_name, now);
+    format!("{own}\n{signers}")
 }
 
 #[cfg(test)]

@@ -5,30 +5,39 @@
 //! finds, whoever wrote it. From the server's Secret the rest follows by itself: the server and this controller read
 //! their files again, and the controller writes the CA into the key Secrets of all bindings.
 
+mod clock;
+mod deliver;
+mod error;
 mod evaluate;
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use evaluate::{Leaf, Observed, Step, evaluate};
+pub use deliver::Holders;
+use error::KeepError;
+use evaluate::{Leaf, Observed, Step, evaluate, with_signer};
 
-use super::error::describe;
 use super::lookup;
 use super::metrics::Metrics;
-use crate::authority::{self, SERVER_AUTHORITY};
-use crate::certs::{self, CertError, Lives};
+use super::told::Told;
+use crate::authority::{self, Authority, SERVER_AUTHORITY};
+use crate::certs::{self, Lives, Pair};
 use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY};
 
 /// Since when `ca.crt` is what it is: a time, a space and the SHA-256 of that text, by which an edit is noticed.
 const SINCE: &str = "ca.crt.since";
+/// As [`SINCE`], when every key Secret had it.
+const DELIVERED: &str = "ca.crt.delivered";
 const LOOK_EVERY: Duration = Duration::from_hours(1);
 const RETRY: Duration = Duration::from_secs(30);
+/// What reads the key Secrets of all bindings is not done twice a minute.
+const RETRY_DELIVERY: Duration = Duration::from_mins(10);
 /// More than the longest way takes; each lost race is one more.
 const MOST_STEPS: usize = 20;
 
@@ -61,37 +70,18 @@ impl Settings {
     }
 }
 
-/// When what there is ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When what there is ends, of what could be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ends {
-    pub authority: Timestamp,
-    pub serving: Timestamp,
-}
-
-/// What is in the way of the renewal, for the log.
-#[derive(Debug, thiserror::Error)]
-pub enum KeepError {
-    #[error("Secret {name}: {}", describe(source))]
-    Secret { name: String, source: Box<kube::Error> },
-    #[error(
-        "Secret {0} is not there; the bootstrap Job makes it: delete that Job and upgrade the release to run it again"
-    )]
-    Missing(String),
-    #[error(
-        "Secret {0} was not made by Sealpod and is left as it is; set tls.mode to existingSecret to use a certificate of yours"
-    )]
-    NotOurs(String),
-    #[error("cannot make a certificate: {0}")]
-    Make(#[source] CertError),
-    #[error("no DNS name is given for the server's certificate; set --server-dns-name")]
-    NoNames,
-    #[error("the Secrets kept changing")]
-    Contended,
+    pub authority: Option<Timestamp>,
+    pub serving: Option<Timestamp>,
 }
 
 /// Keeps the two Secrets as they have to be.
 struct Keeper {
+    kube: Client,
     secrets: Api<Secret>,
+    holders: Holders,
     settings: Settings,
     lives: Lives,
 }
@@ -103,102 +93,113 @@ struct Read {
 }
 
 /// Looks at once, every hour, and soon after a failure.
-pub async fn run(kube: Client, settings: Option<Settings>, metrics: Metrics) -> Infallible {
+pub async fn run(kube: Client, settings: Option<Settings>, holders: Holders, metrics: Metrics) -> Infallible {
     let Some(settings) = settings else {
         return std::future::pending().await;
     };
-    let keeper = Keeper::new(lookup::within(lookup::PATIENCE, kube), settings, Lives::default());
-    let mut last_error = String::new();
+    let keeper = Keeper::new(kube, settings, holders, Lives::default());
+    let mut told = Told::default();
     loop {
-        let pause = match keeper.keep(Timestamp::now()).await {
-            Ok(ends) => {
-                metrics.expiry("ca", ends.authority);
-                metrics.expiry("serving", ends.serving);
-                last_error.clear();
-                LOOK_EVERY
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if text != last_error {
-                    tracing::warn!("the api-server's certificates cannot be looked after: {text}; trying again");
-                }
-                last_error = text;
-                RETRY
-            }
-        };
+        let pause = keeper.turn(Timestamp::now(), &metrics, &mut told).await;
         tokio::time::sleep(pause).await;
     }
 }
 
 impl Keeper {
-    fn new(kube: Client, settings: Settings, lives: Lives) -> Self {
+    fn new(kube: Client, settings: Settings, holders: Holders, lives: Lives) -> Self {
+        let kube = lookup::within(lookup::PATIENCE, kube);
         Self {
-            secrets: Api::namespaced(kube, &settings.namespace),
+            secrets: Api::namespaced(kube.clone(), &settings.namespace),
+            kube,
+            holders,
             settings,
             lives,
         }
     }
 
-    /// Does what is missing by now. At rest it only reads.
-    async fn keep(&self, now: Timestamp) -> Result<Ends, KeepError> {
+    /// One look, told; answers when the next one is due.
+    async fn turn(&self, now: Timestamp, metrics: &Metrics, told: &mut Told) -> Duration {
+        let mut ends = Ends::default();
+        let kept = self.keep(now, &mut ends).await;
+        for (certificate, until) in [("ca", ends.authority), ("serving", ends.serving)] {
+            if let Some(until) = until {
+                metrics.expiry(certificate, until);
+            }
+        }
+        metrics.certificate_failing.set(i64::from(kept.is_err()));
+        let Err(error) = kept else {
+            told.passed("");
+            return LOOK_EVERY;
+        };
+        let text = error.to_string();
+        if told.is_news("", &text, Instant::now()) {
+            tracing::warn!("the api-server's certificates cannot be looked after: {text}; trying again");
+        }
+        match error {
+            KeepError::Undelivered { .. } => RETRY_DELIVERY,
+            _ => RETRY,
+        }
+    }
+
+    /// Does what is missing by now. At rest it only reads. `ends` is of what was read last, whatever came of it.
+    async fn keep(&self, now: Timestamp, ends: &mut Ends) -> Result<(), KeepError> {
         for _ in 0..MOST_STEPS {
-            if let Some(ends) = self.step(now).await? {
-                return Ok(ends);
+            if self.step(now, ends).await? {
+                return Ok(());
             }
         }
         Err(KeepError::Contended)
     }
 
-    /// One look and at most one write; answers where nothing was missing.
-    async fn step(&self, now: Timestamp) -> Result<Option<Ends>, KeepError> {
+    /// One look and at most one write; whether nothing was missing.
+    async fn step(&self, now: Timestamp, ends: &mut Ends) -> Result<bool, KeepError> {
+        let (authority, certificate) = tokio::join!(
+            self.secret(&self.settings.authority),
+            self.secret(&self.settings.certificate)
+        );
+        if let Ok(secret) = &authority {
+            ends.authority = authority::ends(secret);
+        }
+        if let Ok(secret) = &certificate {
+            ends.serving = authority::ends(secret);
+        }
         let server = self.settings.dns_names.first().ok_or(KeepError::NoNames)?;
         let read = Read {
-            authority: self.secret(&self.settings.authority).await?,
-            certificate: self.secret(&self.settings.certificate).await?,
+            authority: authority?,
+            certificate: certificate?,
         };
-        let observed = read.observed();
+        let observed = read.observed(now)?;
         let step = evaluate(&observed, server, now);
-        if let (Step::Nothing, Some(authority), Some(leaf)) = (&step, &observed.authority, &observed.leaf) {
-            return Ok(Some(Ends {
-                authority: authority.validity.until,
-                serving: leaf.validity.until,
-            }));
+        if step == Step::Nothing {
+            return Ok(true);
         }
+        clock::check(&self.kube, now).await?;
         self.apply(step, &read, &observed, now).await?;
-        Ok(None)
+        Ok(false)
     }
 
     /// A lost race is no error: the next look finds what the winner wrote.
     async fn apply(&self, step: Step, read: &Read, observed: &Observed, now: Timestamp) -> Result<(), KeepError> {
         match (step, &observed.authority) {
-            (Step::NewAuthority, before) => {
-                if let Some(from) = before.as_ref().map(|a| a.validity).filter(|v| v.is_ahead(now)) {
-                    let from = from.from;
-                    tracing::warn!(%from, "the api-server's CA is not valid yet: the clock of some node is or was wrong");
-                }
-                let pair =
-                    certs::new_authority_for(SERVER_AUTHORITY, now, self.lives.authority).map_err(KeepError::Make)?;
-                // The bootstrap, which may run again at any time, checks the certificate that is there by these.
-                let known = before.as_ref().map_or("", |a| a.bundle.as_str());
-                let bundle = certs::bundle(&certs::bundle(&pair.certificate, &observed.trusted), known);
-                let data = authority::data(&pair, &bundle);
-                if self.write(&read.authority, data).await? {
-                    tracing::info!(secret = self.settings.authority, "made a new CA for the api-server");
-                }
-            }
-            (Step::Trust(bundle), _) => {
+            (Step::NewAuthority, _) => self.new_authority(read, observed, now).await,
+            (Step::Trust(bundle), Some(authority)) => {
+                // Nobody has to trust a CA for a day that turns out to be of no use after it.
+                self.sign(authority, now)?;
                 let trusted = certs::count(&bundle);
+                let what = "the CAs of the api-server that are trusted";
                 if self.write(&read.certificate, trust(bundle, now)).await? {
-                    tracing::info!(
-                        secret = self.settings.certificate,
-                        trusted,
-                        "the CAs of the api-server that are trusted"
-                    );
+                    tracing::info!(secret = self.settings.certificate, trusted, "{what}");
                 }
+                Ok(())
+            }
+            (Step::Deliver, _) => {
+                self.holders.deliver(&observed.trusted).await?;
+                let note = Zeroizing::new(note(&observed.trusted, now));
+                self.write(&read.certificate, [(DELIVERED, note)]).await?;
+                Ok(())
             }
             (Step::NewLeaf, Some(authority)) => {
-                let names = &self.settings.dns_names;
-                let pair = certs::issue(&authority.pair, names, now, self.lives.leaf).map_err(KeepError::Make)?;
+                let pair = self.sign(authority, now)?;
                 let data = [(CERTIFICATE, Zeroizing::new(pair.certificate)), (KEY, pair.key)];
                 if self.write(&read.certificate, data).await? {
                     tracing::info!(
@@ -206,14 +207,39 @@ impl Keeper {
                         "made a new certificate for the api-server"
                     );
                 }
+                Ok(())
             }
             (Step::Tidy, Some(authority)) => {
                 let data = authority::data(&authority.pair, &authority.pair.certificate);
-                self.write(&read.authority, data).await?;
+                self.write(&read.authority, data).await.map(|_| ())
             }
-            (Step::NewLeaf | Step::Tidy | Step::Nothing, _) => {}
+            (Step::Trust(_) | Step::NewLeaf | Step::Tidy | Step::Nothing, _) => Ok(()),
+        }
+    }
+
+    async fn new_authority(&self, read: &Read, observed: &Observed, now: Timestamp) -> Result<(), KeepError> {
+        let before = observed.authority.as_ref();
+        if let Some(from) = before.map(|a| a.validity).filter(|v| v.is_ahead(now)).map(|v| v.from) {
+            tracing::warn!(%from, "the api-server's CA is not valid yet: the clock of some node is or was wrong");
+        }
+        let pair = certs::new_authority_for(SERVER_AUTHORITY, now, self.lives.authority).map_err(KeepError::Make)?;
+        // The bootstrap, which may run again at any time, checks the certificate that is there by these.
+        let known = before.map_or("", |a| a.bundle.as_str());
+        let server = self.settings.dns_names.first().map_or("", String::as_str);
+        let first = with_signer(&pair.certificate, observed, server, now);
+        let bundle = certs::bundle(&certs::bundle(&first, &observed.trusted), known);
+        if self.write(&read.authority, authority::data(&pair, &bundle)).await? {
+            tracing::info!(secret = self.settings.authority, "made a new CA for the api-server");
         }
         Ok(())
+    }
+
+    fn sign(&self, authority: &Authority, now: Timestamp) -> Result<Pair, KeepError> {
+        let signed = certs::issue(&authority.pair, &self.settings.dns_names, now, self.lives.leaf);
+        signed.map_err(|source| KeepError::Signing {
+            name: self.settings.authority.clone(),
+            source,
+        })
     }
 
     /// Replaces the Secret that was read; false where it is another by now.
@@ -248,14 +274,35 @@ impl Keeper {
 }
 
 impl Read {
-    fn observed(&self) -> Observed {
+    fn observed(&self, now: Timestamp) -> Result<Observed, KeepError> {
         let trusted = secrets::text(&self.certificate, AUTHORITIES).unwrap_or_default();
-        Observed {
-            authority: authority::read(&self.authority).ok(),
+        let noted = |key| secrets::text(&self.certificate, key).and_then(|text| read_note(&text, &trusted));
+        Ok(Observed {
+            authority: self.usable_authority(now)?,
             leaf: read_leaf(&self.certificate),
-            since: secrets::text(&self.certificate, SINCE).and_then(|text| read_since(&text, &trusted)),
+            since: noted(SINCE),
+            delivered: noted(DELIVERED),
             trusted: trusted.to_string(),
-        }
+        })
+    }
+
+    /// None where one of ours takes the place of what is there, which is never somebody else's that is of no use, or not
+    /// yet: it may be half of what is being brought.
+    fn usable_authority(&self, now: Timestamp) -> Result<Option<Authority>, KeepError> {
+        let reason = match authority::read(&self.authority) {
+            Ok(found)
+                if found.validity.is_ahead(now) && !certs::is_named(&found.pair.certificate, SERVER_AUTHORITY) =>
+            {
+                format!("it is not valid before {}", found.validity.from)
+            }
+            Ok(found) => return Ok(Some(found)),
+            Err(_) if authority::is_replaceable(&self.authority, SERVER_AUTHORITY) => return Ok(None),
+            Err(unusable) => unusable.to_string(),
+        };
+        Err(KeepError::Unusable {
+            name: self.authority.name_any(),
+            reason,
+        })
     }
 }
 
@@ -266,11 +313,15 @@ fn read_leaf(secret: &Secret) -> Option<Leaf> {
 }
 
 fn trust(bundle: String, now: Timestamp) -> [(&'static str, Zeroizing<String>); 2] {
-    let since = format!("{now} {}", digest(&bundle));
+    let since = note(&bundle, now);
     [(AUTHORITIES, Zeroizing::new(bundle)), (SINCE, Zeroizing::new(since))]
 }
 
-fn read_since(text: &str, trusted: &str) -> Option<Timestamp> {
+fn note(trusted: &str, now: Timestamp) -> String {
+    format!("{now} {}", digest(trusted))
+}
+
+fn read_note(text: &str, trusted: &str) -> Option<Timestamp> {
     let (time, of) = text.split_once(' ')?;
     if of == digest(trusted) { time.parse().ok() } else { None }
 }

@@ -46,6 +46,7 @@ fn settled(authority_age: Duration, leaf_age: Duration) -> Observed {
         trusted: authority.bundle.clone(),
         authority: Some(authority),
         since: None,
+        delivered: None,
     }
 }
 
@@ -61,6 +62,7 @@ fn changing(since: Option<Timestamp>) -> (Observed, Authority) {
         leaf: Some(leaf(&old, ago(DAY * 30))),
         trusted: both,
         since,
+        delivered: since,
     };
     (observed, old)
 }
@@ -118,6 +120,7 @@ fn what_is_lost_or_damaged_or_of_another_time_is_made_anew() {
         trusted: ca.bundle.clone(),
         authority: Some(ca),
         since: None,
+        delivered: None,
     };
     check("a CA of a clock that was ahead", &future, &Step::NewAuthority);
     let mut other = whole.clone();
@@ -154,6 +157,54 @@ fn a_new_ca_is_trusted_for_a_day_before_it_signs() {
     let (mut foreign, _) = changing(Some(now()));
     foreign.leaf = Some(leaf(&authority(ago(DAY)), ago(HOUR)));
     check("what is shown is of a CA that nobody trusts", &foreign, &Step::NewLeaf);
+}
+
+#[test]
+fn it_signs_no_sooner_than_half_a_day_after_every_key_secret_has_it_and_no_later_than_in_a_week() {
+    let changed = |since: Duration, delivered: Option<Duration>| Observed {
+        delivered: delivered.map(ago),
+        ..changing(Some(ago(since))).0
+    };
+    check("told 11 hours ago", &changed(HOUR * 11, None), &Step::Nothing);
+    check("told 12 hours ago", &changed(HOUR * 12, None), &Step::Deliver);
+    check("told while nobody was here", &changed(DAY * 6, None), &Step::Deliver);
+    check(
+        "delivered just now",
+        &changed(DAY * 6, Some(Duration::ZERO)),
+        &Step::Nothing,
+    );
+    check(
+        "delivered 11 hours ago",
+        &changed(DAY * 6, Some(HOUR * 11)),
+        &Step::Nothing,
+    );
+    check(
+        "delivered 12 hours ago",
+        &changed(DAY * 6, Some(HOUR * 12)),
+        &Step::NewLeaf,
+    );
+    check(
+        "delivered, and told 23 hours ago",
+        &changed(HOUR * 23, Some(HOUR * 12)),
+        &Step::Nothing,
+    );
+    check("not delivered for a week", &changed(DAY * 7, None), &Step::NewLeaf);
+    let mut ahead_of_us = changed(DAY * 2, None);
+    ahead_of_us.delivered = Some(ahead(HOUR));
+    check("delivered, by a clock that was ahead", &ahead_of_us, &Step::Deliver);
+}
+
+#[test]
+fn of_many_cas_the_one_that_signed_what_is_shown_is_not_left_out() {
+    let (mut observed, old) = changing(None);
+    let others = (0..9).map(|_| authority(ago(DAY)).bundle).collect::<String>();
+    observed.trusted = format!("{others}{}", old.bundle);
+    observed.authority.as_mut().unwrap().bundle = own(&observed);
+    let Step::Trust(bundle) = evaluate(&observed, SERVER, now()) else {
+        panic!("the new CA is not trusted yet");
+    };
+    assert_eq!(certs::count(&bundle), 8);
+    assert!(certs::holds(&bundle, &own(&observed)) && certs::holds(&bundle, &old.bundle));
 }
 
 /// The same, when all are told.
