@@ -41,3 +41,17 @@ fn types(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     lines.map(|line| line.split_once(' ').unwrap())
 }
+
+mod tests {
+    /// A key for all kinds is one key for everybody's, and a patch of it takes theirs away.
+    #[test]
+    fn the_health_checks_for_argo_cd_are_one_key_for_each_kind() {
+        let checks = include_str!("../../docs/argocd-health.yaml");
+        let keys = checks
+            .lines()
+            .filter_map(|line| line.strip_prefix("  resource.")?.split_once(':'));
+        let keys: Vec<_> = keys.map(|(key, _)| key).collect();
+        let key = |kind: &str| format!("customizations.health.sealpod.dev_{kind}");
+        assert_eq!(keys, ["Application", "Environment", "SecretBinding"].map(key));
+    }
+}

@@ -255,7 +255,7 @@ impl State {
             parent == Some(path)
         });
         let items: Vec<_> = inside.map(|(_, object)| object).collect();
-        let known = ["/deployments", "/statefulsets", "/daemonsets", "/secretbindings"]
+        let known = ["/deployments", "/statefulsets", "/daemonsets"]
             .iter()
             .any(|end| path.ends_with(end));
         if items.is_empty() && !known {

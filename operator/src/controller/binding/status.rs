@@ -212,6 +212,17 @@ mod tests {
         }))
     }
 
+    #[test]
+    fn the_documentation_names_every_condition() {
+        let documentation = include_str!("../../../../docs/OPERATOR.md");
+        let beside = super::super::native::KUBERNETES_SECRET_SYNCED;
+        let outcome = of(&selection(&json!([])), &known(&[], &[], &[]));
+        let own = outcome.conditions.iter().map(|condition| condition.kind);
+        for condition in own.chain([beside]).filter(|kind| *kind != READY) {
+            assert!(documentation.contains(&format!("| `{condition}` |")), "{condition}");
+        }
+    }
+
     fn of(selection: &Selection, resolution: &Resolution) -> Outcome<SecretBindingStatus> {
         outcome(
             SecretBindingStatus::default(),

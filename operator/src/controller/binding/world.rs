@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use kube::Client;
 use kube::client::Body;
 use kube::runtime::events::Reporter;
-use kube::runtime::reflector;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::Event;
+use kube::{Client, Resource};
 use sealpod_core::injection::API_KEY_FILE;
 use sealpod_crds::SecretBinding;
 use serde_json::{Value, json};
@@ -67,11 +69,25 @@ fn context(kube: &Client, server: Server) -> Context {
         resolutions: super::Resolutions::default(),
         echoes: Arc::default(),
         bindings: reflector::store().0,
-        copies: super::Copies::new(reflector::store().0),
+        copies: super::Copies::new(listed(&[]).0),
         restarts: Restarts::default(),
         missed: Arc::new(Missed::default()),
         scope: Scope::default(),
     }
+}
+
+/// What a watch has listed.
+pub fn listed<K>(objects: &[K]) -> (Store<K>, Writer<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&Event::InitApply(object.clone()));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    (store, writer)
 }
 
 /// Changes outside of the process, and behind which of them something goes wrong: whoever asked for that one never

@@ -53,6 +53,12 @@ fn keeper(api: &FakeApi) -> Keeper {
     keeper_for(api, Lives::default())
 }
 
+/// A binding that was never reconciled.
+fn with_a_new_binding(api: &FakeApi) {
+    let binding = json!({"metadata": {"name": "new", "namespace": "shop", "uid": "n"}});
+    api.put("/apis/sealpod.dev/v1alpha1/namespaces/shop/secretbindings/new", binding);
+}
+
 async fn bootstrap(api: &FakeApi, now: Timestamp) {
     let args = BootstrapArgs {
         namespace: "sealpod".to_owned(),
@@ -69,6 +75,7 @@ async fn bootstrap(api: &FakeApi, now: Timestamp) {
 async fn installed() -> FakeApi {
     let api = FakeApi::default();
     bootstrap(&api, start()).await;
+    with_a_new_binding(&api);
     api.take_calls();
     api
 }
@@ -84,6 +91,7 @@ fn installed_for(lives: Lives) -> FakeApi {
     };
     put(CA, "server-ca", authority::data(&ca, &ca.certificate));
     put(TLS, "server-tls", authority::data(&leaf, &ca.certificate));
+    with_a_new_binding(&api);
     api
 }
 

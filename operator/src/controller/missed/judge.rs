@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sealpod_core::kubernetes::{INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER};
 use serde_json::Value;
 
@@ -46,29 +46,45 @@ pub fn judge(pod: &Value) -> Option<Without> {
     })
 }
 
-/// When the first pod of each controller was evicted.
+/// For how long a controller is taken to make no better ones.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
+
+/// When the first pod of each controller was evicted, until that is seen to have helped.
 #[derive(Debug, Default)]
 pub struct Evicted(HashMap<String, Timestamp>);
 
 impl Evicted {
     /// Whether it helps. A pod that was made after another of its controller was evicted, and again without injection,
-    /// says that the next would be no better.
-    pub fn helps(&self, pod: &Without) -> bool {
+    /// says that the next would be no better, for now: what was in the way may pass.
+    pub fn helps(&self, pod: &Without, now: Timestamp) -> bool {
         let Some(controller) = &pod.controller else {
             return false;
         };
         match (self.0.get(controller), pod.made) {
             (None, _) => true,
+            (Some(first), _) if is_over(*first, now) => true,
             (Some(first), Some(made)) => made < *first,
             (Some(_), None) => false,
         }
     }
 
     pub fn note(&mut self, pod: &Without, now: Timestamp) {
+        self.0.retain(|_, first| !is_over(*first, now));
         if let Some(controller) = &pod.controller {
             self.0.entry(controller.clone()).or_insert(now);
         }
     }
+
+    /// A pod of this controller has what it asks for. One that was made before says nothing of the next.
+    pub fn injected(&mut self, controller: &str, made: Timestamp) {
+        if self.0.get(controller).is_some_and(|first| made >= *first) {
+            self.0.remove(controller);
+        }
+    }
+}
+
+fn is_over(first: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(first).abs() >= REMEMBERED
 }
 
 #[cfg(test)]
@@ -112,7 +128,8 @@ mod tests {
 
     #[test]
     fn only_what_its_controller_makes_again_is_evicted() {
-        let evictable = |edit: &dyn Fn(&mut Value)| Evicted::default().helps(&judge(&pod(edit)).unwrap());
+        let evictable =
+            |edit: &dyn Fn(&mut Value)| Evicted::default().helps(&judge(&pod(edit)).unwrap(), Timestamp::UNIX_EPOCH);
         assert!(evictable(&|_| {}));
         assert!(!evictable(&|pod| pod["metadata"]["ownerReferences"] = json!(null)));
         assert!(!evictable(
@@ -123,14 +140,49 @@ mod tests {
         assert!(!evictable(&|pod| pod["spec"]["restartPolicy"] = json!("OnFailure")));
     }
 
+    fn made(time: &str) -> Without {
+        judge(&pod(|pod| pod["metadata"]["creationTimestamp"] = json!(time))).unwrap()
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
     #[test]
-    fn a_controller_whose_new_pods_are_no_better_loses_no_more() {
-        let made = |time: &str| judge(&pod(|pod| pod["metadata"]["creationTimestamp"] = json!(time))).unwrap();
+    fn a_controller_whose_new_pods_are_no_better_loses_no_more_for_an_hour() {
+        let (mut evicted, now) = (Evicted::default(), at("2026-01-02T00:00:00Z"));
+        let (old, new) = (made("2026-01-01T00:00:00Z"), made("2026-01-02T00:00:01Z"));
+        evicted.note(&old, now);
+        assert!(evicted.helps(&old, now), "its old siblings go too");
+        assert!(!evicted.helps(&new, at("2026-01-02T00:59:59Z")));
+        assert!(!evicted.helps(&made("unknown"), now));
+        let later = at("2026-01-02T01:00:00Z");
+        assert!(evicted.helps(&new, later));
+        evicted.note(&new, later);
+        assert!(!evicted.helps(&made("2026-01-02T01:00:01Z"), later), "counted anew");
+    }
+
+    #[test]
+    fn a_controller_whose_new_pods_are_injected_is_not_kept() {
+        let (mut evicted, now) = (Evicted::default(), at("2026-01-02T00:00:00Z"));
+        evicted.note(&made("2026-01-01T00:00:00Z"), now);
+        let next = made("2026-01-02T00:10:00Z");
+        evicted.injected("rs", at("2026-01-01T23:00:00Z"));
+        assert!(!evicted.helps(&next, now), "an older pod says nothing of the next");
+        evicted.injected("other", at("2026-01-02T00:05:00Z"));
+        assert!(!evicted.helps(&next, now));
+        evicted.injected("rs", at("2026-01-02T00:05:00Z"));
+        assert!(evicted.helps(&next, now) && evicted.0.is_empty());
+    }
+
+    #[test]
+    fn of_controllers_that_lost_nothing_for_an_hour_nothing_is_kept() {
         let mut evicted = Evicted::default();
-        let old = made("2026-01-01T00:00:00Z");
-        evicted.note(&old, "2026-01-02T00:00:00Z".parse().unwrap());
-        assert!(evicted.helps(&old), "its old siblings go too");
-        assert!(!evicted.helps(&made("2026-01-02T00:00:01Z")));
-        assert!(!evicted.helps(&made("unknown")));
+        for minute in 0..300 {
+            let mut pod = made("2026-01-01T00:00:00Z");
+            pod.controller = Some(minute.to_string());
+            evicted.note(&pod, at("2026-01-02T00:00:00Z") + SignedDuration::from_mins(minute));
+        }
+        assert_eq!(evicted.0.len(), 60);
     }
 }

@@ -9,6 +9,7 @@ mod run;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use judge::Evicted;
 use kube::api::ObjectMeta;
 use sealpod_core::kubernetes::annotations;
 use tokio::sync::Notify;
@@ -30,6 +31,7 @@ pub struct Options {
 #[derive(Debug, Default)]
 pub struct Missed {
     pods: Mutex<HashMap<String, Pod>>,
+    evicted: Mutex<Evicted>,
     suspected: Notify,
 }
 
@@ -50,6 +52,9 @@ impl Missed {
             .annotations
             .as_ref()
             .is_some_and(|all| all.contains_key(annotations::INJECTED));
+        if injected {
+            self.injected(pod);
+        }
         if injected || pod.deletion_timestamp.is_some() || options.excluded.contains(&namespace) {
             self.pods().remove(uid);
             return;
@@ -61,6 +66,14 @@ impl Missed {
         };
         self.pods().entry(uid.clone()).or_insert(suspect);
         self.suspected.notify_one();
+    }
+
+    fn injected(&self, pod: &ObjectMeta) {
+        let mut owners = pod.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
+        if let (Some(controller), Some(made)) = (controller, &pod.creation_timestamp) {
+            self.evicted().injected(&controller.uid, made.0);
+        }
     }
 
     /// Those that were not looked at yet, or all.
@@ -83,6 +96,11 @@ impl Missed {
 
     fn count(&self) -> usize {
         self.pods().values().filter(|pod| pod.told).count()
+    }
+
+    fn evicted(&self) -> MutexGuard<'_, Evicted> {
+        // As below.
+        self.evicted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pods(&self) -> MutexGuard<'_, HashMap<String, Pod>> {

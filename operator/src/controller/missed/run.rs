@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, timeout};
 
-use super::judge::{Evicted, Without, judge};
+use super::judge::{Without, judge};
 use super::{Options, Pod};
 use crate::controller::context::Context;
 use crate::controller::error::{Error, describe};
@@ -32,7 +32,6 @@ const TOLD: &str = "this pod asks for injection and runs without it: the webhook
 /// What is remembered between looks.
 #[derive(Default)]
 pub(super) struct Memory {
-    pub evicted: Evicted,
     last: Option<Instant>,
 }
 
@@ -75,15 +74,16 @@ async fn one(uid: &str, pod: &Pod, context: &Context, options: &Options, memory:
         );
         tell(context, &about, reasons::INJECTION_MISSED, TOLD).await;
     }
-    if options.evict && memory.may_evict(&without) && reachable(&options.injector).await {
+    let helps = || context.missed.evicted().helps(&without, Timestamp::now());
+    if options.evict && memory.has_rested() && helps() && reachable(&options.injector).await {
         evict(uid, pod, &without, context, memory).await?;
     }
     Ok(())
 }
 
 impl Memory {
-    fn may_evict(&self, pod: &Without) -> bool {
-        self.evicted.helps(pod) && self.last.is_none_or(|last| last.elapsed() >= BETWEEN_EVICTIONS)
+    fn has_rested(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= BETWEEN_EVICTIONS)
     }
 }
 
@@ -102,7 +102,7 @@ async fn evict(uid: &str, pod: &Pod, without: &Without, context: &Context, memor
     context.metrics.evicted(result.is_ok());
     match result {
         Ok(_) => {
-            memory.evicted.note(without, Timestamp::now());
+            context.missed.evicted().note(without, Timestamp::now());
             let note = "evicted, because it runs without the injection that it asks for";
             tell(context, &reference(uid, pod), reasons::EVICTED, note).await;
             Ok(())

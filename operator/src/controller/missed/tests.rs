@@ -107,3 +107,30 @@ async fn eviction_is_asked_for_only_while_the_webhook_answers_and_not_all_at_onc
     look(true, &world.context, &options, &mut Memory::default()).await;
     assert_eq!(evictions(&world), 0, "without the webhook nothing takes its place");
 }
+
+#[tokio::test]
+async fn the_next_pod_of_a_controller_is_evicted_again_once_one_was_injected() {
+    let world = with_a_missed_pod().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = Options {
+        evict: true,
+        injector: listener.local_addr().unwrap().to_string(),
+        excluded: vec![],
+    };
+    let evicts = async || {
+        world.kube.take_calls();
+        look(true, &world.context, &options, &mut Memory::default()).await;
+        world.kube.take_writes().contains(&format!("POST {POD}/eviction"))
+    };
+    assert!(evicts().await);
+    let now = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(1);
+    let mut next = pod(&json!([{"name": "app"}]));
+    next["metadata"]["creationTimestamp"] = json!(now.to_string());
+    world.kube.put(POD, next.clone());
+    assert!(!evicts().await, "the next is no better");
+    let mut sibling: ObjectMeta = serde_json::from_value(next["metadata"].clone()).unwrap();
+    sibling.uid = Some("sibling".to_owned());
+    sibling.annotations = Some([("sealpod.dev/injected".to_owned(), "db".to_owned())].into());
+    world.context.missed.saw(&sibling, &options);
+    assert!(evicts().await);
+}

@@ -16,6 +16,7 @@ mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::Store;
@@ -23,6 +24,7 @@ use sealpod_client::{Error as ServerError, Fetched};
 use sealpod_core::kubernetes::{COPY_OF_LABEL, KEY_SECRET_SUFFIX};
 use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 use sealpod_crds::{DeletionPolicy, SecretBinding};
+use tokio::time::timeout;
 
 use super::{Delivery, Plan};
 use crate::controller::conditions::{Status, Wanted};
@@ -40,6 +42,9 @@ use stored::Stored;
 use target::Target;
 pub use watch::{Watched, binding_of, watch};
 use write::{Failure, quiet, write};
+
+/// How long one try of a deletion waits for that. There are several.
+const LISTED_WITHIN: Duration = Duration::from_secs(1);
 
 pub const KUBERNETES_SECRET_SYNCED: &str = "KubernetesSecretSynced";
 
@@ -62,6 +67,15 @@ impl Copies {
             watched,
             compared: Compared::default(),
         }
+    }
+
+    /// Until all are listed that carry our label: under which names a binding has made them is known from nowhere else.
+    async fn listed(&self) -> Result<(), Error> {
+        let listed = timeout(LISTED_WITHIN, self.watched.wait_until_ready()).await;
+        let listed = listed.is_ok_and(|listed| listed.is_ok());
+        listed.then_some(()).ok_or(Error::NotNow(
+            "the Secrets of spec.kubernetesSecret are not listed yet, and one of a former name would be left",
+        ))
     }
 
     pub fn forget(&self, uid: &str) {
@@ -164,9 +178,10 @@ pub async fn sync(delivery: Delivery<'_>, context: &Context) -> Result<Option<Ou
     }
 }
 
-/// What becomes of the copies when the binding goes.
+/// What becomes of the copies when the binding goes. An error where they are not all known.
 pub async fn clean_up(object: &SecretBinding, context: &Context) -> Result<(), Error> {
     context.copies.compared.forget(&object.uid().unwrap_or_default());
+    let listed = context.copies.listed().await;
     let now = object.spec.kubernetes_secret.as_ref();
     for secret in candidates(object, now.map(|wanted| wanted.name.as_str()), context) {
         let policy = now
@@ -174,7 +189,7 @@ pub async fn clean_up(object: &SecretBinding, context: &Context) -> Result<(), E
             .map(|wanted| wanted.deletion_policy);
         remove(object, &secret, policy, context).await?;
     }
-    Ok(())
+    listed
 }
 
 /// The copies that the binding made under other names.

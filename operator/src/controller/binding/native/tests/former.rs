@@ -1,12 +1,13 @@
 //! What becomes of a Secret that the spec no longer names, and of the policy that says so.
 
 use super::*;
+use crate::controller::binding::world::listed;
+use kube::runtime::watcher::Event;
 
 /// The watch has seen the Secret.
 fn watched(world: &mut World) {
-    let (store, mut writer) = kube::runtime::reflector::store();
     let secret = serde_json::from_value(world.kube.get(COPY).unwrap()).unwrap();
-    writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(secret));
+    let (store, _) = listed(&[secret]);
     std::sync::Arc::get_mut(&mut world.context).unwrap().copies = Copies::new(store);
 }
 
@@ -57,4 +58,24 @@ async fn an_edit_of_the_policy_reaches_the_secret_before_it_is_needed() {
             .unwrap()
             .contains("\"a\":1")
     );
+}
+
+#[tokio::test]
+async fn a_binding_is_not_let_go_before_its_former_secrets_are_known() {
+    let mut world = world().await;
+    has(&world, "e1", &[("a", "1", 1)]).await;
+    let native = |name: &str| binding(&json!({"name": name, "deletionPolicy": "Delete"}));
+    look(&world, &native("copy")).await.unwrap();
+    // Renamed while no operator ran, and deleted before one has listed anything.
+    let (store, mut writer) = kube::runtime::reflector::store();
+    std::sync::Arc::get_mut(&mut world.context).unwrap().copies = Copies::new(store);
+    let error = clean_up(&native("other"), &world.context).await.unwrap_err();
+    assert!(error.to_string().contains("not listed yet"), "{error}");
+    assert!(world.kube.get(COPY).is_some());
+    let secret = serde_json::from_value(world.kube.get(COPY).unwrap()).unwrap();
+    for event in [Event::Init, Event::InitApply(secret), Event::InitDone] {
+        writer.apply_watcher_event(&event);
+    }
+    clean_up(&native("other"), &world.context).await.unwrap();
+    assert!(world.kube.get(COPY).is_none());
 }
