@@ -122,30 +122,25 @@ async fn make_certificate(
         name: name.to_owned(),
         source: Box::new(source),
     })?;
-    let secret = match there {
-        Some(secret) => {
-            tracing::info!(secret = name, outcome = "kept", "server certificate");
-            secret
+    // What is there is kept, also where the CA could not sign another.
+    if there.is_none() {
+        let pair = certs::issue(&authority.pair, dns_names, now, Lives::default().leaf);
+        let pair = pair.map_err(|error| match error {
+            reason @ CertError::SignsInVain { .. } => BootstrapError::Authority {
+                name: ca.to_owned(),
+                reason,
+            },
+            source => BootstrapError::Make {
+                name: name.to_owned(),
+                source,
+            },
+        })?;
+        let new = tls(name, &pair, Some(&authority.bundle));
+        if make(secrets, "server certificate", &new).await? {
+            return Ok(());
         }
-        None => {
-            let pair = certs::issue(&authority.pair, dns_names, now, Lives::default().leaf);
-            let pair = pair.map_err(|error| match error {
-                reason @ CertError::SignsInVain { .. } => BootstrapError::Authority {
-                    name: ca.to_owned(),
-                    reason,
-                },
-                source => BootstrapError::Make {
-                    name: name.to_owned(),
-                    source,
-                },
-            })?;
-            let new = tls(name, &pair, Some(&authority.bundle));
-            if make(secrets, "server certificate", &new).await? {
-                return Ok(());
-            }
-            get(secrets, name).await?
-        }
-    };
+    }
+    let secret = get(secrets, name).await?;
     let existing = secrets::pair(&secret).ok_or_else(|| BootstrapError::Incomplete(name.to_owned()))?;
     // One of another CA that is trusted gives way to one of this CA in time, which is the controller's business.
     let trusted = secrets::text(&secret, AUTHORITIES).unwrap_or_default();

@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match start(cli).await {
+    match Box::pin(start(cli)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sealpod-operator: {error:#}");

@@ -174,3 +174,14 @@ async fn what_has_no_name_is_not_made() {
 fn no_two_keys_are_equal() {
     assert_ne!(new_key().unwrap(), new_key().unwrap());
 }
+
+#[tokio::test]
+async fn a_ca_that_signs_in_vain_is_named_and_what_it_would_sign_is_not_made() {
+    for own in certs::tests::authorities_that_sign_in_vain(now()) {
+        let api = FakeApi::default();
+        api.put(&path("ca"), serde_json::to_value(tls("ca", &own, None)).unwrap());
+        let error = bootstrap(&api, args()).await.unwrap_err().to_string();
+        assert!(error.contains("Secret ca exists and cannot sign"), "{error}");
+        assert_eq!(api.get(&path("tls")), None);
+    }
+}
