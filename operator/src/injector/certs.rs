@@ -97,8 +97,13 @@ pub enum KeepError {
         server: String,
         reason: String,
     },
-    #[error("cannot make a certificate: {0}")]
+    #[error("cannot make a CA: {0}")]
     Make(#[source] CertError),
+    #[error(
+        "Secret {name}: its CA cannot sign the webhook's certificate, so the one before stays: {source}; empty tls.crt and \
+         tls.key to get another"
+    )]
+    Signing { name: String, source: CertError },
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
     #[error("other replicas kept changing the certificates; trying again")]
@@ -214,7 +219,11 @@ impl Keeper {
             }
             (Step::NewLeaf, Some(authority), _) => {
                 let name = self.names.server_name();
-                let pair = certs::issue(&authority.pair, &[name], now, lives.leaf).map_err(KeepError::Make)?;
+                let pair =
+                    certs::issue(&authority.pair, &[name], now, lives.leaf).map_err(|source| KeepError::Signing {
+                        name: self.names.authority_secret.clone(),
+                        source,
+                    })?;
                 // Where the Secret is gone, the other replicas go on with the path that is registered until they look.
                 let known = read.leaf.as_ref().and_then(read_segment);
                 let segment = match known.or_else(|| registered_segment(&read.observed.webhooks)) {

@@ -13,8 +13,10 @@ use crate::certs::{self, Pair, Validity};
 pub const OVERLAP: Duration = Duration::from_hours(24);
 /// When it is seen to it that every key Secret has the new CA, and how long after that pods have it from there.
 pub const DELIVERED: Duration = Duration::from_hours(12);
-/// How long one key Secret that cannot be written holds up all others. The certificate of the CA before has a third of
-/// its life left.
+/// As [`DELIVERED`], where the CA had to sign before: its file has come to the controller, and pods wait.
+const DELIVERED_LATE: Duration = Duration::from_mins(10);
+/// How long one key Secret that cannot be written holds up all others, from when that was found out. The certificate of the
+/// CA before has a third of its life left.
 const HELD_UP: Duration = Duration::from_hours(7 * 24);
 /// A certificate of the CA before that ends within this time waits no longer: nobody takes one that has ended.
 const LAST_MOMENT: Duration = Duration::from_hours(2);
@@ -37,6 +39,8 @@ pub struct Observed {
     pub since: Option<Timestamp>,
     /// When every key Secret had these, where that is known of exactly these.
     pub delivered: Option<Timestamp>,
+    /// When some key Secret could not be given these for the first time, where that is known of exactly these.
+    pub undelivered: Option<Timestamp>,
 }
 
 /// What is to be done next, one write.
@@ -61,6 +65,7 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         trusted,
         since,
         delivered,
+        undelivered,
     } = observed;
     let Some(authority) = authority.as_ref().filter(|a| !a.validity.is_due(now)) else {
         return Step::NewAuthority;
@@ -79,23 +84,30 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         certs::check_server_and_roots(&leaf.pair.certificate, authorities, server_name, now).is_ok()
     };
     // The moment is noted in what is written. One that lies ahead was noted by a clock that was wrong.
-    let [since, delivered] = [since, delivered].map(|noted| noted.filter(|noted| *noted <= now));
+    let [since, delivered, undelivered] =
+        [since, delivered, undelivered].map(|noted| noted.filter(|noted| *noted <= now));
     let for_at_least = |time: Duration, since: Timestamp| now.duration_since(since).unsigned_abs() >= time;
+    let is_to_deliver = delivered.is_none() && !undelivered.is_some_and(|since| for_at_least(HELD_UP, since));
+    let deliver_after = |time: Duration, since: Timestamp| {
+        if for_at_least(time, since) {
+            Step::Deliver
+        } else {
+            Step::Nothing
+        }
+    };
     if !accepted_by(own) {
         let left = leaf.validity.until.duration_since(now).unsigned_abs();
         // One that nobody accepts cannot get worse by a change; any other waits until the CA is known everywhere.
         if !accepted_by(trusted) || left < LAST_MOMENT {
             return Step::NewLeaf;
         }
-        return match (since, delivered) {
-            (None, _) => Step::Trust(trusted.clone()),
-            (Some(since), _) if !for_at_least(DELIVERED, since) => Step::Nothing,
-            (Some(since), None) if for_at_least(HELD_UP, since) => Step::NewLeaf,
-            (Some(_), None) => Step::Deliver,
-            (Some(since), Some(delivered)) if for_at_least(OVERLAP, since) && for_at_least(DELIVERED, delivered) => {
+        return match since {
+            None => Step::Trust(trusted.clone()),
+            Some(since) if is_to_deliver => deliver_after(DELIVERED, since),
+            Some(since) if for_at_least(OVERLAP, since) && delivered.is_none_or(|at| for_at_least(DELIVERED, at)) => {
                 Step::NewLeaf
             }
-            (Some(_), Some(_)) => Step::Nothing,
+            Some(_) => Step::Nothing,
         };
     }
     if leaf.validity.is_due(now) {
@@ -105,6 +117,7 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
     if certs::count(trusted) > only {
         return match since {
             None => Step::Trust(trusted.clone()),
+            Some(since) if is_to_deliver => deliver_after(DELIVERED_LATE, since),
             Some(since) if for_at_least(OVERLAP, since) && leaf.validity.age(now) >= OVERLAP => {
                 Step::Trust(own.clone())
             }

@@ -34,6 +34,8 @@ use crate::secrets::{self, AUTHORITIES, CERTIFICATE, KEY};
 const SINCE: &str = "ca.crt.since";
 /// As [`SINCE`], when every key Secret had it.
 const DELIVERED: &str = "ca.crt.delivered";
+/// As [`SINCE`], when some key Secret could not be given it for the first time.
+const UNDELIVERED: &str = "ca.crt.undelivered";
 const LOOK_EVERY: Duration = Duration::from_hours(1);
 const RETRY: Duration = Duration::from_secs(30);
 /// What reads the key Secrets of all bindings is not done twice a minute.
@@ -192,12 +194,7 @@ impl Keeper {
                 }
                 Ok(())
             }
-            (Step::Deliver, _) => {
-                self.holders.deliver(&observed.trusted).await?;
-                let note = Zeroizing::new(note(&observed.trusted, now));
-                self.write(&read.certificate, [(DELIVERED, note)]).await?;
-                Ok(())
-            }
+            (Step::Deliver, _) => self.deliver(read, observed, now).await,
             (Step::NewLeaf, Some(authority)) => {
                 let pair = self.sign(authority, now)?;
                 let data = [(CERTIFICATE, Zeroizing::new(pair.certificate)), (KEY, pair.key)];
@@ -215,6 +212,21 @@ impl Keeper {
             }
             (Step::Trust(_) | Step::NewLeaf | Step::Tidy | Step::Nothing, _) => Ok(()),
         }
+    }
+
+    async fn deliver(&self, read: &Read, observed: &Observed, now: Timestamp) -> Result<(), KeepError> {
+        let note = Zeroizing::new(note(&observed.trusted, now));
+        let delivered = self.holders.deliver(&observed.trusted).await;
+        match &delivered {
+            Ok(()) => {
+                self.write(&read.certificate, [(DELIVERED, note)]).await?;
+            }
+            Err(KeepError::Undelivered { .. }) if observed.undelivered.is_none() => {
+                self.write(&read.certificate, [(UNDELIVERED, note)]).await?;
+            }
+            Err(_) => {}
+        }
+        delivered
     }
 
     async fn new_authority(&self, read: &Read, observed: &Observed, now: Timestamp) -> Result<(), KeepError> {
@@ -282,6 +294,7 @@ impl Read {
             leaf: read_leaf(&self.certificate),
             since: noted(SINCE),
             delivered: noted(DELIVERED),
+            undelivered: noted(UNDELIVERED),
             trusted: trusted.to_string(),
         })
     }

@@ -325,3 +325,20 @@ async fn a_configuration_that_is_not_there_or_not_ours_is_named() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_ca_that_signs_in_vain_is_told_and_what_is_served_stays() {
+    let api = installed();
+    keeper(&api).keep(start()).await.unwrap();
+    let before = api.get(LEAF);
+    for own in certs::tests::authorities_that_sign_in_vain(start()) {
+        api.edit_secret(AUTHORITY, CERTIFICATE, &own.certificate);
+        api.edit_secret(AUTHORITY, KEY, &own.key);
+        let error = keeper(&api).keep(after(DAY * 61)).await.unwrap_err().to_string();
+        assert!(error.contains("Secret webhook-ca: its CA cannot sign"), "{error}");
+        assert_eq!(api.get(LEAF), before);
+    }
+    api.edit_secret(AUTHORITY, CERTIFICATE, "");
+    let current = keeper(&api).keep(after(DAY * 61)).await.unwrap();
+    check(&api, &current, after(DAY * 61));
+}

@@ -47,6 +47,7 @@ fn settled(authority_age: Duration, leaf_age: Duration) -> Observed {
         authority: Some(authority),
         since: None,
         delivered: None,
+        undelivered: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn changing(since: Option<Timestamp>) -> (Observed, Authority) {
         trusted: both,
         since,
         delivered: since,
+        undelivered: None,
     };
     (observed, old)
 }
@@ -121,6 +123,7 @@ fn what_is_lost_or_damaged_or_of_another_time_is_made_anew() {
         authority: Some(ca),
         since: None,
         delivered: None,
+        undelivered: None,
     };
     check("a CA of a clock that was ahead", &future, &Step::NewAuthority);
     let mut other = whole.clone();
@@ -188,7 +191,17 @@ fn it_signs_no_sooner_than_half_a_day_after_every_key_secret_has_it_and_no_later
         &changed(HOUR * 23, Some(HOUR * 12)),
         &Step::Nothing,
     );
-    check("not delivered for a week", &changed(DAY * 7, None), &Step::NewLeaf);
+    check(
+        "told when nobody was here for a month",
+        &changed(DAY * 30, None),
+        &Step::Deliver,
+    );
+    let in_vain = |since: Duration| Observed {
+        undelivered: Some(ago(since)),
+        ..changed(DAY * 30, None)
+    };
+    check("not delivered for six days", &in_vain(DAY * 6), &Step::Deliver);
+    check("not delivered for a week", &in_vain(DAY * 7), &Step::NewLeaf);
     let mut ahead_of_us = changed(DAY * 2, None);
     ahead_of_us.delivered = Some(ahead(HOUR));
     check("delivered, by a clock that was ahead", &ahead_of_us, &Step::Deliver);
@@ -205,6 +218,26 @@ fn of_many_cas_the_one_that_signed_what_is_shown_is_not_left_out() {
     };
     assert_eq!(certs::count(&bundle), 8);
     assert!(certs::holds(&bundle, &own(&observed)) && certs::holds(&bundle, &old.bundle));
+}
+
+#[test]
+fn a_ca_that_had_to_sign_at_once_is_delivered_soon_and_before_the_one_before_is_forgotten() {
+    let signed = |since: Duration| {
+        let (mut observed, _) = changing(Some(ago(since)));
+        observed.leaf = Some(leaf(observed.authority.as_ref().unwrap(), ago(since)));
+        observed.delivered = None;
+        observed
+    };
+    check(
+        "the controller may not have its file yet",
+        &signed(Duration::ZERO),
+        &Step::Nothing,
+    );
+    check("soon after", &signed(HOUR), &Step::Deliver);
+    check("a day later", &signed(DAY), &Step::Deliver);
+    let mut in_vain = signed(DAY * 9);
+    in_vain.undelivered = Some(ago(DAY * 7));
+    check("not for ever", &in_vain, &Step::Trust(own(&in_vain)));
 }
 
 /// The same, when all are told.
