@@ -59,41 +59,20 @@ pub enum Step {
 
 /// The first thing that is missing. The order keeps what is served trusted at every moment.
 pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step {
-    let Observed {
-        authority,
-        leaf,
-        trusted,
-        since,
-        delivered,
-        undelivered,
-    } = observed;
-    let Some(authority) = authority.as_ref().filter(|a| !a.validity.is_due(now)) else {
+    let trusted = &observed.trusted;
+    let Some(authority) = observed.authority.as_ref().filter(|a| !a.validity.is_due(now)) else {
         return Step::NewAuthority;
     };
     let own = &authority.pair.certificate;
     if !certs::holds(trusted, own) {
-        return Step::Trust(certs::bundle(
-            &certs::bundle(&with_signer(own, observed, server_name, now), trusted),
-            &authority.bundle,
-        ));
+        let first = with_signer(own, observed, server_name, now);
+        return Step::Trust(certs::bundle(&certs::bundle(&first, trusted), &authority.bundle));
     }
-    let Some(leaf) = leaf else {
+    let Some(leaf) = &observed.leaf else {
         return Step::NewLeaf;
     };
     let accepted_by = |authorities: &str| {
         certs::check_server_and_roots(&leaf.pair.certificate, authorities, server_name, now).is_ok()
-    };
-    // The moment is noted in what is written. One that lies ahead was noted by a clock that was wrong.
-    let [since, delivered, undelivered] =
-        [since, delivered, undelivered].map(|noted| noted.filter(|noted| *noted <= now));
-    let for_at_least = |time: Duration, since: Timestamp| now.duration_since(since).unsigned_abs() >= time;
-    let is_to_deliver = delivered.is_none() && !undelivered.is_some_and(|since| for_at_least(HELD_UP, since));
-    let deliver_after = |time: Duration, since: Timestamp| {
-        if for_at_least(time, since) {
-            Step::Deliver
-        } else {
-            Step::Nothing
-        }
     };
     if !accepted_by(own) {
         let left = leaf.validity.until.duration_since(now).unsigned_abs();
@@ -101,33 +80,47 @@ pub fn evaluate(observed: &Observed, server_name: &str, now: Timestamp) -> Step 
         if !accepted_by(trusted) || left < LAST_MOMENT {
             return Step::NewLeaf;
         }
-        return match since {
-            None => Step::Trust(trusted.clone()),
-            Some(since) if is_to_deliver => deliver_after(DELIVERED, since),
-            Some(since) if for_at_least(OVERLAP, since) && delivered.is_none_or(|at| for_at_least(DELIVERED, at)) => {
-                Step::NewLeaf
-            }
-            Some(_) => Step::Nothing,
-        };
+        return when_known(observed, DELIVERED, now, || Step::NewLeaf);
     }
     if leaf.validity.is_due(now) {
         return Step::NewLeaf;
     }
     let only = certs::count(own);
     if certs::count(trusted) > only {
-        return match since {
-            None => Step::Trust(trusted.clone()),
-            Some(since) if is_to_deliver => deliver_after(DELIVERED_LATE, since),
-            Some(since) if for_at_least(OVERLAP, since) && leaf.validity.age(now) >= OVERLAP => {
+        return when_known(observed, DELIVERED_LATE, now, || {
+            if leaf.validity.age(now) >= OVERLAP {
                 Step::Trust(own.clone())
+            } else {
+                Step::Nothing
             }
-            Some(_) => Step::Nothing,
-        };
+        });
     }
     if certs::count(&authority.bundle) > only {
         return Step::Tidy;
     }
     Step::Nothing
+}
+
+/// `then`, once all have known what is trusted for long enough; `soonest` is when key Secrets are seen to.
+fn when_known(observed: &Observed, soonest: Duration, now: Timestamp, then: impl FnOnce() -> Step) -> Step {
+    // The moments are noted in what is written. One that lies ahead was noted by a clock that was wrong.
+    let noted = |at: Option<Timestamp>| {
+        at.filter(|at| *at <= now)
+            .map(|at| now.duration_since(at).unsigned_abs())
+    };
+    let Some(since) = noted(observed.since) else {
+        return Step::Trust(observed.trusted.clone());
+    };
+    let delivered = noted(observed.delivered);
+    let is_held_up = noted(observed.undelivered).is_none_or(|since| since < HELD_UP);
+    if delivered.is_none() && is_held_up {
+        return if since >= soonest { Step::Deliver } else { Step::Nothing };
+    }
+    if since >= OVERLAP && delivered.is_none_or(|since| since >= soonest) {
+        then()
+    } else {
+        Step::Nothing
+    }
 }
 
 /// A CA, and the one that has signed what is shown, which is then not among those that are left out of many.
