@@ -21,8 +21,6 @@ use crate::store::{KeyNeeds, Piece, Place, Shelf, Store, StoreError, Wrapped};
 /// How often it looks by itself, and behind something that stood in the way.
 const INTERVAL: Duration = Duration::from_hours(1);
 const RETRY: Duration = Duration::from_mins(1);
-/// How long it waits for the key that seals by now, where that is another one than it began with; a look at the file wakes it.
-const CHANGE: Duration = Duration::from_secs(1);
 /// Between two pieces others have the disk and the writer to themselves for as long as the piece took, within these.
 const BREATH: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 /// Under this name readiness shows what is wrong with the key file or the rotation.
@@ -235,7 +233,8 @@ impl Rotation {
         let round = async || {
             let pause = match self.round(&store, &keyring).await {
                 Ok(Round::Done) => INTERVAL,
-                Ok(Round::Overtaken) => CHANGE,
+                // Whoever took the other key wakes it, if not before this, then now.
+                Ok(Round::Overtaken) => RETRY,
                 Err(problem) => {
                     tracing::error!(%problem, "the rotation of the master key does not go on; it is tried again within a minute");
                     self.show(wire::RotationState::Failed, None);

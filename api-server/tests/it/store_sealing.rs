@@ -1,13 +1,17 @@
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sealpod_api_server::crypto::{Aad, ApiKeyKind, Keyring, Sealed, generate_master_key};
 use sealpod_api_server::idempotency::Claim;
 use sealpod_api_server::ids::RevisionId;
 use sealpod_api_server::rotation::{ReloadError, Rotation, Server};
-use sealpod_api_server::store::{ConfigurationWrite, NewAccount, Object, Options, Shelf, Store, StoreError};
+use sealpod_api_server::store::{
+    ConfigurationWrite, NewAccount, Object, Options, ProjectRef, Shelf, Store, StoreError,
+};
 use sealpod_core::Time;
 use sealpod_core::wire::Labels;
 use sealpod_runtime::admin::Readiness;
@@ -249,7 +253,11 @@ async fn until_taken(fixture: &Fixture, (rotation, readiness): (Rotation, Readin
         tokio::spawn(following),
         tokio::spawn(rotation.run(store.clone(), keyring.clone(), stop.clone())),
     ];
-    while keyring.ids().ne(want.ids()) || !readiness.warnings().is_empty() {
+    for attempt in 0.. {
+        if keyring.ids().eq(want.ids()) && readiness.warnings().is_empty() {
+            break;
+        }
+        assert!(attempt < 4_000, "{keyring:?} {:?}", readiness.warnings());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     stop.cancel();
@@ -302,4 +310,92 @@ async fn a_key_file_whose_reading_was_cut_off_is_read_again() {
     assert_ne!(fixture.keyring.current(), both.current());
     until_taken(&fixture, (rotation, readiness), &both).await;
     assert_eq!(fixture.store.current_key().await.unwrap(), Some(both.current()));
+}
+
+const WRITERS: usize = 4;
+const TURNS: usize = 20;
+
+/// Seals and looks up, and goes on with that only a while later, when the key may be gone.
+async fn write_and_read(fixture: &Fixture, name: String, done: &AtomicBool) -> u64 {
+    let prod = ProjectRef::slug(ORGANIZATION, "shop").environment("prod");
+    let mut last = 0;
+    while !done.load(Ordering::Relaxed) {
+        let value = format!("{name} {last}");
+        last = loop {
+            let slot = fixture.slot(&prod, &name).await;
+            let version = fixture.version(&slot, &value);
+            tokio::time::sleep(Duration::from_millis(last % 4)).await;
+            match fixture.store.append_versions(vec![version], None, by()).await {
+                Ok(appended) => break appended[0].number,
+                Err(error) => assert_eq!(error, MOVED),
+            }
+        };
+        let found = fixture.store.active_version(prod.clone(), &name).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(last % 3)).await;
+        let opened = fixture.keyring.open(&found.aad(), &found.sealed).unwrap();
+        assert_eq!(*opened, value.as_bytes());
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_no_key_goes_while_something_on_its_way_needs_it() {
+    let fixture = Arc::new(Fixture::new().await);
+    fixture.project("shop").await;
+    begin(&fixture.store, &fixture.keyring).await.unwrap();
+    let (rotation, readiness, file) = server(&fixture);
+    let (done, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+    let mut working = tokio::task::JoinSet::new();
+    for n in 0..WRITERS {
+        let (fixture, done) = (Arc::clone(&fixture), Arc::clone(&done));
+        working.spawn(async move { write_and_read(&fixture, format!("key-{n}"), &done).await });
+    }
+    let running = rotation
+        .clone()
+        .run(fixture.store.clone(), fixture.keyring.clone(), stop.clone());
+    let running = tokio::spawn(running);
+    let reload = async |keys: &[&str]| {
+        fs::write(&file, keys.join("\n")).unwrap();
+        let server = Server {
+            store: &fixture.store,
+            keyring: &fixture.keyring,
+            readiness: &readiness,
+        };
+        match rotation.reload(server, by()).await {
+            Ok(()) => true,
+            Err(ReloadError::StillNeeded(_)) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    for _ in 0..TURNS {
+        let next = generate_master_key();
+        assert!(reload(&[next.expose(), MASTER_KEY]).await);
+        // At once, and then when everything was brought back.
+        if !reload(&[MASTER_KEY]).await {
+            assert!(reload(&[MASTER_KEY, next.expose()]).await);
+            while !reload(&[MASTER_KEY]).await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let written: u64 = working.join_all().await.into_iter().sum();
+    stop.cancel();
+    running.await.unwrap();
+    fixture.keyring.forget(Instant::now() + Duration::from_mins(1));
+    let mut opened = 0;
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let piece = fixture.store.sealed_values(Shelf::Versions, None, at).await.unwrap();
+        for value in piece.values {
+            assert!(
+                fixture.keyring.open(&value.aad, &value.sealed).is_ok(),
+                "{}",
+                value.place
+            );
+            opened += 1;
+        }
+        from = piece.next;
+    }
+    assert_eq!(opened, written);
 }
