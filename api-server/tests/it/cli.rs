@@ -139,6 +139,7 @@ async fn dev_serves_with_its_own_keys_and_stops_on_sigterm() {
 
 /// Signs in at a server that is started like this, with the code that `code` finds.
 async fn sign_in(command: &mut Command, code: impl AsyncFnOnce(&mut BufReader<std::process::ChildStderr>) -> String) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let line = line_with(&mut log, "serving address=");

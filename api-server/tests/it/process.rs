@@ -51,6 +51,8 @@ impl Process {
 
     /// As [`Process::start`], of a server that may not come to listen.
     pub fn try_start(command: &mut Command) -> Result<Self, Ended> {
+        // For the client that is to call it, whichever test is the first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

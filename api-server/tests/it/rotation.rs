@@ -27,7 +27,6 @@ impl Running {
     }
 
     pub fn of(command: &mut Command) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self {
             process: Process::start(command),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
