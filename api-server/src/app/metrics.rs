@@ -1,5 +1,6 @@
 //! The numbers that `/metrics` shows. Labels are route templates, codes and kinds, never names.
 
+mod backups;
 mod reports;
 mod store;
 
@@ -14,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use sealpod_core::Time;
 
 use crate::audit::ActorKind;
 use crate::error::Code;
@@ -59,6 +61,7 @@ pub struct Metrics {
     /// Empty until the database is open.
     store: Arc<OnceLock<Store>>,
     reports: Arc<OnceLock<Reports>>,
+    backups: backups::Figures,
 }
 
 impl Metrics {
@@ -79,6 +82,7 @@ impl Metrics {
             meters: Meters::default(),
             store: Arc::default(),
             reports: Arc::default(),
+            backups: backups::Figures::default(),
         };
         registry.register(
             "http_requests",
@@ -120,6 +124,7 @@ impl Metrics {
         );
         registry.register_collector(Box::new(store::Figures(Arc::clone(&metrics.store))));
         registry.register_collector(Box::new(reports::Figures(Arc::clone(&metrics.reports))));
+        registry.register_collector(Box::new(metrics.backups.clone()));
         metrics
     }
 
@@ -163,6 +168,16 @@ impl Metrics {
     pub fn poll(&self) -> OpenPoll {
         self.open_polls.inc();
         OpenPoll(self.open_polls.clone())
+    }
+
+    /// The newest backup that is there; none where there is none.
+    pub fn newest_backup(&self, made: Option<Time>) {
+        self.backups.listed(made);
+    }
+
+    /// How the schedule's last turn ended.
+    pub fn backup_turn(&self, failed: bool) {
+        self.backups.ended(failed);
     }
 
     pub fn sessions(&self, live: u64) {

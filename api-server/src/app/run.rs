@@ -168,7 +168,8 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         told,
         stop.clone(),
     ));
-    tasks.spawn(schedule::run(backups, backup_schedule, store, readiness, stop.clone()));
+    let told = (readiness, app.metrics().clone());
+    tasks.spawn(schedule::run(backups, backup_schedule, store, told, stop.clone()));
     let certificate = tls.map(|tls| certificate(tls, stop, tasks));
     Ok(Started {
         app,

@@ -9,6 +9,7 @@ use sealpod_runtime::admin::Readiness;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backups, Error};
+use crate::app::Metrics;
 use crate::audit::By;
 use crate::store::Store;
 
@@ -67,14 +68,22 @@ impl Schedule {
 }
 
 /// Until `stop`.
-pub async fn run(backups: Backups, schedule: Schedule, store: Store, readiness: Readiness, stop: CancellationToken) {
+pub async fn run(
+    backups: Backups,
+    schedule: Schedule,
+    store: Store,
+    (readiness, metrics): (Readiness, Metrics),
+    stop: CancellationToken,
+) {
     if schedule.hours == 0 || backups.enabled().is_err() {
         return;
     }
     let look = async || {
-        let pause = match turn(&backups, schedule, &store).await {
+        let turned = turn(&backups, schedule, &store, &metrics).await;
+        let pause = match turned {
             Ok(()) => {
                 readiness.settle(PART);
+                metrics.backup_turn(false);
                 LOOK
             }
             // Somebody makes one at this moment.
@@ -82,6 +91,7 @@ pub async fn run(backups: Backups, schedule: Schedule, store: Store, readiness: 
             Err(error) => {
                 tracing::error!(%error, "a scheduled backup failed; it is tried again in ten minutes");
                 readiness.warn(PART, format!("the last scheduled backup failed: {error}"));
+                metrics.backup_turn(true);
                 RETRY
             }
         };
@@ -90,15 +100,21 @@ pub async fn run(backups: Backups, schedule: Schedule, store: Store, readiness: 
     while stop.run_until_cancelled(look()).await.is_some() {}
 }
 
-async fn turn(backups: &Backups, schedule: Schedule, store: &Store) -> Result<(), Error> {
-    let list = backups.list().await?;
+async fn turn(backups: &Backups, schedule: Schedule, store: &Store, metrics: &Metrics) -> Result<(), Error> {
+    let list = listed(backups, metrics).await?;
     let newest = list.iter().find(|backup| backup.trigger == Trigger::Schedule);
     if !schedule.is_due(newest, Time::now()) {
         return Ok(());
     }
     backups.create(store, Trigger::Schedule, By::system("schedule")).await?;
-    let expired = schedule.expired(&backups.list().await?, Time::now());
+    let expired = schedule.expired(&listed(backups, metrics).await?, Time::now());
     backups.remove(expired).await
+}
+
+async fn listed(backups: &Backups, metrics: &Metrics) -> Result<Vec<Backup>, Error> {
+    let list = backups.list().await?;
+    metrics.newest_backup(list.first().map(|newest| newest.created_at));
+    Ok(list)
 }
 
 #[cfg(test)]

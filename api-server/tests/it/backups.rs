@@ -218,6 +218,18 @@ async fn a_damaged_swapped_or_foreign_archive_is_refused_and_nothing_is_written(
     server.admin("POST", &restore).status(200).await;
 }
 
+async fn until_a_metric_says(server: &Running, line: &str) -> String {
+    for _ in 0..200 {
+        let metrics = reqwest::get(format!("http://{}/metrics", server.process.probes)).await;
+        let text = metrics.unwrap().text().await.unwrap();
+        if text.contains(line) {
+            return text;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("no metric says {line}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn scheduled_backups_are_made_and_shown_when_they_fail() {
     let dir = tempfile::tempdir().unwrap();
@@ -239,6 +251,11 @@ async fn scheduled_backups_are_made_and_shown_when_they_fail() {
     }
     let keys = server.get("/api/keys").await;
     assert_eq!(keys["keys"][0]["backups"], 1);
+    let made = until_a_metric_says(&server, "sealpod_backup_failed 0").await;
+    let age = made
+        .lines()
+        .find_map(|line| line.strip_prefix("sealpod_backup_age_seconds "));
+    assert!((0..30).contains(&age.unwrap().parse::<i64>().unwrap()), "{made}");
     server.process.stop();
 
     scheduled.env("SEALPOD_BACKUP_URL", format!("file://{}/backups", blocked.display()));
@@ -255,6 +272,15 @@ async fn scheduled_backups_are_made_and_shown_when_they_fail() {
         assert!(attempt < 100, "{body}");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
+    let failed = until_a_metric_says(&server, "sealpod_backup_failed 1").await;
+    assert!(
+        failed.contains(r#"sealpod_problem{part="backups",state="warning"} 1"#),
+        "{failed}"
+    );
+    assert!(
+        !failed.contains("sealpod_backup_age_seconds"),
+        "there is none: {failed}"
+    );
     server.process.stop();
 
     for (setting, value) in [

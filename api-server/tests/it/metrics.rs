@@ -315,10 +315,44 @@ async fn the_listener_of_probes_shows_nothing_else_and_takes_nothing() {
     assert!(!text.contains(&admin_key(dir.path())) && !text.contains(dir.path().to_str().unwrap()));
 }
 
+/// The metrics of the server that the page lists.
+fn documented() -> BTreeSet<&'static str> {
+    let page = include_str!("../../../docs/MONITORING.md");
+    let (_, table) = page.split_once("## The api-server\n").unwrap();
+    let rows = table.split("\n## ").next().unwrap().split("| `sealpod_").skip(1);
+    let names = rows.map(|row| row.split(['`', '{']).next().unwrap());
+    names
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|name| &*format!("sealpod_{name}").leak())
+        .collect()
+}
+
+#[test]
+fn the_alerts_of_the_chart_ask_for_metrics_that_are_documented() {
+    let alerts = include_str!("../../../charts/sealpod/alerts.yaml");
+    let operator = include_str!("../../../docs/OPERATOR.md");
+    let documented = documented();
+    let asked = alerts.split("sealpod_").skip(1);
+    let asked = asked.map(|rest| {
+        rest.split(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .next()
+            .unwrap()
+    });
+    let asked: BTreeSet<_> = asked.map(|name| format!("sealpod_{name}")).collect();
+    assert!(asked.len() > 4, "{asked:?}");
+    for name in asked {
+        assert!(
+            documented.contains(name.as_str()) || operator.contains(&format!("`{name}`")),
+            "{name} is documented nowhere"
+        );
+    }
+}
+
 #[tokio::test]
 async fn every_metric_follows_the_conventions() {
     const UNITS: [&str; 2] = ["seconds", "bytes"];
-    const LABELS: [&str; 8] = [
+    const LABELS: [&str; 10] = [
         "method",
         "route",
         "status",
@@ -327,6 +361,9 @@ async fn every_metric_follows_the_conventions() {
         "component",
         "version",
         "le",
+        // Each part is a word of the source.
+        "part",
+        "state",
     ];
     let dir = tempfile::tempdir().unwrap();
     let mut process = Process::start(dir.path());
@@ -338,11 +375,19 @@ async fn every_metric_follows_the_conventions() {
         lines.map(|line| line.split_once(' ').unwrap()).collect()
     };
     let (types, helps, units) = (of("# TYPE "), of("# HELP "), of("# UNIT "));
+    let documented = documented();
     assert!(types.len() > 20, "{text}");
     for (name, kind) in &types {
         assert!(name.starts_with("sealpod_") || name.starts_with("process_"), "{name}");
         assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
         assert!(!name.ends_with("_total") && !name.ends_with("_count"), "{name}");
+        let suffix = match *kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let known = name.starts_with("process_") || documented.contains(format!("{name}{suffix}").as_str());
+        assert!(known, "docs/MONITORING.md lacks {name}{suffix}");
         let help = helps[name];
         assert!(
             help.len() > 10 && help.ends_with('.') && !help.ends_with(".."),

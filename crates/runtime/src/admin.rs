@@ -1,7 +1,7 @@
 //! Probes and metrics, on a listener of their own.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,18 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::usage;
 
+const PREFIX: &str = "sealpod";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Probes and scrapes are short; one that is open at the stop is not worth more.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -25,7 +30,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// A registry for one process: every name begins with `sealpod_`, and `sealpod_build_info` is in it.
 pub fn registry(component: &'static str, version: &'static str) -> Registry {
     usage::begin();
-    let mut registry = Registry::with_prefix("sealpod");
+    let mut registry = Registry::with_prefix(PREFIX);
     registry.register(
         "build",
         "Which program this is",
@@ -115,10 +120,31 @@ impl IntoResponse for &Readiness {
     }
 }
 
+/// The same for who asks for metrics: the parts, without what people read.
+impl Collector for Readiness {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "1 for each part that is not ready, and for each that somebody should look at; /readyz says why.";
+        let mut problems = encoder.encode_descriptor("problem", help, None, MetricType::Gauge)?;
+        for (state, parts) in [("not_ready", self.reasons()), ("warning", self.warnings())] {
+            for (part, _) in parts {
+                let labels = [("part", part.as_str()), ("state", state)];
+                ConstGauge::new(1_i64).encode(problems.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// `/livez` and `/healthz`: the process answers. `/readyz`: it can do its work. `/metrics`: its numbers.
 pub fn router(registry: Arc<Registry>, readiness: Readiness) -> Router {
+    let mut problems = Registry::with_prefix(PREFIX);
+    problems.register_collector(Box::new(readiness.clone()));
+    let registries = Arc::new((registry, problems));
     Router::new()
-        .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+        .route(
+            "/metrics",
+            get(move || std::future::ready(metrics(&registries.0, &registries.1))),
+        )
         .merge(probes(readiness))
 }
 
@@ -130,10 +156,11 @@ pub fn probes<S: Clone + Send + Sync + 'static>(readiness: Readiness) -> Router<
         .route("/readyz", get(move || std::future::ready((&readiness).into_response())))
 }
 
-fn metrics(registry: &Registry) -> Response {
+fn metrics(registry: &Registry, problems: &Registry) -> Response {
     let mut text = String::new();
-    // Two registries, one document: what every process has goes by the names that dashboards know, without our prefix.
+    // Three registries, one document: what every process has goes by the names that dashboards know, without our prefix.
     let encoded = encode_registry(&mut text, registry)
+        .and_then(|()| encode_registry(&mut text, problems))
         .and_then(|()| encode_registry(&mut text, &usage::registry()))
         .and_then(|()| encode_eof(&mut text));
     match encoded {
@@ -206,6 +233,28 @@ mod tests {
         readiness.settle("clock");
         readiness.clear("store");
         assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, "ok\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn problems_are_counted_by_part_without_their_reasons() {
+        let readiness = Readiness::new();
+        let router = router(Arc::new(registry("test", "1.2.3")), readiness.clone());
+        readiness.block("store", "canary");
+        readiness.warn("backups", "canary");
+        let (_, text) = ask(&router, "/metrics").await;
+        for line in [
+            r#"sealpod_problem{part="store",state="not_ready"} 1"#,
+            r#"sealpod_problem{part="backups",state="warning"} 1"#,
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        readiness.clear("store");
+        readiness.settle("backups");
+        let (_, later) = ask(&router, "/metrics").await;
+        assert!(
+            !later.contains("sealpod_problem{") && !text.contains("canary"),
+            "{later}"
+        );
     }
 
     #[tokio::test]

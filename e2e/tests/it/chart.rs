@@ -216,7 +216,7 @@ fn the_controller_changes_two_secrets_of_the_release_by_name_and_none_that_other
 }
 
 #[test]
-fn controller_and_injector_are_scraped_where_the_cluster_knows_how() -> Result<()> {
+fn every_part_is_scraped_where_the_cluster_knows_how() -> Result<()> {
     let kinds = |more: &[&str]| -> Result<Vec<String>> {
         let arguments: Vec<_> = ["--namespace=sealpod"].iter().chain(more).copied().collect();
         let objects = render(&arguments)?;
@@ -228,9 +228,38 @@ fn controller_and_injector_are_scraped_where_the_cluster_knows_how() -> Result<(
     let monitors = |kinds: &[String]| kinds.iter().filter(|one| *one == "ServiceMonitor").count();
     assert_eq!(monitors(&kinds(&[])?), 0);
     let known = "--api-versions=monitoring.coreos.com/v1";
-    assert_eq!(monitors(&kinds(&[known])?), 2);
+    assert_eq!(monitors(&kinds(&[known])?), 3);
     let off = kinds(&[known, "--set=metrics.serviceMonitor.enabled=false"])?;
     assert_eq!(monitors(&off), 0);
+    let scraped = render(&[
+        "--namespace=sealpod",
+        known,
+        "--set=metrics.prometheusRule.enabled=true",
+    ])?;
+    let server = |kind: &str, name: &str| {
+        let is_it = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == name;
+        scraped.iter().find(is_it).with_context(|| format!("no {kind} {name}"))
+    };
+    let (service, pods) = (
+        server("Service", "sealpod-api-server-metrics")?,
+        server("StatefulSet", "sealpod-api-server")?,
+    );
+    let port = &service["spec"]["ports"][0];
+    let container = &pods["spec"]["template"]["spec"]["containers"][0];
+    let named = json!({"name": port["targetPort"], "containerPort": port["port"]});
+    assert_eq!(container["ports"][1], named);
+    let rules = &server("PrometheusRule", "sealpod")?["spec"]["groups"][0]["rules"];
+    let rules = rules.as_array().context("it has rules")?;
+    assert!(
+        rules.len() > 5
+            && rules
+                .iter()
+                .all(|rule| rule["alert"].is_string() && rule["expr"].is_string())
+    );
+    assert!(
+        !kinds(&[known])?.contains(&"PrometheusRule".to_owned()),
+        "only where it is asked for"
+    );
     let with = render(&["--namespace=sealpod", "--set=metrics.dashboards.enabled=true"])?;
     for part in ["controller", "injector"] {
         let file = format!("sealpod-{part}.json");
