@@ -5,25 +5,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use sealpod_core::kubernetes::key_secret_name;
 use sealpod_crds::SecretBinding;
 use sealpod_e2e::install::{NAMESPACE, object};
 use sealpod_e2e::sandbox::file;
-use sealpod_e2e::tools::{output, text};
+use sealpod_e2e::tools::text;
 use sealpod_e2e::{Sandbox, eventually, on_cluster_alone, pods};
 use serde_json::json;
-use tokio::process::Command;
 
-const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
+use crate::page;
+
 /// New keys for every binding, and a poll of every sidecar, on a loaded machine.
 const HEALED: Duration = Duration::from_mins(3);
-
-/// The commands of the page that are for Kubernetes.
-fn commands() -> Result<&'static str> {
-    let (_, block) = PAGE.split_once("```bash\n").context("the page has them")?;
-    Ok(block.split_once("```").context("they end")?.0)
-}
 
 #[test]
 fn operator_and_sidecars_heal_by_themselves_behind_a_restore() -> Result<()> {
@@ -47,7 +41,9 @@ fn operator_and_sidecars_heal_by_themselves_behind_a_restore() -> Result<()> {
         let old = keys.get(&key).await?.data;
 
         t.hang_up().await;
-        let switched = switch(t).await;
+        let drilled = page::run(t, "Restore drill").await?;
+        assert!(drilled.contains("everything in it opens"), "{drilled}");
+        let switched = page::run(t, "Restore").await;
         // However that ended, the next test finds a server.
         let servers: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(t.client(), NAMESPACE);
         let scale = Patch::Merge(json!({"spec": {"replicas": 1}}));
@@ -55,7 +51,6 @@ fn operator_and_sidecars_heal_by_themselves_behind_a_restore() -> Result<()> {
             .patch_scale(&object("api-server"), &PatchParams::default(), &scale)
             .await?;
         let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
-        drop(pods.delete("sealpod-switch", &DeleteParams::default()).await);
         switched?;
         eventually("the server to be ready", pods::START, async || {
             let server = pods.get_opt(&server).await?.context("its pod is not there yet")?;
@@ -82,21 +77,4 @@ async fn until_the_file_says(t: &Sandbox, value: &str) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-async fn switch(t: &Sandbox) -> Result<()> {
-    let kubectl = t.tools().kubectl(["version"]);
-    let kubectl = kubectl.as_std();
-    let folder = std::path::Path::new(kubectl.get_program())
-        .parent()
-        .context("it is in a folder")?;
-    let mut script = Command::new("bash");
-    script.args(["-c", &format!("set -euo pipefail\n{}", commands()?)]);
-    for (name, value) in kubectl.get_envs() {
-        script.env(name, value.unwrap_or_default());
-    }
-    let path = std::env::var("PATH").unwrap_or_default();
-    script.env("PATH", format!("{}:{path}", folder.display()));
-    script.env("IMAGE", t.image()).kill_on_drop(true);
-    output(script).await.map(drop)
 }

@@ -1,0 +1,54 @@
+//! The commands for Kubernetes of docs/OPERATIONS.md, run as a person would.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::DeleteParams;
+use sealpod_e2e::Sandbox;
+use sealpod_e2e::install::NAMESPACE;
+use tokio::process::Command;
+
+const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
+/// What the others need first.
+const FIRST: &str = "On Kubernetes";
+
+/// What the commands under this heading print, behind those of [`FIRST`].
+pub async fn run(t: &Sandbox, heading: &str) -> Result<String> {
+    let kubectl = t.tools().kubectl(["version"]);
+    let kubectl = kubectl.as_std();
+    let tools = std::path::Path::new(kubectl.get_program())
+        .parent()
+        .context("it is in a folder")?;
+    let folder = tempfile::tempdir()?;
+    let mut script = Command::new("bash");
+    let commands = format!("set -euo pipefail\n{}{}", commands(FIRST)?, commands(heading)?);
+    script.args(["-c", &commands]).current_dir(&folder);
+    for (name, value) in kubectl.get_envs() {
+        script.env(name, value.unwrap_or_default());
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    script.env("PATH", format!("{}:{path}", tools.display()));
+    script.env("IMAGE", t.image()).kill_on_drop(true).stdin(Stdio::null());
+    let ended = script.output().await?;
+    let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
+    drop(pods.delete("sealpod-volume", &DeleteParams::default()).await);
+    let (said, why) = (
+        String::from_utf8_lossy(&ended.stdout),
+        String::from_utf8_lossy(&ended.stderr),
+    );
+    ensure!(ended.status.success(), "{heading}: {}\n{said}\n{why}", ended.status);
+    Ok(said.into_owned())
+}
+
+fn commands(heading: &str) -> Result<String> {
+    let (_, section) = PAGE
+        .split_once(&format!("\n## {heading}\n"))
+        .with_context(|| format!("no heading {heading}"))?;
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let blocks = section.split("```bash\n").skip(1);
+    let commands: String = blocks.filter_map(|block| block.split("```").next()).collect();
+    ensure!(!commands.is_empty(), "no commands under {heading}");
+    Ok(commands)
+}
