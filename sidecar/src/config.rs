@@ -5,14 +5,12 @@ use std::fmt;
 use std::path::Path;
 
 use sealpod_client::Client;
-use sealpod_core::injection::{SETTINGS_VARIABLE, SidecarSettings};
+use sealpod_core::injection::{SETTINGS_VARIABLE, SidecarSettings, VERSIONS_VARIABLE};
 use sealpod_runtime::telemetry::Format;
 
 /// Environment variables beside [`SETTINGS_VARIABLE`].
 pub const LOG_VARIABLE: &str = "SEALPOD_LOG";
 pub const LOG_FORMAT_VARIABLE: &str = "SEALPOD_LOG_FORMAT";
-/// `true`: the metrics also tell the version of each key, and so which keys there are.
-pub const VERSIONS_VARIABLE: &str = "SEALPOD_METRICS_VERSIONS";
 
 /// Smallest volume that holds a file, its successor and the state, in bytes.
 const MIN_SIZE_LIMIT: u64 = 64 * 1024;

@@ -97,7 +97,9 @@ fn annotations() -> Generated {
              LimitRange of the namespace win over all of them.\n\n\
              The injector itself writes `{}`, the names of the bindings that it put into the pod. A container that gets \
              signals (`onChange.signal`) has the variable `SEALPOD_CONTAINER` with its name; one that has another value there \
-             is refused.\n",
+             is refused. Every container of the pod gets the supplementary group 64999, to which the files belong. Where the \
+             proxy of Istio or Linkerd is a regular container, nothing of the init phase gets past it, and the server's port is \
+             added to `traffic.sidecar.istio.io/excludeOutboundPorts` or `config.linkerd.io/skip-outbound-ports`.\n",
             annotations::markdown(),
             annotations::INJECTED,
         ),

@@ -19,6 +19,9 @@ pub const CA_FILE: &str = "ca.crt";
 /// [`BindingFile`] as JSON.
 pub const BINDING_FILE: &str = "binding.json";
 
+/// Environment variable of the sidecar: `true` for metrics that tell the version of each key, and so which keys there are.
+pub const VERSIONS_VARIABLE: &str = "SEALPOD_METRICS_VERSIONS";
+
 /// Environment variable of a container that gets signals, with its name: by it the sidecar knows its main process on a node
 /// whose mounts do not tell it.
 pub const CONTAINER_VARIABLE: &str = "SEALPOD_CONTAINER";

@@ -1,6 +1,6 @@
 //! The containers and volumes that a pod gets.
 
-use sealpod_core::injection::{MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings};
+use sealpod_core::injection::{MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings, VERSIONS_VARIABLE};
 use sealpod_core::kubernetes::{INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, key_secret_name};
 use sealpod_runtime::telemetry::Format;
 use serde_json::{Value, json};
@@ -100,6 +100,8 @@ pub struct Parts<'a> {
     pub uid: i64,
     /// Whether the first of our containers copies the program for another one.
     pub exec: bool,
+    /// Whether metrics tell the version of each key.
+    pub versions: bool,
 }
 
 impl Parts<'_> {
@@ -160,6 +162,9 @@ impl Parts<'_> {
         };
         env.push(json!({"name": LOG_VARIABLE, "value": literal(filter)}));
         env.push(json!({"name": LOG_FORMAT_VARIABLE, "value": format}));
+        if self.versions {
+            env.push(json!({"name": VERSIONS_VARIABLE, "value": "true"}));
+        }
         // Behind the variables that it refers to: the kubelet expands in order.
         env.push(json!({"name": SETTINGS_VARIABLE, "value": self.settings_json(copies)}));
         let mut mounts: Vec<Value> = self.deliveries.iter().flat_map(Delivery::own_mounts).collect();
@@ -292,6 +297,7 @@ mod tests {
             resources: json!({}),
             uid: 7,
             exec: false,
+            versions: false,
         }
     }
 

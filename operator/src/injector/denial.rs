@@ -104,6 +104,8 @@ pub enum Denial {
     ExecContainer { name: String, known: Vec<String> },
     #[error("annotation {annotation}: {} is no amount above 0; write one such as 500m or 64Mi", Quoted(.written))]
     InvalidQuantity { annotation: &'static str, written: String },
+    #[error("annotation {annotation}: {} is neither true nor false", Quoted(.written))]
+    InvalidSwitch { annotation: &'static str, written: String },
     #[error("annotation {request} asks for more than {limit} allows; correct one of them")]
     RequestAboveLimit { request: &'static str, limit: &'static str },
     #[error(
@@ -167,6 +169,7 @@ impl Denial {
             | Self::UnknownContainer { .. }
             | Self::ExecContainer { .. }
             | Self::InvalidQuantity { .. }
+            | Self::InvalidSwitch { .. }
             | Self::RequestAboveLimit { .. } => "annotation",
             Self::UnknownBinding { .. } | Self::NoBinding { .. } | Self::BindingDeleted { .. } => "no_binding",
             Self::NotSelected { .. } => "not_selected",

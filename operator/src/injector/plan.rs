@@ -130,6 +130,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         resources: resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?,
         uid: signals.as_ref().map_or(SIDECAR_UID, |signals| signals.uid),
         exec: exec.is_some(),
+        versions: versions(pod)?,
     };
     Ok(Plan {
         volumes: deliveries
@@ -210,6 +211,17 @@ fn delivery(binding: &Binding) -> Result<Delivery, Denial> {
         mount_path: binding.mount_path.clone(),
         size_limit,
     })
+}
+
+fn versions(pod: Pod<'_>) -> Result<bool, Denial> {
+    match pod.annotation(annotations::METRICS_VERSIONS).map(str::trim) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Denial::InvalidSwitch {
+            annotation: annotations::METRICS_VERSIONS,
+            written: other.to_owned(),
+        }),
+    }
 }
 
 fn injected(deliveries: &[Delivery]) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sealpod_core::kubernetes::{GROUP, INJECT_LABEL, annotations};
+use sealpod_core::kubernetes::{GROUP, INJECT_LABEL, SHARED_GID, annotations};
 
 use super::Settings;
 use super::denial::{Quoted, nearest};
@@ -65,14 +65,14 @@ pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings, 
 }
 
 /// In a shared process namespace, files of another container are reached by `/proc/<pid>/root`, for root and for whoever
-/// is the same user.
+/// has the same user and, as its own and not a supplementary one, the same group.
 fn readable_keys(pod: Pod<'_>, chosen: &[&Binding]) -> Option<String> {
     if !pod.flag("shareProcessNamespace") {
         return None;
     }
     let what = match chosen.iter().find_map(|binding| binding.signals.as_deref()) {
         Some(signalled) => format!(
-            "shareProcessNamespace and onChange.signal, a container that runs as root, or as the user of container {},",
+            "shareProcessNamespace and onChange.signal, a container that runs as root, or as the user of container {} and with the group {SHARED_GID},",
             Quoted(signalled)
         ),
         None => "shareProcessNamespace, a container that runs as root".to_owned(),

@@ -44,19 +44,23 @@ annotations! {
     /// `init`: an init container writes the files once, and nothing stays.
     /// `auto`: `sidecar` for pods that run for ever (`restartPolicy: Always`), `native` for all others.
     MODE = "mode", "`auto`, `sidecar`, `native` or `init`", "`auto`", "init";
-    /// The init container directly behind which ours goes, because nothing can call out before it runs.
+    /// An init container behind which ours goes, because nothing can call out before it runs.
+    /// Ours is directly behind the last one of it and those of a mesh.
     AFTER = "after", "the name of an init container", "`istio-proxy`, `istio-validation` or `linkerd-proxy` where there is one, else ours is the first", "vpn";
     /// The container whose program reads its values from the environment: it finds `/sealpod/exec` and is started by it.
     /// Write `command: [/sealpod/exec, --from, <mountPath>, --, …]`.
     EXEC = "exec", "the name of a container", "none", "app";
     /// CPU that each of our containers requests.
-    CPU_REQUEST = "cpu-request", "a quantity", "`5m`; in a Guaranteed pod its limit", "10m";
+    CPU_REQUEST = "cpu-request", "a quantity", "`5m`; in a Guaranteed pod its limit; none where the pod has `spec.resources`", "10m";
     /// CPU that each of our containers may use at most.
-    CPU_LIMIT = "cpu-limit", "a quantity", "none; `50m` in a Guaranteed pod, `200m` where a quota of the namespace asks for one", "500m";
+    CPU_LIMIT = "cpu-limit", "a quantity", "none; `50m` in a Guaranteed pod, `200m` where a quota of the namespace asks for one, and neither where the pod has `spec.resources`", "500m";
     /// Memory that each of our containers requests.
-    MEMORY_REQUEST = "memory-request", "a quantity", "`8Mi`; in a Guaranteed pod its limit", "16Mi";
+    MEMORY_REQUEST = "memory-request", "a quantity", "`8Mi`; in a Guaranteed pod its limit; none where the pod has `spec.resources`", "16Mi";
     /// Memory that each of our containers may use at most, with the files in it.
-    MEMORY_LIMIT = "memory-limit", "a quantity", "`32Mi` and the `sizeLimit` of each binding", "64Mi";
+    MEMORY_LIMIT = "memory-limit", "a quantity", "`32Mi` and the `sizeLimit` of each binding; none where the pod has `spec.resources`", "64Mi";
+    /// Whether the sidecar's metrics tell the version of each delivered secret (`sealpod_sidecar_version`).
+    /// They show which keys there are to whoever reaches the pod.
+    METRICS_VERSIONS = "metrics-versions", "`true` or `false`", "`false`", "true";
 }
 
 /// Written by the injector: the names of the bindings that it put into the pod, by comma.

@@ -418,3 +418,20 @@ fn the_log_of_our_containers_is_as_the_injector_is_told() {
         }
     }
 }
+
+#[test]
+fn metrics_tell_versions_only_where_the_pod_asks_for_it() {
+    let told = |annotations: Value| {
+        let plan = planned(&annotated(annotations, &json!({})), &[binding("db")]).unwrap();
+        let variable = json!({"name": "SEALPOD_METRICS_VERSIONS", "value": "true"});
+        let env = |ours: &Ours| ours.container["env"].as_array().unwrap().contains(&variable);
+        plan.ours.iter().map(env).collect::<Vec<_>>()
+    };
+    assert_eq!(told(json!({})), [false, false]);
+    assert_eq!(told(json!({annotations::METRICS_VERSIONS: "false"})), [false, false]);
+    assert_eq!(told(json!({annotations::METRICS_VERSIONS: " true "})), [true, true]);
+    assert_eq!(
+        refusal(&annotated(json!({annotations::METRICS_VERSIONS: "yes"}), &json!({}))),
+        "annotation sealpod.dev/metrics-versions: \"yes\" is neither true nor false"
+    );
+}

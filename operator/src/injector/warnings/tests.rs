@@ -37,7 +37,7 @@ fn unknown_annotations_are_warnings_with_the_nearest_valid_name() {
         [
             "unknown annotation \"sealpod.dev/bindings\" has no effect; did you mean sealpod.dev/binding?",
             "unknown annotation \"sealpod.dev/colour\" has no effect; there are binding, containers, mode, \
-             after, exec, cpu-request, cpu-limit, memory-request, memory-limit",
+             after, exec, cpu-request, cpu-limit, memory-request, memory-limit, metrics-versions",
             "sealpod.dev/inject is a label; as an annotation it has no effect",
         ]
     );
@@ -77,7 +77,7 @@ fn who_may_read_the_keys_in_a_shared_process_namespace_is_told() {
         told(Some("app")),
         [
             "with shareProcessNamespace and onChange.signal, a container that runs as root, or as the user of container \
-          \"app\", may read the keys of this pod's SecretBindings"
+          \"app\" and with the group 64999, may read the keys of this pod's SecretBindings"
         ]
     );
 }
