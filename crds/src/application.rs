@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use sealpod_core::names::{NameError, Slug};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DeletionPolicy, NAME_PATTERN, SLUG_PATTERN, conditions_schema, is_slug};
+use crate::common::{DeletionPolicy, NAME_PATTERN, SLUG_PATTERN, conditions_schema, is_slug, selector_schema};
 
 /// What the application shall be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -114,7 +114,7 @@ pub struct AllowedNamespaces {
 
     /// Labels of namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[schemars(schema_with = "selector_schema")]
     pub selector: Option<LabelSelector>,
 }
 

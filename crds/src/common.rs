@@ -42,6 +42,51 @@ pub enum DeletionPolicy {
     Delete,
 }
 
+/// A selector of labels, as every Kubernetes tool reads it. Its own schema has no bounds; who follows objects with such
+/// selectors keeps all of them in memory, for every namespace.
+pub(crate) fn selector_schema(_: &mut SchemaGenerator) -> Schema {
+    const LABEL_KEY: usize = 317;
+    const LABEL_VALUE: usize = 63;
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "properties": {
+            "matchLabels": {
+                "description": "Labels that all have to be there with these values.",
+                "type": "object",
+                "maxProperties": 32,
+                "additionalProperties": {"type": "string", "maxLength": LABEL_VALUE},
+            },
+            "matchExpressions": {
+                "description": "Conditions that all have to hold.",
+                "type": "array",
+                "maxItems": 16,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "description": "A condition on one label.",
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"description": "Key of the label.", "type": "string", "maxLength": LABEL_KEY},
+                        "operator": {
+                            "description": "What holds between the label and `values`.",
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "description": "For `In` and `NotIn` at least one, for the others none.",
+                            "type": "array",
+                            "maxItems": 32,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": {"type": "string", "maxLength": LABEL_VALUE},
+                        },
+                    },
+                },
+            },
+        },
+    })
+}
+
 /// Conditions as every Kubernetes tool reads them: one of each type, merged by type.
 pub(crate) fn conditions_schema(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -45,8 +45,7 @@ fn the_schemas_are_structural_and_every_list_says_how_it_merges() {
             for forbidden in ["$ref", "oneOf", "anyOf", "definitions", "const", "nullable", "title"] {
                 assert!(node.get(forbidden).is_none(), "{path} has {forbidden}");
             }
-            let foreign = path.contains("podSelector") || path.contains("allowedNamespaces.selector");
-            if node["type"] == "array" && !foreign {
+            if node["type"] == "array" {
                 assert!(node["x-kubernetes-list-type"].is_string(), "{path}");
             }
             // The API server warns about formats that it does not know.
@@ -250,6 +249,24 @@ fn a_file_of_several_values_has_a_template_or_a_list() {
         &with(json!({"path": "a", "format": "env", "include": [{}]})),
         "either name or pattern",
     );
+    let templates = |number| binding("db", &json!({ "files": rules::large_templates(number) }));
+    accepted(&crd, &templates(4));
+    refused(&crd, &templates(5), "together");
+}
+
+/// The injector follows the bindings of all namespaces, and whoever may write one chooses what is in it.
+#[test]
+fn every_text_and_list_of_a_binding_has_a_bound() {
+    let spec = schema(&definition("SecretBinding"))["properties"]["spec"].clone();
+    each_node("SecretBinding.spec", &spec, &mut |path, node| {
+        let bound = match node["type"].as_str() {
+            Some("string") if node["enum"].is_null() => "maxLength",
+            Some("array") => "maxItems",
+            Some("object") if node["additionalProperties"].is_object() => "maxProperties",
+            _ => return,
+        };
+        assert!(node[bound].is_u64(), "{path} has no {bound}");
+    });
 }
 
 #[test]

@@ -9,6 +9,12 @@ use super::secrets::name_or_pattern;
 /// A relative path of safe segments, as the schema's `pattern`.
 pub(crate) const PATH_PATTERN: &str = "^[A-Za-z0-9_][A-Za-z0-9._-]{0,252}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,252})*$";
 
+/// For a list of files or entries. Those of `spec.files` lie in the Secret with the key, which holds 1 MiB.
+pub(crate) fn templates_together() -> kube::core::Rule {
+    kube::core::Rule::new("self.map(f, has(f.template) ? f.template.size() : 0).sum() <= 262144")
+        .message("the templates together must be at most 262144 characters")
+}
+
 /// The environment's configurations, which are no secrets, in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{
     DURATION_PATTERN, NAME_PATTERN, NAMESPACE_PATTERN, ParseError, SIZE_PATTERN, SLUG_PATTERN, parse_duration,
-    parse_size,
+    parse_size, selector_schema,
 };
 
 pub use change::{HttpCall, OnChange, Restart, Signal, Stale, Staleness};
@@ -70,9 +70,10 @@ pub struct SecretBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configurations: Option<Configurations>,
 
-    /// Files that hold several values, beside one file for each secret.
+    /// Files that hold several values, beside one file for each secret. Their templates have 262144 characters together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    #[x_kube(validation = files::templates_together())]
     pub files: Vec<CombinedFile>,
 
     /// Directory of the files in the containers; an absolute path. Default: `/var/run/secrets/sealpod.dev/<metadata.name>`.
@@ -95,10 +96,11 @@ pub struct SecretBindingSpec {
     #[schemars(range(min = 0, max = 511))]
     pub mode: i32,
 
-    /// Which pods of the namespace get the files without naming this binding. Absent: every pod that asks for injection.
-    /// A convenience, not a boundary: whoever may create pods in the namespace can mount its key.
+    /// Which pods of the namespace may get the files; one that it does not select is refused if it names this binding.
+    /// Absent: every pod that asks for injection. A convenience, not a boundary: whoever may create pods in the namespace
+    /// can mount its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    #[schemars(schema_with = "selector_schema")]
     pub pod_selector: Option<LabelSelector>,
 
     /// Service accounts whose pods may get the files. Absent: any. A convenience, as is `podSelector`.

@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::files::templates_together;
 use crate::common::{DeletionPolicy, NAME_PATTERN};
 
 /// A Secret of Kubernetes with the binding's values. Whoever may read Secrets of the namespace, or etcd, reads them.
@@ -24,17 +25,19 @@ pub struct KubernetesSecret {
 
     /// Labels of the Secret, beside ours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the Secret, beside ours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 65536}))]
     pub annotations: BTreeMap<String, String>,
 
-    /// The entries of the Secret. Absent: each secret that the binding names, under its own name.
+    /// The entries of the Secret. Absent: each secret that the binding names, under its own name. Their templates have 262144
+    /// characters together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 500), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key"]))]
+    #[x_kube(validation = templates_together())]
     pub data: Option<Vec<KubernetesSecretEntry>>,
 
     /// What becomes of the Secret when the binding is deleted, or names another one. `Retain`: it stays as it is.

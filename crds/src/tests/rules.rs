@@ -127,6 +127,11 @@ fn of_the_entries_of_bindings() -> Vec<Row> {
             json!({ "files": [template] }),
         ),
         (
+            "SecretBinding.spec.files",
+            "the templates together must be at most 262144 characters",
+            json!({"files": large_templates(5)}),
+        ),
+        (
             "SecretBinding.spec.files[].include[]",
             name_or_pattern,
             json!({"files": [{"path": "a", "format": "env", "include": [{}]}]}),
@@ -137,11 +142,27 @@ fn of_the_entries_of_bindings() -> Vec<Row> {
             json!({"kubernetesSecret": {"name": "db-sealpod-key"}}),
         ),
         (
+            "SecretBinding.spec.kubernetesSecret.data",
+            "the templates together must be at most 262144 characters",
+            json!({"kubernetesSecret": {"name": "copy", "data": large_entries()}}),
+        ),
+        (
             "SecretBinding.spec.kubernetesSecret.data[]",
             "give either secret or template",
             json!({"kubernetesSecret": {"name": "copy", "data": [{"key": "a"}]}}),
         ),
     ]
+}
+
+/// Files with a template of 64 KiB each, the largest.
+pub(super) fn large_templates(number: usize) -> Value {
+    let file = |at: usize| json!({"path": format!("f{at}"), "format": "template", "template": "x".repeat(65_536)});
+    (0..number).map(file).collect()
+}
+
+fn large_entries() -> Value {
+    let entry = |at: usize| json!({"key": format!("k{at}"), "template": "x".repeat(65_536)});
+    (0..5).map(entry).collect()
 }
 
 /// With the defaults that the API server puts in before it looks at the rules.

@@ -13,10 +13,12 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use sealpod_runtime::admin::Readiness;
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use rules::{Bounds, Rules};
@@ -25,9 +27,10 @@ use table::{Entry, Filler, Placed, Table};
 
 use super::select::Binding;
 
-/// Objects of one list call. Each page is in memory as text and as objects at once, so a small one keeps the peak of the
-/// first list near what is kept of it; each is a call, one after the other, and until the last the injector is not ready.
-const PAGE: u32 = 100;
+/// Objects of one list call. The library holds a page as text twice, and whoever may write objects makes each as large as
+/// etcd takes, 1.5 MiB: this is 30 MiB at the worst. Each page is a call, one after the other, and until the last the
+/// injector is not ready.
+const PAGE: u32 = 10;
 /// Between two tries after a failure. Two or three replicas are no burden, and one that starts is not ready before its lists.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
@@ -76,9 +79,10 @@ pub fn follow(
     shutdown: CancellationToken,
 ) -> (Cache, impl Future<Output = ()> + Send + use<>) {
     let cache = Cache::default();
-    let bindings = fill::<binding::Read, _>(client, &cache.bindings, readiness, "SecretBindings");
-    let ranges = fill::<ReadRange, _>(client, &cache.ranges, readiness, "LimitRanges");
-    let quotas = fill::<ReadQuota, _>(client, &cache.quotas, readiness, "ResourceQuotas");
+    let turns = Turns::default();
+    let bindings = fill::<binding::Read, _>(client, &cache.bindings, &turns, readiness, "SecretBindings");
+    let ranges = fill::<ReadRange, _>(client, &cache.ranges, &turns, readiness, "LimitRanges");
+    let quotas = fill::<ReadQuota, _>(client, &cache.quotas, &turns, readiness, "ResourceQuotas");
     let all = async move {
         let filling = futures::future::join3(bindings, ranges, quotas);
         let _ = shutdown.run_until_cancelled(filling).await;
@@ -86,9 +90,13 @@ pub fn follow(
     (cache, all)
 }
 
+/// Who lists holds it, so that there are pages of one list in memory, and not of three.
+type Turns = Arc<Mutex<()>>;
+
 fn fill<K, T>(
     client: &Client,
     table: &Arc<Table<T>>,
+    turns: &Turns,
     readiness: &Readiness,
     what: &'static str,
 ) -> BoxFuture<'static, ()>
@@ -97,21 +105,30 @@ where
     T: Entry + Send + Sync + 'static,
 {
     readiness.block(what, "not listed yet");
-    let readiness = readiness.clone();
+    let (readiness, turns) = (readiness.clone(), Arc::clone(turns));
     let mut filler = Filler::new(Arc::clone(table));
     let config = watcher::Config::default().page_size(PAGE);
     let events = watcher(Api::<K>::all(client.clone()), config).backoff(Soon::default());
     // Boxed: a watch in the middle of a list is tens of KiB.
     async move {
         let mut events = std::pin::pin!(events);
+        let mut turn = None;
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
+                    // The first page is asked for when the next event is.
+                    if matches!(event, Event::Init) && turn.is_none() {
+                        turn = Some(turns.lock().await);
+                    }
                     if filler.take(event) {
+                        turn = None;
                         readiness.clear(what);
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot watch {what}; trying again"),
+                Err(error) => {
+                    turn = None;
+                    tracing::warn!(%error, "cannot watch {what}; trying again");
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::tolerant::as_kind;
 
@@ -46,14 +46,20 @@ struct Metadata {
     deletion_timestamp: Option<IgnoredAny>,
 }
 
-/// As values first, so that what does not fit is left behind and not the rest of the list.
+/// As text first, so that what does not fit is left behind and not the rest of the list. Not as values: of a small map,
+/// such as a selector has by the ten thousand if its author wants, they take a hundred times what its text does.
 #[derive(Deserialize)]
 struct Raw {
     metadata: Metadata,
     #[serde(default)]
-    spec: Value,
+    spec: Option<Box<RawValue>>,
     #[serde(default)]
-    status: Value,
+    status: Option<Box<RawValue>>,
+}
+
+/// What of it `T` reads, or its default where there is nothing.
+fn read<T: DeserializeOwned + Default>(raw: Option<Box<RawValue>>) -> Result<T, serde_json::Error> {
+    raw.map_or_else(|| Ok(T::default()), |raw| serde_json::from_str(raw.get()))
 }
 
 /// `null` is what a program in Go writes for an empty list or map, and as good as nothing.
@@ -72,8 +78,8 @@ impl<'de, K, S: DeserializeOwned + Default, T: DeserializeOwned> Deserialize<'de
                 ..ObjectMeta::default()
             },
             deleted: metadata.deletion_timestamp.is_some(),
-            spec: or_default(spec).map_err(|error| error.to_string()),
-            status: or_default(status).unwrap_or_default(),
+            spec: read(spec).map_err(|error| error.to_string()),
+            status: read(status).unwrap_or_default(),
             kind: PhantomData,
         })
     }

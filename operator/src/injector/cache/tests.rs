@@ -1,7 +1,7 @@
 use super::super::denial::NotSelected;
 use super::*;
-use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A cache that a test fills.
 #[derive(Default)]
@@ -66,32 +66,52 @@ fn some_of_each(good: &Value) -> Value {
     json!({"metadata": {"resourceVersion": "1"}, "items": items.collect::<Vec<_>>()})
 }
 
-/// An API server that answers each list with what is there and each watch with silence.
-fn answering(bindings: &'static str) -> Client {
-    let answer = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| async move {
-        if request.uri().query().unwrap_or_default().contains("watch=true") {
-            std::future::pending::<()>().await;
-        }
-        let path = request.uri().path();
-        let list = if path.ends_with("/secretbindings") {
-            crate::tolerant::tests::list(bindings)
-        } else if path.ends_with("/limitranges") {
-            some_of_each(&json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}, "max": null}]}))
-        } else {
-            some_of_each(&json!({"hard": {"limits.cpu": "4"}}))
-        };
-        Ok::<_, tower::BoxError>(axum::http::Response::new(kube::client::Body::from(
-            list.to_string().into_bytes(),
-        )))
+/// An API server that answers each list with what is there and each watch with silence. `lists` counts those under way
+/// and the most that ever were.
+fn answering(bindings: &'static str, lists: &Arc<[AtomicUsize; 2]>) -> Client {
+    let lists = Arc::clone(lists);
+    let answer = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
+        let lists = Arc::clone(&lists);
+        answer_one(bindings, lists, request)
     });
     Client::new(answer, "sealpod")
+}
+
+async fn answer_one(
+    bindings: &'static str,
+    lists: Arc<[AtomicUsize; 2]>,
+    request: axum::http::Request<kube::client::Body>,
+) -> Result<axum::http::Response<kube::client::Body>, tower::BoxError> {
+    let query = request.uri().query().unwrap_or_default();
+    if query.contains("watch=true") {
+        std::future::pending::<()>().await;
+    }
+    assert!(query.contains(&format!("limit={PAGE}")), "{query}");
+    let [now, most] = &*lists;
+    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    now.fetch_sub(1, Ordering::SeqCst);
+    let path = request.uri().path();
+    let list = if path.ends_with("/secretbindings") {
+        crate::tolerant::tests::list(bindings)
+    } else if path.ends_with("/limitranges") {
+        some_of_each(&json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}, "max": null}]}))
+    } else {
+        some_of_each(&json!({"hard": {"limits.cpu": "4"}}))
+    };
+    Ok::<_, tower::BoxError>(axum::http::Response::new(kube::client::Body::from(
+        list.to_string().into_bytes(),
+    )))
 }
 
 #[tokio::test]
 async fn the_cache_fills_whatever_users_have_written_into_one_object_and_is_ready_only_then() {
     for time in crate::tolerant::tests::UNREADABLE_TIMES {
         let (readiness, stop) = (Readiness::new(), CancellationToken::new());
-        let (cache, fill) = follow(&answering(time), &readiness, stop.clone());
+        let lists = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let (cache, fill) = follow(&answering(time, &lists), &readiness, stop.clone());
         assert_eq!(readiness.reasons().len(), 3, "each of its lists is still to come");
         let filled = async {
             while !readiness.is_ready() {
@@ -111,6 +131,7 @@ async fn the_cache_fills_whatever_users_have_written_into_one_object_and_is_read
         );
         stop.cancel();
         task.await.unwrap();
+        assert_eq!(lists[1].load(Ordering::SeqCst), 1, "one list at a time is in memory");
     }
 }
 
