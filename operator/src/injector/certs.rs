@@ -13,11 +13,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use evaluate::{Leaf, Observed, Step, evaluate};
 use segment::{SEGMENT, new_segment, read_segment, registered_segment};
 
+use super::cache::Slim;
 use crate::authority;
 pub use crate::certs::Lives;
 use crate::certs::{self, CertError, Pair};
@@ -114,6 +116,8 @@ pub enum KeepError {
 pub struct Keeper {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
+    /// The same, for events of which nothing is read.
+    watched: Api<Slim<MutatingWebhookConfiguration, IgnoredAny>>,
     names: Names,
     source: Source,
 }
@@ -130,7 +134,8 @@ impl Keeper {
     pub fn new(client: Client, names: Names, source: Source) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), &names.namespace),
-            configurations: Api::all(client),
+            configurations: Api::all(client.clone()),
+            watched: Api::all(client),
             names,
             source,
         }

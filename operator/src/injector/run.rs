@@ -1,5 +1,6 @@
 //! The injector's process: its tasks, from the first to the last.
 
+use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use kube::Client;
 use sealpod_runtime::admin::{self, Readiness};
 use sealpod_runtime::{serve, shutdown, tls};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -225,10 +227,23 @@ impl Keeping {
 
     /// Puts drift back and takes up what is new. Failures do not end the readiness: the API server still trusts what is
     /// served, and a replica that steps back would leave the work to none.
-    async fn follow(&self, mut served: Served) -> std::convert::Infallible {
+    async fn follow(&self, served: Served) -> Infallible {
+        let changed = Notify::new();
+        tokio::select! {
+            never = self.keeper.watch(&changed) => never,
+            never = self.look(served, &changed) => never,
+        }
+    }
+
+    /// Looks when the time has come, and when the webhook configuration has changed: with another CA or path in it, no pod
+    /// that asks is admitted.
+    async fn look(&self, mut served: Served, changed: &Notify) -> Infallible {
         let mut failing = false;
         loop {
-            tokio::time::sleep(self.pause(&served.current, Timestamp::now())).await;
+            // Somebody who keeps writing something else into it is answered twice a second at most.
+            tokio::time::sleep(FIRST_RETRY).await;
+            let pause = self.pause(&served.current, Timestamp::now());
+            let _ = tokio::time::timeout(pause, changed.notified()).await;
             self.metrics.bindings(self.cache.bindings());
             let new = match self.keep().await {
                 Ok(new) => new,

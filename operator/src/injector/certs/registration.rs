@@ -1,16 +1,56 @@
-//! The webhook configuration: what it says, and what is written into it.
+//! The webhook configuration: what it says, what is written into it, and when somebody else has done so.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures::StreamExt;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::ResourceExt;
-use kube::api::PatchParams;
+use kube::api::{PatchParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::evaluate::{Webhook, path};
 use super::{FIELD_MANAGER, KeepError, Keeper, Names};
 
+/// Between a watch that has ended, as each does after some minutes, and the next.
+const WATCH_AGAIN: Duration = Duration::from_secs(2);
+
 impl Keeper {
+    /// Tells of each change of the configuration, by whomever, and of each moment at which one may have been missed.
+    ///
+    /// A watch without a list, and of that one name: more the injector's role does not allow.
+    pub async fn watch(&self, changed: &Notify) -> Infallible {
+        let only = WatchParams::default().fields(&format!("metadata.name={}", self.names.configuration));
+        let mut failing = false;
+        loop {
+            // From version 0: the first event is what there is.
+            match self.watched.watch(&only, "0").await {
+                Ok(events) => {
+                    failing = false;
+                    let mut events = std::pin::pin!(events);
+                    while let Some(Ok(event)) = events.next().await {
+                        match event {
+                            WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_) => {
+                                changed.notify_one();
+                            }
+                            WatchEvent::Bookmark(_) => {}
+                            WatchEvent::Error(_) => break,
+                        }
+                    }
+                }
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(%error, "cannot watch the webhook configuration; looking at it now and then");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(WATCH_AGAIN).await;
+        }
+    }
+
     /// Patches CA bundle and path into the webhooks that call us, if the object is still the one that was read.
     pub(super) async fn register(
         &self,

@@ -6,6 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::super::cache::tests::{Filled, secret_binding};
 use super::super::certs::tests::{CONFIGURATION, after, bundle, installed, names};
@@ -157,6 +158,81 @@ impl Replica {
 fn the_first_certificate_is_there_soon_after_what_was_in_its_way_is_gone() {
     let mut retries = std::iter::successors(Some(FIRST_RETRY), |retry| Some(longer(*retry))).take(20);
     assert!(retries.all(|retry| retry <= Duration::from_secs(2)));
+}
+
+/// The API server of `api`, and a watch whose events the test sends.
+fn watched(
+    api: &FakeApi,
+) -> (
+    kube::Client,
+    mpsc::UnboundedSender<Value>,
+    mpsc::UnboundedReceiver<String>,
+) {
+    let (send, events) = mpsc::unbounded_channel::<Value>();
+    let (asked, asks) = mpsc::unbounded_channel();
+    let (inner, events) = (api.client(), Arc::new(std::sync::Mutex::new(Some(events))));
+    let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
+        let (inner, events, asked) = (inner.clone(), Arc::clone(&events), asked.clone());
+        async move {
+            let uri = request.uri().to_string();
+            if !uri.contains("watch=true") {
+                let answer = inner.send(request).await.map_err(tower::BoxError::from)?;
+                return Ok::<_, tower::BoxError>(answer.map(axum::body::Body::new));
+            }
+            asked.send(uri).unwrap();
+            let Some(events) = events.lock().unwrap().take() else {
+                return std::future::pending().await;
+            };
+            let lines = futures::stream::unfold(events, async |mut events| {
+                let line = format!("{}\n", events.recv().await?);
+                Some((Ok::<_, std::io::Error>(line.into_bytes()), events))
+            });
+            Ok(axum::http::Response::new(axum::body::Body::from_stream(lines)))
+        }
+    });
+    (kube::Client::new(service, "sealpod"), send, asks)
+}
+
+#[tokio::test]
+async fn what_somebody_else_writes_into_the_webhook_configuration_is_put_back_when_it_is_heard_of() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let api = installed();
+    let (client, events, mut asks) = watched(&api);
+    let keeping = Keeping {
+        keeper: Keeper::new(client, names(), Source::Own(Lives::default())),
+        // By the clock alone it would never be looked at.
+        check: Duration::from_hours(1),
+        cache: Filled::default().0,
+        readiness: Readiness::new(),
+        metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
+    };
+    let served = Served::new(keeping.keeper.keep(Timestamp::now()).await.unwrap(), None).unwrap();
+    let good = api.get(CONFIGURATION).unwrap();
+    let following = tokio::spawn(async move { keeping.follow(served).await });
+    let asked = asks.recv().await.unwrap();
+    assert!(
+        asked.contains("fieldSelector=metadata.name%3Dsealpod-injector"),
+        "{asked}"
+    );
+
+    for (pointer, drift) in [
+        ("/webhooks/1/clientConfig/caBundle", json!(null)),
+        ("/webhooks/1/clientConfig/service/path", json!("/elsewhere")),
+    ] {
+        let mut drifted = api.get(CONFIGURATION).unwrap();
+        *drifted.pointer_mut(pointer).unwrap() = drift;
+        api.put(CONFIGURATION, drifted.clone());
+        events.send(json!({"type": "MODIFIED", "object": drifted})).unwrap();
+        let back = async {
+            while api.get(CONFIGURATION).unwrap().pointer(pointer) != good.pointer(pointer) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), back)
+            .await
+            .expect("it is put back");
+    }
+    following.abort();
 }
 
 /// Two replicas look one after the other; the API server hears of a change of its configuration one round later. In each
