@@ -33,16 +33,20 @@ pub fn nanos(text: &str) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// A size in the canonical form, so that the API server gives back what we sent: rounded up to whole KiB, with the
-/// largest suffix that leaves no fraction.
+/// A size in the canonical form, so that the API server gives back what we sent: exactly, with the largest binary suffix
+/// that leaves no fraction, or else the largest decimal one.
 pub fn format(bytes: u64) -> String {
-    let mut value = bytes.div_ceil(KIBI);
-    let mut suffix = "Ki";
-    for larger in ["Mi", "Gi", "Ti"] {
-        if value == 0 || !value.is_multiple_of(KIBI) {
+    let (unit, suffixes) = if bytes.is_multiple_of(KIBI) {
+        (KIBI, ["", "Ki", "Mi", "Gi", "Ti"])
+    } else {
+        (1_000, ["", "k", "M", "G", "T"])
+    };
+    let (mut value, mut suffix) = (bytes, "");
+    for larger in suffixes.into_iter().skip(1) {
+        if value == 0 || !value.is_multiple_of(unit) {
             break;
         }
-        value /= KIBI;
+        value /= unit;
         suffix = larger;
     }
     format!("{value}{suffix}")
@@ -111,8 +115,11 @@ mod tests {
     #[test]
     fn sizes_are_written_as_the_api_server_writes_them() {
         for (bytes, want) in [
-            (0, "0Ki"),
-            (1_000, "1Ki"),
+            (0, "0"),
+            (1_000, "1k"),
+            (40_000_000, "40M"),
+            (1_025, "1025"),
+            (1_024_000, "1000Ki"),
             (1 << 24, "16Mi"),
             (1 << 30, "1Gi"),
             ((1 << 30) + (1 << 20), "1025Mi"),
@@ -128,8 +135,9 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_reads_back(kib in 0u64..1 << 40) {
-            prop_assert_eq!(nanos(&format(kib * 1024)), Some(i128::from(kib) * 1024 * 1_000_000_000));
+        fn what_is_written_reads_back(number in 0u64..1 << 30, unit in prop::sample::select(vec![1, 1_000, 1_024])) {
+            let bytes = number * unit;
+            prop_assert_eq!(nanos(&format(bytes)), Some(i128::from(bytes) * 1_000_000_000));
         }
     }
 }

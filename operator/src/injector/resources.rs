@@ -62,13 +62,13 @@ pub fn of_ours(
     };
     let memory_limit = MEMORY_LIMIT.saturating_add(i128::from(volume_bytes) * UNIT);
     let [cpu, memory] = [
-        (cpu, CPU_REQUEST, cpu_limit, rules.cpu),
-        (memory, MEMORY_REQUEST, Some(memory_limit), rules.memory),
+        (cpu, CPU_REQUEST, cpu_limit, rules.cpu, MILLI),
+        (memory, MEMORY_REQUEST, Some(memory_limit), rules.memory, UNIT),
     ]
-    .map(|(wish, request, limit, bounds)| {
+    .map(|(wish, request, limit, bounds, step)| {
         Amount { request, limit }
             .with(wish, guaranteed)
-            .within(bounds, guaranteed)
+            .within(bounds, guaranteed, step)
     });
     let mut resources = written([
         (
@@ -132,14 +132,17 @@ impl Amount {
         }
     }
 
-    /// As the `LimitRanges` of the namespace take it.
-    fn within(self, bounds: Bounds, guaranteed: bool) -> Self {
+    /// As the `LimitRanges` of the namespace take it. What a ratio makes of it is rounded up to a whole `step`, and never
+    /// beyond a bound: so it is written exactly.
+    fn within(self, bounds: Bounds, guaranteed: bool, step: i128) -> Self {
         let at_most = |amount: i128| bounds.max.map_or(amount, |max| amount.min(max));
         let least = self.request.max(bounds.min.unwrap_or(0));
         let limit = self.limit.map(|limit| at_most(limit.max(least)));
         let by_ratio = match (limit, bounds.ratio) {
             // The ratio is in units of 10⁻⁹ too.
-            (Some(limit), Some(ratio)) if ratio > 0 => ceiling(limit.saturating_mul(UNIT), ratio),
+            (Some(limit), Some(ratio)) if ratio > 0 => {
+                ceiling(ceiling(limit.saturating_mul(UNIT), ratio), step).saturating_mul(step)
+            }
             _ => 0,
         };
         let request = at_most(least.max(by_ratio));
@@ -162,9 +165,12 @@ fn ceiling(amount: i128, unit: i128) -> i128 {
 }
 
 fn cpu_text(nanos: i128) -> String {
-    match ceiling(nanos, MILLI) {
-        whole if whole % 1_000 == 0 => (whole / 1_000).to_string(),
-        millis => format!("{millis}m"),
+    if nanos % UNIT == 0 {
+        (nanos / UNIT).to_string()
+    } else if nanos % MILLI == 0 {
+        format!("{}m", nanos / MILLI)
+    } else {
+        format!("{nanos}n")
     }
 }
 

@@ -81,15 +81,28 @@ impl Entry for Ruling {
 }
 
 impl Bounds {
-    fn of(item: &RangeItem, resource: &str) -> Self {
+    /// None for items about something else.
+    ///
+    /// A ratio of whole pods holds if it does for ours and for what there was before. Their `min` and `max` do not concern
+    /// ours: one more container only brings a pod nearer to its `min`, and takes what it takes of its `max`.
+    fn of(item: &RangeItem, resource: &str) -> Option<Self> {
         let amount = |amounts: &Option<Amounts>| nanos(amounts.as_ref()?.get(resource)?);
-        let max = amount(&item.max);
         let ratio = amount(&item.max_limit_request_ratio);
-        Self {
-            min: amount(&item.min),
-            max,
-            ratio,
-            needs_limit: max.is_some() || ratio.is_some(),
+        match item.r#type.as_str() {
+            "Container" => {
+                let max = amount(&item.max);
+                Some(Self {
+                    min: amount(&item.min),
+                    max,
+                    ratio,
+                    needs_limit: max.is_some() || ratio.is_some(),
+                })
+            }
+            "Pod" => Some(Self {
+                ratio,
+                ..Self::default()
+            }),
+            _ => None,
         }
     }
 
@@ -128,11 +141,11 @@ impl Rules {
 impl From<ReadRange> for Placed<Ruling> {
     fn from(read: ReadRange) -> Self {
         let limits = spec(&read, "LimitRange").map_or(&[][..], |spec| &spec.limits);
-        let of_containers = limits.iter().filter(|item| item.r#type == "Container");
-        let rules = of_containers
+        let rules = limits
+            .iter()
             .map(|item| Rules {
-                cpu: Bounds::of(item, "cpu"),
-                memory: Bounds::of(item, "memory"),
+                cpu: Bounds::of(item, "cpu").unwrap_or_default(),
+                memory: Bounds::of(item, "memory").unwrap_or_default(),
                 ..Rules::default()
             })
             .fold(Rules::default(), |all, rules| all.and(&rules));
@@ -197,7 +210,8 @@ mod tests {
             "spec": {"limits": [
                 {"type": "Container", "min": {"cpu": "10m", "memory": "16Mi"}, "max": {"cpu": 2}},
                 {"type": "Container", "min": {"cpu": "20m"}, "maxLimitRequestRatio": {"memory": "4"}, "novel": {}},
-                {"type": "Pod", "min": {"cpu": "1"}},
+                {"type": "Pod", "min": {"cpu": "1"}, "max": {"memory": "1Gi"}, "maxLimitRequestRatio": {"memory": "2", "cpu": "5"}},
+                {"type": "PersistentVolumeClaim", "min": {"cpu": "3"}, "maxLimitRequestRatio": {"memory": "1"}},
             ]},
         }))
         .unwrap();
@@ -207,12 +221,21 @@ mod tests {
         let cpu = Bounds {
             min: Some(20 * MILLI),
             max: Some(2_000 * MILLI),
-            ratio: None,
+            ratio: quantity::nanos("5"),
             needs_limit: true,
         };
         assert_eq!(rules.cpu, cpu);
-        let memory = (rules.memory.min, rules.memory.ratio);
-        assert_eq!(memory, (quantity::nanos("16Mi"), quantity::nanos("4")));
+        let memory = (rules.memory.min, rules.memory.max, rules.memory.ratio);
+        assert_eq!(memory, (quantity::nanos("16Mi"), None, quantity::nanos("2")));
+    }
+
+    #[test]
+    fn a_ratio_of_whole_pods_asks_for_no_limit_where_ours_have_none() {
+        let range =
+            json!({"metadata": {}, "spec": {"limits": [{"type": "Pod", "maxLimitRequestRatio": {"cpu": "4"}}]}});
+        let read: ReadRange = serde_json::from_value(range).unwrap();
+        let rules = Placed::from(read).entry.rules;
+        assert_eq!((rules.cpu.ratio, rules.cpu.needs_limit), (quantity::nanos("4"), false));
     }
 
     #[test]

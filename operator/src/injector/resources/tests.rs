@@ -130,10 +130,21 @@ fn a_limit_range_is_kept_to() {
             bounds(None, Some("32Mi"), None),
             json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}}),
         ),
+        // No amount is written as more than a bound.
+        (
+            bounds(None, Some("0.0125"), None),
+            bounds(None, Some("40M"), None),
+            json!({"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"cpu": "12500000n", "memory": "40M"}}),
+        ),
+        (
+            bounds(None, Some("3m"), Some("1")),
+            bounds(None, Some("4000001"), None),
+            json!({"requests": {"cpu": "3m", "memory": "4000001"}, "limits": {"cpu": "3m", "memory": "4000001"}}),
+        ),
         (
             bounds(None, None, Some("4")),
             bounds(None, None, Some("2.5")),
-            json!({"requests": {"cpu": "50m", "memory": "19661Ki"}, "limits": {"cpu": "200m", "memory": "48Mi"}}),
+            json!({"requests": {"cpu": "50m", "memory": "20132660"}, "limits": {"cpu": "200m", "memory": "48Mi"}}),
         ),
     ] {
         let rules = Rules {
