@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use rules::{Bounds, Rules};
 use rules::{ReadQuota, ReadRange, Ruling};
+pub use slim::Slim;
 use table::{Entry, Filler, Placed, Table};
 
 use super::select::Binding;
@@ -50,6 +51,13 @@ pub struct Known {
     pub rules: Rules,
     /// When that was asked.
     pub now: Timestamp,
+}
+
+impl Known {
+    /// Whether nothing has changed about its bindings.
+    pub fn has_bindings_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.bindings, &other.bindings) || (self.bindings.is_empty() && other.bindings.is_empty())
+    }
 }
 
 impl Cache {

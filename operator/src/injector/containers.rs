@@ -11,12 +11,16 @@ use super::{Settings, SidecarLog, exec};
 
 /// Where our containers find a binding's key: this and the binding's name.
 const CREDENTIALS_ROOT: &str = "/var/run/sealpod";
-const PROGRAM: &str = "/sealpod-sidecar";
+/// Our program in our image.
+pub const PROGRAM: &str = "/sealpod-sidecar";
 /// The files of a Secret volume belong to root, and what isolates the key is that nothing else mounts it.
 const KEY_MODE: u32 = 0o444;
 /// What the sidecar reads its log settings from.
 const LOG_VARIABLE: &str = "SEALPOD_LOG";
 const LOG_FORMAT_VARIABLE: &str = "SEALPOD_LOG_FORMAT";
+/// What names of volumes begin with: that of the files, and that of the key.
+const VOLUME: &str = "sealpod-";
+const KEY_VOLUME: &str = "sealpod-key-";
 /// Hexadecimal digits of a volume name's hash: 64 bits, and the name stays below 63 characters.
 const HASH_DIGITS: usize = 16;
 
@@ -31,6 +35,12 @@ const DOWNWARD: [(&str, &str); 4] = [
     ("SEALPOD_POD_UID", "metadata.uid"),
     ("SEALPOD_NODE_NAME", "spec.nodeName"),
 ];
+
+/// Whether a volume of some binding, whichever, has this name.
+pub fn is_volume_name(name: &str) -> bool {
+    let hash = name.strip_prefix(KEY_VOLUME).or_else(|| name.strip_prefix(VOLUME));
+    hash.is_some_and(|hash| hash.len() == HASH_DIGITS && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
 
 /// One binding in the pod that is planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +59,11 @@ impl Delivery {
     }
 
     pub fn volume_name(&self) -> String {
-        format!("sealpod-{}", self.hash())
+        format!("{VOLUME}{}", self.hash())
     }
 
     pub fn key_volume_name(&self) -> String {
-        format!("sealpod-key-{}", self.hash())
+        format!("{KEY_VOLUME}{}", self.hash())
     }
 
     /// The tmpfs and the key.
@@ -356,6 +366,7 @@ mod tests {
     fn names_of_volumes_fit_whatever_the_binding_is_called() {
         let long = delivery(&"b".repeat(200), "/x");
         for name in [long.volume_name(), long.key_volume_name()] {
+            assert!(is_volume_name(&name));
             sealpod_core::names::check_label(&name).unwrap();
         }
         assert_ne!(long.volume_name(), delivery("b", "/x").volume_name());

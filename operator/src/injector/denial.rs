@@ -16,6 +16,28 @@ pub enum Denial {
     )]
     NotAPod,
     #[error(
+        "the pod has more fields than Sealpod reads: it would take more than 8 MiB of memory; take the label {INJECT_LABEL} off \
+         it, or make it smaller"
+    )]
+    TooLarge,
+    #[error(
+        "{count} SecretBindings are for this pod, and {most} is the most; name those that it needs in the annotation {}, \
+         separated by commas",
+        annotations::BINDING
+    )]
+    TooManyBindings { count: usize, most: usize },
+    #[error(
+        "{bindings} SecretBindings in {containers} containers are more than {most} mounts; name the containers that need \
+         them in the annotation {}, or fewer SecretBindings in {}",
+        annotations::CONTAINERS,
+        annotations::BINDING
+    )]
+    TooManyMounts {
+        bindings: usize,
+        containers: usize,
+        most: usize,
+    },
+    #[error(
         "a Windows pod cannot get secrets from Sealpod, which needs a tmpfs; take the label {INJECT_LABEL} off the pod"
     )]
     Windows,
@@ -152,10 +174,23 @@ pub enum Denial {
     )]
     VariableTaken { container: String },
     #[error(
-        "the pod was copied from an injected one and still carries Sealpod's container {} in a place where it does not \
-         belong; remove it and the annotation {} from the copy", Quoted(.container), annotations::INJECTED
+        "container {} mounts volume {} at {}, which is Sealpod's own and only where Sealpod mounts it; remove that mount",
+        Quoted(.container), Quoted(.volume), Quoted(.at)
     )]
-    Leftover { container: String },
+    MountsOurs {
+        container: String,
+        volume: String,
+        at: String,
+    },
+    #[error(
+        "SecretBinding {} mounts at {}, which meets {place}, where nothing else can be for the containers to start; set another \
+         mountPath in the binding", Quoted(.binding), Quoted(.path)
+    )]
+    PlaceTaken {
+        binding: String,
+        path: String,
+        place: &'static str,
+    },
 }
 
 impl Denial {
@@ -163,6 +198,7 @@ impl Denial {
     pub fn word(&self) -> &'static str {
         match self {
             Self::NotAPod => "not_a_pod",
+            Self::TooLarge | Self::TooManyBindings { .. } | Self::TooManyMounts { .. } => "too_large",
             Self::Windows | Self::StaticPod => "unsupported",
             Self::InvalidName { .. }
             | Self::UnknownMode { .. }
@@ -180,7 +216,8 @@ impl Denial {
             | Self::PathsMeet { .. }
             | Self::ProgramMeets { .. }
             | Self::VariableTaken { .. }
-            | Self::Leftover { .. } => "conflict",
+            | Self::MountsOurs { .. }
+            | Self::PlaceTaken { .. } => "conflict",
             Self::SignalContainer { .. }
             | Self::SignalEnds { .. }
             | Self::SignalNeeds { .. }

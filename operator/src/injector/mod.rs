@@ -6,9 +6,11 @@
 mod cache;
 mod callers;
 mod certs;
+mod completed;
 mod conflicts;
 mod containers;
 mod denial;
+mod earlier;
 mod exec;
 mod mesh;
 mod metrics;
@@ -24,6 +26,7 @@ mod server;
 mod signal;
 mod version;
 mod warnings;
+mod weight;
 
 use axum::http::Uri;
 use sealpod_runtime::telemetry::Format;

@@ -1,36 +1,51 @@
-//! From a plan to JSON-Patch operations on the raw pod: `add` only, and one `remove` of our own init container where it
-//! has to move. What is there already is left as it is, so a second injection yields nothing, and what other webhooks
-//! changed in our containers stays.
+//! From a plan to JSON-Patch operations on the raw pod: `add` only on a pod that comes for the first time. Of one that was
+//! injected before, `remove` takes what today's plan has no more; what of ours is there and right stays as it is, so a second
+//! injection yields nothing, and what other webhooks added to our containers stays.
+
+use std::collections::BTreeMap;
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation, RemoveOperation};
-use sealpod_core::injection::SETTINGS_VARIABLE;
 use sealpod_core::kubernetes::SHARED_GID;
 use serde_json::{Value, json};
 
+use super::completed::completed;
+use super::earlier::{Earlier, covers, is_mount};
 use super::plan::{Additions, Ours, Plan, is_ours, name_of};
 use super::pod::{Container, List, Pod, items, text};
 
 /// What makes `pod` agree with `plan`; empty where it does already.
 ///
 /// The order matters, because operations apply one after the other: the user's containers first, by their places in
-/// the pod as it came; then ours, of which at most one moves in its list.
+/// the pod as it came; then ours, of which at most one moves in its list. Within a list, removals go from its end.
 pub fn operations(pod: Pod<'_>, plan: &Plan) -> Vec<PatchOperation> {
     let mut patch = Patch::default();
+    let earlier = Earlier::of(pod);
     annotations(&mut patch, pod, plan);
-    patch.extend_list(
+    let kept = |volume: &Value| {
+        !earlier.has_volume(name_of(volume)) || plan.volumes.iter().any(|wanted| covers(volume, wanted))
+    };
+    patch.list(
         &["spec", "volumes"],
         pod.spec().get("volumes"),
-        missing(pod.volumes(), &plan.volumes, "name"),
+        kept,
+        "name",
+        &plan.volumes,
     );
     supplemental_group(&mut patch, pod);
-    for additions in &plan.containers {
-        if let Some(container) = pod.containers(additions.list).nth(additions.index) {
-            add_missing(&mut patch, &container, additions);
-        }
+    let all: BTreeMap<_, _> = plan.containers.iter().map(|all| ((all.list, all.index), all)).collect();
+    for container in pod.all_containers().filter(|container| !is_ours(container.name())) {
+        let wanted = all.get(&(container.list, container.index)).copied();
+        complete(&mut patch, &earlier, &container, wanted);
     }
-    for ours in &plan.ours {
-        place(&mut patch, pod, ours);
+    for list in List::ALL {
+        place(
+            &mut patch,
+            &earlier,
+            pod,
+            list,
+            plan.ours.iter().find(|ours| ours.list == list),
+        );
     }
     patch.0
 }
@@ -43,6 +58,30 @@ impl Patch {
         // Tokens, not text: `/` and `~` in a key are escaped on the way.
         let path = PointerBuf::from_tokens(path);
         self.0.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
+    fn remove<'t>(&mut self, path: impl IntoIterator<Item = &'t str>) {
+        let path = PointerBuf::from_tokens(path);
+        self.0.push(PatchOperation::Remove(RemoveOperation { path }));
+    }
+
+    /// Takes out of a list what is not `kept`, and appends what of `wanted` has no counterpart with the same `key` then.
+    fn list(
+        &mut self,
+        path: &[&str],
+        present: Option<&Value>,
+        kept: impl Fn(&Value) -> bool,
+        key: &str,
+        wanted: &[Value],
+    ) {
+        let all = present.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let (stay, go): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(_, value)| kept(value));
+        for (index, _) in go.into_iter().rev() {
+            self.remove(path.iter().copied().chain([index.to_string().as_str()]));
+        }
+        let is_there = |value: &Value| stay.iter().any(|(_, other)| text(other, key) == text(value, key));
+        let new = wanted.iter().filter(|value| !is_there(value)).cloned().collect();
+        self.extend_list(path, present, new);
     }
 
     /// Appends to a list, which is made first where it is absent or null.
@@ -89,45 +128,66 @@ fn supplemental_group(patch: &mut Patch, pod: Pod<'_>) {
     );
 }
 
-fn add_missing(patch: &mut Patch, container: &Container<'_>, additions: &Additions) {
-    let index = additions.index.to_string();
-    let lists = [
-        ("volumeMounts", "mountPath", &additions.mounts),
-        ("env", "name", &additions.env),
-    ];
-    for (field, key, wanted) in lists {
-        let new = missing(items(container.raw, field), wanted, key);
-        let at = ["spec", container.list.field(), &index, field];
-        patch.extend_list(&at, container.raw.get(field), new);
+/// Gives a container of the user's what it lacks, and takes what an earlier plan gave it and today's does not.
+fn complete(patch: &mut Patch, earlier: &Earlier<'_>, container: &Container<'_>, wanted: Option<&Additions>) {
+    let (mounts, env) = wanted.map_or((&[][..], &[][..]), |wanted| (&wanted.mounts, &wanted.env));
+    let index = container.index.to_string();
+    let at = |field| ["spec", container.list.field(), &index, field];
+    let is_kept_mount =
+        |mount: &Value| !earlier.has_volume(name_of(mount)) || mounts.iter().any(|wanted| is_mount(mount, wanted));
+    let is_kept_variable = |variable: &Value| !env.is_empty() || !earlier.has_variable(container, variable);
+    let is_kept_device = |device: &Value| !earlier.has_volume(name_of(device));
+    let of = |field| container.raw.get(field);
+    patch.list(
+        &at("volumeMounts"),
+        of("volumeMounts"),
+        is_kept_mount,
+        "mountPath",
+        mounts,
+    );
+    patch.list(&at("env"), of("env"), is_kept_variable, "name", env);
+    patch.list(&at("volumeDevices"), of("volumeDevices"), is_kept_device, "name", &[]);
+}
+
+/// Puts our container into a list, or completes the one that is there. Where it is in another place, or others of ours
+/// are, they go and it is put in anew.
+fn place(patch: &mut Patch, earlier: &Earlier<'_>, pod: Pod<'_>, list: List, wanted: Option<&Ours>) {
+    let present: Vec<_> = pod.containers(list).filter(|c| is_ours(c.name())).collect();
+    let same = wanted.and_then(|wanted| present.iter().find(|c| c.name() == name_of(&wanted.container)));
+    let whole = wanted.map(|wanted| match same {
+        Some(same) => completed(same.raw, &wanted.container, earlier),
+        None => wanted.container.clone(),
+    });
+    if let (Some(wanted), Some(same), [_]) = (wanted, same, present.as_slice()) {
+        let others_before = pod
+            .containers(list)
+            .take(same.index)
+            .filter(|c| !is_ours(c.name()))
+            .count();
+        if list == List::Regular || others_before == wanted.place {
+            return fields(patch, same, whole.as_ref().unwrap_or(same.raw));
+        }
+    }
+    for container in present.iter().rev() {
+        patch.remove(["spec", list.field(), &container.index.to_string()]);
+    }
+    if let (Some(wanted), Some(whole)) = (wanted, whole) {
+        insert(patch, pod, wanted, whole);
     }
 }
 
-/// Puts one of our containers into its list, or moves the one that is there and gives it what it lacks.
-fn place(patch: &mut Patch, pod: Pod<'_>, ours: &Ours) {
-    let list = ours.list.field();
-    let mut same_name = pod
-        .containers(ours.list)
-        .filter(|c| c.name() == name_of(&ours.container));
-    let Some(present) = same_name.next() else {
-        return insert(patch, pod, ours, ours.container.clone());
-    };
+/// Makes a container of ours that stays where it is agree with `whole`.
+fn fields(patch: &mut Patch, present: &Container<'_>, whole: &Value) {
     let index = present.index.to_string();
-    let whole = completed(present.raw, &ours.container);
-    let others_before = pod
-        .containers(ours.list)
-        .take(present.index)
-        .filter(|c| !is_ours(c.name()))
-        .count();
-    if ours.list == List::Init && others_before != ours.place {
-        patch.0.push(PatchOperation::Remove(RemoveOperation {
-            path: PointerBuf::from_tokens(["spec", list, &index]),
-        }));
-        return insert(patch, pod, ours, whole);
-    }
-    for field in ["env", "volumeMounts", "securityContext"] {
-        if let Some(value) = whole.get(field).filter(|value| present.raw.get(field) != Some(value)) {
+    for (field, value) in whole.as_object().into_iter().flatten() {
+        if present.raw.get(field) != Some(value) {
             // `add` to a member that exists replaces it.
-            patch.add(["spec", list, &index, field], value.clone());
+            patch.add(["spec", present.list.field(), &index, field], value.clone());
+        }
+    }
+    for (field, _) in present.raw.as_object().into_iter().flatten() {
+        if whole.get(field).is_none() {
+            patch.remove(["spec", present.list.field(), &index, field]);
         }
     }
 }
@@ -140,38 +200,6 @@ fn insert(patch: &mut Patch, pod: Pod<'_>, ours: &Ours, container: Value) {
         (true, List::Init) => patch.add(["spec", list, &ours.place.to_string()], container),
         (true, List::Regular) => patch.add(["spec", list, "-"], container),
     }
-}
-
-/// A container of ours as it is, with the settings, the user and the mounts of `wanted`: the pod may be a copy from when its bindings
-/// were others.
-fn completed(present: &Value, wanted: &Value) -> Value {
-    let mut whole = present.clone();
-    let is_settings = |variable: &&Value| text(variable, "name") == Some(SETTINGS_VARIABLE);
-    let settings = items(wanted, "env").iter().find(is_settings);
-    let env = whole.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten();
-    for variable in env.filter(|variable| is_settings(&&**variable)) {
-        if let Some(settings) = settings {
-            *variable = settings.clone();
-        }
-    }
-    if let Some(user) = wanted.pointer("/securityContext/runAsUser")
-        && let Some(context) = whole.get_mut("securityContext").and_then(Value::as_object_mut)
-    {
-        context.insert("runAsUser".to_owned(), user.clone());
-    }
-    let present = items(present, "volumeMounts");
-    let mounts = present
-        .iter()
-        .cloned()
-        .chain(missing(present, items(wanted, "volumeMounts"), "mountPath"));
-    whole["volumeMounts"] = mounts.collect();
-    whole
-}
-
-/// What of `wanted` has no counterpart with the same `key` in `present`.
-fn missing(present: &[Value], wanted: &[Value], key: &str) -> Vec<Value> {
-    let is_there = |value: &Value| present.iter().any(|other| text(other, key) == text(value, key));
-    wanted.iter().filter(|value| !is_there(value)).cloned().collect()
 }
 
 #[cfg(test)]

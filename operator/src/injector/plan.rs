@@ -14,7 +14,10 @@ use super::pod::{Container, List, Pod, text};
 use super::select::{Binding, names, select};
 use super::{conflicts, exec, mesh, resources, signal, warnings};
 
-/// What a pod has to have. [`super::patch`] adds what of it is missing.
+/// Mounts of ours in the containers of one pod. Each is a part of the answer.
+const MOST_MOUNTS: usize = 1_024;
+
+/// What a pod has to have. [`super::patch`] adds what of it is missing, and takes away what an earlier plan had beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     pub volumes: Vec<Value>,
@@ -103,12 +106,12 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         .map(|binding| delivery(binding))
         .collect::<Result<Vec<_>, _>>()?;
     let readers = readers(pod)?;
+    few_enough(&deliveries, &readers)?;
     let exec = exec::container(pod, &readers)?;
     stays_in_the_pod(pod, &chosen, shape)?;
     let signals = signal::of(pod, &chosen, is_ours)?;
 
     let additions = conflicts::Additions {
-        ours: shape.containers(),
         deliveries: &deliveries,
         readers: &readers,
         exec,
@@ -189,6 +192,18 @@ fn can_work(pod: Pod<'_>) -> Result<(), Denial> {
     }
 }
 
+fn few_enough(deliveries: &[Delivery], readers: &[Container<'_>]) -> Result<(), Denial> {
+    let (bindings, containers) = (deliveries.len(), readers.len());
+    if bindings.saturating_mul(containers) > MOST_MOUNTS {
+        return Err(Denial::TooManyMounts {
+            bindings,
+            containers,
+            most: MOST_MOUNTS,
+        });
+    }
+    Ok(())
+}
+
 /// On the node's network, the address that our sidecar sends its request to is the node's own, where what listens trusts
 /// whoever comes from there.
 fn stays_in_the_pod(pod: Pod<'_>, chosen: &[&Binding], shape: Shape) -> Result<(), Denial> {
@@ -240,8 +255,9 @@ fn readers(pod: Pod<'_>) -> Result<Vec<Container<'_>>, Denial> {
     };
     let is_name = |name: &str| sealpod_core::names::check_label(name).is_ok();
     let wanted = names(list, annotations::CONTAINERS, "container", is_name)?;
+    let there: BTreeSet<&str> = all.iter().map(Container::name).collect();
     for name in &wanted {
-        if !all.iter().any(|container| container.name() == name) {
+        if !there.contains(name.as_str()) {
             return Err(Denial::UnknownContainer {
                 name: name.clone(),
                 nearest: nearest(name, all.iter().map(Container::name)).map(str::to_owned),

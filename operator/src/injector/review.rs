@@ -3,12 +3,13 @@
 use json_patch::Patch;
 use sealpod_core::kubernetes::INJECT_LABEL;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::cache::Known;
 use super::denial::Denial;
 use super::pod::Pod;
-use super::{Settings, patch, plan};
+use super::{Settings, patch, plan, weight};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -16,29 +17,48 @@ const KIND: &str = "AdmissionReview";
 const WARNING_BYTES: usize = 256;
 const WARNINGS: usize = 16;
 
-/// What of a request matters. Everything else of the review is ignored; the pod stays raw, so that fields which are
-/// newer than we are survive.
+/// What of a request matters. Everything else of the review is ignored, and takes no memory.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Review {
+struct Review<'a> {
     api_version: String,
     kind: String,
-    request: Request,
+    #[serde(borrow)]
+    request: Asked<'a>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request {
+struct Asked<'a> {
     uid: String,
     resource: Resource,
     #[serde(default)]
     sub_resource: Option<String>,
     operation: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+}
+
+/// A request to decide.
+#[derive(Debug)]
+pub struct Request {
+    uid: String,
+    resource: Resource,
+    sub_resource: Option<String>,
+    operation: String,
     /// The namespace that the API server has authorised; the object's own text is never looked at.
-    #[serde(default)]
     pub namespace: String,
-    #[serde(default)]
+    /// The pod stays raw, so that fields which are newer than we are survive.
     object: Value,
+}
+
+/// A request whose pod is still text.
+#[derive(Debug)]
+pub struct Unread<'a> {
+    request: Request,
+    pod: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,13 +92,54 @@ pub enum Decision {
     Denied(Denial),
 }
 
-/// Reads a request.
-pub fn parse(body: &[u8]) -> Result<Request, Malformed> {
-    let review: Review = serde_json::from_slice(body).map_err(|_| Malformed::NotAReview)?;
-    if review.kind == KIND && review.api_version == API_VERSION {
-        Ok(review.request)
-    } else {
-        Err(Malformed::Version)
+/// Reads a request, all but its pod.
+pub fn open(body: &[u8]) -> Result<Unread<'_>, Malformed> {
+    let Review {
+        api_version,
+        kind,
+        request,
+    } = serde_json::from_slice(body).map_err(|_| Malformed::NotAReview)?;
+    if kind != KIND || api_version != API_VERSION {
+        return Err(Malformed::Version);
+    }
+    let Asked {
+        uid,
+        resource,
+        sub_resource,
+        operation,
+        namespace,
+        object: pod,
+    } = request;
+    Ok(Unread {
+        request: Request {
+            uid,
+            resource,
+            sub_resource,
+            operation,
+            namespace,
+            object: Value::Null,
+        },
+        pod,
+    })
+}
+
+impl Unread<'_> {
+    /// Bytes that it takes to read the pod and to decide: its values, and those of our containers in it once more.
+    pub fn weight(&self) -> usize {
+        self.pod.map_or(0, |pod| 2 * weight::of(pod.get()))
+    }
+
+    pub fn read(self) -> Result<Request, Malformed> {
+        let object = match self.pod {
+            Some(pod) => serde_json::from_str(pod.get()).map_err(|_| Malformed::NotAReview)?,
+            None => Value::Null,
+        };
+        Ok(Request { object, ..self.request })
+    }
+
+    /// For an answer that needs no pod.
+    pub fn without_pod(self) -> Request {
+        self.request
     }
 }
 

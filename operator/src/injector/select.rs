@@ -12,6 +12,9 @@ use sealpod_crds::ParseError;
 use super::denial::{Denial, NotSelected, nearest};
 use super::pod::Pod;
 
+/// Bindings that one pod may have. Each is two volumes, and a long poll of its own.
+const MOST: usize = 64;
+
 /// What the decision needs of a SecretBinding of the pod's namespace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binding {
@@ -60,8 +63,12 @@ pub struct Unavailable {
     pub more: usize,
 }
 
-/// The bindings that `pod` gets, in order of their names, at least one.
+/// The bindings that `pod` gets, at least one; `bindings` are all of its namespace, and both are in order of their names.
 pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Arc<Binding>]) -> Result<Vec<&'a Binding>, Denial> {
+    debug_assert!(
+        bindings.is_sorted_by_key(|binding| &binding.name),
+        "they are looked up by name"
+    );
     let asker = Asker {
         labels: pod
             .labels()
@@ -69,18 +76,20 @@ pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Arc<Binding>]) -
             .collect(),
         service_account: pod.service_account(),
     };
-    let mut chosen = match pod.annotation(annotations::BINDING) {
-        Some(list) => names(list, annotations::BINDING, "SecretBinding", is_subdomain)?
-            .into_iter()
-            .map(|name| named(&asker, name, namespace, bindings))
-            .collect::<Result<_, _>>()?,
+    let chosen = match pod.annotation(annotations::BINDING) {
+        Some(list) => {
+            let names = names(list, annotations::BINDING, "SecretBinding", is_subdomain)?;
+            at_most(names.len())?;
+            let of = |name| named(&asker, name, namespace, bindings);
+            names.into_iter().map(of).collect::<Result<Vec<_>, _>>()?
+        }
         None => bindings
             .iter()
             .map(Arc::as_ref)
             .filter(|binding| !binding.deleted && asker.gets(binding).is_ok())
-            .collect::<Vec<_>>(),
+            .collect(),
     };
-    chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    at_most(chosen.len())?;
     if chosen.is_empty() {
         return Err(Denial::NoBinding {
             namespace: namespace.to_owned(),
@@ -88,6 +97,13 @@ pub fn select<'a>(pod: Pod<'_>, namespace: &str, bindings: &'a [Arc<Binding>]) -
         });
     }
     Ok(chosen)
+}
+
+fn at_most(count: usize) -> Result<(), Denial> {
+    if count > MOST {
+        return Err(Denial::TooManyBindings { count, most: MOST });
+    }
+    Ok(())
 }
 
 /// The names in an annotation: separated by commas, white space around them ignored, no empty ones.
@@ -117,7 +133,8 @@ fn named<'a>(
     namespace: &str,
     bindings: &'a [Arc<Binding>],
 ) -> Result<&'a Binding, Denial> {
-    let Some(binding) = bindings.iter().find(|binding| binding.name == name) else {
+    let found = bindings.binary_search_by(|binding| binding.name.as_str().cmp(&name));
+    let Ok(binding) = found.map(|at| bindings[at].as_ref()) else {
         let nearest = nearest(&name, bindings.iter().map(|binding| binding.name.as_str())).map(str::to_owned);
         return Err(Denial::UnknownBinding {
             name,
@@ -178,7 +195,8 @@ mod tests {
         if let Some(list) = annotation {
             pod["metadata"]["annotations"] = json!({annotations::BINDING: list});
         }
-        let bindings: Vec<_> = bindings.iter().cloned().map(Arc::new).collect();
+        let mut bindings: Vec<_> = bindings.iter().cloned().map(Arc::new).collect();
+        bindings.sort_by(|a, b| a.name.cmp(&b.name));
         match select(Pod(&pod), "shop", &bindings) {
             Ok(found) => Ok(found.iter().map(|binding| binding.name.clone()).collect()),
             Err(denial) => Err(denial.to_string()),
@@ -202,6 +220,21 @@ mod tests {
     fn a_pod_that_names_none_gets_all_that_select_it() {
         let all = [binding("any"), for_app("web", "web"), for_app("other", "batch")];
         assert_eq!(chosen(None, &all).unwrap(), ["any", "web"]);
+    }
+
+    #[test]
+    fn a_pod_gets_a_bounded_number_and_is_told_how_to_choose() {
+        let of = |number| (0..number).map(|n| binding(&format!("b{n}"))).collect::<Vec<_>>();
+        assert_eq!(chosen(None, &of(MOST)).unwrap().len(), MOST);
+        let many = of(MOST + 1);
+        let names: Vec<_> = many.iter().map(|binding| binding.name.as_str()).collect();
+        for annotation in [None, Some(names.join(",").as_str())] {
+            let text = chosen(annotation, &many).unwrap_err();
+            assert!(
+                text.starts_with("65 SecretBindings are for this pod, and 64 is the most"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Settings;
 use super::cache::Cache;
@@ -23,14 +23,22 @@ use super::review::{self, Decision, Malformed, Request};
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// The webhook configuration's `timeoutSeconds`: after that nobody waits for the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Bodies that are held at once; with the JSON read from them this bounds the memory.
-const SLOTS: usize = 16;
+/// Bytes of all bodies that are held at once. Each counts twice, as it came and in one piece.
+const TEXTS: usize = 12 * MIB;
+/// Bytes of all pods that are read from them at once, by what they weigh.
+const PODS: usize = 24 * MIB;
+/// The heaviest pod that is read; one of fifty containers weighs a tenth of it.
+const HEAVIEST_POD: usize = 16 * MIB;
+const MIB: usize = 1024 * 1024;
+/// What a permit stands for.
+const PERMIT: usize = 1024;
 /// `kubectl apply` of a binding and a pod in one go: the pod may be here before the watch has brought the binding. So a
 /// refusal for want of a binding waits this long for it.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_STEP: Duration = Duration::from_millis(50);
-/// Requests that wait at once; further ones are refused without delay.
+/// Requests that wait at once; further ones are refused without delay, and heavier ones too.
 const PATIENT: usize = 16;
+const HEAVIEST_PATIENT: usize = MIB / 2;
 
 /// What the handler needs.
 pub struct Webhook {
@@ -40,7 +48,8 @@ pub struct Webhook {
     /// The random part of the path; replaced if its Secret is.
     segment: Arc<ArcSwap<String>>,
     deadline: Duration,
-    slots: Semaphore,
+    texts: Semaphore,
+    pods: Semaphore,
     patient: Semaphore,
 }
 
@@ -52,33 +61,55 @@ impl Webhook {
             metrics,
             segment,
             deadline: DEADLINE,
-            slots: Semaphore::new(SLOTS),
+            texts: Semaphore::new(TEXTS / PERMIT),
+            pods: Semaphore::new(PODS / PERMIT),
             patient: Semaphore::new(PATIENT),
         }
     }
 
+    /// 1. The body is read when there is room for it, and all of it but the pod is parsed.
+    /// 2. The pod is weighed, and read when there is room for that.
+    /// 3. The decision is taken; for want of a binding, again when the bindings have changed, for a while.
     async fn answer(&self, body: Body) -> Result<Response, Refusal> {
-        let slot = self.slots.acquire().await.map_err(|_| Refusal::Late)?;
+        let size = body.size_hint().upper().map_or(MAX_BODY_BYTES, bytes);
+        if size > MAX_BODY_BYTES {
+            return Err(Refusal::Body);
+        }
+        let text = take(&self.texts, 2 * size).await?;
         let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Refusal::Body)?;
         let begun = Instant::now();
-        let request = review::parse(&body)?;
+        let unread = review::open(&body)?;
+        let weight = unread.weight();
+        if weight > HEAVIEST_POD {
+            let request = unread.without_pod();
+            return Ok(self.respond(&request, Decision::Denied(Denial::TooLarge), begun));
+        }
+        let pod = take(&self.pods, weight).await?;
+        let request = unread.read()?;
         drop(body);
-        let mut decision = self.decide(&request);
-        drop(slot);
-        if is_for_want_of_a_binding(&decision)
+        drop(text);
+        let mut known = self.cache.of(&request.namespace);
+        let mut decision = review::decide(&request, &known, &self.settings);
+        if weight <= HEAVIEST_PATIENT
+            && is_for_want_of_a_binding(&decision)
             && let Ok(_patient) = self.patient.try_acquire()
         {
+            drop(pod);
             while is_for_want_of_a_binding(&decision) && begun.elapsed() < PATIENCE {
                 tokio::time::sleep(PATIENCE_STEP).await;
-                decision = self.decide(&request);
+                let now = self.cache.of(&request.namespace);
+                if !now.has_bindings_of(&known) {
+                    decision = review::decide(&request, &now, &self.settings);
+                    known = now;
+                }
             }
         }
-        self.record(&request, &decision, begun.elapsed());
-        Ok(Json(review::answer(&request, decision)).into_response())
+        Ok(self.respond(&request, decision, begun))
     }
 
-    fn decide(&self, request: &Request) -> Decision {
-        review::decide(request, &self.cache.of(&request.namespace), &self.settings)
+    fn respond(&self, request: &Request, decision: Decision, begun: Instant) -> Response {
+        self.record(request, &decision, begun.elapsed());
+        Json(review::answer(request, decision)).into_response()
     }
 
     fn record(&self, request: &Request, decision: &Decision, took: Duration) {
@@ -100,6 +131,17 @@ impl Webhook {
             self.metrics.denial(denial.word());
         }
     }
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// Room for so many bytes, as soon as there is. All of it is asked for at once, and who holds room for a pod asks for none
+/// for a text, so nobody waits for somebody who waits.
+async fn take(room: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, Refusal> {
+    let permits = u32::try_from(bytes.div_ceil(PERMIT)).map_err(|_| Refusal::Body)?;
+    room.acquire_many(permits).await.map_err(|_| Refusal::Late)
 }
 
 fn is_for_want_of_a_binding(decision: &Decision) -> bool {

@@ -27,8 +27,10 @@ fn log() -> SidecarLog {
 
 /// A namespace with these bindings and no rules.
 pub(super) fn known(bindings: &[Binding]) -> Known {
+    let mut bindings: Vec<_> = bindings.iter().cloned().map(Arc::new).collect();
+    bindings.sort_by(|a, b| a.name.cmp(&b.name));
     Known {
-        bindings: Arc::new(bindings.iter().cloned().map(Arc::new).collect()),
+        bindings: Arc::new(bindings),
         ..Known::default()
     }
 }

@@ -15,11 +15,15 @@ use super::select::{Binding, Unavailable};
 /// A change that is nearer than this is told.
 const SOON: Duration = Duration::from_hours(1);
 
+/// Annotations that are told to have no effect.
+const UNKNOWN: usize = 16;
+
 /// All of them, the most important first: of many, the last are cut off.
 pub fn of(pod: Pod<'_>, chosen: &[&Binding], shape: Shape, settings: &Settings, now: Timestamp) -> Vec<String> {
     let mut warnings: Vec<String> = pod
         .annotations()
         .filter_map(|(key, _)| unknown_annotation(key))
+        .take(UNKNOWN)
         .collect();
     for binding in chosen {
         if let Some(reason) = &binding.not_ready {

@@ -146,7 +146,8 @@ async fn roll_out(job: &Job, state: &State, changes: &Changes, context: &Context
     let bindings = context
         .bindings
         .state_filter(|b| b.namespace().as_deref() == Some(&job.namespace));
-    let bindings: Vec<Arc<Binding>> = bindings.iter().map(|b| Arc::new(injected(&b.open().0))).collect();
+    let mut bindings: Vec<Arc<Binding>> = bindings.iter().map(|b| Arc::new(injected(&b.open().0))).collect();
+    bindings.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let name = job.binding.name_any();
     let (annotation, secret) = (annotation(&name), state.copy.as_ref().map(|copy| copy.secret.as_str()));
     let mut failed = None;

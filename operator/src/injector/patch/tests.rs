@@ -224,12 +224,20 @@ fn ours_goes_back_to_the_front_when_something_was_put_before_it() {
 fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
     let mut pod = injected(&pod_with(&json!({})), &[binding("db")]);
     let ours = &mut pod["spec"]["containers"][1];
-    ours["image"] = json!("mirror.test/sidecar:1");
+    ours["image"] = json!("mirror.test/sealpod-sidecar:1");
     ours["terminationMessagePath"] = json!("/dev/termination-log");
     ours["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] = json!("v1");
     ours["readinessProbe"] = json!({"httpGet": {"port": 15020}});
     let token = json!({"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
     ours["volumeMounts"].as_array_mut().unwrap().push(token);
+    ours["imagePullPolicy"] = json!("Always");
+    ours["resources"]["limits"] = json!({"memory": "1Gi"});
+    ours["securityContext"]["appArmorProfile"] = json!({"type": "RuntimeDefault"});
+    ours["securityContext"]["privileged"] = json!(false);
+    ours["env"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "HTTPS_PROXY", "value": "http://proxy.test"}));
     assert_eq!(injected(&pod, &[binding("db")]), pod);
 }
 
@@ -246,4 +254,88 @@ fn a_copy_of_an_injected_pod_gets_the_bindings_of_today() {
         assert_eq!(items(ours, "volumeMounts").len(), 5);
     }
     assert_eq!(patched["spec"]["containers"].as_array().unwrap().len(), 2);
+}
+
+/// Everything of a pod that an earlier injection may have left, for a plan of today that is another.
+#[test]
+fn a_copy_of_an_injected_pod_keeps_nothing_of_the_earlier_plan() {
+    let spec = json!({
+        "shareProcessNamespace": true, "securityContext": {"runAsUser": 7},
+        "containers": [{"name": "app"}, {"name": "log"}], "initContainers": [{"name": "vpn"}, {"name": "migrate"}],
+    });
+    let mut plain = pod_with(&spec);
+    plain["metadata"]["annotations"] = json!({annotations::EXEC: "log", annotations::AFTER: "vpn"});
+    let at = |name: &str, path: &str| Binding {
+        mount_path: path.to_owned(),
+        ..binding(name)
+    };
+    let before = [
+        Binding {
+            signals: Some("app".to_owned()),
+            ..at("db", "/old")
+        },
+        at("mail", "/mail"),
+    ];
+    let then = injected(&plain, &before);
+    for (mode, policy) in [("sidecar", "Always"), ("native", "Never"), ("init", "Always")] {
+        let changed = |pod: &Value| {
+            let mut pod = pod.clone();
+            let all = pod["metadata"]["annotations"].as_object_mut().unwrap();
+            all.remove(annotations::EXEC);
+            all.insert(annotations::CONTAINERS.to_owned(), json!("app,vpn"));
+            all.insert(annotations::MODE.to_owned(), json!(mode));
+            pod["spec"]["restartPolicy"] = json!(policy);
+            pod
+        };
+        let today = [at("db", "/new"), at("web", "/mail")];
+        let (copy, fresh) = (injected(&changed(&then), &today), injected(&changed(&plain), &today));
+        // Empty lists stay where something was, and volumes in their order.
+        let told = |pod: &Value| {
+            let mut pod = pod.clone();
+            let mut volumes = pod["spec"]["volumes"].as_array().unwrap().clone();
+            volumes.sort_by_key(Value::to_string);
+            pod["spec"]["volumes"] = volumes.into();
+            for list in ["containers", "initContainers"] {
+                for container in pod["spec"][list].as_array_mut().unwrap() {
+                    let fields = container.as_object_mut().unwrap();
+                    fields.retain(|_, value| *value != json!([]));
+                    if let Some(mounts) = fields.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+                        mounts.sort_by_key(Value::to_string);
+                    }
+                }
+            }
+            show(&pod)
+        };
+        pretty(&told(&copy), &told(&fresh));
+    }
+}
+
+fn pretty(copy: &str, fresh: &str) {
+    assert!(copy == fresh, "the copy is\n{copy}\nand a fresh one\n{fresh}");
+}
+
+#[test]
+fn a_container_that_only_looks_like_ours_runs_our_program_as_ours_and_nothing_else() {
+    let honest = injected(&pod_with(&json!({})), &[binding("db")]);
+    let mut forged = honest.clone();
+    let key = honest["spec"]["volumes"][2]["name"].clone();
+    for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {
+        let ours = forged.pointer_mut(pointer).unwrap();
+        ours["image"] = json!("evil.test/exfiltrate:1");
+        ours["command"] = json!(["/bin/sh"]);
+        ours["args"] = json!(["-c", "cat"]);
+        ours["lifecycle"] = json!({"postStart": {"exec": {"command": ["x"]}}});
+        ours["securityContext"] = json!({"privileged": true, "runAsUser": 0});
+        ours["env"] = json!([{"name": "SEALPOD_SETTINGS", "value": "{}"}, {"name": "SEALPOD_KEY_FILE", "value": "/x"}]);
+        ours["resources"] = json!({"limits": {"memory": "1Mi"}});
+        ours["readinessProbe"] = json!({"exec": {"command": ["x"]}});
+        ours["volumeMounts"] = json!([{"name": key, "mountPath": "/elsewhere"}]);
+    }
+    forged["spec"]["containers"][0]["volumeMounts"] = json!([{"name": key, "mountPath": "/stolen"}]);
+    let patched = injected(&forged, &[binding("db")]);
+    for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {
+        let (got, want) = (patched.pointer(pointer).unwrap(), honest.pointer(pointer).unwrap());
+        pretty(&show(got), &show(want));
+    }
+    assert!(!patched["spec"]["containers"][0].to_string().contains("sealpod-key-"));
 }

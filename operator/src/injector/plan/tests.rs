@@ -130,7 +130,7 @@ fn a_container_or_volume_of_our_name_is_a_conflict() {
     );
     assert!(refusal(&forged).contains("already has a container named"));
 
-    let volume = planned(&pod_with(&json!({})), &[binding("db")]).unwrap().volumes[0]["name"].clone();
+    let [volume, _] = volume_names();
     let taken = json!({"volumes": [{"name": volume, "hostPath": {"path": "/tmp"}}]});
     for pod in [
         pod_with(&taken),
@@ -260,17 +260,108 @@ fn behind_a_proxy_that_takes_inbound_connections_a_command_asks() {
 }
 
 #[test]
-fn a_copy_of_an_injected_pod_whose_shape_changed_is_refused() {
-    let settings = json!([{"name": SETTINGS_VARIABLE, "value": "{}"}]);
-    let pod = annotated(
-        json!({annotations::INJECTED: "db"}),
-        &json!({"restartPolicy": "Never", "initContainers": [{"name": "sealpod-init", "env": settings}]}),
-    );
-    let text = refusal(&pod);
+fn places_without_which_no_container_starts_are_refused_from_both_sides() {
+    for (path, place) in [
+        ("/sealpod-sidecar", "/sealpod-sidecar"),
+        ("/sealpod-sidecar/x", "/sealpod-sidecar"),
+        ("/proc", "/proc"),
+        ("/proc/1", "/proc"),
+        ("/sys/fs", "/sys"),
+        ("//dev/", "/dev"),
+        ("/dev/shm/db", "/dev"),
+        ("/", "/sealpod-sidecar"),
+        (
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+        ),
+        (
+            "/var/run/secrets/kubernetes.io/serviceaccount/x",
+            "/var/run/secrets/kubernetes.io/serviceaccount",
+        ),
+    ] {
+        let there = Binding {
+            mount_path: path.to_owned(),
+            ..binding("db")
+        };
+        let without_token = json!({"containers": [{"name": "app"}], "automountServiceAccountToken": false});
+        let text = planned(&pod_with(&without_token), &[there]).unwrap_err();
+        assert!(text.contains(&format!("which meets {place}, ")), "{path}: {text}");
+    }
+    for path in ["/process", "/devices", "/sealpod-sidecar2", "/var/run/secrets"] {
+        let there = Binding {
+            mount_path: path.to_owned(),
+            ..binding("db")
+        };
+        planned(&pod_with(&json!({"containers": [{"name": "app"}]})), &[there]).unwrap();
+    }
+}
+
+#[test]
+fn many_directories_that_lie_in_none_of_the_others_are_taken_and_one_that_does_is_found() {
+    let at = |number: usize, path: String| Binding {
+        mount_path: path,
+        ..binding(&format!("b{number}"))
+    };
+    let mut all: Vec<_> = (0..63).map(|n| at(n, format!("/x/{n}-{}", n % 7))).collect();
+    planned(&pod_with(&json!({})), &all).unwrap();
+    all.push(at(63, "/x/20-6/y".to_owned()));
+    let text = planned(&pod_with(&json!({})), &all).unwrap_err();
+    assert!(text.contains("\"/x/20-6\"") && text.contains("\"/x/20-6/y\""), "{text}");
+}
+
+#[test]
+fn more_mounts_than_a_pod_has_are_refused() {
+    let containers: Vec<_> = (0..600).map(|n| json!({"name": format!("c{n}")})).collect();
+    let pod = pod_with(&json!({ "containers": containers }));
+    planned(&pod, &[binding("db")]).unwrap();
+    let text = planned(&pod, &[binding("db"), binding("mail")]).unwrap_err();
     assert!(
-        text.contains("copied from an injected one") && text.contains("\"sealpod-init\""),
+        text.contains("2 SecretBindings in 600 containers") && text.contains("sealpod.dev/containers"),
         "{text}"
     );
+}
+
+/// Names of the volumes of binding `db`: of its files, and of its key.
+fn volume_names() -> [String; 2] {
+    let volumes = planned(&pod_with(&json!({})), &[binding("db")]).unwrap().volumes;
+    [0, 1].map(|at| name_of(&volumes[at]).to_owned())
+}
+
+#[test]
+fn nobody_else_mounts_a_volume_of_ours_by_its_name() {
+    let [files, key] = volume_names();
+    let path = "/var/run/secrets/sealpod.dev/db";
+    let spec = |mount: &Value| json!({"containers": [{"name": "app"}, {"name": "log", "volumeMounts": [mount]}]});
+    let device = json!({"containers": [{"name": "log", "volumeDevices": [{"name": key, "devicePath": "/dev/x"}]}]});
+    let mut all = vec![device];
+    all.extend(
+        [
+            json!({"name": key, "mountPath": "/stolen"}),
+            json!({"name": key, "mountPath": "/stolen", "readOnly": true}),
+            json!({"name": files, "mountPath": path}),
+            json!({"name": files, "mountPath": "/elsewhere", "readOnly": true}),
+            json!({"name": files, "mountPath": path, "readOnly": true, "subPath": "..data"}),
+        ]
+        .iter()
+        .map(spec),
+    );
+    for spec in &all {
+        let text = refusal(&pod_with(spec));
+        assert!(
+            text.starts_with("container \"log\" mounts volume \"sealpod-") && text.contains("Sealpod's own"),
+            "{spec}: {text}"
+        );
+    }
+    let ours = spec(&json!({"name": files, "mountPath": path, "readOnly": true}));
+    planned(&pod_with(&ours), &[binding("db")]).unwrap();
+    let mut other = pod_with(&ours);
+    other["metadata"]["annotations"] = json!({annotations::CONTAINERS: "app"});
+    assert!(
+        refusal(&other).contains("Sealpod's own"),
+        "not in one that gets no files"
+    );
+    let exec = json!({"containers": [{"name": "app"}, {"name": "log", "volumeMounts": [{"name": "sealpod-exec", "mountPath": "/p"}]}]});
+    assert!(refusal(&annotated(json!({annotations::EXEC: "app"}), &exec)).contains("\"sealpod-exec\""));
 }
 
 #[test]

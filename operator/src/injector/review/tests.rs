@@ -16,6 +16,10 @@ fn review(request: &Value) -> Value {
     json!({"apiVersion": API_VERSION, "kind": KIND, "request": whole})
 }
 
+fn parse(body: &[u8]) -> Result<Request, Malformed> {
+    open(body)?.read()
+}
+
 fn respond(request: &Value, bindings: &[Binding]) -> Value {
     let request = parse(review(request).to_string().as_bytes()).unwrap();
     let decision = decide(&request, &known(bindings), &settings());

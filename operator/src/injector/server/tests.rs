@@ -85,16 +85,110 @@ async fn what_is_no_review_gets_a_fixed_text() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_cut_off_and_holds_no_slot() {
+async fn a_body_that_never_ends_is_cut_off_and_holds_no_room() {
     let mut webhook = webhook(&Filled::default());
     Arc::get_mut(&mut webhook).unwrap().deadline = Duration::from_millis(50);
     let router = router(Arc::clone(&webhook));
     let endless = || Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
-    let all = (0..=SLOTS).map(|_| ask(router.clone(), Method::POST, "/mutate/segment", endless()));
+    let all = (0..=TEXTS / MAX_BODY_BYTES).map(|_| ask(router.clone(), Method::POST, "/mutate/segment", endless()));
     for (status, _) in futures::future::join_all(all).await {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     }
-    assert_eq!(webhook.slots.available_permits(), SLOTS);
+    assert_eq!(webhook.texts.available_permits(), TEXTS / PERMIT);
+}
+
+#[test]
+fn the_deadline_is_the_api_servers_own() {
+    let chart = include_str!("../../../../charts/sealpod/templates/injector/webhook.yaml");
+    assert!(chart.contains(&format!("timeoutSeconds: {}\n", DEADLINE.as_secs())));
+    assert_eq!(webhook(&Filled::default()).deadline, DEADLINE);
+}
+
+/// A review of a pod with so many of the smallest maps there are.
+fn of_small_maps(number: usize) -> Vec<u8> {
+    let mut review = review("shop");
+    let toleration = json!({"key": "a"});
+    review["request"]["object"]["spec"]["tolerations"] = std::iter::repeat_n(toleration, number).collect();
+    review.to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn a_pod_that_would_take_too_much_memory_is_refused_unread() {
+    let filled = Filled::default();
+    filled.put(&secret_binding("shop", "db", &json!({})));
+    let webhook = webhook(&filled);
+    let router = router(Arc::clone(&webhook));
+    let post = async |number| {
+        let (status, text) = ask(router.clone(), Method::POST, "/mutate/segment", of_small_maps(number)).await;
+        assert_eq!(status, StatusCode::OK);
+        serde_json::from_str::<Value>(&text).unwrap()["response"].clone()
+    };
+    let refused = post(200_000).await;
+    assert_eq!((&refused["uid"], &refused["allowed"]), (&json!("u"), &json!(false)));
+    let message = refused["status"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("more fields") && message.contains("sealpod.dev/inject"),
+        "{message}"
+    );
+    assert_eq!(post(5_000).await["allowed"], true);
+    for (room, all) in [(&webhook.texts, TEXTS), (&webhook.pods, PODS)] {
+        assert_eq!(room.available_permits(), all / PERMIT);
+    }
+}
+
+/// Figure of `/proc/self/status` in bytes.
+fn own_memory(figure: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
+    line.trim_matches(|c: char| !c.is_ascii_digit())
+        .parse::<usize>()
+        .unwrap()
+        * 1024
+}
+
+/// In a process of its own, because the figure is of the whole process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn whatever_pods_are_asked_for_at_once_the_memory_is_bounded() {
+    const GROWN: &str = "SEALPOD_TEST_GROWN";
+    const NAME: &str = "injector::server::tests::whatever_pods_are_asked_for_at_once_the_memory_is_bounded";
+    if std::env::var_os(GROWN).is_none() {
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone
+            .args(["--exact", NAME, "--nocapture"])
+            .env(GROWN, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let grown = text.lines().find_map(|line| line.split_once("grown by ")).unwrap().1;
+        let grown: usize = grown.split(' ').next().unwrap().parse().unwrap();
+        assert!(grown < 96 * MIB, "grown by {} MiB", grown / MIB);
+        return;
+    }
+    // The heaviest that is read, at most as many bindings wanted as there are, and what is refused.
+    let heaviest = HEAVIEST_POD / 2 / weight_of_a_small_map();
+    let router = router(webhook(&Filled::default()));
+    let bodies = [heaviest - 100, 200_000, heaviest / 40].map(|number| axum::body::Bytes::from(of_small_maps(number)));
+    let before = own_memory("VmRSS:");
+    let mut all = tokio::task::JoinSet::new();
+    for at in 0..60 {
+        let (router, body) = (router.clone(), bodies[at % bodies.len()].clone());
+        all.spawn(async move { ask(router, Method::POST, "/mutate/segment", body).await.0 });
+    }
+    while let Some(status) = all.join_next().await {
+        assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status.unwrap()));
+    }
+    println!("grown by {} bytes", own_memory("VmHWM:").saturating_sub(before));
+}
+
+/// What one more of them weighs.
+fn weight_of_a_small_map() -> usize {
+    let of = |number| review::open(&of_small_maps(number)).unwrap().weight() / 2;
+    of(3) - of(2)
 }
 
 #[tokio::test]
@@ -116,6 +210,24 @@ async fn a_binding_that_does_not_come_is_refused_in_time() {
     let (_, text) = ask(router, Method::POST, "/mutate/segment", review("shop").to_string()).await;
     assert!(text.contains("no SecretBinding in namespace"), "{text}");
     assert!(begun.elapsed() < DEADLINE);
+}
+
+#[tokio::test]
+async fn a_refused_pod_is_judged_anew_only_when_the_bindings_have_changed() {
+    let cache = Filled::default().0;
+    let (empty, other) = (cache.of("shop"), cache.of("other"));
+    assert!(empty.has_bindings_of(&other), "none are none");
+    let filled = Filled::default();
+    filled.put(&secret_binding("shop", "db", &json!({})));
+    let before = filled.0.of("shop");
+    assert!(!before.has_bindings_of(&empty) && before.has_bindings_of(&filled.0.of("shop")));
+    filled.put(&secret_binding("other", "db", &json!({})));
+    assert!(
+        before.has_bindings_of(&filled.0.of("shop")),
+        "those of another namespace"
+    );
+    filled.put(&secret_binding("shop", "mail", &json!({})));
+    assert!(!before.has_bindings_of(&filled.0.of("shop")));
 }
 
 fn leaf(authority: &Pair) -> Pair {
@@ -169,6 +281,48 @@ async fn a_client_that_trusts_the_ca_is_answered_and_a_new_certificate_needs_no_
     tls.reload_from_config(config(&leaf(&new)));
     assert_eq!(post(&new).await.unwrap().status(), 200);
     assert!(post(&old).await.unwrap_err().is_connect());
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
+
+/// The first message of a client that knows nothing newer than this version, 0x0302 for TLS 1.1.
+fn client_hello(version: u16) -> Vec<u8> {
+    let mut hello = version.to_be_bytes().to_vec();
+    hello.extend([7; 32]);
+    // No session, one cipher suite, no compression, one extension: a signature that it takes.
+    hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3]);
+    let length = u8::try_from(hello.len()).unwrap();
+    let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    record.extend(hello);
+    record
+}
+
+#[tokio::test]
+async fn a_client_that_knows_no_newer_tls_than_1_1_is_turned_away_for_that() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    const PROTOCOL_VERSION: u8 = 70;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let pair = leaf(&new_authority("ca", Timestamp::now()).unwrap());
+    let config = tls::server_config(pair.certificate.as_bytes(), pair.key.as_bytes()).unwrap();
+    let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let tls = Some(RustlsConfig::from_config(Arc::new(config)));
+    let router = router(webhook(&Filled::default()));
+    let task = tokio::spawn(serve::run(listener, tls, router, stop.clone(), Duration::from_secs(1)));
+    for version in [0x0301, 0x0302] {
+        let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        connection.write_all(&client_hello(version)).await.unwrap();
+        let mut answer = vec![];
+        connection.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(
+            (answer[0], &answer[5..7]),
+            (ALERT, &[FATAL, PROTOCOL_VERSION][..]),
+            "{answer:?}"
+        );
+    }
     stop.cancel();
     task.await.unwrap().unwrap();
 }
