@@ -223,7 +223,11 @@ impl Rotation {
                 tracing::error!(%error, "the file of the master keys cannot be used; the keys before it stay in use, and it is tried again");
                 told = Some(error.what());
             }
-            readiness.warn(PART, format!("the key file changed and cannot be used: {error}"));
+            let shown = match error {
+                ReloadError::Store(error) => format!("the key file is not in use yet: {error}"),
+                error => format!("the key file changed and cannot be used: {error}"),
+            };
+            readiness.warn(PART, shown);
         };
         while stop.run_until_cancelled(look()).await.is_some() {}
     }
@@ -258,7 +262,6 @@ impl Rotation {
             // Another line of the file that nothing was ever under is nobody's business.
             if old.is_empty() {
                 self.show(wire::RotationState::Idle, Some(0));
-                self.0.look.notify_one();
                 return Ok(Round::Done);
             }
             match self.rewrap(store, keyring, &old).await {
