@@ -24,15 +24,51 @@ esac
 "#;
 const AGE_KEYGEN: &str = "#!/bin/sh\ncp \"$PREPARED\" \"$2\"\n";
 
+/// Of the blocks for Kubernetes: what they mean by `kubectl`, for one server with its volume and the Secret of its key. Whether
+/// Kubernetes means the same by it is for a cluster to say.
+const KUBECTL: &str = r#"#!/bin/bash
+# One namespace with one server, its volume and one Secret.
+set -eu
+state="$DATA/.."
+[ "$1" = --namespace ] && shift 2
+case "$*" in
+"exec "*)
+    shift 4
+    args=()
+    for arg in "$@"; do
+        arg=${arg//\/var\/lib\/sealpod/$DATA}
+        case $arg in --ca-file|/etc/sealpod/tls/ca.crt) ;; *) args+=("${arg/https:\/\/localhost:7100/$S}") ;; esac
+    done
+    exec sealpod-api-server "${args[@]}" ;;
+"get pod "*) echo node ;;
+"get secret "*) base64 < "$SEALPOD_MASTER_KEY_FILE" ;;
+"patch secret "*)
+    sed 's/.*"\([^"]*\)"}}$/\1/' | base64 --decode > "$state/key.new"
+    mv "$state/key.new" "$SEALPOD_MASTER_KEY_FILE" ;;
+"apply "*) sed -n 's/.*command: \[sh, -ec, "\(.*\)"\]/\1/p' | sed "s|/data|$DATA|" > "$state/script" ;;
+"wait --for=jsonpath"*) sh -ec "$(cat "$state/script")" > "$state/printed" ;;
+"logs "*) cat "$state/printed" ;;
+"scale "*=0) systemctl stop sealpod ;;
+"scale "*=1) systemctl start sealpod ;;
+"wait --for=delete"* | "delete pod "*) ;;
+"port-forward "*) exec sleep 60 ;;
+*) echo "kubectl $*: unknown" >&2; exit 1 ;;
+esac
+"#;
+const CURL: &str = r#"#!/bin/bash
+exec /usr/bin/curl "${@/http:\/\/localhost:7101/$P}"
+"#;
+
 fn tool(folder: &Path, name: &str, content: &str) {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The shell's part of the page.
-fn commands() -> String {
-    let blocks = PAGE.split("```sh\n").skip(1);
+/// The blocks of the page in this language.
+fn commands(language: &str) -> String {
+    let opening = format!("```{language}\n");
+    let blocks = PAGE.split(opening.as_str()).skip(1);
     blocks.map(|block| block.split("```").next().unwrap()).collect()
 }
 
@@ -41,8 +77,8 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-#[test]
-fn every_command_of_the_page_works_in_its_order() {
+/// What the commands print, of a server that runs meanwhile.
+fn run(commands: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let (tools, data) = (dir.path().join("bin"), dir.path().join("data"));
     std::fs::create_dir(&tools).unwrap();
@@ -52,8 +88,14 @@ fn every_command_of_the_page_works_in_its_order() {
         tools.join("sealpod-api-server"),
     )
     .unwrap();
-    tool(&tools, "systemctl", SYSTEMCTL);
-    tool(&tools, "age-keygen", AGE_KEYGEN);
+    for (name, content) in [
+        ("systemctl", SYSTEMCTL),
+        ("age-keygen", AGE_KEYGEN),
+        ("kubectl", KUBECTL),
+        ("curl", CURL),
+    ] {
+        tool(&tools, name, content);
+    }
     let identity = age::x25519::Identity::generate();
     let prepared = dir.path().join("prepared");
     {
@@ -63,10 +105,7 @@ fn every_command_of_the_page_works_in_its_order() {
         std::fs::write(&prepared, text).unwrap();
     }
     let (listen, probes) = (free_port(), free_port());
-    let script = format!(
-        "set -euo pipefail\nsystemctl start sealpod\n{}\nsystemctl stop sealpod\n",
-        commands()
-    );
+    let script = format!("set -euo pipefail\nsystemctl start sealpod\n{commands}\nsystemctl stop sealpod\n");
     let server = serve(&data);
     let output = Command::new("bash")
         .args(["-c", &script])
@@ -76,6 +115,7 @@ fn every_command_of_the_page_works_in_its_order() {
         .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display()))
         .env("PREPARED", prepared)
         .env("DATA", &data)
+        .env("IMAGE", "small")
         .env("S", format!("http://127.0.0.1:{listen}"))
         .env("P", format!("http://127.0.0.1:{probes}"))
         .env("SEALPOD_LISTEN", format!("127.0.0.1:{listen}"))
@@ -93,6 +133,14 @@ fn every_command_of_the_page_works_in_its_order() {
         "{said}\n{}",
         std::fs::read_to_string(dir.path().join("log")).unwrap_or_default()
     );
+    said
+}
+
+#[test]
+fn every_command_of_the_page_works_in_its_order() {
+    let commands = commands("sh");
+    assert!(commands.lines().count() > 30);
+    let said = run(&commands);
     for what in [
         "everything in it opens",
         "restored to",
@@ -101,5 +149,19 @@ fn every_command_of_the_page_works_in_its_order() {
     ] {
         assert!(said.contains(what), "{what}: {said}");
     }
-    assert!(commands().lines().count() > 30);
+}
+
+#[test]
+fn every_command_for_kubernetes_does_to_the_server_what_the_page_says() {
+    let commands = commands("bash");
+    assert!(commands.lines().count() > 50);
+    let said = run(&format!("sealpod-api-server backup create\n{commands}"));
+    for what in [
+        "everything in it opens",
+        "restored to",
+        "everything is under the current key",
+        " unused: 0 values, 1 backups need it; keep it",
+    ] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
 }
