@@ -92,6 +92,8 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 pub(super) struct Record {
     reach: Reach,
     what: Option<(Chain, Entry, By)>,
+    /// Why it is not there, although what else was in its transaction is.
+    failed: Option<StoreError>,
     reply: oneshot::Sender<Result<()>>,
 }
 
@@ -104,6 +106,7 @@ impl Record {
                 Reach::Nothing
             },
             what: Some((chain, entry, by)),
+            failed: None,
             reply,
         }
     }
@@ -118,13 +121,16 @@ impl WriteJob for Record {
         let Some((chain, entry, by)) = self.what.take() else {
             return Ok(());
         };
-        caught(|| {
+        let result = caught(|| {
             tx.audit(chain, entry, &by)?;
             tx.afford()
-        })
+        });
+        self.failed = result.clone().err();
+        result
     }
 
     fn answer(self: Box<Self>, committed: &Result<()>) {
-        self.reply.send(committed.clone()).ok();
+        let result = self.failed.map_or_else(|| committed.clone(), Err);
+        self.reply.send(result).ok();
     }
 }
