@@ -100,7 +100,8 @@ pub async fn turn(store: &Store, backups: &Backups, retention: Retention, now: T
         }
         more = due.iter().any(|segment| segment.entries() >= MAX_SEGMENT);
         match export(store, backups, due).await {
-            Ok(()) => {}
+            // What was taken up may not be all of it.
+            Ok(is_new) => more |= !is_new,
             Err(error @ Error::BrokenChain { chain, .. }) => {
                 tracing::error!(%error, "a chain of the audit log is left as it is");
                 except.insert(chain);
@@ -126,13 +127,18 @@ pub async fn turn(store: &Store, backups: &Backups, retention: Retention, now: T
     broken.map_or(Ok(Turn::Done), Err)
 }
 
-/// Puts these into an archive, and on record that they are there.
-async fn export(store: &Store, backups: &Backups, due: Vec<Segment>) -> Result<(), Error> {
-    let export = backups.export(store, due.clone()).await?;
+/// Puts these into an archive, or finds the one that an earlier turn put some of them into, and on record that they are there.
+/// Answers whether it is a new one.
+async fn export(store: &Store, backups: &Backups, due: Vec<Segment>) -> Result<bool, Error> {
+    let (export, segments, is_new) = match backups.unfinished(store, &due).await? {
+        Some((export, segments)) => (export, segments, false),
+        None => (backups.export(store, due.clone()).await?, due, true),
+    };
     let by = By::system("retention");
-    if let Err(error) = store.cut_audit(due, export.id, export.filename.clone(), by).await {
+    if let Err(error) = store.cut_audit(segments, export.id, export.filename.clone(), by).await {
         // It may be on record even so. Otherwise each try would leave an archive of all of them.
-        if store.has_cut(export.id).await == Ok(false)
+        if is_new
+            && store.has_cut(export.id).await == Ok(false)
             && let Err(error) = backups.withdraw(&export).await
         {
             tracing::warn!(%error, file = export.filename, "an export that is not on record could not be removed");
@@ -144,7 +150,7 @@ async fn export(store: &Store, backups: &Backups, due: Vec<Segment>) -> Result<(
         entries = export.entries,
         "exported old entries of the audit log"
     );
-    Ok(())
+    Ok(is_new)
 }
 
 #[cfg(test)]

@@ -88,6 +88,7 @@ fn cipher_key(key: &ArchiveKey) -> aead_stream::Key<Aes256GcmSiv> {
 /// Seals what is written to it. What is not [finished](Self::finish) does not open.
 pub struct Sealer<W> {
     inner: W,
+    under: MasterKeyId,
     stream: Option<EncryptorBE32<Aes256GcmSiv>>,
     aad: [u8; 32],
     chunk: Vec<u8>,
@@ -111,10 +112,16 @@ impl<W: Write> Sealer<W> {
         inner.write_all(&head)?;
         Ok(Self {
             inner,
+            under: wrapped.under,
             stream: Some(EncryptorBE32::new(&cipher_key(&key), &nonce())),
             aad: Sha256::digest(&head).into(),
             chunk: Vec::with_capacity(CHUNK + TAG),
         })
+    }
+
+    /// The master key that opens it.
+    pub fn sealed_under(&self) -> MasterKeyId {
+        self.under
     }
 
     /// Writes the last chunk; answers what it wrote to.
@@ -276,6 +283,11 @@ fn open_key(header: &Header, keyring: &Keyring) -> Result<ArchiveKey, Error> {
             },
             OpenError::Refused | OpenError::Envelope(_) => Damage::Header.into(),
         })
+}
+
+/// What it says of itself.
+pub(super) fn header(input: &mut impl Read) -> Result<Header, Error> {
+    Ok(read_header(input)?.0)
 }
 
 /// The header, and all bytes up to its end.

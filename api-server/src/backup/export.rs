@@ -7,29 +7,33 @@
 //! An entry has every part that its hash covers, in that form. An export is read back from the storage, and each hash
 //! checked against the one before it, before anything is dropped from the database.
 
+mod line;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 
-use data_encoding::HEXLOWER;
 use sealpod_core::Time;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::archive::{Header, Keys, Opener, Sealer};
+use line::Line;
+
+use super::archive::{Header, Keys, Opener, Sealer, header};
 use super::content::{LEVEL, WINDOW, unpacked};
-use super::restore::{Asked, Source};
-use super::service::{Counted, Stored, known_of, named, on_a_thread, sweep};
-use super::storage::Storage;
+use super::known::{KNOWN, give_up, id_in, known_of, named, sweep, withdraw};
+use super::make::{Counted, Stored};
+use super::restore::{Asked, Source, block_on};
+use super::storage::{Kept, Storage};
+use super::worker::aside;
 use super::{Backups, Damage, Error, Recipient};
-use crate::audit::{self, AuditKey, Broken, Chain, Segment, StoredEntry};
+use crate::audit::{self, AuditKey, Broken, Segment, StoredEntry};
 use crate::crypto::Keyring;
 use crate::store::{self, Store};
 
 /// What the header calls it.
 const CONTENT: &str = "audit";
-/// How its name ends, and that of what is known of it.
-const ARCHIVE: &str = ".audit";
-pub(super) const KNOWN: &str = ".audit.json";
+/// How its name ends.
+pub(super) const ARCHIVE: &str = ".audit";
 /// Entries that are in memory at a time.
 const PAGE: u32 = 1_000;
 /// Longest line: names and metadata of an entry are bounded far below.
@@ -65,67 +69,139 @@ impl Backups {
     /// Writes these entries to an archive; returns once that was read back and found to be what the log has.
     pub async fn export(&self, store: &Store, segments: Vec<Segment>) -> Result<Export, Error> {
         let storage = self.storage()?;
-        let _turn = self.0.turn.try_acquire().map_err(|_| Error::Busy)?;
-        let (inner, store) = (Arc::clone(&self.0), store.clone());
-        let made = on_a_thread(move || {
+        let id = Uuid::now_v7();
+        let (turn, store) = (self.turn(Some(id))?, store.clone());
+        let inner = Arc::clone(&self.0);
+        let work = move || {
+            let _turn = turn;
             let order = Order {
                 storage: &storage,
-                keyring: &inner.keyring,
+                keyring: &inner.keyring.snapshot(),
                 recipients: &inner.settings.recipients,
                 segments: &segments,
             };
-            sweep(&storage, ARCHIVE, |name| is_needed(&store, name))?;
-            order.write(&store)
-        });
-        let made = made.await?;
-        self.forget_exports();
-        Ok(made)
+            sweep(&storage, ARCHIVE, |name| may_be_needed(&storage, &store, name))?;
+            order.write(&store, id)
+        };
+        self.0.worker.run(work).await
+    }
+
+    /// An export of the beginning of what is due that no record tells of, with what is in it: of a process that was stopped
+    /// before it came to that, or of the database before this one was restored. It was proved anew.
+    pub async fn unfinished(&self, store: &Store, due: &[Segment]) -> Result<Option<(Export, Vec<Segment>)>, Error> {
+        let storage = self.storage()?;
+        let (turn, store, due) = (self.turn(None)?, store.clone(), due.to_vec());
+        let inner = Arc::clone(&self.0);
+        let look = move || {
+            let _turn = turn;
+            let files = storage.list()?;
+            for file in files.iter().filter(|file| file.name.ends_with(ARCHIVE)) {
+                let id = id_in(&file.name).filter(|id| block_on(store.has_cut(*id)) == Ok(false));
+                let Some(id) = id else { continue };
+                match take_up(&storage, (&store, &inner.keyring), (id, file), &due) {
+                    Ok(None) => {}
+                    Ok(found) => return Ok(found),
+                    Err(error @ (Error::Storage(_) | Error::Io(_) | Error::Store(_))) => return Err(error),
+                    Err(error) => {
+                        tracing::debug!(%error, file = file.name, "an export that is not on record stays as it is");
+                    }
+                }
+            }
+            Ok(None)
+        };
+        self.0.worker.run(look).await
     }
 
     /// Takes an export away that nothing in the database tells of.
     pub async fn withdraw(&self, export: &Export) -> Result<(), Error> {
         let (storage, name) = (self.storage()?, export.filename.clone());
-        on_a_thread(move || withdraw(&storage, &name)).await?;
-        self.forget_exports();
-        Ok(())
+        aside(move || withdraw(&storage, &name)).await
     }
 }
 
-/// What is known of it goes first: without that it is no export.
-fn withdraw(storage: &Storage, name: &str) -> Result<(), Error> {
-    storage.remove(&format!("{name}.json"))?;
-    Ok(storage.remove(name)?)
+/// What is in this archive, where it is what the log begins with and all of it is due.
+fn take_up(
+    storage: &Storage,
+    (store, keyring): (&Store, &Keyring),
+    (id, file): (Uuid, &Kept),
+    due: &[Segment],
+) -> Result<Option<(Export, Vec<Segment>)>, Error> {
+    let source = Stored {
+        storage: storage.clone(),
+        name: file.name.clone(),
+    };
+    let asked = Asked {
+        id: Some(id),
+        keyring: Some(keyring),
+        identity: None,
+    };
+    let key = store.audit_key();
+    let segments = segments(&source, &asked, &key)?;
+    let is_due = |segment: &Segment| {
+        let begins =
+            |due: &&Segment| (due.chain, due.first, due.previous) == (segment.chain, segment.first, segment.previous);
+        due.iter().find(begins).is_some_and(|due| segment.last <= due.last)
+    };
+    if segments.is_empty() || !segments.iter().all(is_due) {
+        return Ok(None);
+    }
+    for segment in &segments {
+        write_segment(&mut std::io::sink(), store, &key, segment)?;
+    }
+    let header = header(&mut source.open()?)?;
+    let mut content = Counted::new(std::io::sink());
+    std::io::copy(&mut source.open()?, &mut content)?;
+    let (_, size_bytes, sha256) = content.into_parts();
+    let export = Export {
+        id,
+        filename: source.name,
+        size_bytes,
+        sha256,
+        key_id: header.key_id,
+        created_at: header.created_at,
+        entries: segments.iter().map(Segment::entries).sum(),
+    };
+    // It may have been stopped before that, too.
+    export.store(storage)?;
+    tracing::info!(file = export.filename, "took up an export that was not on record");
+    Ok(Some((export, segments)))
 }
 
-/// Whether entries were dropped behind this archive. It stays, even if what was known of it is lost.
-fn is_needed(store: &Store, name: &str) -> Result<bool, Error> {
-    let id = name
-        .strip_suffix(ARCHIVE)
-        .and_then(|name| name.get(name.len().checked_sub(36)?..));
-    match id.and_then(|id| id.parse().ok()) {
-        Some(id) => Ok(super::restore::block_on(store.has_cut(id))?),
-        None => Ok(true),
+/// Whether entries may have been dropped behind this archive, here or in the database that this one was restored in place of. It
+/// stays, even if what was known of it is lost. What is no archive is needed by nobody.
+fn may_be_needed(storage: &Storage, store: &Store, name: &str) -> Result<bool, Error> {
+    match id_in(name) {
+        Some(id) if !block_on(store.has_cut(id))? => match header(&mut storage.open(name)?) {
+            Err(Error::NotAnArchive | Error::Damaged(_)) => Ok(false),
+            read => read.map(|_| true),
+        },
+        _ => Ok(true),
     }
 }
 
 /// Oldest first.
 pub fn exports(storage: &Storage) -> Result<Vec<Export>, Error> {
-    let (known, _) = known_of::<Export>(storage, &storage.list()?, KNOWN)?;
+    let known = known_of::<Export>(storage, &storage.list()?, ARCHIVE)?;
     let mut exports: Vec<_> = known.into_iter().map(|(_, export)| export).collect();
     exports.sort_unstable_by_key(|export| (export.created_at, export.id));
     Ok(exports)
 }
 
+impl Export {
+    /// Makes it one.
+    fn store(&self, storage: &Storage) -> Result<(), Error> {
+        let json = serde_json::to_vec_pretty(self).expect("it has text and numbers only");
+        Ok(storage.write(&format!("{}{KNOWN}", self.filename), &json)?)
+    }
+}
+
 impl Order<'_> {
-    fn write(&self, store: &Store) -> Result<Export, Error> {
-        let header = Header::new(Uuid::now_v7(), CONTENT, store::known_schema());
+    fn write(&self, store: &Store, id: Uuid) -> Result<Export, Error> {
+        let header = Header::new(id, CONTENT, store::known_schema());
         let name = named(header.created_at, "sealpod-audit", header.id, ARCHIVE);
-        self.write_as(store, header, &name).inspect_err(|_| {
-            // What an upload that failed has left it takes away itself.
-            if let Err(error) = withdraw(self.storage, &name) {
-                tracing::warn!(%error, file = name, "what is left of an export that failed could not be removed");
-            }
-        })
+        // What an upload that failed has left it takes away itself.
+        self.write_as(store, header, &name)
+            .inspect_err(|_| give_up(self.storage, &name))
     }
 
     fn write_as(&self, store: &Store, header: Header, filename: &str) -> Result<Export, Error> {
@@ -133,6 +209,7 @@ impl Order<'_> {
         let (id, created_at, key) = (header.id, header.created_at, store.audit_key());
         let sink = Counted::new(self.storage.create(filename)?);
         let sealer = Sealer::new(sink, header, self.keyring, self.recipients)?;
+        let key_id = sealer.sealed_under().to_string();
         let mut encoder = zstd::stream::write::Encoder::new(sealer, LEVEL)?;
         for segment in self.segments {
             write_segment(&mut encoder, store, &key, segment)?;
@@ -149,45 +226,45 @@ impl Order<'_> {
             keyring: Some(self.keyring),
             identity: None,
         };
-        self.check(&source, &asked, &key)?;
+        if segments(&source, &asked, &key)? != self.segments {
+            return Err(Damage::Unpacked.into());
+        }
         // 3. Only now it is one.
         let export = Export {
             id,
             filename: filename.to_owned(),
             size_bytes,
             sha256,
-            key_id: self.keyring.current().to_string(),
+            key_id,
             created_at,
             entries: self.segments.iter().map(Segment::entries).sum(),
         };
-        let json = serde_json::to_vec_pretty(&export).expect("it has text and numbers only");
-        self.storage.write(&format!("{filename}.json"), &json)?;
+        export.store(self.storage)?;
         Ok(export)
     }
+}
 
-    fn check(&self, source: &Stored, asked: &Asked<'_>, key: &AuditKey) -> Result<(), Error> {
-        let mut found = Vec::new();
-        read_export(source, asked, |part| {
-            match part {
-                Part::Segment(segment) => found.push((segment, (segment.first - 1, segment.previous))),
-                Part::Entry(entry) => {
-                    let (_, last) = found.last_mut().ok_or(Damage::Unpacked)?;
-                    let hash = audit::check(key, *last, &entry).map_err(|broken| Error::BrokenChain {
-                        chain: entry.chain,
-                        broken,
-                    })?;
-                    *last = (entry.seq, hash);
-                }
+/// What an archive has of each chain; an error where an entry is not as it was written, or missing.
+fn segments(source: &Stored, asked: &Asked<'_>, key: &AuditKey) -> Result<Vec<Segment>, Error> {
+    let mut found: Vec<(Segment, (u64, [u8; 32]))> = Vec::new();
+    read_export(source, asked, |part| {
+        match part {
+            Part::Segment(segment) => found.push((segment, (segment.first - 1, segment.previous))),
+            Part::Entry(entry) => {
+                let (_, last) = found.last_mut().ok_or(Damage::Unpacked)?;
+                let hash = audit::check(key, *last, &entry).map_err(|broken| Error::BrokenChain {
+                    chain: entry.chain,
+                    broken,
+                })?;
+                *last = (entry.seq, hash);
             }
-            Ok(())
-        })?;
-        let is_whole = found.len() == self.segments.len()
-            && found
-                .iter()
-                .zip(self.segments)
-                .all(|((found, end), asked)| found == asked && *end == (asked.last, asked.head));
-        if is_whole { Ok(()) } else { Err(Damage::Unpacked.into()) }
+        }
+        Ok(())
+    })?;
+    if found.iter().any(|(segment, end)| *end != (segment.last, segment.head)) {
+        return Err(Damage::Unpacked.into());
     }
+    Ok(found.into_iter().map(|(segment, _)| segment).collect())
 }
 
 /// An error at the first entry that is not as it was written: then nothing of this becomes an archive.
@@ -198,7 +275,7 @@ fn write_segment(out: &mut impl Write, store: &Store, key: &AuditKey, segment: &
     let mut end = (segment.first - 1, segment.previous);
     while end.0 < segment.last {
         let page = store.audit_following(chain, end.0, PAGE);
-        let entries = super::restore::block_on(page)?;
+        let entries = block_on(page)?;
         // All of them are there, unless somebody else has the file.
         if entries.first().is_none_or(|entry| entry.seq > segment.last) {
             return Err(broken(Broken::Gone { seq: end.0 + 1 }));
@@ -270,129 +347,5 @@ pub fn read_export<S: Source>(
                 entry.of(chain.ok_or(Damage::Unpacked)?).ok_or(Damage::Unpacked)?,
             )),
         })?;
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Segment { segment: SegmentLine },
-    Entry(Box<EntryLine>),
-}
-
-impl Line {
-    fn segment(segment: &Segment) -> Self {
-        Self::Segment {
-            segment: SegmentLine {
-                chain: segment.chain.id(),
-                first: segment.first,
-                last: segment.last,
-                previous: HEXLOWER.encode(&segment.previous),
-                head: HEXLOWER.encode(&segment.head),
-            },
-        }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SegmentLine {
-    /// The organization's id; nil for the instance's chain.
-    chain: Uuid,
-    first: u64,
-    last: u64,
-    previous: String,
-    head: String,
-}
-
-impl SegmentLine {
-    fn parse(&self) -> Option<Segment> {
-        let segment = Segment {
-            chain: Chain::of_id(self.chain),
-            first: self.first,
-            last: self.last,
-            previous: hash(&self.previous)?,
-            head: hash(&self.head)?,
-        };
-        (segment.first > 0 && segment.last >= segment.first).then_some(segment)
-    }
-}
-
-fn hash(hex: &str) -> Option<[u8; 32]> {
-    HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok()
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EntryLine {
-    id: Uuid,
-    seq: u64,
-    created_at: Time,
-    action: String,
-    actor_type: String,
-    actor_id: Option<Uuid>,
-    actor_name: String,
-    resource_type: String,
-    resource_id: Option<Uuid>,
-    resource_name: Option<String>,
-    project: Option<String>,
-    environment: Option<String>,
-    outcome: String,
-    ip: Option<String>,
-    user_agent: Option<String>,
-    request_id: Option<String>,
-    /// JSON as text, because the hash is over its bytes.
-    metadata: String,
-    hash: String,
-}
-
-impl From<StoredEntry> for EntryLine {
-    fn from(entry: StoredEntry) -> Self {
-        Self {
-            id: entry.id,
-            seq: entry.seq,
-            created_at: entry.created_at,
-            action: entry.action,
-            actor_type: entry.actor_type,
-            actor_id: entry.actor_id,
-            actor_name: entry.actor_name,
-            resource_type: entry.resource_type,
-            resource_id: entry.resource_id,
-            resource_name: entry.resource_name,
-            project: entry.project,
-            environment: entry.environment,
-            outcome: entry.outcome,
-            ip: entry.ip,
-            user_agent: entry.user_agent,
-            request_id: entry.request_id,
-            metadata: entry.metadata,
-            hash: HEXLOWER.encode(&entry.hash),
-        }
-    }
-}
-
-impl EntryLine {
-    fn of(self, chain: Chain) -> Option<StoredEntry> {
-        Some(StoredEntry {
-            chain,
-            seq: self.seq,
-            id: self.id,
-            created_at: self.created_at,
-            action: self.action,
-            actor_type: self.actor_type,
-            actor_id: self.actor_id,
-            actor_name: self.actor_name,
-            resource_type: self.resource_type,
-            resource_id: self.resource_id,
-            resource_name: self.resource_name,
-            project: self.project,
-            environment: self.environment,
-            outcome: self.outcome,
-            ip: self.ip,
-            user_agent: self.user_agent,
-            request_id: self.request_id,
-            metadata: self.metadata,
-            hash: hash(&self.hash)?,
-        })
     }
 }

@@ -8,21 +8,28 @@
 pub mod archive;
 mod content;
 mod export;
+mod known;
+mod make;
+mod needs;
 mod recovery;
 mod restore;
 mod room;
 pub mod schedule;
+mod scratch;
 mod service;
 mod storage;
+mod worker;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use content::Manifest;
 pub use export::{Export, Part, exports, read_export};
+pub use known::list;
+pub use make::{Stored, write_archive};
 pub use recovery::{Identity, Recipient};
 pub use restore::{Asked, Keep, Restored, Source, restore, verify};
-pub use service::{Backups, Settings, Stored, list, write_archive};
+pub use service::{Backups, Settings};
 pub use storage::{Storage, StorageError};
 
 use crate::audit::{Broken, Chain};

@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::archive::{Keys, Opener};
 use super::content::{Manifest, Unpacking};
+use super::scratch::{Scratch, folder_of};
 use super::{Error, Identity, room};
 use crate::audit::By;
 use crate::crypto::Keyring;
-use crate::store::{self, Options, Store, beside};
+use crate::store::{self, Options, Store};
 
 /// An archive that can be read from its beginning as often as needed.
 pub trait Source {
@@ -93,10 +94,10 @@ impl Asked<'_> {
 /// Opens a backup and everything in it, in a file of its own in `folder` that is gone afterwards.
 pub fn verify<S: Source>(source: &S, asked: &Asked<'_>, folder: &Path) -> Result<Manifest, Error> {
     let (manifest, carried) = asked.prove(source)?;
-    let scratch = Scratch::new(folder.join(format!(".sealpod-verify-{}", Uuid::now_v7())));
-    write(source, asked, &manifest, &scratch.0)?;
+    let scratch = Scratch::new(folder)?;
+    write(source, asked, &manifest, &scratch.path)?;
     let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
-    manifest.check(&store::inspect(&scratch.0, keyring)?)?;
+    manifest.check(&store::inspect(&scratch.path, keyring)?)?;
     Ok(manifest)
 }
 
@@ -115,18 +116,24 @@ pub fn restore<S: Source>(
         return Err(Error::Exists(target.to_owned()));
     }
     // 2. The database as it was, under another name.
-    let scratch = Scratch::new(beside(target, ".partial"));
-    write(source, asked, &manifest, &scratch.0)?;
+    let scratch = Scratch::new(folder_of(target))?;
+    write(source, asked, &manifest, &scratch.path)?;
     let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
-    manifest.check(&store::inspect(&scratch.0, keyring)?)?;
-    look(&scratch.0)?;
+    manifest.check(&store::inspect(&scratch.path, keyring)?)?;
+    look(&scratch.path)?;
     // 3. Sessions and keys end, the epoch is a new one, an older schema is brought up to date.
-    let store = Store::open(&Options::new(&scratch.0), keyring)?;
+    let options = Options {
+        // There is the archive to go back to, and a copy of the copy would take as much room again.
+        keep_copy: false,
+        readers: 1,
+        ..Options::new(&scratch.path)
+    };
+    let store = Store::open(&options, keyring)?;
     let finished = block_on(store.finish_restore(manifest.backup, keep == Keep::Keys, by));
     block_on(store.close());
     finished?;
     // 4. Its name, which nothing else has got meanwhile.
-    fs::hard_link(&scratch.0, target).map_err(|error| match error.kind() {
+    fs::hard_link(&scratch.path, target).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists(target.to_owned()),
         _ => error.into(),
     })?;
@@ -159,31 +166,5 @@ fn write<S: Source>(source: &S, asked: &Asked<'_>, manifest: &Manifest, path: &P
 }
 
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// A file that is gone when this is dropped, with what SQLite leaves beside it.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    pub(super) fn new(path: PathBuf) -> Self {
-        let scratch = Self(path);
-        // What a process that was killed left behind.
-        scratch.remove();
-        scratch
-    }
-
-    fn remove(&self) {
-        for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
-            // There is none of most of these.
-            let _ = fs::remove_file(beside(&self.0, suffix));
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.remove();
-    }
+    File::open(folder_of(path))?.sync_all()
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::Error;
+use super::scratch::folder_of;
 use crate::store::{Reserve, Store, StoreError, beside};
 
 /// What others may take while a copy is made, and SQLite for itself.
@@ -12,8 +13,7 @@ const HEADROOM: u64 = 4 * 1024 * 1024;
 
 /// An error where a file of so many bytes does not fit beside this path with room to spare.
 pub(super) fn require(path: &Path, bytes: u64) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let volume = rustix::fs::statvfs(folder).map_err(io::Error::from)?;
     let (needed, free) = (bytes + HEADROOM, volume.f_bavail.saturating_mul(volume.f_frsize));
     if free < needed {

@@ -1,7 +1,7 @@
 //! When backups are made by themselves, and which of those are kept.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealpod_core::Time;
 use sealpod_core::wire::backups::{Backup, Trigger};
@@ -32,20 +32,26 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Those of `backups` that are not kept any more. What people made is theirs to remove, and the newest one of all stays
-    /// whatever the clock says.
-    pub fn expired(&self, backups: &[Backup], now: Time) -> Vec<Backup> {
+    /// Those of `backups` that are not kept any more. What people made is theirs to remove, and the newest one stays whatever its
+    /// age. Ages are by `judged`, which does not follow a clock that was set forward before a day is over; `clock` says which are of
+    /// the future.
+    pub fn expired(&self, backups: &[Backup], clock: Time, judged: Time) -> Vec<Backup> {
         let seconds = |time: Time| time.microseconds() / 1_000_000;
         let mut scheduled: Vec<&Backup> = backups
             .iter()
             .filter(|backup| backup.trigger == Trigger::Schedule)
             .collect();
         scheduled.sort_unstable_by_key(|backup| std::cmp::Reverse((backup.created_at, backup.id)));
+        let (future, past): (Vec<&Backup>, Vec<&Backup>) =
+            scheduled.into_iter().partition(|backup| backup.created_at > clock);
+        let longest = DAY
+            .max(i64::from(self.daily_days) * DAY)
+            .max(i64::from(self.weekly_weeks) * 7 * DAY);
         let (mut days, mut weeks) = (BTreeSet::new(), BTreeSet::new());
-        let mut expired = Vec::new();
-        for (at, backup) in scheduled.into_iter().enumerate() {
+        let (mut expired, mut is_long) = (Vec::new(), false);
+        for (at, backup) in past.into_iter().enumerate() {
             let made = seconds(backup.created_at);
-            let age = seconds(now) - made;
+            let age = seconds(judged) - made;
             let is_last_of_day = days.insert(made.div_euclid(DAY));
             // 1970 began on a Thursday; weeks begin on Mondays.
             let is_last_of_week = weeks.insert((made + 3 * DAY).div_euclid(7 * DAY));
@@ -56,14 +62,24 @@ impl Schedule {
             if !kept {
                 expired.push(backup.clone());
             }
+            is_long |= age >= longest;
         }
+        // The clock was wrong then, or it is now. Those that will be of the past within the time that any is kept for are left to it; of
+        // the others nothing tells the age, so they go when one goes that was kept for that long by the clock of now.
+        let is_far = |backup: &&Backup| seconds(backup.created_at) - seconds(clock) > longest;
+        expired.extend(future.into_iter().filter(|backup| is_long && is_far(backup)).cloned());
         expired
     }
 
-    fn is_due(&self, newest: Option<&Backup>, now: Time) -> bool {
-        let since = |backup: &Backup| now.microseconds() - backup.created_at.microseconds();
-        // One of the future is of a clock that was set back, and says nothing.
-        newest.is_none_or(|newest| !(0..i64::from(self.hours) * 3_600_000_000).contains(&since(newest)))
+    /// Those of the future are of a clock that was set back, and say nothing.
+    fn is_due(&self, backups: &[Backup], now: Time) -> bool {
+        let of_schedule = backups.iter().filter(|backup| backup.trigger == Trigger::Schedule);
+        let newest = of_schedule
+            .map(|backup| backup.created_at)
+            .filter(|made| *made <= now)
+            .max();
+        let since = |made: Time| now.microseconds() - made.microseconds();
+        newest.is_none_or(|newest| since(newest) >= i64::from(self.hours) * 3_600_000_000)
     }
 }
 
@@ -79,7 +95,8 @@ pub async fn run(
         return;
     }
     let look = async || {
-        let turned = turn(&backups, schedule, &store, &metrics).await;
+        let told = |newest| metrics.newest_backup(newest);
+        let turned = turn(&backups, schedule, (&store, told), Time::now()).await;
         let pause = match turned {
             Ok(()) => {
                 readiness.settle(PART);
@@ -100,21 +117,31 @@ pub async fn run(
     while stop.run_until_cancelled(look()).await.is_some() {}
 }
 
-async fn turn(backups: &Backups, schedule: Schedule, store: &Store, metrics: &Metrics) -> Result<(), Error> {
-    let list = listed(backups, metrics).await?;
-    let newest = list.iter().find(|backup| backup.trigger == Trigger::Schedule);
-    if !schedule.is_due(newest, Time::now()) {
+/// Makes one if one is due where the clock says `clock`, and then removes those that are not kept any more. `told` hears when the
+/// newest was made.
+pub async fn turn(
+    backups: &Backups,
+    schedule: Schedule,
+    (store, told): (&Store, impl Fn(Option<Time>)),
+    clock: Time,
+) -> Result<(), Error> {
+    let listed = async || {
+        let list = backups.list().await?;
+        // One of the future says nothing of how old the newest is.
+        let clock = clock.max(Time::now());
+        let made = list.iter().map(|backup| backup.created_at);
+        told(made.filter(|made| *made <= clock).max());
+        Ok::<_, Error>(list)
+    };
+    if !schedule.is_due(&listed().await?, clock) {
         return Ok(());
     }
     backups.create(store, Trigger::Schedule, By::system("schedule")).await?;
-    let expired = schedule.expired(&listed(backups, metrics).await?, Time::now());
+    // That took a while.
+    let clock = clock.max(Time::now());
+    let judged = store.judged_time(clock, Instant::now()).await?;
+    let expired = schedule.expired(&listed().await?, clock, judged);
     backups.remove(expired).await
-}
-
-async fn listed(backups: &Backups, metrics: &Metrics) -> Result<Vec<Backup>, Error> {
-    let list = backups.list().await?;
-    metrics.newest_backup(list.first().map(|newest| newest.created_at));
-    Ok(list)
 }
 
 #[cfg(test)]
@@ -145,7 +172,7 @@ mod tests {
         // A Wednesday at noon.
         let now: Time = "2026-11-18T12:00:00Z".parse().unwrap();
         let all: Vec<_> = (0..40 * 4).map(|n| made(n * 6, now, Trigger::Schedule)).collect();
-        let expired = SCHEDULE.expired(&all, now);
+        let expired = SCHEDULE.expired(&all, now, now);
         let kept: Vec<_> = all.iter().filter(|backup| !expired.contains(backup)).collect();
         // Four of the last day, then the last one of each of six further days, then of three further weeks.
         let days = |backup: &&Backup| (now.microseconds() - backup.created_at.microseconds()) / 1_000_000 / DAY;
@@ -163,19 +190,75 @@ mod tests {
             made(old + 2, now, Trigger::Command),
             made(old + 3, now, Trigger::Schedule),
         ];
-        assert_eq!(SCHEDULE.expired(&all, now), [all[3].clone()]);
+        assert_eq!(SCHEDULE.expired(&all, now, now), [all[3].clone()]);
     }
 
     #[test]
-    fn one_is_due_when_the_newest_is_old_enough_or_of_the_future() {
+    fn one_is_due_when_the_newest_that_is_not_of_the_future_is_old_enough() {
         let now: Time = "2026-11-18T12:00:00Z".parse().unwrap();
-        for (hours, due) in [(0, false), (5, false), (6, true), (-1, true)] {
-            assert_eq!(
-                SCHEDULE.is_due(Some(&made(hours, now, Trigger::Schedule)), now),
-                due,
-                "{hours}"
-            );
+        let due = |hours: &[i64]| {
+            let all: Vec<_> = hours.iter().map(|hours| made(*hours, now, Trigger::Schedule)).collect();
+            SCHEDULE.is_due(&all, now)
+        };
+        assert!(due(&[]) && due(&[6]) && due(&[-1]) && due(&[-1, 7]));
+        assert!(!due(&[0]) && !due(&[5]) && !due(&[5, 30]));
+        // Made by a clock that was years ahead: one more is made, and no other at each look.
+        assert!(due(&[-8_760, 6]));
+        assert!(!due(&[-8_760, 0]));
+        assert!(SCHEDULE.is_due(&[made(0, now, Trigger::Manual)], now));
+    }
+
+    /// What a schedule made for so many days by a clock that is right, at `now`, every six hours.
+    fn history(days: i64, now: Time) -> Vec<Backup> {
+        let mut kept: Vec<Backup> = Vec::new();
+        for n in (0..days * 4).rev() {
+            let then = now.plus_seconds(-n * 6 * 3_600);
+            kept.push(made(0, then, Trigger::Schedule));
+            let expired = SCHEDULE.expired(&kept, then, then);
+            kept.retain(|backup| !expired.contains(backup));
         }
-        assert!(SCHEDULE.is_due(None, now));
+        kept
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_takes_no_backup_away_and_what_it_made_goes_in_the_end() {
+        let mut now: Time = "2026-11-18T12:00:00Z".parse().unwrap();
+        let mut all = history(60, now);
+        let (right, years) = (all.clone(), 10 * 365 * 24);
+        // One is made by it, and it is judged by the time before.
+        let ahead = now.plus_seconds(years * 3_600);
+        let wrong = made(0, ahead, Trigger::Schedule);
+        all.push(wrong.clone());
+        assert_eq!(SCHEDULE.expired(&all, ahead, now), []);
+        // It is right again.
+        assert_eq!(SCHEDULE.expired(&all, now, now), []);
+        let mut gone = None;
+        for turn in 1..=4 * 7 * 5 {
+            now = now.plus_seconds(6 * 3_600);
+            all.push(made(0, now, Trigger::Schedule));
+            let expired = SCHEDULE.expired(&all, now, now);
+            all.retain(|backup| !expired.contains(backup));
+            gone = gone.or(expired.contains(&wrong).then_some(turn));
+            // As many as without it.
+            let of_now = all.iter().filter(|backup| **backup != wrong).count();
+            assert!(of_now >= right.len() - 1, "{of_now} after {turn}");
+        }
+        assert!(gone.is_some(), "it is kept for ever");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_takes_nothing_away_before_there_is_as_much_again() {
+        let now: Time = "2026-11-18T12:00:00Z".parse().unwrap();
+        let right = history(60, now);
+        let mut all = right.clone();
+        // As a machine begins that has lost its time.
+        let mut wrong: Time = "2000-01-01T00:00:00Z".parse().unwrap();
+        for _ in 0..4 * 7 * 4 - 1 {
+            wrong = wrong.plus_seconds(6 * 3_600);
+            all.push(made(0, wrong, Trigger::Schedule));
+            let expired = SCHEDULE.expired(&all, wrong, wrong);
+            all.retain(|backup| !expired.contains(backup));
+            assert!(right.iter().all(|backup| all.contains(backup)), "{wrong}");
+        }
     }
 }

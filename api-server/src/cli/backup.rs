@@ -97,7 +97,8 @@ pub fn create_backup(args: CreateArgs) -> Outcome {
         let storage = storage(settings.storage)?;
         let database = store.options.path.canonicalize();
         let database = database.with_context(|| format!("{} is not there", store.options.path.display()))?;
-        let made = write_archive(&storage, (&database, &store.keyring), &all, Trigger::Command)?;
+        let from = (&*database, &store.keyring);
+        let made = write_archive(Uuid::now_v7(), &storage, from, &all, Trigger::Command)?;
         print(format_args!(
             "{} {} ({} bytes), opened and checked",
             made.id, made.filename, made.size_bytes

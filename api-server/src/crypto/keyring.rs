@@ -173,6 +173,15 @@ impl Keyring {
             .retain(|left| now.saturating_duration_since(left.since) < LEAVING);
     }
 
+    /// The keys as they are now: what replaces these later does not change it.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self(Arc::new(Ring {
+            keys: RwLock::new(self.keys()),
+            leaving: Mutex::default(),
+        }))
+    }
+
     /// Makes one of these keys the first; false where it is not among them.
     pub fn lead_with(&self, id: MasterKeyId) -> bool {
         let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);

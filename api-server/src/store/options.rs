@@ -13,6 +13,8 @@ pub struct Options {
     pub path: PathBuf,
     /// Whether room is kept on its disk for the last entries of the audit log: for a server.
     pub reserve: bool,
+    /// Whether an older schema is kept beside it, in a copy, before it is brought up to date.
+    pub keep_copy: bool,
     /// Threads that read.
     pub readers: usize,
     /// How many changes and how many reads may wait; behind that, callers wait for room.
@@ -54,6 +56,7 @@ impl Options {
         Self {
             path: path.into(),
             reserve: false,
+            keep_copy: true,
             readers: cores.clamp(2, 4),
             queue: 1024,
             // The longest reads of a server, of lists without a limit, take a second or two.

@@ -89,7 +89,7 @@ async fn a_backup_under_load_restores_to_one_consistent_instant() {
     let left = files(server.dir());
     assert!(
         left.iter()
-            .all(|name| !name.contains("partial") && !name.contains(".backup-")),
+            .all(|name| !name.contains("partial") && !name.contains(".sealpod-scratch-")),
         "{left:?}"
     );
 
@@ -349,7 +349,7 @@ async fn a_kill_while_a_backup_is_made_leaves_nothing_that_the_next_start_does_n
     let server = Running::of(&mut with_backups);
     server.check(&values).await;
     let left = files(dir.path());
-    assert!(left.iter().all(|name| !name.contains(".backup-")), "{left:?}");
+    assert!(left.iter().all(|name| !name.contains(".sealpod-scratch-")), "{left:?}");
     let (status, made) = server.call("POST", "/api/backups", None).await;
     assert_eq!(status, 201, "{made}");
     // What was not finished is in no list.

@@ -197,7 +197,8 @@ async fn a_backup_goes_to_a_bucket_in_parts_and_comes_back() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert!(
-        left.iter().all(|name| !name.to_string_lossy().contains(".backup-")),
+        left.iter()
+            .all(|name| !name.to_string_lossy().contains(".sealpod-scratch-")),
         "{left:?}"
     );
 }

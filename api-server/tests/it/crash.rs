@@ -261,7 +261,7 @@ fn finish(beside: Beside, dir: &Path) {
         Beside::Backups => {
             let left = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
             let left: Vec<_> = left
-                .filter(|name| name.to_string_lossy().contains(".backup-"))
+                .filter(|name| name.to_string_lossy().contains(".sealpod-scratch-"))
                 .collect();
             assert!(
                 left.is_empty(),

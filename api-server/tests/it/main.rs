@@ -7,6 +7,7 @@
     reason = "a test that meets what it does not expect has failed"
 )]
 
+mod archives;
 mod backup_commands;
 mod backups;
 mod bad_input;

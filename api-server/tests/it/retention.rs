@@ -19,17 +19,17 @@ use crate::support::{O, Server};
 
 const DAY: i64 = 24 * 3_600;
 
-fn days(days: u16) -> Retention {
+pub fn days(days: u16) -> Retention {
     days.to_string().parse().unwrap()
 }
 
 /// In so many days.
-fn later(days: i64) -> Time {
+pub fn later(days: i64) -> Time {
     Time::now().plus_seconds(days * DAY)
 }
 
 /// Everything is old, so many days from now.
-fn ages(days: i64) -> Ages {
+pub fn ages(days: i64) -> Ages {
     Ages {
         begin: later(days),
         cutoff: later(days),
@@ -37,11 +37,11 @@ fn ages(days: i64) -> Ages {
     }
 }
 
-fn place(folder: &Path) -> Storage {
+pub fn place(folder: &Path) -> Storage {
     Storage::Directory(folder.join("backups"))
 }
 
-fn backups(folder: &Path, storage: Option<Storage>) -> Backups {
+pub fn backups(folder: &Path, storage: Option<Storage>) -> Backups {
     let settings = Settings {
         storage,
         recipients: Vec::new(),
@@ -49,12 +49,12 @@ fn backups(folder: &Path, storage: Option<Storage>) -> Backups {
     Backups::new(settings, folder.join("sealpod.db"), keyring())
 }
 
-async fn chain(store: &Store) -> Chain {
+pub async fn chain(store: &Store) -> Chain {
     Chain::Organization(store.organization("default").await.unwrap().id)
 }
 
 /// So many entries of reads.
-async fn fill(store: &Store, entries: usize) {
+pub async fn fill(store: &Store, entries: usize) {
     let chain = chain(store).await;
     let record = |n: usize| {
         let entry = Entry::new(Kind::Secret, Verb::Read).resource(Uuid::from_u128(n as u128 % 50 + 1), "db");
@@ -64,7 +64,7 @@ async fn fill(store: &Store, entries: usize) {
     recorded.for_each(async |recorded| recorded.unwrap()).await;
 }
 
-async fn all(store: &Store, chain: Chain) -> Vec<StoredEntry> {
+pub async fn all(store: &Store, chain: Chain) -> Vec<StoredEntry> {
     store.audit_following(chain, 0, 100_000).await.unwrap()
 }
 
@@ -410,7 +410,7 @@ async fn pages_of_the_log_end_where_it_was_cut_and_cursors_stay_right() {
 }
 
 /// The names of what is where the archives are.
-fn left(folder: &Path) -> Vec<String> {
+pub fn left(folder: &Path) -> Vec<String> {
     let files = std::fs::read_dir(folder.join("backups")).unwrap();
     files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
@@ -574,7 +574,8 @@ async fn a_file_that_cannot_be_read_hides_no_backup_and_makes_no_key_look_unused
     }
     assert_eq!(backups.list().await.unwrap(), [made]);
     assert_eq!(backups.by_key().await, None);
+    // What nobody could open needs no key.
     std::fs::remove_file(of("sealpod-1.backup.json")).unwrap();
-    // The exports were counted before, and are not looked through again.
+    std::fs::remove_file(of("sealpod-1.backup")).unwrap();
     assert_eq!(backups.by_key().await.unwrap().into_values().collect::<Vec<_>>(), [2]);
 }

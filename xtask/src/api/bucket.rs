@@ -182,7 +182,7 @@ impl Trial<'_> {
             fails(arguments, "NoSuchBucket")?;
         }
         let left: Vec<_> = fs::read_dir(self.folder)?.collect::<std::io::Result<_>>()?;
-        let is_copy = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".backup-");
+        let is_copy = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".sealpod-scratch-");
         ensure!(
             !left.iter().any(|entry| is_copy(&entry.file_name())),
             "a copy was left behind: {left:?}"

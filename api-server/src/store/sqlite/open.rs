@@ -81,7 +81,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         check_keys(&writer, &path, schema, keyring)?;
     }
     // 4. What an upgrade begins with is kept.
-    if schema > 0 && schema < SCHEMA {
+    if options.keep_copy && schema > 0 && schema < SCHEMA {
         keep_copy(&path, schema)?;
     }
     // 5. From here on it is written to.

@@ -68,7 +68,7 @@ pub struct MasterKey {
     pub configurations: u64,
     pub answers: u64,
     pub server_keys: u64,
-    /// Backups that nobody can open without it; absent while the storage of the backups does not answer.
+    /// Backups that are no use without it, and those that are being made, which may need it; absent while that cannot be known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,
     /// Nothing needs it: its line may be taken out of the key file, and the key thrown away.

@@ -1,0 +1,280 @@
+//! Archives and what they need: keys that nobody may throw away, records, and what processes that were stopped left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rusqlite::Connection;
+use sealpod_api_server::backup::schedule::{self, Schedule};
+use sealpod_api_server::backup::{
+    Asked, Backups, Error, Keep, Settings, Stored, exports, list, restore, write_archive,
+};
+use sealpod_api_server::crypto::{Keyring, generate_master_key};
+use sealpod_api_server::retention::{Turn, turn};
+use sealpod_api_server::store::{Options, Store, Trace};
+use sealpod_core::Time;
+use sealpod_core::wire::backups::Trigger;
+use uuid::Uuid;
+
+use crate::backups::files;
+use crate::retention::{ages, all, backups, chain, days, fill, later, left, place};
+use crate::store_support::{Fixture, MASTER_KEY, by, keyring};
+
+/// A new key alone, and before that of the fixtures.
+fn two_keys() -> (Keyring, Keyring) {
+    let new = generate_master_key();
+    let both = format!("{}\n{MASTER_KEY}", new.expose());
+    (Keyring::parse(new.expose()).unwrap(), Keyring::parse(&both).unwrap())
+}
+
+fn backups_of(folder: &Path, keyring: &Keyring) -> Backups {
+    let settings = Settings {
+        storage: Some(place(folder)),
+        recipients: Vec::new(),
+    };
+    Backups::new(settings, folder.join("sealpod.db"), keyring.clone())
+}
+
+#[tokio::test]
+async fn a_backup_counts_for_every_key_without_which_it_is_no_use() {
+    let fixture = Fixture::new().await;
+    let folder = fixture.folder.path();
+    let (alone, ring) = two_keys();
+    let (old, new) = (keyring().current(), ring.current());
+    let backups = backups_of(folder, &ring);
+    assert_eq!(backups.by_key().await, Some(BTreeMap::new()));
+    // Sealed under the new key, while what is in the database was not wrapped anew yet.
+    let made = backups.create(&fixture.store, Trigger::Manual, by()).await.unwrap();
+    assert_eq!(made.key_id, new.to_string());
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1), (new, 1)])));
+    // For without the old one nobody opens it.
+    let source = Stored {
+        storage: place(folder),
+        name: made.filename.clone(),
+    };
+    let asked = Asked {
+        id: Some(made.id),
+        keyring: Some(&alone),
+        identity: None,
+    };
+    let refused = restore(&source, &asked, &folder.join("x.db"), Keep::Nothing, |_| Ok(()), by());
+    assert!(matches!(refused, Err(Error::ForeignKey { needed, .. }) if needed == old));
+
+    // What the command line makes is seen as well, and that people removed one.
+    let id = Uuid::now_v7();
+    let from = (&*fixture.path(), &keyring());
+    write_archive(id, &place(folder), from, &[], Trigger::Command).unwrap();
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 2), (new, 1)])));
+    let archive = folder.join("backups").join(&made.filename);
+    std::fs::remove_file(&archive).unwrap();
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1)])));
+
+    // One of an earlier version does not say what its database needs.
+    let last = list(&place(folder)).unwrap().remove(0);
+    let known = folder.join("backups").join(format!("{}.json", last.filename));
+    std::fs::write(known, serde_json::to_vec(&last).unwrap()).unwrap();
+    assert_eq!(backups.by_key().await, None);
+}
+
+#[tokio::test]
+async fn what_is_being_made_may_need_any_key() {
+    let fixture = Fixture::new().await;
+    let (folder, (_, ring)) = (fixture.folder.path(), two_keys());
+    let (old, new) = (keyring().current(), ring.current());
+    let backups = backups_of(folder, &ring);
+    std::fs::create_dir(folder.join("backups")).unwrap();
+    let id = Uuid::now_v7();
+    let file = |end: &str| {
+        folder
+            .join("backups")
+            .join(format!("sealpod-20261122T000000Z-{id}{end}"))
+    };
+    // As the command line has it at first, and while it opens what it wrote.
+    std::fs::write(file(".backup.partial"), "").unwrap();
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1), (new, 1)])));
+    std::fs::rename(file(".backup.partial"), file(".backup")).unwrap();
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1), (new, 1)])));
+    // Of one that was cut off nothing becomes a backup any more.
+    let old_file = std::fs::File::open(file(".backup")).unwrap();
+    old_file
+        .set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25))
+        .unwrap();
+    assert_eq!(backups.by_key().await, Some(BTreeMap::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_names_the_key_that_opens_it_although_another_one_came_meanwhile() {
+    let (_, both) = two_keys();
+    let (old, new) = (keyring().current(), both.current());
+    let (ring, is_armed) = (keyring(), Arc::new(AtomicBool::new(false)));
+    let (replaced, armed) = (ring.clone(), Arc::clone(&is_armed));
+    // The entries are read when the archive has been begun.
+    let trace = Trace::new(move |sql| {
+        if armed.load(Ordering::Relaxed) && sql.contains("audit_entries") {
+            replaced.replace(&both);
+        }
+    });
+    let fixture = Fixture::with(|options| options.trace = Some(trace)).await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups_of(folder, &ring);
+    fill(store, 30).await;
+    let due = store.audit_due(ages(400), &BTreeSet::new()).await.unwrap();
+    is_armed.store(true, Ordering::Relaxed);
+    let export = backups.export(store, due).await.unwrap();
+    assert_eq!((ring.current(), export.key_id), (new, old.to_string()));
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1)])));
+    // What was known of it is lost: it may be the only copy even so.
+    let known = folder.join("backups").join(format!("{}.json", export.filename));
+    std::fs::remove_file(known).unwrap();
+    assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1)])));
+}
+
+#[tokio::test]
+async fn what_is_not_on_record_is_not_there() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    let before = (left(folder).len(), files(folder));
+    let other = Connection::open(fixture.path()).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER no BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
+    assert!(backups.create(store, Trigger::Manual, by()).await.is_err());
+    assert_eq!(backups.list().await.unwrap(), std::slice::from_ref(&made));
+    assert!(backups.restore(store, made.id, by()).await.is_err());
+    assert_eq!((left(folder).len(), files(folder)), before);
+    other.execute_batch("DROP TRIGGER no").unwrap();
+    backups.restore(store, made.id, by()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_of_an_older_schema_is_restored_without_a_copy_of_the_copy() {
+    tokio::task::spawn_blocking(restore_an_older_schema).await.unwrap();
+}
+
+fn restore_an_older_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sealpod.db");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-09.db.zst");
+    let database = zstd::decode_all(std::fs::File::open(fixture).unwrap()).unwrap();
+    std::fs::write(&path, database).unwrap();
+    // Of these databases only.
+    let ring = Keyring::parse("5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9").unwrap();
+    let (id, storage) = (Uuid::now_v7(), place(folder.path()));
+    let made = write_archive(id, &storage, (&path, &ring), &[], Trigger::Command).unwrap();
+    let source = Stored {
+        storage,
+        name: made.filename,
+    };
+    let asked = Asked {
+        id: Some(id),
+        keyring: Some(&ring),
+        identity: None,
+    };
+    let target = folder.path().join("restored.db");
+    let look = |scratch: &Path| {
+        // It is one of those that the next start would find.
+        let name = scratch.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with(".sealpod-scratch-"), "{name}");
+        Ok(())
+    };
+    let restored = restore(&source, &asked, &target, Keep::Nothing, look, by()).unwrap();
+    assert_eq!(restored.manifest.schema, 9);
+    assert_eq!(files(folder.path()), ["backups", "restored.db", "sealpod.db"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_does_not_take_the_history_of_backups() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    let schedule = Schedule {
+        hours: 6,
+        daily_days: 7,
+        weekly_weeks: 4,
+    };
+    let now = Time::now();
+    store.judged_time(now, Instant::now()).await.unwrap();
+    // One of each of the last days.
+    for day in 1..=5 {
+        let mut made = backups.create(store, Trigger::Schedule, by()).await.unwrap();
+        made.created_at = now.plus_seconds(-day * 24 * 3_600);
+        let known = folder.join("backups").join(format!("{}.json", made.filename));
+        std::fs::write(known, serde_json::to_vec(&made).unwrap()).unwrap();
+    }
+    for made in [6, 7] {
+        schedule::turn(&backups, schedule, (store, |_| {}), later(3_650))
+            .await
+            .unwrap();
+        assert_eq!(backups.list().await.unwrap().len(), made);
+    }
+    // Right again: one was made within hours.
+    schedule::turn(&backups, schedule, (store, |_| {}), Time::now())
+        .await
+        .unwrap();
+    assert_eq!(backups.list().await.unwrap().len(), 7);
+}
+
+/// What is there after an export that nobody lived to put on record.
+async fn stopped(store: &Store, backups: &Backups) -> String {
+    let due = store.audit_due(ages(400), &BTreeSet::new()).await.unwrap();
+    backups.export(store, due).await.unwrap().filename
+}
+
+#[tokio::test]
+async fn an_export_that_was_stopped_before_it_was_on_record_is_the_one_that_goes_on_record() {
+    for is_known in [true, false] {
+        let fixture = Fixture::new().await;
+        let (store, folder) = (&fixture.store, fixture.folder.path());
+        let backups = backups(folder, Some(place(folder)));
+        let chain = chain(store).await;
+        fill(store, 30).await;
+        let name = stopped(store, &backups).await;
+        if !is_known {
+            std::fs::remove_file(folder.join("backups").join(format!("{name}.json"))).unwrap();
+        }
+        let before = exports(&place(folder)).unwrap();
+        fill(store, 10).await;
+        assert_eq!(turn(store, &backups, days(400), later(402)).await.unwrap(), Turn::Done);
+        let after = exports(&place(folder)).unwrap();
+        assert_eq!((after[0].filename.as_str(), after.len()), (name.as_str(), 2));
+        assert!(!is_known || before[0] == after[0]);
+        assert_eq!(all(store, chain).await.len(), 1);
+        assert!(store.verify_audit().await.unwrap().is_intact());
+        // Nothing is left that no record tells of.
+        for export in &after {
+            assert_eq!(store.has_cut(export.id).await, Ok(true));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_entries_that_a_restored_database_has_not_is_kept_and_not_believed() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    fill(store, 20).await;
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    // What follows is in the archive and nowhere else once that database is replaced by the one of before.
+    fill(store, 20).await;
+    turn(store, &backups, days(400), later(402)).await.unwrap();
+    let first = exports(&place(folder)).unwrap().remove(0).filename;
+    let restored = backups.restore(store, made.id, by()).await.unwrap().path;
+    let store = Store::open(&Options::new(&restored), &keyring()).unwrap();
+    fill(&store, 40).await;
+    // Older than a day, and what is known of it is lost.
+    let archive = folder.join("backups").join(&first);
+    std::fs::remove_file(folder.join("backups").join(format!("{first}.json"))).unwrap();
+    let file = std::fs::File::open(&archive).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25))
+        .unwrap();
+    turn(&store, &backups, days(400), later(402)).await.unwrap();
+    assert!(archive.exists());
+    assert_eq!(exports(&place(folder)).unwrap().len(), 1);
+    assert!(store.verify_audit().await.unwrap().is_intact());
+    assert_eq!(all(&store, chain(&store).await).await.len(), 1);
+    store.close().await;
+}
