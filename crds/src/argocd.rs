@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 fn script() -> String {
     let file = include_str!("../../docs/argocd-health.yaml");
     let map: Value = serde_yaml::from_str(file).unwrap();
-    let customizations = map["data"]["resource.customizations"].as_str().unwrap();
-    let customizations: Value = serde_yaml::from_str(customizations).unwrap();
-    customizations["sealpod.dev/*"]["health.lua"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    let of = |kind: &str| map["data"][format!("resource.customizations.health.sealpod.dev_{kind}")].as_str();
+    let script = of("SecretBinding").unwrap();
+    assert!(
+        ["Application", "Environment"]
+            .iter()
+            .all(|kind| of(kind) == Some(script))
+    );
+    script.to_owned()
 }
 
 fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<LuaValue> {

@@ -298,7 +298,127 @@ fn a_pod() -> impl Strategy<Value = Value> {
     )
 }
 
+/// Annotations with what is valid for each, for a pod of [`a_pod`].
+fn annotations() -> impl Strategy<Value = Value> {
+    let of = |name: &'static str, values: Vec<&'static str>| {
+        prop::option::of(prop::sample::select(values)).prop_map(move |value| value.map(|value| (name, value)))
+    };
+    let amounts = || vec!["1m", "0.5", "100M", "2Gi", "1"];
+    let all = [
+        of(annotations::AFTER, vec!["istio-proxy", "istio-proxy-1", "absent"]),
+        of(annotations::CONTAINERS, vec!["app"]),
+        of(annotations::CPU_REQUEST, amounts()),
+        of(annotations::CPU_LIMIT, amounts()),
+        of(annotations::MEMORY_REQUEST, amounts()),
+        of(annotations::MEMORY_LIMIT, amounts()),
+    ];
+    Vec::from(all).prop_map(|all| {
+        all.into_iter()
+            .flatten()
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect()
+    })
+}
+
+/// Three bindings, of which some meet each other, or a place that is taken.
+fn some_bindings() -> impl Strategy<Value = Vec<Binding>> {
+    let path = prop_oneof![
+        6 => "/[a-c]{1,2}(/[a-c]{1,2}){0,2}",
+        1 => prop::sample::select(vec!["/proc/x", "/data", "/data/in", "/var/run/secrets", "/sealpod", "/var/run/sealpod/a"])
+            .prop_map(str::to_owned),
+    ];
+    prop::collection::vec(path, 3).prop_map(|paths| {
+        let named = ["a", "b", "c"].into_iter().zip(paths);
+        named
+            .map(|(name, mount_path)| Binding {
+                mount_path,
+                ..binding(name)
+            })
+            .collect()
+    })
+}
+
+fn applied(object: &Value, decision: &Decision) -> Option<Value> {
+    let mut patched = object.clone();
+    match decision {
+        Decision::Injected { patch, .. } => json_patch::patch(&mut patched, patch).expect("the operations apply"),
+        Decision::Unchanged { .. } => {}
+        Decision::Denied(_) => return None,
+    }
+    Some(patched)
+}
+
+fn asked(object: &Value, bindings: &[Binding]) -> Decision {
+    let request = parse(review(&json!({"object": object})).to_string().as_bytes()).unwrap();
+    decide(&request, &known(bindings), &settings())
+}
+
+/// Where our volumes are mounted in the user's containers.
+fn of_ours(pod: &Value) -> Vec<(String, String)> {
+    let users = containers(pod).filter(|container| !plan::is_ours(plan::name_of(container)));
+    let mounts = users
+        .filter_map(|container| container["volumeMounts"].as_array())
+        .flatten();
+    let ours = mounts.filter(|mount| plan::name_of(mount).starts_with("sealpod-"));
+    ours.map(|mount| {
+        (
+            plan::name_of(mount).to_owned(),
+            mount["mountPath"].as_str().unwrap_or_default().to_owned(),
+        )
+    })
+    .collect()
+}
+
 proptest! {
+    #[test]
+    fn a_copy_gets_what_a_fresh_pod_gets_whatever_both_ask_for(
+        object in a_pod(), first in annotations(), second in annotations(), before in some_bindings(), today in some_bindings(),
+        stolen in any::<bool>(),
+    ) {
+        let with = |pod: &Value, all: &Value| {
+            let mut pod = pod.clone();
+            let there = pod["metadata"]["annotations"].as_object_mut().unwrap();
+            there.retain(|name, _| [annotations::MODE, annotations::EXEC, annotations::INJECTED].contains(&name.as_str()));
+            there.extend(all.as_object().unwrap().clone());
+            pod
+        };
+        let decision = asked(&with(&object, &first), &before);
+        let Some(mut then) = applied(&with(&object, &first), &decision) else {
+            // The amounts may cross, the paths may meet; nothing else is in the way of such a pod.
+            let Decision::Denied(denial) = decision else { unreachable!() };
+            prop_assert!(["conflict", "annotation"].contains(&denial.word()), "{denial}");
+            return Ok(());
+        };
+        if stolen {
+            let volumes = then["spec"]["volumes"].as_array().unwrap();
+            let key = volumes.iter().map(plan::name_of).find(|name| name.starts_with("sealpod-key-"));
+            let mount = json!({"name": key, "mountPath": "/stolen"});
+            then["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(mount.clone());
+            let mut fresh = with(&object, &first);
+            fresh["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
+            let is_refused = matches!(asked(&fresh, &before), Decision::Denied(Denial::MountsOurs { .. }));
+            prop_assert!(is_refused);
+        }
+        let (copy, fresh) = (with(&then, &second), with(&object, &second));
+        match (applied(&copy, &asked(&copy, &today)), applied(&fresh, &asked(&fresh, &today))) {
+            (Some(copy), Some(fresh)) => {
+                let again = asked(&copy, &today);
+                prop_assert!(matches!(again, Decision::Unchanged { .. }), "{again:?}");
+                let (mut got, mut want) = (of_ours(&copy), of_ours(&fresh));
+                got.sort();
+                want.sort();
+                prop_assert_eq!(got, want);
+                let names = |pod: &Value| {
+                    let mut all: Vec<_> = pod["spec"]["volumes"].as_array().unwrap().iter().map(|v| plan::name_of(v).to_owned()).collect();
+                    all.sort();
+                    (all, containers(pod).map(|c| plan::name_of(c).to_owned()).collect::<Vec<_>>())
+                };
+                prop_assert_eq!(names(&copy), names(&fresh));
+            }
+            (copy, fresh) => prop_assert_eq!(copy.is_none(), fresh.is_none()),
+        }
+    }
+
     #[test]
     fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), json in any_json()) {
         let _ = parse(&body);
