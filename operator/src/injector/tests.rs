@@ -114,3 +114,49 @@ fn a_wrong_setting_is_named() {
         Err(SettingsError::Image)
     );
 }
+
+/// Figures are of a whole process, so each test that asks for them runs itself in one of its own.
+pub(super) mod memory {
+    const ALONE: &str = "SEALPOD_TEST_ALONE";
+    const GROWN: &str = "grown by ";
+
+    /// Bytes by which that test makes a process of its own grow; none where this is that process.
+    pub fn grown_in_a_process_of(test: &str) -> Option<usize> {
+        if std::env::var_os(ALONE).is_some() {
+            return None;
+        }
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone
+            .args(["--exact", test, "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{printed}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let grown = printed.lines().find_map(|line| line.split_once(GROWN)).unwrap().1;
+        Some(grown.split(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// What the process takes at this moment.
+    pub fn now() -> usize {
+        figure("VmRSS:")
+    }
+
+    /// By how much it has been more since.
+    pub fn tell_growth(since: usize) {
+        println!("{GROWN}{} bytes", figure("VmHWM:").saturating_sub(since));
+    }
+
+    fn figure(name: &str) -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim_matches(|c: char| !c.is_ascii_digit())
+            .parse::<usize>()
+            .unwrap()
+            * 1024
+    }
+}

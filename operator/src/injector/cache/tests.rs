@@ -244,3 +244,21 @@ fn secrets_that_pods_do_not_get_are_told_by_their_state_and_counted() {
         .collect();
     assert_eq!(told, [("Missing", 3, 2), ("Denied", 1, 0)]);
 }
+
+#[test]
+fn an_object_as_large_as_etcd_takes_is_read_in_little_more_than_its_text() {
+    use crate::injector::tests::memory;
+    const NAME: &str = "injector::cache::tests::an_object_as_large_as_etcd_takes_is_read_in_little_more_than_its_text";
+    if let Some(grown) = memory::grown_in_a_process_of(NAME) {
+        assert!(grown < 8 << 20, "grown by {grown} bytes");
+        return;
+    }
+    let maps = r#"{"a":1},"#.repeat(180_000);
+    let text = format!(
+        r#"{{"metadata":{{"name":"db","namespace":"shop"}},"spec":{{"files":[{maps}7]}},"status":{{"secrets":[],"x":[{maps}7]}}}}"#
+    );
+    let before = memory::now();
+    let read: binding::Read = serde_json::from_str(&text).unwrap();
+    assert!(read.spec.is_ok());
+    memory::tell_growth(before);
+}

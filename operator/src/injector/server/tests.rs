@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::super::cache::tests::{Filled, secret_binding};
-use super::super::tests::{pod_with, settings};
+use super::super::tests::{memory, pod_with, settings};
 use super::*;
 use crate::certs::{Pair, issue, new_authority};
 
@@ -136,36 +136,10 @@ async fn a_pod_that_would_take_too_much_memory_is_refused_unread() {
     }
 }
 
-/// Figure of `/proc/self/status` in bytes.
-fn own_memory(figure: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
-    line.trim_matches(|c: char| !c.is_ascii_digit())
-        .parse::<usize>()
-        .unwrap()
-        * 1024
-}
-
-/// In a process of its own, because the figure is of the whole process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn whatever_pods_are_asked_for_at_once_the_memory_is_bounded() {
-    const GROWN: &str = "SEALPOD_TEST_GROWN";
     const NAME: &str = "injector::server::tests::whatever_pods_are_asked_for_at_once_the_memory_is_bounded";
-    if std::env::var_os(GROWN).is_none() {
-        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = alone
-            .args(["--exact", NAME, "--nocapture"])
-            .env(GROWN, "1")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success(),
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let grown = text.lines().find_map(|line| line.split_once("grown by ")).unwrap().1;
-        let grown: usize = grown.split(' ').next().unwrap().parse().unwrap();
+    if let Some(grown) = memory::grown_in_a_process_of(NAME) {
         assert!(grown < 96 * MIB, "grown by {} MiB", grown / MIB);
         return;
     }
@@ -173,7 +147,7 @@ async fn whatever_pods_are_asked_for_at_once_the_memory_is_bounded() {
     let heaviest = HEAVIEST_POD / 2 / weight_of_a_small_map();
     let router = router(webhook(&Filled::default()));
     let bodies = [heaviest - 100, 200_000, heaviest / 40].map(|number| axum::body::Bytes::from(of_small_maps(number)));
-    let before = own_memory("VmRSS:");
+    let before = memory::now();
     let mut all = tokio::task::JoinSet::new();
     for at in 0..60 {
         let (router, body) = (router.clone(), bodies[at % bodies.len()].clone());
@@ -182,7 +156,7 @@ async fn whatever_pods_are_asked_for_at_once_the_memory_is_bounded() {
     while let Some(status) = all.join_next().await {
         assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status.unwrap()));
     }
-    println!("grown by {} bytes", own_memory("VmHWM:").saturating_sub(before));
+    memory::tell_growth(before);
 }
 
 /// What one more of them weighs.
