@@ -231,11 +231,22 @@ fn every_part_is_scraped_where_the_cluster_knows_how() -> Result<()> {
     assert_eq!(monitors(&kinds(&[known])?), 3);
     let off = kinds(&[known, "--set=metrics.serviceMonitor.enabled=false"])?;
     assert_eq!(monitors(&off), 0);
-    let scraped = render(&[
+    let alerts = [
         "--namespace=sealpod",
         known,
         "--set=metrics.prometheusRule.enabled=true",
-    ])?;
+    ];
+    let refused = render(&alerts).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("metrics.networkPolicy.from"), "{refused}");
+    let scraped = render(
+        &[
+            &alerts[..],
+            &["--set=metrics.networkPolicy.from[0].podSelector.matchLabels.app=prometheus"],
+        ]
+        .concat(),
+    )?;
+    let endpoints = |o: &Value| o["kind"] == "ServiceMonitor" && o["spec"]["endpoints"][0]["honorLabels"] == true;
+    assert_eq!(scraped.iter().filter(|o| endpoints(o)).count(), 3);
     let server = |kind: &str, name: &str| {
         let is_it = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == name;
         scraped.iter().find(is_it).with_context(|| format!("no {kind} {name}"))

@@ -126,9 +126,11 @@ fn env(present: &[Value], wanted: &[Value]) -> Value {
 
 fn mounts(present: &[Value], wanted: &[Value], earlier: &Earlier<'_>) -> Value {
     let is_wanted = |mount: &Value| wanted.iter().any(|wanted| is_mount(mount, wanted));
+    let is_in_the_way = |mount: &Value| wanted.iter().any(|wanted| wanted["mountPath"] == mount["mountPath"]);
     let kept: Vec<&Value> = present
         .iter()
-        .filter(|mount| !earlier.has_volume(name_of(mount)) || is_wanted(mount))
+        // No two may be at one path, whoever brought the other.
+        .filter(|mount| is_wanted(mount) || !earlier.has_volume(name_of(mount)) && !is_in_the_way(mount))
         .collect();
     let new = wanted
         .iter()
@@ -140,6 +142,19 @@ fn mounts(present: &[Value], wanted: &[Value], earlier: &Earlier<'_>) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_somebody_else_mounts_where_ours_comes_to_be_gives_way_and_the_rest_stays() {
+        let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let present = [
+            json!({"name": "kube-api-access-x", "mountPath": token, "readOnly": true}),
+            json!({"name": "proxy", "mountPath": "/proxy"}),
+        ];
+        let wanted = [json!({"name": "sealpod-nothing", "mountPath": token, "readOnly": true})];
+        let pod = json!({});
+        let earlier = Earlier::of(crate::injector::pod::Pod(&pod));
+        assert_eq!(mounts(&present, &wanted, &earlier), json!([present[1], wanted[0]]));
+    }
 
     #[test]
     fn an_image_is_the_same_from_a_mirror_and_with_a_digest_and_no_other() {

@@ -17,7 +17,9 @@ use super::pod::{Container, Pod, items, text};
 const READ_ONLY_VOLUMES: [&str; 4] = ["secret", "configMap", "projected", "downwardAPI"];
 
 /// Where ours would keep a container from starting, from both sides: what the runtime makes in each, and our program.
-const PLACES: [&str; 4] = [PROGRAM, "/proc", "/sys", "/dev"];
+const PLACES: [&str; 4] = [PROGRAM, "/proc", "/sys", "/dev/termination-log"];
+/// Below it there is room, such as in `/dev/shm`; over it there is not.
+const DEVICES: &str = "/dev";
 
 /// What is to be mounted in one container of the user's.
 struct Wanted<'a> {
@@ -114,6 +116,7 @@ fn paths(deliveries: &[Delivery], exec: bool) -> Result<(), Denial> {
             binding, mount_path, ..
         } = delivery;
         let place = PLACES.into_iter().find(|place| meet(mount_path, place));
+        let place = Some(DEVICES).filter(|devices| contains(mount_path, devices)).or(place);
         // Below the token there is no place for a directory; the token below ours is the pod's own affair.
         if let Some(place) = place.or(Some(TOKEN_MOUNT).filter(|token| contains(token, mount_path))) {
             return Err(Denial::PlaceTaken {

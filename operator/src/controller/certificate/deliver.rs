@@ -58,30 +58,43 @@ impl Holders {
         }
         let mut missing = Vec::new();
         for api in self.scope.apis::<Binding>(&metadata_only(self.kube.clone())) {
-            let mut page = ListParams::default().limit(PAGE);
-            loop {
-                let list = api.list(&page).await;
-                let list = list.map_err(|error| KeepError::Bindings(Box::new(error)))?;
-                let next = list.metadata.continue_.filter(|next| !next.is_empty());
-                let bindings = list
-                    .items
-                    .into_iter()
-                    .filter(|b| b.metadata.deletion_timestamp.is_none());
-                let refused = stream::iter(bindings)
-                    .map(|binding| self.give(binding, trusted, &written))
-                    .buffer_unordered(CONCURRENCY)
-                    .filter_map(std::future::ready);
-                missing.extend(refused.collect::<Vec<_>>().await);
-                match next {
-                    Some(next) => page = page.continue_token(&next),
-                    None => break,
-                }
+            // One namespace that cannot be listed, such as one that has gone, does not hold up the others.
+            if let Err(error) = self.deliver_by(&api, (trusted, &written), &mut missing).await {
+                let whose = format!("the SecretBindings of {}", api.namespace().unwrap_or("all namespaces"));
+                missing.push((whose, describe(&error)));
             }
         }
         let count = missing.len();
         match missing.into_iter().next() {
             None => Ok(()),
             Some((first, reason)) => Err(KeepError::Undelivered { count, first, reason }),
+        }
+    }
+
+    /// To the bindings of one list.
+    async fn deliver_by(
+        &self,
+        api: &Api<Binding>,
+        (trusted, written): (&str, &str),
+        missing: &mut Vec<(String, String)>,
+    ) -> Result<(), kube::Error> {
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = api.list(&page).await?;
+            let next = list.metadata.continue_.filter(|next| !next.is_empty());
+            let bindings = list
+                .items
+                .into_iter()
+                .filter(|b| b.metadata.deletion_timestamp.is_none());
+            let refused = stream::iter(bindings)
+                .map(|binding| self.give(binding, trusted, written))
+                .buffer_unordered(CONCURRENCY)
+                .filter_map(std::future::ready);
+            missing.extend(refused.collect::<Vec<_>>().await);
+            match next {
+                Some(next) => page = page.continue_token(&next),
+                None => return Ok(()),
+            }
         }
     }
 

@@ -38,16 +38,14 @@ pub enum KeepError {
     #[error("the Kubernetes API does not tell its time: {0}")]
     NoClock(String),
     #[error(
-        "{count} key Secrets have not got the new CA, so it signs nothing until they have, or for seven days; the first is \
-         {first}: {reason}"
+        "{count} key Secrets, or all of a namespace, have not got the new CA, so it signs nothing until they have, or for \
+         seven days; the first is {first}: {reason}"
     )]
     Undelivered {
         count: usize,
         first: String,
         reason: String,
     },
-    #[error("the SecretBindings cannot be listed, so nobody knows whether their key Secrets have the new CA: {}", describe(.0))]
-    Bindings(Box<kube::Error>),
     #[error("the new CA has not reached the controller's own file yet; it comes with the kubelet")]
     NotHere,
     #[error("the Secrets kept changing")]

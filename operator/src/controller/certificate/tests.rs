@@ -26,6 +26,10 @@ fn after(duration: Duration) -> Timestamp {
 }
 
 fn keeper_for(api: &FakeApi, lives: Lives) -> Keeper {
+    keeper_in(api, &["shop"], lives)
+}
+
+fn keeper_in(api: &FakeApi, namespaces: &[&str], lives: Lives) -> Keeper {
     let settings = Settings {
         namespace: "sealpod".to_owned(),
         authority: "server-ca".to_owned(),
@@ -33,9 +37,8 @@ fn keeper_for(api: &FakeApi, lives: Lives) -> Keeper {
         dns_names: vec![SERVER.to_owned(), "localhost".to_owned()],
     };
     let cluster = api.clone();
-    let holders = Holders::new(api.client(), Scope::new(vec!["shop".to_owned()]), move || {
-        cluster.secret_text(TLS, AUTHORITIES)
-    });
+    let scope = Scope::new(namespaces.iter().map(|&one| one.to_owned()).collect());
+    let holders = Holders::new(api.client(), scope, move || cluster.secret_text(TLS, AUTHORITIES));
     Keeper::new(api.client(), settings, holders, lives)
 }
 
@@ -461,6 +464,32 @@ async fn a_key_secret_that_cannot_be_written_holds_a_new_ca_up_and_is_told() {
     }
     keep(&keeper(&api), after(HOUR * 12 + DAY * 7)).await.unwrap();
     assert_ne!(shown(&api), before, "not for ever");
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_listed_holds_up_no_other_and_a_new_ca_not_for_ever() {
+    let api = installed().await;
+    with_a_binding(&api);
+    let own = certs::new_authority("our company", start()).unwrap();
+    bring(&api, &own.certificate, &own.key);
+    // In the order of names it comes first.
+    api.refuse(
+        "GET /apis/sealpod.dev/v1alpha1/namespaces/gone/secretbindings",
+        403,
+        "Forbidden",
+    );
+    let before = shown(&api);
+    let keeper = keeper_in(&api, &["gone", "shop"], Lives::default());
+    keep(&keeper, start()).await.unwrap();
+    let error = keep(&keeper, after(HOUR * 12)).await.unwrap_err().to_string();
+    assert!(
+        error.contains("the SecretBindings of gone: as a test wants it"),
+        "{error}"
+    );
+    assert!(certs::holds(&text(&api, KEY_SECRET, AUTHORITIES), &own.certificate));
+    assert_eq!(shown(&api), before);
+    keep(&keeper, after(HOUR * 12 + DAY * 7)).await.unwrap();
+    assert_ne!(shown(&api), before);
 }
 
 #[tokio::test]

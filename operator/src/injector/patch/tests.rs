@@ -228,7 +228,7 @@ fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
     ours["terminationMessagePath"] = json!("/dev/termination-log");
     ours["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] = json!("v1");
     ours["readinessProbe"] = json!({"httpGet": {"port": 15020}});
-    let token = json!({"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
+    let token = json!({"name": "token", "mountPath": "/var/run/secrets/mesh"});
     ours["volumeMounts"].as_array_mut().unwrap().push(token);
     ours["imagePullPolicy"] = json!("Always");
     ours["resources"]["limits"] = json!({"memory": "1Gi"});

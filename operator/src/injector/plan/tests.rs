@@ -268,8 +268,8 @@ fn places_without_which_no_container_starts_are_refused_from_both_sides() {
         ("/proc/1", "/proc"),
         ("/sys/fs", "/sys"),
         ("//dev/", "/dev"),
-        ("/dev/shm/db", "/dev"),
-        ("/", "/sealpod-sidecar"),
+        ("/dev/termination-log", "/dev/termination-log"),
+        ("/", "/dev"),
         (
             "/var/run/secrets/kubernetes.io/serviceaccount",
             "/var/run/secrets/kubernetes.io/serviceaccount",
@@ -287,7 +287,13 @@ fn places_without_which_no_container_starts_are_refused_from_both_sides() {
         let text = planned(&pod_with(&without_token), &[there]).unwrap_err();
         assert!(text.contains(&format!("which meets {place}, ")), "{path}: {text}");
     }
-    for path in ["/process", "/devices", "/sealpod-sidecar2", "/var/run/secrets"] {
+    for path in [
+        "/process",
+        "/devices",
+        "/dev/shm",
+        "/sealpod-sidecar2",
+        "/var/run/secrets",
+    ] {
         let there = Binding {
             mount_path: path.to_owned(),
             ..binding("db")
