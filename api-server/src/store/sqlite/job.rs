@@ -121,10 +121,8 @@ impl WriteJob for Record {
         let Some((chain, entry, by)) = self.what.take() else {
             return Ok(());
         };
-        let result = caught(|| {
-            tx.audit(chain, entry, &by)?;
-            tx.afford()
-        });
+        // What it tells of has happened already, so the reserve is for it, whatever that was.
+        let result = caught(|| tx.audit(chain, entry, &by));
         self.failed = result.clone().err();
         result
     }
