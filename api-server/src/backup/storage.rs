@@ -145,6 +145,7 @@ impl Storage {
                 Ok(Upload::new(Sink::Parts {
                     upload: upload.map_err(|cause| bucket.failed(cause))?,
                     part: Vec::with_capacity(PART),
+                    bucket: bucket.clone(),
                     handle,
                 }))
             }
@@ -164,6 +165,7 @@ impl Storage {
                     Ok(found) => Ok(Download::Pieces {
                         stream: found.into_stream(),
                         piece: Bytes::new(),
+                        bucket: bucket.clone(),
                         handle,
                     }),
                     Err(object_store::Error::NotFound { .. }) => Err(self.absent(name)),
@@ -177,7 +179,7 @@ impl Storage {
     pub fn read(&self, name: &str) -> Result<Vec<u8>, StorageError> {
         let mut content = Vec::new();
         let read = self.open(name)?.take(SMALL + 1).read_to_end(&mut content);
-        read.map_err(|cause| self.directory(cause))?;
+        read.map_err(|cause| cause.downcast().unwrap_or_else(|cause| self.directory(cause)))?;
         if content.len() as u64 > SMALL {
             return Err(StorageError::TooLarge {
                 place: self.place(),

@@ -11,7 +11,7 @@ use object_store::MultipartUpload;
 use tokio::runtime::Handle;
 
 use super::super::restore::sync_folder;
-use super::StorageError;
+use super::{Bucket, StorageError};
 
 /// One part of an upload. S3 takes 10,000 of them: 78 GiB.
 pub(super) const PART: usize = 8 * 1024 * 1024;
@@ -28,6 +28,7 @@ pub(super) enum Sink {
     Parts {
         upload: Box<dyn MultipartUpload>,
         part: Vec<u8>,
+        bucket: Bucket,
         handle: Handle,
     },
 }
@@ -48,14 +49,20 @@ impl Upload {
                 };
                 named().map_err(|cause| in_folder_of(path, cause))?;
             }
-            Sink::Parts { upload, part, handle } => {
+            Sink::Parts {
+                upload,
+                part,
+                bucket,
+                handle,
+            } => {
                 let last = std::mem::take(part);
-                handle.block_on(async {
+                let completed = handle.block_on(async {
                     if !last.is_empty() {
                         upload.put_part(last.into()).await?;
                     }
                     upload.complete().await
-                })?;
+                });
+                completed.map_err(|cause| of_bucket(bucket, cause))?;
             }
         }
         self.0 = None;
@@ -73,6 +80,11 @@ fn in_folder_of(path: &Path, cause: io::Error) -> io::Error {
     io::Error::new(cause.kind(), StorageError::in_directory(folder, cause))
 }
 
+/// As [`in_folder_of`]. Without a place it would pass for damage of what was read.
+fn of_bucket(bucket: &Bucket, cause: object_store::Error) -> io::Error {
+    io::Error::other(bucket.failed(cause))
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         match self.0.take() {
@@ -87,10 +99,16 @@ impl Write for Upload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.sink() {
             Sink::File { file, path, .. } => file.write(bytes).map_err(|cause| in_folder_of(path, cause)),
-            Sink::Parts { upload, part, handle } => {
+            Sink::Parts {
+                upload,
+                part,
+                bucket,
+                handle,
+            } => {
                 if part.len() == PART {
                     let full = std::mem::replace(part, Vec::with_capacity(PART));
-                    handle.block_on(upload.put_part(full.into()))?;
+                    let put = handle.block_on(upload.put_part(full.into()));
+                    put.map_err(|cause| of_bucket(bucket, cause))?;
                 }
                 let taken = bytes.len().min(PART - part.len());
                 part.extend_from_slice(&bytes[..taken]);
@@ -113,6 +131,7 @@ pub enum Download {
     Pieces {
         stream: BoxStream<'static, object_store::Result<Bytes>>,
         piece: Bytes,
+        bucket: Bucket,
         handle: Handle,
     },
 }
@@ -121,10 +140,15 @@ impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::File(file) => file.read(buffer),
-            Self::Pieces { stream, piece, handle } => {
+            Self::Pieces {
+                stream,
+                piece,
+                bucket,
+                handle,
+            } => {
                 while piece.is_empty() {
                     match handle.block_on(stream.next()) {
-                        Some(next) => *piece = next?,
+                        Some(next) => *piece = next.map_err(|cause| of_bucket(bucket, cause))?,
                         None => return Ok(0),
                     }
                 }
@@ -133,5 +157,44 @@ impl Read for Download {
                 Ok(count)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::super::Error;
+    use super::super::super::content::unpacked;
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_within_a_file_is_no_damage_of_it() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let bucket = Bucket {
+            store: Arc::new(object_store::memory::InMemory::new()),
+            prefix: object_store::path::Path::default(),
+            place: "s3://bucket".to_owned(),
+        };
+        let broken = object_store::Error::Generic {
+            store: "S3",
+            source: "connection reset".into(),
+        };
+        let pieces = [Ok(Bytes::from_static(b"first")), Err(broken)];
+        let download = Download::Pieces {
+            stream: futures::stream::iter(pieces).boxed(),
+            piece: Bytes::new(),
+            bucket,
+            handle: runtime.handle().clone(),
+        };
+        // As it comes through the readers above.
+        let mut lines = io::BufReader::new(download);
+        let error = unpacked(lines.read_to_end(&mut Vec::new()).unwrap_err());
+        assert!(matches!(error, Error::Storage(_)), "{error:?}");
+        let said = error.to_string();
+        assert!(
+            said.contains("s3://bucket") && said.contains("connection reset"),
+            "{said}"
+        );
     }
 }
