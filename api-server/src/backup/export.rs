@@ -20,7 +20,7 @@ use line::Line;
 
 use super::archive::{Header, Keys, Opener, Sealer, header};
 use super::content::{LEVEL, WINDOW, unpacked};
-use super::known::{KNOWN, give_up, id_in, known_of, named, sweep, withdraw};
+use super::known::{KNOWN, Told, give_up, id_in, known_of, named, sweep, withdraw};
 use super::make::{Counted, Stored};
 use super::restore::{Asked, Source, block_on};
 use super::storage::{Kept, Storage};
@@ -80,7 +80,9 @@ impl Backups {
                 recipients: &inner.settings.recipients,
                 segments: &segments,
             };
-            sweep(&storage, ARCHIVE, |name| may_be_needed(&storage, &store, name))?;
+            sweep(&storage, ARCHIVE, |name| {
+                may_be_needed((&storage, &inner.unread), &store, name)
+            })?;
             order.write(&store, id)
         };
         self.0.worker.run(work).await
@@ -95,19 +97,12 @@ impl Backups {
         let look = move || {
             let _turn = turn;
             let files = storage.list()?;
-            for file in files.iter().filter(|file| file.name.ends_with(ARCHIVE)) {
+            let exports = files.iter().filter(|file| file.name.ends_with(ARCHIVE));
+            first_of(exports, &inner.unread, |file| {
                 let id = id_in(&file.name).filter(|id| block_on(store.has_cut(*id)) == Ok(false));
-                let Some(id) = id else { continue };
-                match take_up(&storage, (&store, &inner.keyring), (id, file), &due) {
-                    Ok(None) => {}
-                    Ok(found) => return Ok(found),
-                    Err(error @ (Error::Storage(_) | Error::Io(_) | Error::Store(_))) => return Err(error),
-                    Err(error) => {
-                        tracing::debug!(%error, file = file.name, "an export that is not on record stays as it is");
-                    }
-                }
-            }
-            Ok(None)
+                let Some(id) = id else { return Ok(None) };
+                take_up(&storage, (&store, &inner.keyring), (id, file), &due)
+            })
         };
         self.0.worker.run(look).await
     }
@@ -117,6 +112,30 @@ impl Backups {
         let (storage, name) = (self.storage()?, export.filename.clone());
         aside(move || withdraw(&storage, &name)).await
     }
+}
+
+/// The first of these in which `look` finds something. One that cannot be read keeps nobody from the others: what is due goes to
+/// another archive then, and is in both.
+fn first_of<'a, T>(
+    mut files: impl Iterator<Item = &'a Kept>,
+    unread: &Told,
+    mut look: impl FnMut(&Kept) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    let found = files.find_map(|file| match look(file) {
+        Err(error @ (Error::Storage(_) | Error::Io(_))) => {
+            unread.warn(&file.name, &error);
+            None
+        }
+        Err(error @ Error::Store(_)) => Some(Err(error)),
+        read => {
+            unread.settle(&file.name);
+            let said = read.inspect_err(|error| {
+                tracing::debug!(%error, file = file.name, "an export that is not on record stays as it is");
+            });
+            said.ok().flatten().map(Ok)
+        }
+    });
+    found.transpose()
 }
 
 /// What is in this archive, where it is what the log begins with and all of it is due.
@@ -136,15 +155,14 @@ fn take_up(
         identity: None,
     };
     let key = store.audit_key();
-    let segments = segments(&source, &asked, &key)?;
     let is_due = |segment: &Segment| {
         let begins =
             |due: &&Segment| (due.chain, due.first, due.previous) == (segment.chain, segment.first, segment.previous);
         due.iter().find(begins).is_some_and(|due| segment.last <= due.last)
     };
-    if segments.is_empty() || !segments.iter().all(is_due) {
+    let Some(segments) = segments(&source, &asked, &key, is_due)?.filter(|segments| !segments.is_empty()) else {
         return Ok(None);
-    }
+    };
     for segment in &segments {
         write_segment(&mut std::io::sink(), store, &key, segment)?;
     }
@@ -168,14 +186,26 @@ fn take_up(
 }
 
 /// Whether entries may have been dropped behind this archive, here or in the database that this one was restored in place of. It
-/// stays, even if what was known of it is lost. What is no archive is needed by nobody.
-fn may_be_needed(storage: &Storage, store: &Store, name: &str) -> Result<bool, Error> {
-    match id_in(name) {
-        Some(id) if !block_on(store.has_cut(id))? => match header(&mut storage.open(name)?) {
-            Err(Error::NotAnArchive | Error::Damaged(_)) => Ok(false),
-            read => read.map(|_| true),
-        },
-        _ => Ok(true),
+/// stays, even if what was known of it is lost, and so does what cannot be read. What is no archive is needed by nobody.
+fn may_be_needed((storage, unread): (&Storage, &Told), store: &Store, name: &str) -> Result<bool, Error> {
+    let Some(id) = id_in(name) else { return Ok(true) };
+    if block_on(store.has_cut(id))? {
+        return Ok(true);
+    }
+    let read = storage.open(name).map_err(Error::from);
+    Ok(is_archive((name, unread), read.and_then(|mut file| header(&mut file))))
+}
+
+/// Whether this is the header of an archive, or may be.
+fn is_archive((name, unread): (&str, &Told), read: Result<Header, Error>) -> bool {
+    match read {
+        Err(Error::NotAnArchive | Error::Damaged(_)) => false,
+        Err(error @ (Error::Storage(_) | Error::Io(_))) => {
+            unread.warn(name, &error);
+            true
+        }
+        // Another version knows its form.
+        Ok(_) | Err(_) => true,
     }
 }
 
@@ -226,7 +256,7 @@ impl Order<'_> {
             keyring: Some(self.keyring),
             identity: None,
         };
-        if segments(&source, &asked, &key)? != self.segments {
+        if segments(&source, &asked, &key, |_| true)?.as_deref() != Some(self.segments) {
             return Err(Damage::Unpacked.into());
         }
         // 3. Only now it is one.
@@ -244,11 +274,23 @@ impl Order<'_> {
     }
 }
 
-/// What an archive has of each chain; an error where an entry is not as it was written, or missing.
-fn segments(source: &Stored, asked: &Asked<'_>, key: &AuditKey) -> Result<Vec<Segment>, Error> {
+/// What an archive has of each chain; an error where an entry is not as it was written, or missing. None, and nothing further is
+/// read, from the first one on that is not `wanted`.
+fn segments<S: Source>(
+    source: &S,
+    asked: &Asked<'_>,
+    key: &AuditKey,
+    wanted: impl Fn(&Segment) -> bool,
+) -> Result<Option<Vec<Segment>>, Error> {
     let mut found: Vec<(Segment, (u64, [u8; 32]))> = Vec::new();
-    read_export(source, asked, |part| {
+    let mut is_other = false;
+    let read = read_export(source, asked, |part| {
         match part {
+            // This only ends the reading.
+            Part::Segment(segment) if !wanted(&segment) => {
+                is_other = true;
+                return Err(Damage::Unpacked.into());
+            }
             Part::Segment(segment) => found.push((segment, (segment.first - 1, segment.previous))),
             Part::Entry(entry) => {
                 let (_, last) = found.last_mut().ok_or(Damage::Unpacked)?;
@@ -260,11 +302,15 @@ fn segments(source: &Stored, asked: &Asked<'_>, key: &AuditKey) -> Result<Vec<Se
             }
         }
         Ok(())
-    })?;
+    });
+    if is_other {
+        return Ok(None);
+    }
+    read?;
     if found.iter().any(|(segment, end)| *end != (segment.last, segment.head)) {
         return Err(Damage::Unpacked.into());
     }
-    Ok(found.into_iter().map(|(segment, _)| segment).collect())
+    Ok(Some(found.into_iter().map(|(segment, _)| segment).collect()))
 }
 
 /// An error at the first entry that is not as it was written: then nothing of this becomes an archive.
@@ -349,3 +395,6 @@ pub fn read_export<S: Source>(
         })?;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! What stands beside the archives in the storage, and what of all that is there belongs to nothing.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use sealpod_core::Time;
 use sealpod_core::wire::backups::Backup;
 use serde::de::DeserializeOwned;
@@ -15,6 +18,27 @@ pub(super) const ARCHIVE: &str = ".backup";
 pub(super) const KNOWN: &str = ".json";
 /// How old what belongs to nothing that was finished has to be before it is taken away, in seconds.
 const LEFT_BEHIND: i64 = 24 * 3_600;
+
+/// The files that people were told of because they cannot be read: each once, until it can be.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<BTreeSet<String>>);
+
+impl Told {
+    pub(super) fn warn(&self, name: &str, error: &Error) {
+        if self.is_new(name) {
+            tracing::warn!(file = name, %error, "an archive beside the backups cannot be read, and is left as it is");
+        }
+    }
+
+    pub(super) fn is_new(&self, name: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(name.to_owned())
+    }
+
+    pub(super) fn settle(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+}
 
 /// The file that makes an archive a backup.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,18 +7,20 @@ use std::sync::{Mutex, PoisonError};
 use data_encoding::HEXLOWER;
 use uuid::Uuid;
 
+use super::archive::{Keys as Opening, Opener};
+use super::content::Unpacking;
 use super::known::{ARCHIVE, KNOWN, Known, id_in, is_alone, is_young};
 use super::storage::{Kept, PARTIAL, Storage, StorageError};
 use super::{Error, archive, export};
-use crate::crypto::MasterKeyId;
+use crate::crypto::{Keyring, MasterKeyId};
 
 /// What was read of the files beside the archives, or of an archive itself. The storage is listed each time: other processes
 /// write there as well. A file that is as it was is not read again.
 #[derive(Default)]
 pub(super) struct Needs {
     seen: Mutex<BTreeMap<String, Seen>>,
-    /// The archive that is being made, if one is.
-    making: Mutex<Option<Uuid>>,
+    /// The archive that is being made, if one is, with the keys that there were when it was begun.
+    making: Mutex<Option<(Uuid, BTreeSet<MasterKeyId>)>>,
 }
 
 #[derive(Clone)]
@@ -26,28 +28,38 @@ struct Seen {
     bytes: u64,
     modified: i64,
     keys: Keys,
+    /// The keys that it was read with: with others more of it may open.
+    ring: BTreeSet<MasterKeyId>,
+}
+
+impl Seen {
+    fn is_of(&self, file: &Kept, ring: &BTreeSet<MasterKeyId>) -> bool {
+        (self.bytes, self.modified) == (file.bytes, file.modified) && (self.keys.is_some() || self.ring == *ring)
+    }
 }
 
 /// Without these an archive is no use; `None` where that is not known.
 type Keys = Option<BTreeSet<MasterKeyId>>;
 
 impl Needs {
-    pub(super) fn begin(&self, id: Uuid) {
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    pub(super) fn begin(&self, id: Uuid, ring: impl Iterator<Item = MasterKeyId>) {
+        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, ring.collect()));
     }
 
     pub(super) fn end(&self) {
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// How many archives need each key. One that is being made may need any of `ring`.
+    /// How many archives need each key. One that is being made may need any of the keyring's, and any that was in it at its
+    /// beginning: it goes on with the keys of an instant in between.
     pub(super) fn count(
         &self,
         storage: &Storage,
-        ring: &[MasterKeyId],
+        keyring: &Keyring,
     ) -> Result<Option<BTreeMap<MasterKeyId, u64>>, Error> {
         // 1. What is being made. Before the storage is looked at: what is finished meanwhile is in the one or the other.
-        let making = *self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ring: BTreeSet<_> = keyring.ids().collect();
         let files = storage.list()?;
         let is_made = |id: &Uuid| {
             let of_it = files.iter().filter(|file| id_in(&file.name) == Some(*id));
@@ -55,13 +67,11 @@ impl Needs {
                 .map(|file| &file.name)
                 .any(|name| name.ends_with(KNOWN) || name.ends_with(export::ARCHIVE))
         };
-        let mut unfinished: BTreeSet<Option<Uuid>> = making.filter(|id| !is_made(id)).map(Some).into_iter().collect();
-        unfinished.extend(
-            files
-                .iter()
-                .filter(|file| is_begun(&files, file))
-                .map(|file| id_in(&file.name)),
-        );
+        let begun = files.iter().filter(|file| is_begun(&files, file));
+        let mut unfinished: BTreeMap<_, _> = begun.map(|file| (id_in(&file.name), ring.clone())).collect();
+        if let Some((id, then)) = making.filter(|(id, _)| !is_made(id)) {
+            unfinished.insert(Some(id), &ring | &then);
+        }
         // 2. What is there.
         let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
@@ -69,14 +79,13 @@ impl Needs {
             let Some(read) = reader_of(&files, &file.name) else {
                 continue;
             };
-            let known = before.get(&file.name);
-            let known = known.filter(|seen| (seen.bytes, seen.modified) == (file.bytes, file.modified));
-            let keys = match known {
-                Some(seen) => seen.keys.clone(),
-                None => match read(storage, &file.name) {
-                    Err(Error::Storage(StorageError::Absent { .. })) => continue,
-                    keys => keys?,
-                },
+            if let Some(known) = before.get(&file.name).filter(|seen| seen.is_of(file, &ring)) {
+                seen.insert(file.name.clone(), known.clone());
+                continue;
+            }
+            let keys = match read(storage, keyring, &file.name) {
+                Err(Error::Storage(StorageError::Absent { .. })) => continue,
+                keys => keys?,
             };
             if keys.is_none() {
                 tracing::warn!(
@@ -84,18 +93,18 @@ impl Needs {
                     "it cannot be told which master keys the archive of this file needs"
                 );
             }
-            let (bytes, modified) = (file.bytes, file.modified);
-            seen.insert(file.name.clone(), Seen { bytes, modified, keys });
+            let known = Seen {
+                bytes: file.bytes,
+                modified: file.modified,
+                keys,
+                ring: ring.clone(),
+            };
+            seen.insert(file.name.clone(), known);
         }
         let all: Option<Vec<_>> = seen.values().map(|seen| seen.keys.clone()).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         let mut counts = BTreeMap::new();
-        for key in all
-            .iter()
-            .flatten()
-            .flatten()
-            .chain(unfinished.iter().flat_map(|_| ring))
-        {
+        for key in all.iter().flatten().chain(unfinished.values()).flatten() {
             *counts.entry(*key).or_default() += 1;
         }
         Ok(all.map(|_| counts))
@@ -109,7 +118,7 @@ fn is_begun(files: &[Kept], file: &Kept) -> bool {
     is_young(file) && (is_partial || is_alone(files, &file.name, ARCHIVE))
 }
 
-type Reader = fn(&Storage, &str) -> Result<Keys, Error>;
+type Reader = fn(&Storage, &Keyring, &str) -> Result<Keys, Error>;
 
 /// What tells of the keys that an archive needs, where this is the file that does.
 fn reader_of(files: &[Kept], name: &str) -> Option<Reader> {
@@ -121,26 +130,47 @@ fn reader_of(files: &[Kept], name: &str) -> Option<Reader> {
     files.iter().any(|file| file.name == archive).then_some(of_backup)
 }
 
-fn of_backup(storage: &Storage, name: &str) -> Result<Keys, Error> {
+/// As the file beside it says, or, where that does not (earlier versions wrote no keys there), the archive itself.
+fn of_backup(storage: &Storage, keyring: &Keyring, name: &str) -> Result<Keys, Error> {
+    let archive = name.strip_suffix(KNOWN).expect("only such a name has this reader");
     let content = match storage.read(name) {
-        Err(StorageError::TooLarge { .. }) => return Ok(None),
+        Err(StorageError::TooLarge { .. }) => Vec::new(),
         content => content?,
     };
     let known = serde_json::from_slice::<Known>(&content).ok();
-    let known = known.filter(|known| Some(known.backup.filename.as_str()) == name.strip_suffix(KNOWN));
-    let Some((Some(keys), key)) = known.map(|known| (known.master_keys, known.backup.key_id)) else {
-        return Ok(None);
-    };
-    Ok(keys.iter().chain([&key]).map(|key| id_of(key)).collect())
+    let known = known.filter(|known| known.backup.filename == archive);
+    match known.map(|known| (known.master_keys, known.backup.key_id)) {
+        Some((Some(keys), key)) => Ok(ids_of(&keys, &key)),
+        _ => of_manifest(storage, keyring, archive),
+    }
 }
 
-fn of_export(storage: &Storage, name: &str) -> Result<Keys, Error> {
+/// Reads the beginning only. What does not open with these keys says nothing.
+fn of_manifest(storage: &Storage, keyring: &Keyring, archive: &str) -> Result<Keys, Error> {
+    let opened = Opener::new(storage.open(archive)?, &Opening::Keyring(keyring)).and_then(|(opener, _)| {
+        let key = opener.header.key_id.clone();
+        Ok((Unpacking::begin(opener)?.manifest, key))
+    });
+    match opened {
+        Ok((manifest, key)) => Ok(ids_of(&manifest.master_keys, &key)),
+        Err(error @ (Error::Storage(_) | Error::Io(_))) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn of_export(storage: &Storage, _: &Keyring, name: &str) -> Result<Keys, Error> {
     match archive::header(&mut storage.open(name)?) {
         Ok(header) => Ok(id_of(&header.key_id).map(|key| BTreeSet::from([key]))),
         Err(error @ (Error::Storage(_) | Error::Io(_))) => Err(error),
+        // Another version opens it.
+        Err(Error::UnknownFormat { .. }) => Ok(None),
         // Nobody can open it, whatever they have.
         Err(_) => Ok(Some(BTreeSet::new())),
     }
+}
+
+fn ids_of(keys: &[String], key: &String) -> Keys {
+    keys.iter().chain([key]).map(|key| id_of(key)).collect()
 }
 
 fn id_of(text: &str) -> Option<MasterKeyId> {
@@ -150,24 +180,29 @@ fn id_of(text: &str) -> Option<MasterKeyId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::generate_master_key;
+
+    /// A new key alone, and before this one.
+    fn rings() -> (Keyring, Keyring) {
+        let (old, new) = (generate_master_key(), generate_master_key());
+        let both = format!("{}\n{}", new.expose(), old.expose());
+        (Keyring::parse(old.expose()).unwrap(), Keyring::parse(&both).unwrap())
+    }
 
     #[test]
     fn what_this_process_makes_may_need_any_key_until_it_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::Directory(folder.path().to_owned());
-        let ring = [[1; 8], [2; 8]].map(|id| MasterKeyId::from_bytes(&id).unwrap());
+        let (_, ring) = rings();
+        let ids: Vec<_> = ring.ids().collect();
         let (needs, id) = (Needs::default(), Uuid::now_v7());
         let counts = || {
-            needs
-                .count(&storage, &ring)
-                .unwrap()
-                .unwrap()
-                .into_values()
-                .collect::<Vec<_>>()
+            let counts = needs.count(&storage, &ring).unwrap().unwrap();
+            counts.into_values().collect::<Vec<_>>()
         };
         assert_eq!(counts(), [0; 0]);
         // Before the storage shows anything of it, as a bucket does not before the end.
-        needs.begin(id);
+        needs.begin(id, ring.ids());
         assert_eq!(counts(), [1, 1]);
         let name = format!("sealpod-20261122T000000Z-{id}.backup");
         std::fs::write(folder.path().join(&name), "").unwrap();
@@ -175,14 +210,49 @@ mod tests {
         let known = format!(
             r#"{{"id":"{id}","filename":"{name}","size_bytes":0,"sha256":"","key_id":"{}","created_at":"2026-11-22T00:00:00Z",
                 "trigger":"manual","master_keys":[]}}"#,
-            ring[1]
+            ids[1]
         );
         std::fs::write(folder.path().join(format!("{name}.json")), known).unwrap();
         assert_eq!(
             needs.count(&storage, &ring).unwrap(),
-            Some(BTreeMap::from([(ring[1], 1)]))
+            Some(BTreeMap::from([(ids[1], 1)]))
         );
         needs.end();
         assert_eq!(counts(), [1]);
+    }
+
+    #[test]
+    fn what_is_being_made_counts_for_a_key_that_left_the_keyring_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::Directory(folder.path().to_owned());
+        let (ring, other) = (rings().1, rings().0);
+        let needs = Needs::default();
+        let (id, then) = (Uuid::now_v7(), ring.ids().collect::<Vec<_>>());
+        needs.begin(id, ring.ids());
+        // The copy has been made with the keys of before.
+        ring.replace(&other);
+        let all = then.into_iter().chain(other.ids()).map(|key| (key, 1));
+        let all: BTreeMap<_, _> = all.collect();
+        assert_eq!(needs.count(&storage, &ring).unwrap().as_ref(), Some(&all));
+        // So it is as long as its upload is under a name that tells of it.
+        let partial = format!("sealpod-20261122T000000Z-{id}.backup.partial");
+        std::fs::write(folder.path().join(partial), "").unwrap();
+        assert_eq!(needs.count(&storage, &ring).unwrap(), Some(all));
+    }
+
+    #[test]
+    fn an_export_in_the_form_of_another_version_may_need_any_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::Directory(folder.path().to_owned());
+        let (_, ring) = rings();
+        let name = format!("sealpod-audit-20261122T000000Z-{}.audit", Uuid::now_v7());
+        let needed = |content: &[u8]| {
+            std::fs::write(folder.path().join(&name), content).unwrap();
+            Needs::default().count(&storage, &ring).unwrap()
+        };
+        let json = br#"{"format":2}"#;
+        let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+        assert_eq!(needed(&[b"SEALPOD-ARCHIVE\n", &length[..], json].concat()), None);
+        assert_eq!(needed(b"no archive"), Some(BTreeMap::new()));
     }
 }

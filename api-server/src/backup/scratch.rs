@@ -16,6 +16,8 @@ const PREFIX: &str = ".sealpod-scratch-";
 const ID: usize = 36;
 /// How the name of the file ends that its user holds a lock on.
 const HELD: &str = ".held";
+/// How the names end of a database and of what is beside it while somebody uses it.
+const BESIDE: [&str; 5] = ["", "-wal", "-shm", "-journal", ".lock"];
 
 /// The path of a copy that nobody else has. It is gone when this is dropped, with what SQLite leaves beside it.
 pub(super) struct Scratch {
@@ -56,7 +58,7 @@ impl Drop for Scratch {
 
 /// The lock goes last: until then nobody else takes any of it for left behind.
 fn remove(path: &Path) {
-    for suffix in ["", "-wal", "-shm", "-journal", ".lock", HELD] {
+    for suffix in BESIDE.into_iter().chain([HELD]) {
         // There is none of most of these.
         drop(fs::remove_file(beside(path, suffix)));
     }
@@ -79,6 +81,39 @@ pub(super) fn tidy(folder: &Path) {
         if is_free.is_some() {
             tracing::info!(path = %path.display(), "removed what was left of a copy of the database");
             remove(&path);
+        }
+    }
+}
+
+/// How such copies were called by earlier versions, which held no lock on them: before an id, and behind it.
+fn earlier_names(database: &str) -> [(String, &'static str); 3] {
+    [
+        (format!("{database}.backup-"), ""),
+        (format!("{database}.restore."), ".partial"),
+        (".sealpod-verify-".to_owned(), ""),
+    ]
+}
+
+/// Takes away what earlier versions left behind beside this database. Nobody of this version writes it.
+pub(super) fn tidy_earlier(database: &Path) {
+    let folder = folder_of(database);
+    let Some(own) = database.file_name().and_then(|name| name.to_str()) else {
+        return;
+    };
+    let names = earlier_names(own);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_earlier = |(begin, end): &(String, &str)| {
+            let id = name.to_str()?.strip_prefix(begin)?.get(..ID)?;
+            let of_sqlite = name
+                .to_str()?
+                .strip_prefix(begin)?
+                .strip_prefix(id)?
+                .strip_prefix(end)?;
+            (id.parse::<Uuid>().is_ok() && BESIDE.contains(&of_sqlite)).then_some(())
+        };
+        if names.iter().find_map(is_earlier).is_some() && fs::remove_file(entry.path()).is_ok() {
+            tracing::info!(path = %entry.path().display(), "removed what an earlier version left of a copy of the database");
         }
     }
 }
@@ -108,7 +143,7 @@ mod tests {
         fs::write(beside(&used.path, "-wal"), "used").unwrap();
         // As a process that is killed leaves it: its locks are gone, its files are not.
         let left = folder.path().join(format!("{PREFIX}{}", Uuid::now_v7()));
-        for suffix in ["", "-wal", "-shm", "-journal", ".lock", HELD] {
+        for suffix in BESIDE.into_iter().chain([HELD]) {
             fs::write(beside(&left, suffix), "left").unwrap();
         }
         let others = [".sealpod-scratch-", ".sealpod-scratch-short", "sealpod.db"];
@@ -121,6 +156,37 @@ mod tests {
         assert_eq!(kept.len(), 3 + 3, "{kept:?}");
         assert_eq!(fs::read_to_string(&used.path).unwrap(), "used");
         drop(used);
+        assert_eq!(names(folder.path()), others);
+    }
+
+    #[test]
+    fn what_earlier_versions_left_behind_goes_and_what_people_named_alike_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = Uuid::now_v7();
+        let copies = [
+            format!("sealpod.db.backup-{id}"),
+            format!("sealpod.db.restore.{id}.partial"),
+            format!(".sealpod-verify-{id}"),
+        ];
+        for copy in copies {
+            for suffix in BESIDE {
+                fs::write(beside(&folder.path().join(&copy), suffix), "left").unwrap();
+            }
+        }
+        let mut others = [
+            "sealpod.db".to_owned(),
+            "sealpod.db-wal".to_owned(),
+            "sealpod.db.backup-before-the-move".to_owned(),
+            format!("sealpod.db.backup-{id}.gz"),
+            format!("sealpod.db.restore.{id}"),
+            format!("sealpod.db.restore.{id}-wal"),
+            format!("other.db.backup-{id}"),
+        ];
+        others.sort();
+        for name in &others {
+            fs::write(folder.path().join(name), "somebody's").unwrap();
+        }
+        tidy_earlier(&folder.path().join("sealpod.db"));
         assert_eq!(names(folder.path()), others);
     }
 }

@@ -9,7 +9,7 @@ use sealpod_core::wire::backups::{Backup, Trigger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::known::{self, ARCHIVE, give_up, sweep, withdraw};
+use super::known::{self, ARCHIVE, Told, sweep, withdraw};
 use super::make::{Stored, write_archive};
 use super::needs::Needs;
 use super::restore::{Asked, Keep, Restored, block_on, restore};
@@ -19,7 +19,7 @@ use super::worker::{Worker, aside};
 use super::{Error, Recipient, room};
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::{Keyring, MasterKeyId};
-use crate::store::{Store, beside};
+use crate::store::{Store, StoreError, beside};
 
 /// Where backups go and who can open them.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub(super) struct Inner {
     pub(super) worker: Worker,
     turn: Arc<Semaphore>,
     needs: Needs,
+    /// Exports that cannot be read.
+    pub(super) unread: Told,
 }
 
 /// Nobody else makes or reads an archive. What works holds it until it is done, whether or not somebody still waits for that.
@@ -64,6 +66,7 @@ impl Backups {
             worker: Worker::default(),
             turn: Arc::new(Semaphore::new(1)),
             needs: Needs::default(),
+            unread: Told::default(),
         }))
     }
 
@@ -80,7 +83,7 @@ impl Backups {
     pub(super) fn turn(&self, making: Option<Uuid>) -> Result<Turn, Error> {
         let permit = Arc::clone(&self.0.turn).try_acquire_owned().map_err(|_| Error::Busy)?;
         if let Some(id) = making {
-            self.0.needs.begin(id);
+            self.0.needs.begin(id, self.0.keyring.ids());
         }
         Ok(Turn {
             inner: Arc::clone(&self.0),
@@ -88,7 +91,8 @@ impl Backups {
         })
     }
 
-    /// Makes a backup; returns once it was opened and checked, and is on record.
+    /// Makes a backup; returns once it was opened and checked, and is on record. One that cannot be put on record is kept, and named
+    /// in the log: its copy may be needed most where the database takes no entry any more.
     pub async fn create(&self, store: &Store, trigger: Trigger, by: By) -> Result<Backup, Error> {
         let storage = self.storage()?;
         room::require_reserve(store)?;
@@ -104,8 +108,14 @@ impl Backups {
             } = &*turn.inner;
             let made = write_archive(id, &storage, (database, keyring), &settings.recipients, trigger)?;
             let entry = Entry::new(Kind::Backup, Verb::Create).resource(id, &made.filename);
-            let recorded = block_on(store.record(Chain::Instance, entry, by));
-            recorded.inspect_err(|_| give_up(&storage, &made.filename))?;
+            let recorded = on_record(|| block_on(store.record(Chain::Instance, entry.clone(), by.clone())));
+            recorded.inspect_err(|error| {
+                tracing::warn!(
+                    %error,
+                    file = made.filename,
+                    "a backup was made and checked, and could not be put on record; it is kept"
+                );
+            })?;
             Ok(made)
         };
         let made = self.0.worker.run(work).await?;
@@ -125,10 +135,7 @@ impl Backups {
             return Some(BTreeMap::new());
         };
         let inner = Arc::clone(&self.0);
-        let count = move || {
-            let ring: Vec<_> = inner.keyring.ids().collect();
-            inner.needs.count(&storage, &ring)
-        };
+        let count = move || inner.needs.count(&storage, &inner.keyring);
         aside(count).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the backups could not be listed");
             None
@@ -163,7 +170,7 @@ impl Backups {
                 |_| Ok(()),
                 noted,
             )?;
-            let recorded = block_on(store.record(Chain::Instance, entry, by));
+            let recorded = on_record(|| block_on(store.record(Chain::Instance, entry.clone(), by.clone())));
             // One that is not on record is none.
             recorded.inspect_err(|_| drop(fs::remove_file(&target)))?;
             Ok(restored)
@@ -189,5 +196,14 @@ impl Backups {
     /// Takes away copies that processes which were killed left beside the database.
     pub fn tidy(&self) {
         scratch::tidy(folder_of(&self.0.database));
+        scratch::tidy_earlier(&self.0.database);
+    }
+}
+
+/// Does it once more where the disk was full: that gave the reserve up, and an entry may be written from it.
+fn on_record(mut record: impl FnMut() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    match record() {
+        Err(StoreError::DiskFull) => record(),
+        recorded => recorded,
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use sealpod_api_server::backup::schedule::{self, Schedule};
 use sealpod_api_server::backup::{
-    Asked, Backups, Error, Keep, Settings, Stored, exports, list, restore, write_archive,
+    Asked, Backups, Error, Keep, Settings, Stored, exports, restore, verify, write_archive,
 };
 use sealpod_api_server::crypto::{Keyring, generate_master_key};
 use sealpod_api_server::retention::{Turn, turn};
@@ -70,12 +70,43 @@ async fn a_backup_counts_for_every_key_without_which_it_is_no_use() {
     let archive = folder.join("backups").join(&made.filename);
     std::fs::remove_file(&archive).unwrap();
     assert_eq!(backups.by_key().await, Some(BTreeMap::from([(old, 1)])));
+}
 
-    // One of an earlier version does not say what its database needs.
-    let last = list(&place(folder)).unwrap().remove(0);
-    let known = folder.join("backups").join(format!("{}.json", last.filename));
-    std::fs::write(known, serde_json::to_vec(&last).unwrap()).unwrap();
+#[tokio::test]
+async fn a_backup_of_which_its_file_does_not_say_what_it_needs_says_it_itself() {
+    let fixture = Fixture::new().await;
+    let folder = fixture.folder.path();
+    let (alone, ring) = two_keys();
+    let (old, new) = (keyring().current(), ring.current());
+    // Of several of an archive's parts.
+    let prod = fixture.project("shop").await.environment("prod");
+    fixture.set(&prod, "db", &"v".repeat(1 << 20)).await;
+    let made = backups_of(folder, &ring)
+        .create(&fixture.store, Trigger::Manual, by())
+        .await
+        .unwrap();
+    let archive = folder.join("backups").join(&made.filename);
+    let known = folder.join("backups").join(format!("{}.json", made.filename));
+    let needed = Some(BTreeMap::from([(old, 1), (new, 1)]));
+    // As an earlier version wrote it, and as a disk spoils it.
+    for written in [serde_json::to_vec(&made).unwrap(), b"{".to_vec()] {
+        std::fs::write(&known, written).unwrap();
+        assert_eq!(backups_of(folder, &ring).by_key().await, needed);
+    }
+    // What was not known is looked at anew with other keys.
+    let stranger = Keyring::parse(generate_master_key().expose()).unwrap();
+    let backups = backups_of(folder, &stranger);
     assert_eq!(backups.by_key().await, None);
+    stranger.replace(&alone);
+    assert_eq!(backups.by_key().await, needed);
+    // The rest of it is not read, and once is enough.
+    let whole = std::fs::read(&archive).unwrap();
+    std::fs::write(&archive, &whole[..whole.len() / 2]).unwrap();
+    let backups = backups_of(folder, &ring);
+    assert_eq!(backups.by_key().await, needed);
+    std::fs::write(&archive, "").unwrap();
+    assert_eq!(backups.by_key().await, needed);
+    assert_eq!(backups_of(folder, &ring).by_key().await, None);
 }
 
 #[tokio::test]
@@ -132,22 +163,35 @@ async fn an_export_names_the_key_that_opens_it_although_another_one_came_meanwhi
 }
 
 #[tokio::test]
-async fn what_is_not_on_record_is_not_there() {
+async fn a_backup_that_cannot_be_put_on_record_is_kept_and_a_restored_database_is_not() {
     let fixture = Fixture::new().await;
     let (store, folder) = (&fixture.store, fixture.folder.path());
     let backups = backups(folder, Some(place(folder)));
     let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
-    let before = (left(folder).len(), files(folder));
     let other = Connection::open(fixture.path()).unwrap();
     other
         .execute_batch("CREATE TRIGGER no BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'no'); END")
         .unwrap();
-    assert!(backups.create(store, Trigger::Manual, by()).await.is_err());
-    assert_eq!(backups.list().await.unwrap(), std::slice::from_ref(&made));
+    let refused = backups.create(store, Trigger::Manual, by()).await;
+    assert!(matches!(refused, Err(Error::Store(_))), "{refused:?}");
+    let listed = backups.list().await.unwrap();
+    assert_eq!((listed.len(), &listed[1]), (2, &made));
+    let before = (left(folder).len(), files(folder));
     assert!(backups.restore(store, made.id, by()).await.is_err());
     assert_eq!((left(folder).len(), files(folder)), before);
     other.execute_batch("DROP TRIGGER no").unwrap();
     backups.restore(store, made.id, by()).await.unwrap();
+    // What was kept is as good as any other.
+    let source = Stored {
+        storage: place(folder),
+        name: listed[0].filename.clone(),
+    };
+    let asked = Asked {
+        id: Some(listed[0].id),
+        keyring: Some(&keyring()),
+        identity: None,
+    };
+    verify(&source, &asked, folder).unwrap();
 }
 
 #[tokio::test]
@@ -277,4 +321,26 @@ async fn an_export_of_entries_that_a_restored_database_has_not_is_kept_and_not_b
     assert!(store.verify_audit().await.unwrap().is_intact());
     assert_eq!(all(&store, chain(&store).await).await.len(), 1);
     store.close().await;
+}
+
+#[tokio::test]
+async fn an_export_in_the_form_of_another_version_stays_and_holds_up_no_other() {
+    let fixture = Fixture::new().await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let backups = backups(folder, Some(place(folder)));
+    fill(store, 30).await;
+    std::fs::create_dir(folder.join("backups")).unwrap();
+    let name = format!("sealpod-audit-20260101T000000Z-{}.audit", Uuid::now_v7());
+    let path = folder.join("backups").join(name);
+    std::fs::write(
+        &path,
+        [b"SEALPOD-ARCHIVE\n", &[0, 0, 0, 12][..], br#"{"format":2}"#].concat(),
+    )
+    .unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25))
+        .unwrap();
+    assert_eq!(turn(store, &backups, days(400), later(402)).await.unwrap(), Turn::Done);
+    assert_eq!(exports(&place(folder)).unwrap().len(), 1);
+    assert!(path.exists());
 }

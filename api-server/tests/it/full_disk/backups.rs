@@ -1,10 +1,18 @@
 //! Backups where there is no room, for them or for anything.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sealpod_api_server::audit::Chain;
+use sealpod_api_server::backup::{Backups, Settings, Storage};
+use sealpod_api_server::store::{Options, Reserve, Store, Trace};
+use sealpod_core::wire::backups::Trigger;
 use serde_json::{Value, json};
 
 use super::{Caller, KIB, MIB, Stored, page, started, write_until_full};
 use crate::process::{Process, run, serve, text};
 use crate::shim::rounds;
+use crate::store_support::{ORGANIZATION, by, keyring};
 use crate::volume::Volume;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,4 +90,39 @@ async fn a_backup_takes_nothing_of_what_the_database_and_its_reserve_need() {
         let made = caller.call("POST", "/api/backups", "backup", Value::Null).await;
         assert_eq!(made.status, 201, "{}", made.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_goes_on_record_from_the_reserve_where_the_disk_filled_while_it_was_made() {
+    let (volume, elsewhere) = (Arc::new(Volume::new(80)), tempfile::tempdir().unwrap());
+    let (filled, is_armed) = (Arc::clone(&volume), Arc::new(AtomicBool::new(false)));
+    let armed = Arc::clone(&is_armed);
+    // The first entry behind this is that of the backup.
+    let trace = Trace::new(move |sql| {
+        if sql.contains("INSERT INTO audit_entries") && armed.swap(false, Ordering::Relaxed) {
+            filled.fill("other", 0);
+        }
+    });
+    let mut options = Options::new(volume.path().join("sealpod.db"));
+    (options.reserve, options.trace) = (true, Some(trace));
+    let store = Store::open(&options, &keyring()).unwrap();
+    store.ensure_organization(ORGANIZATION, by()).await.unwrap();
+    let settings = Settings {
+        storage: Some(Storage::Directory(elsewhere.path().to_owned())),
+        recipients: Vec::new(),
+    };
+    let backups = Backups::new(settings, options.path.clone(), keyring());
+    is_armed.store(true, Ordering::Relaxed);
+    let made = backups.create(&store, Trigger::Manual, by()).await.unwrap();
+    assert_eq!(
+        (store.reserve(), is_armed.load(Ordering::Relaxed)),
+        (Reserve::GivenUp, false)
+    );
+    assert_eq!(backups.list().await.unwrap(), std::slice::from_ref(&made));
+    let entries = store.audit_following(Chain::Instance, 0, 100).await.unwrap();
+    assert_eq!(entries.last().and_then(|entry| entry.resource_id), Some(made.id));
+    // No further one is begun meanwhile.
+    assert!(backups.create(&store, Trigger::Manual, by()).await.is_err());
+    assert_eq!(backups.list().await.unwrap(), [made]);
+    store.close().await;
 }
