@@ -276,6 +276,8 @@ fn an_application_of_others_is_taken_over_only_by_wish_and_with_consent() -> Res
         t.until_ready_is::<Application>(APPLICATION, "False").await?;
 
         patch(t, json!({"spec": {"adopt": false}})).await?;
+        // A look that is under way still has the wish of before.
+        t.until_ready_is::<Application>(APPLICATION, "False").await?;
         management.update_application(&t.namespace, &consents(&owner)).await?;
         eventually("a message that asks for the wish", CONVERGE, async || {
             let refused = t.until_ready_is::<Application>(APPLICATION, "False").await?;
