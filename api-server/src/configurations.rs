@@ -4,10 +4,7 @@ use crate::app::App;
 use crate::audit::By;
 use crate::error::ApiError;
 use crate::ids::RevisionId;
-use crate::store::{Configuration, ConfigurationWrite, EnvironmentRef, Expect, Object, StoreError};
-
-/// How often a write looks again when the entry was deleted or made under its hands.
-const ATTEMPTS: usize = 5;
+use crate::store::{Configuration, ConfigurationWrite, EnvironmentRef, Expect, Object, StoreError, while_moved};
 
 /// What a write does about an entry that is there already.
 #[derive(Clone)]
@@ -28,8 +25,7 @@ pub async fn write(
     description: Option<String>,
     by: By,
 ) -> Result<Configuration, ApiError> {
-    let mut attempt = 1;
-    loop {
+    while_moved(|| async {
         let slot = app.store().locate_configuration(environment.clone(), key).await?;
         match (&what, slot.exists) {
             (Write::Create, true) => return Err(StoreError::Conflict(Object::Configuration).into()),
@@ -43,19 +39,16 @@ pub async fn write(
             revision,
             description: description.clone(),
         };
-        let result = match &what {
+        Ok(match &what {
             Write::Create => app.store().create_configuration(write, by.clone()).await,
             Write::Update(expect) => {
                 app.store()
                     .update_configuration(write, expect.clone(), by.clone())
                     .await
             }
-        };
-        match result {
-            Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,
-            result => return Ok(result?),
-        }
-    }
+        })
+    })
+    .await
 }
 
 /// The value of an entry; one that does not open is a failure of the server.

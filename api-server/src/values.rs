@@ -13,11 +13,8 @@ use crate::auth::acl::Place;
 use crate::error::ApiError;
 use crate::ids::VersionId;
 use crate::store::{
-    ActiveVersion, Appended, Creator, EnvironmentRef, Location, NewVersion, ProjectRef, Slot, StoreError, VersionInfo,
+    ActiveVersion, Appended, Creator, EnvironmentRef, Location, NewVersion, ProjectRef, Slot, VersionInfo, while_moved,
 };
-
-/// How often a write looks again when what it writes to was deleted or made under its hands.
-const ATTEMPTS: usize = 5;
 
 /// A version to be.
 #[derive(Debug)]
@@ -58,8 +55,7 @@ pub async fn set(
     let mut environments: Vec<String> = values.iter().map(|value| value.environment.clone()).collect();
     environments.sort_unstable();
     environments.dedup();
-    let mut attempt = 1;
-    loop {
+    while_moved(|| async {
         let slots = app.store().locate(project.clone(), name, environments.clone()).await?;
         if slots.iter().any(|slot| !slot.exists) {
             match absent {
@@ -73,22 +69,13 @@ pub async fn set(
         }
         let versions: Vec<NewVersion> = values.iter().map(|value| seal(app, &slots, value)).collect();
         let used: Vec<Slot> = versions.iter().map(|version| version.slot.clone()).collect();
-        match app
-            .store()
-            .append_versions(versions, description.clone(), by.clone())
+        let appended = app.store().append_versions(versions, description.clone(), by.clone());
+        let set = |(slot, appended)| Set { slot, appended };
+        Ok(appended
             .await
-        {
-            Ok(appended) => {
-                return Ok(used
-                    .into_iter()
-                    .zip(appended)
-                    .map(|(slot, appended)| Set { slot, appended })
-                    .collect());
-            }
-            Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
+            .map(|appended| used.into_iter().zip(appended).map(set).collect()))
+    })
+    .await
 }
 
 fn seal(app: &App, slots: &[Slot], value: &NewValue) -> NewVersion {
@@ -118,8 +105,8 @@ pub async fn roll_back(
     number: u64,
     by: By,
 ) -> Result<VersionInfo, ApiError> {
-    let mut attempt = 1;
-    loop {
+    let id = VersionId::new();
+    let appended = while_moved(|| async {
         let old = app.store().version(environment.clone(), name, number).await?;
         let value = open(app, &old.aad(), &old.sealed)?;
         let slot = Slot {
@@ -128,7 +115,6 @@ pub async fn roll_back(
             name: old.name,
             exists: true,
         };
-        let id = VersionId::new();
         let version = NewVersion {
             sealed: app.keyring().seal(&slot.aad(id), value.expose()),
             id,
@@ -138,29 +124,25 @@ pub async fn roll_back(
             expires_at: None,
             from: Some(number),
         };
-        match app.store().append_versions(vec![version], None, by.clone()).await {
-            Ok(appended) => {
-                let appended = appended
-                    .first()
-                    .ok_or_else(|| ApiError::internal("a rollback appended no version"))?;
-                return Ok(VersionInfo {
-                    id,
-                    number: appended.number,
-                    is_enabled: true,
-                    not_before: None,
-                    expires_at: None,
-                    created_at: appended.created_at,
-                    created_by: Creator {
-                        kind: by.actor.kind.as_str().to_owned(),
-                        id: by.actor.id,
-                        name: by.actor.name.clone(),
-                    },
-                });
-            }
-            Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(error.into()),
-        }
-    }
+        Ok::<_, ApiError>(app.store().append_versions(vec![version], None, by.clone()).await)
+    })
+    .await?;
+    let appended = appended
+        .first()
+        .ok_or_else(|| ApiError::internal("a rollback appended no version"))?;
+    Ok(VersionInfo {
+        id,
+        number: appended.number,
+        is_enabled: true,
+        not_before: None,
+        expires_at: None,
+        created_at: appended.created_at,
+        created_by: Creator {
+            kind: by.actor.kind.as_str().to_owned(),
+            id: by.actor.id,
+            name: by.actor.name.clone(),
+        },
+    })
 }
 
 /// A value that may be given out: its reading is on record.

@@ -112,6 +112,12 @@ impl Metrics {
             metrics.live_sessions.clone(),
         );
         registry.register_with_unit(
+            "store_transaction_duration",
+            "Time that a transaction takes before its commit, for which all other changes wait",
+            Unit::Seconds,
+            metrics.meters.transaction_seconds.clone(),
+        );
+        registry.register_with_unit(
             "store_commit_duration",
             "Time until a transaction is on disk, most of it the disk's own",
             Unit::Seconds,

@@ -78,9 +78,9 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
 
     stop.cancel();
     tasks.join_all().await;
-    let state = store.state();
+    // Its last writes can fail as well.
     store.close().await;
-    match state {
+    match store.state() {
         State::Failed { reason } => Err(RunError::StoreFailed { reason }),
         State::Serving => served.map_err(RunError::Serve),
     }
@@ -166,6 +166,14 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         backups.clone(),
         audit_retention,
         told,
+        stop.clone(),
+    ));
+    let clearing = (backups.clone(), store.clone(), readiness.clone());
+    tasks.spawn(schedule::keep_clear(
+        clearing.0,
+        backup_schedule,
+        clearing.1,
+        clearing.2,
         stop.clone(),
     ));
     let told = (readiness, app.metrics().clone());

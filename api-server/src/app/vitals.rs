@@ -48,6 +48,7 @@ pub async fn watch(store: Store, mut known: Trouble, readiness: Readiness, metri
             readiness.settle("clock");
             jump = None;
         }
+        store.look_at_place();
         let trouble = store.trouble();
         if trouble != known {
             tell(&readiness, &trouble);

@@ -12,6 +12,8 @@ use super::{By, Chain, Entry, MAX_TEXT};
 
 /// What the first entry of a chain follows.
 pub const GENESIS: [u8; 32] = [0; 32];
+/// Where a walk along a chain is: the number and the hash of the entry that it came to.
+pub type End = (u64, [u8; 32]);
 /// Names the encoding of an entry; a later one gets another name.
 const FORMAT: &[u8] = b"sealpod/audit/1";
 
@@ -133,6 +135,8 @@ pub enum Broken {
     Cut { seq: u64 },
     #[error("entry {seq} and all behind it are gone")]
     Gone { seq: u64 },
+    #[error("entry {seq} and what follows it stand behind where it is said to end")]
+    Beyond { seq: u64 },
 }
 
 impl Broken {
@@ -140,13 +144,13 @@ impl Broken {
     pub fn seq(self) -> u64 {
         match self {
             Self::Gap { expected, .. } => expected,
-            Self::Changed { seq } | Self::Cut { seq } | Self::Gone { seq } => seq,
+            Self::Changed { seq } | Self::Cut { seq } | Self::Gone { seq } | Self::Beyond { seq } => seq,
         }
     }
 }
 
 /// Checks that `entry` follows the entry with the number and hash of `previous`; answers its own hash.
-pub fn check(key: &AuditKey, previous: (u64, [u8; 32]), entry: &StoredEntry) -> Result<[u8; 32], Broken> {
+pub fn check(key: &AuditKey, previous: End, entry: &StoredEntry) -> Result<[u8; 32], Broken> {
     let expected = previous.0 + 1;
     if entry.seq != expected {
         return Err(Broken::Gap {

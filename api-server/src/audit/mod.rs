@@ -9,7 +9,7 @@ mod chain;
 mod entry;
 mod segment;
 
-pub use chain::{AuditKey, Broken, GENESIS, Head, StoredEntry, check};
+pub use chain::{AuditKey, Broken, End, GENESIS, Head, StoredEntry, check};
 pub use entry::{
     Actor, ActorKind, By, Chain, Entry, Kind, MAX_TEXT, Metadata, Outcome, RuleMetadata, Source, UnknownWord, Verb,
 };

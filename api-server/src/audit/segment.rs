@@ -1,8 +1,10 @@
 //! Stretches of a chain that were exported and may go.
 
+use std::cmp::Ordering;
+
 use uuid::Uuid;
 
-use super::{AuditKey, Chain};
+use super::{AuditKey, Broken, Chain, End};
 
 /// Sets these apart from whatever else is hashed under the key of the log.
 const FORMAT: &[u8] = b"sealpod/audit-cut/1";
@@ -22,6 +24,22 @@ pub struct Segment {
 impl Segment {
     pub fn entries(&self) -> u64 {
         self.last + 1 - self.first
+    }
+
+    /// What its first entry follows.
+    pub fn begin(&self) -> End {
+        (self.first - 1, self.previous)
+    }
+
+    /// Whether a walk along its entries that came to `end` saw all of it.
+    pub fn ends_at(&self, end: End) -> Result<(), Broken> {
+        let (seq, _) = end;
+        match seq.cmp(&self.last) {
+            Ordering::Less => Err(Broken::Gone { seq: seq + 1 }),
+            Ordering::Greater => Err(Broken::Beyond { seq: self.last + 1 }),
+            Ordering::Equal if end == (self.last, self.head) => Ok(()),
+            Ordering::Equal => Err(Broken::Changed { seq }),
+        }
     }
 
     /// What proves, once the entries are gone, that this server exported them: to the archive of this id.

@@ -285,6 +285,27 @@ fn open_key(header: &Header, keyring: &Keyring) -> Result<ArchiveKey, Error> {
         })
 }
 
+/// What a file is, by its beginning.
+#[derive(Debug)]
+pub(super) enum Looked {
+    /// An archive, as it says of itself.
+    Header(Box<Header>),
+    /// One in a form that another version of the server knows.
+    OtherForm,
+    /// None, or one that nobody can open: what opens an archive stands there.
+    None,
+}
+
+/// An error where that could not be read.
+pub(super) fn look(input: &mut impl Read) -> Result<Looked, Error> {
+    match header(input) {
+        Ok(header) => Ok(Looked::Header(Box::new(header))),
+        Err(Error::UnknownFormat { .. }) => Ok(Looked::OtherForm),
+        Err(Error::NotAnArchive | Error::Damaged(_)) => Ok(Looked::None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What it says of itself.
 pub(super) fn header(input: &mut impl Read) -> Result<Header, Error> {
     Ok(read_header(input)?.0)

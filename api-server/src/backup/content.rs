@@ -107,7 +107,10 @@ impl Manifest {
 pub(super) fn pack<W: Write>(manifest: &Manifest, database: &Path, sealer: Sealer<W>) -> Result<W, Error> {
     let json = serde_json::to_vec(manifest).expect("a manifest has text and numbers only");
     let length = u32::try_from(json.len()).ok().filter(|length| *length <= MAX_MANIFEST);
-    let length = length.ok_or_else(|| std::io::Error::other("the manifest is too long"))?;
+    let length = length.ok_or(Error::ManifestTooLong {
+        bytes: json.len(),
+        most: MAX_MANIFEST,
+    })?;
     let mut encoder = zstd::stream::write::Encoder::new(sealer, LEVEL)?;
     encoder.write_all(&length.to_be_bytes())?;
     encoder.write_all(&json)?;
@@ -221,6 +224,20 @@ mod tests {
     #[test]
     fn what_was_packed_comes_out() {
         assert_eq!(unpack(|_, _| {}).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_manifest_that_no_reader_would_take_is_not_sealed() {
+        let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
+        let header = Header::new(Uuid::now_v7(), CONTENT, 3);
+        let mut manifest = manifest(&header, 7);
+        manifest.counts.insert("t".repeat(MAX_MANIFEST as usize), 1);
+        let sealer = Sealer::new(Vec::new(), header, &keyring, &[]).unwrap();
+        let error = pack(&manifest, Path::new("not read"), sealer).unwrap_err();
+        assert!(
+            matches!(error, Error::ManifestTooLong { bytes, .. } if bytes > MAX_MANIFEST as usize),
+            "{error}"
+        );
     }
 
     #[test]

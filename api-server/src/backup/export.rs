@@ -8,25 +8,29 @@
 //! checked against the one before it, before anything is dropped from the database.
 
 mod line;
+mod read;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sealpod_core::Time;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use line::Line;
+use read::segments_if;
+pub use read::{Part, read_export, segments};
 
-use super::archive::{Header, Keys, Opener, Sealer, header};
-use super::content::{LEVEL, WINDOW, unpacked};
+use super::archive::{Header, Sealer, header};
+use super::content::LEVEL;
 use super::known::{KNOWN, Told, give_up, id_in, known_of, named, sweep, withdraw};
 use super::make::{Counted, Stored};
 use super::restore::{Asked, Source, block_on};
 use super::storage::{Kept, Storage};
 use super::worker::aside;
 use super::{Backups, Damage, Error, Recipient};
-use crate::audit::{self, AuditKey, Broken, Segment, StoredEntry};
+use crate::audit::{self, AuditKey, Broken, Segment};
 use crate::crypto::Keyring;
 use crate::store::{self, Store};
 
@@ -36,8 +40,6 @@ const CONTENT: &str = "audit";
 pub(super) const ARCHIVE: &str = ".audit";
 /// Entries that are in memory at a time.
 const PAGE: u32 = 1_000;
-/// Longest line: names and metadata of an entry are bounded far below.
-const MAX_LINE: u64 = 8 * 1024 * 1024;
 
 /// An export that was finished and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +82,10 @@ impl Backups {
                 recipients: &inner.settings.recipients,
                 segments: &segments,
             };
-            sweep(&storage, ARCHIVE, |name| {
-                may_be_needed((&storage, &inner.unread), &store, name)
-            })?;
+            let judged = block_on(store.judged_time(Time::now(), Instant::now()))?;
+            // Behind a row that names it entries were dropped, whatever became of the file.
+            let is_cut = |id| Ok(block_on(store.has_cut(id))?);
+            sweep((&storage, &inner.told), ARCHIVE, judged, is_cut)?;
             order.write(&store, id)
         };
         self.0.worker.run(work).await
@@ -98,7 +101,7 @@ impl Backups {
             let _turn = turn;
             let files = storage.list()?;
             let exports = files.iter().filter(|file| file.name.ends_with(ARCHIVE));
-            first_of(exports, &inner.unread, |file| {
+            first_of(exports, &inner.told, |file| {
                 let id = id_in(&file.name).filter(|id| block_on(store.has_cut(*id)) == Ok(false));
                 let Some(id) = id else { return Ok(None) };
                 take_up(&storage, (&store, &inner.keyring), (id, file), &due)
@@ -160,7 +163,7 @@ fn take_up(
             |due: &&Segment| (due.chain, due.first, due.previous) == (segment.chain, segment.first, segment.previous);
         due.iter().find(begins).is_some_and(|due| segment.last <= due.last)
     };
-    let Some(segments) = segments(&source, &asked, &key, is_due)?.filter(|segments| !segments.is_empty()) else {
+    let Some(segments) = segments_if(&source, &asked, &key, is_due)?.filter(|segments| !segments.is_empty()) else {
         return Ok(None);
     };
     for segment in &segments {
@@ -183,30 +186,6 @@ fn take_up(
     export.store(storage)?;
     tracing::info!(file = export.filename, "took up an export that was not on record");
     Ok(Some((export, segments)))
-}
-
-/// Whether entries may have been dropped behind this archive, here or in the database that this one was restored in place of. It
-/// stays, even if what was known of it is lost, and so does what cannot be read. What is no archive is needed by nobody.
-fn may_be_needed((storage, unread): (&Storage, &Told), store: &Store, name: &str) -> Result<bool, Error> {
-    let Some(id) = id_in(name) else { return Ok(true) };
-    if block_on(store.has_cut(id))? {
-        return Ok(true);
-    }
-    let read = storage.open(name).map_err(Error::from);
-    Ok(is_archive((name, unread), read.and_then(|mut file| header(&mut file))))
-}
-
-/// Whether this is the header of an archive, or may be.
-fn is_archive((name, unread): (&str, &Told), read: Result<Header, Error>) -> bool {
-    match read {
-        Err(Error::NotAnArchive | Error::Damaged(_)) => false,
-        Err(error @ (Error::Storage(_) | Error::Io(_))) => {
-            unread.warn(name, &error);
-            true
-        }
-        // Another version knows its form.
-        Ok(_) | Err(_) => true,
-    }
 }
 
 /// Oldest first.
@@ -256,7 +235,7 @@ impl Order<'_> {
             keyring: Some(self.keyring),
             identity: None,
         };
-        if segments(&source, &asked, &key, |_| true)?.as_deref() != Some(self.segments) {
+        if segments(&source, &asked, &key)? != self.segments {
             return Err(Damage::Unpacked.into());
         }
         // 3. Only now it is one.
@@ -274,51 +253,12 @@ impl Order<'_> {
     }
 }
 
-/// What an archive has of each chain; an error where an entry is not as it was written, or missing. None, and nothing further is
-/// read, from the first one on that is not `wanted`.
-fn segments<S: Source>(
-    source: &S,
-    asked: &Asked<'_>,
-    key: &AuditKey,
-    wanted: impl Fn(&Segment) -> bool,
-) -> Result<Option<Vec<Segment>>, Error> {
-    let mut found: Vec<(Segment, (u64, [u8; 32]))> = Vec::new();
-    let mut is_other = false;
-    let read = read_export(source, asked, |part| {
-        match part {
-            // This only ends the reading.
-            Part::Segment(segment) if !wanted(&segment) => {
-                is_other = true;
-                return Err(Damage::Unpacked.into());
-            }
-            Part::Segment(segment) => found.push((segment, (segment.first - 1, segment.previous))),
-            Part::Entry(entry) => {
-                let (_, last) = found.last_mut().ok_or(Damage::Unpacked)?;
-                let hash = audit::check(key, *last, &entry).map_err(|broken| Error::BrokenChain {
-                    chain: entry.chain,
-                    broken,
-                })?;
-                *last = (entry.seq, hash);
-            }
-        }
-        Ok(())
-    });
-    if is_other {
-        return Ok(None);
-    }
-    read?;
-    if found.iter().any(|(segment, end)| *end != (segment.last, segment.head)) {
-        return Err(Damage::Unpacked.into());
-    }
-    Ok(Some(found.into_iter().map(|(segment, _)| segment).collect()))
-}
-
 /// An error at the first entry that is not as it was written: then nothing of this becomes an archive.
 fn write_segment(out: &mut impl Write, store: &Store, key: &AuditKey, segment: &Segment) -> Result<(), Error> {
     line(out, &Line::segment(segment))?;
     let chain = segment.chain;
     let broken = |broken| Error::BrokenChain { chain, broken };
-    let mut end = (segment.first - 1, segment.previous);
+    let mut end = segment.begin();
     while end.0 < segment.last {
         let page = store.audit_following(chain, end.0, PAGE);
         let entries = block_on(page)?;
@@ -331,69 +271,12 @@ fn write_segment(out: &mut impl Write, store: &Store, key: &AuditKey, segment: &
             line(out, &Line::Entry(Box::new(entry.into())))?;
         }
     }
-    if end.1 == segment.head {
-        Ok(())
-    } else {
-        Err(broken(Broken::Changed { seq: end.0 }))
-    }
+    segment.ends_at(end).map_err(broken)
 }
 
 fn line(out: &mut impl Write, line: &Line) -> Result<(), Error> {
     serde_json::to_writer(&mut *out, line).map_err(std::io::Error::from)?;
     Ok(out.write_all(b"\n")?)
-}
-
-/// What an export consists of.
-pub enum Part {
-    /// The entries that follow are of this one.
-    Segment(Segment),
-    Entry(Box<StoredEntry>),
-}
-
-/// Reads an export to its end. What it says is believed once that is reached: the seal covers all of it.
-pub fn read_export<S: Source>(
-    source: &S,
-    asked: &Asked<'_>,
-    mut see: impl FnMut(Part) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let keys = match (asked.identity, asked.keyring) {
-        (Some(identity), _) => Keys::Identity(identity),
-        (None, Some(keyring)) => Keys::Keyring(keyring),
-        (None, None) => return Err(Error::NoRecipients),
-    };
-    let (opener, _) = Opener::new(source.open()?, &keys)?;
-    if opener.header.content != CONTENT {
-        return Err(Error::NotAnExport(opener.header.content));
-    }
-    if let Some(asked) = asked.id.filter(|asked| *asked != opener.header.id) {
-        let found = opener.header.id;
-        return Err(Error::Another { asked, found });
-    }
-    let mut decoder = zstd::stream::read::Decoder::new(opener)?;
-    decoder.window_log_max(WINDOW)?;
-    let mut lines = BufReader::new(decoder);
-    let (mut chain, mut text) = (None, Vec::new());
-    loop {
-        text.clear();
-        let read = (&mut lines)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut text)
-            .map_err(unpacked)?;
-        if read == 0 {
-            return Ok(());
-        }
-        let line = serde_json::from_slice(&text).map_err(|_| Damage::Unpacked)?;
-        see(match line {
-            Line::Segment { segment } => {
-                let segment = segment.parse().ok_or(Damage::Unpacked)?;
-                chain = Some(segment.chain);
-                Part::Segment(segment)
-            }
-            Line::Entry(entry) => Part::Entry(Box::new(
-                entry.of(chain.ok_or(Damage::Unpacked)?).ok_or(Damage::Unpacked)?,
-            )),
-        })?;
-    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::archive::{Header, Sealer};
 use super::content::{self, CONTENT, Manifest};
-use super::known::{ARCHIVE, KNOWN, Known, give_up, named};
+use super::known::{ARCHIVE, KNOWN, Known, give_up, mark, named, unmark};
 use super::restore::{Asked, Source, verify};
 use super::scratch::{Scratch, folder_of};
 use super::storage::{Download, Storage};
-use super::{Error, Recipient, room};
+use super::{Error, Recipient};
 use crate::crypto::Keyring;
 use crate::store;
 
@@ -42,7 +42,7 @@ pub fn write_archive(
     trigger: Trigger,
 ) -> Result<Backup, Error> {
     // 1. Its place, by which other processes see that there will be one, before the copy that may need an old key.
-    room::require_copy(database)?;
+    store::require_room_for_copy(database)?;
     let mut header = Header::new(id, CONTENT, store::known_schema());
     let (created_at, filename) = (header.created_at, named(header.created_at, "sealpod", id, ARCHIVE));
     let sink = Counted::new(storage.create(&filename)?);
@@ -58,7 +58,9 @@ pub fn write_archive(
     let sealer = Sealer::new(sink, header, keyring, recipients)?;
     let key_id = sealer.sealed_under().to_string();
     let (inner, size_bytes, sha256) = content::pack(&manifest, &scratch.path, sealer)?.into_parts();
-    inner.finish()?;
+    mark(storage, &filename)?;
+    // It may have got its name even so.
+    inner.finish().inspect_err(|_| give_up(storage, &filename))?;
     drop(scratch);
     let needed: BTreeSet<_> = manifest.master_keys.into_iter().chain([key_id.clone()]).collect();
     let known = Known {
@@ -72,8 +74,10 @@ pub fn write_archive(
             trigger,
         },
         master_keys: Some(needed.into_iter().collect()),
+        epoch: Some(facts.epoch),
     };
     finish(storage, (database, keyring), &known).inspect_err(|_| give_up(storage, &known.backup.filename))?;
+    unmark(storage, &known.backup.filename);
     Ok(known.backup)
 }
 

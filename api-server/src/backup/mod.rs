@@ -7,6 +7,7 @@
 
 pub mod archive;
 mod content;
+mod copies;
 mod export;
 mod known;
 mod make;
@@ -17,6 +18,7 @@ mod room;
 pub mod schedule;
 mod scratch;
 mod service;
+mod steady;
 mod storage;
 mod worker;
 
@@ -24,9 +26,10 @@ use std::io;
 use std::path::PathBuf;
 
 pub use content::Manifest;
-pub use export::{Export, Part, exports, read_export};
+pub use export::{Export, Part, exports, read_export, segments};
 pub use known::list;
 pub use make::{Stored, write_archive};
+pub use needs::Unclear;
 pub use recovery::{Identity, Recipient};
 pub use restore::{Asked, Keep, Restored, Source, restore, verify};
 pub use service::{Backups, Settings};
@@ -51,6 +54,8 @@ pub enum Damage {
     Unpacked,
     #[error("its database is not what its manifest says: {0}")]
     Database(String),
+    #[error("of the chain of {chain}, {broken}")]
+    Chain { chain: Chain, broken: Broken },
 }
 
 /// Why a backup was not made, or not restored.
@@ -62,7 +67,7 @@ pub enum Error {
         "the archive has form {found}, which this version of the server does not know; use the version that made it"
     )]
     UnknownFormat { found: u64 },
-    #[error("the archive is damaged: {0}; use another backup")]
+    #[error("the archive is damaged: {0}")]
     Damaged(#[from] Damage),
     #[error(
         "the archive needs master key {needed}, and the keys given are {}; give that key too",
@@ -80,6 +85,10 @@ pub enum Error {
     TooManyRecipients,
     #[error("the offline copy of the keys could not be made: {0}")]
     Recovery(String),
+    #[error(
+        "the list of what is in the backup is {bytes} bytes long, and an archive has {most} at the most for it; copy the files of the database while the server is stopped, and tell whoever maintains this program"
+    )]
+    ManifestTooLong { bytes: usize, most: u32 },
     #[error("the archive holds another thing than a backup: {0}")]
     NotABackup(String),
     #[error("the archive holds another thing than entries of the audit log: {0}")]
@@ -94,10 +103,18 @@ pub enum Error {
         "the backup is of a newer version of this server (schema {found}, this one knows up to {known}); restore it with that version"
     )]
     Newer { found: usize, known: usize },
-    #[error("{} has {free} bytes left, and {needed} are needed for a copy of the database; free space there, or restore to another volume", path.display())]
-    NoRoom { path: PathBuf, needed: u64, free: u64 },
     #[error("{} is there already; nothing was written over it. Move it away, or name another file", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "{} is there, of a database that had this name: its changes would come over the restored one. Nothing was written. Move it away, together with that database, or name another file",
+        .0.display()
+    )]
+    LogBeside(PathBuf),
+    #[error(
+        "the database at {} could not be finished, and none was made; the log of this process says why. Check the disk and its free space, and restore again",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     #[error("another backup or restore is being made; try again when it is done")]
     Busy,
     #[error("no backup has this id")]

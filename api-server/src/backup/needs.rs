@@ -1,18 +1,49 @@
-//! Which master keys the archives in the storage need. A key may be thrown away where this counts none, so whatever may need one
-//! is counted, and where it cannot be known, there is no answer.
+//! Which master keys the archives in the storage need, and the copies beside the database. A key may be thrown away where
+//! this counts none, so whatever may need one is counted, and where it cannot be known, there is no answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
+use sealpod_core::Time;
 use uuid::Uuid;
 
-use super::archive::{Keys as Opening, Opener};
+use super::archive::{Keys as Opening, Looked, Opener, look};
 use super::content::Unpacking;
 use super::known::{ARCHIVE, KNOWN, Known, id_in, is_alone, is_young};
 use super::storage::{Kept, PARTIAL, Storage, StorageError};
-use super::{Error, archive, export};
+use super::{Error, copies, export};
 use crate::crypto::{Keyring, MasterKeyId};
+
+/// Why it is not known how many backups need each master key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unclear {
+    #[error("no place for backups is set: keep a key while a backup elsewhere needs it")]
+    NoPlace,
+    #[error("the backups could not be listed; the server's log says why")]
+    Storage,
+    #[error(
+        "it cannot be told which keys these need: {}; put the key that opens them into the key file, or move them away",
+        names(.0)
+    )]
+    Unread(Vec<String>),
+}
+
+/// Some of them: one that is looked after brings the next.
+fn names(files: &[String]) -> String {
+    const MOST: usize = 3;
+    let named = files
+        .iter()
+        .take(MOST)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match files.len().saturating_sub(MOST) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
 
 /// What was read of the files beside the archives, or of an archive itself. The storage is listed each time: other processes
 /// write there as well. A file that is as it was is not read again.
@@ -50,16 +81,17 @@ impl Needs {
         *self.making.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// How many archives need each key. One that is being made may need any of the keyring's, and any that was in it at its
-    /// beginning: it goes on with the keys of an instant in between.
+    /// How many archives, and copies of the database beside it, need each key; or the names of those of which it cannot be
+    /// told. One that is being made may need any of the keyring's, and any that was in it at its beginning: it goes on with
+    /// the keys of an instant in between.
     pub(super) fn count(
         &self,
-        storage: &Storage,
+        (storage, database): (&Storage, &Path),
         keyring: &Keyring,
-    ) -> Result<Option<BTreeMap<MasterKeyId, u64>>, Error> {
+    ) -> Result<Result<BTreeMap<MasterKeyId, u64>, Vec<String>>, Error> {
         // 1. What is being made. Before the storage is looked at: what is finished meanwhile is in the one or the other.
         let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ring: BTreeSet<_> = keyring.ids().collect();
+        let (ring, now): (BTreeSet<_>, _) = (keyring.ids().collect(), Time::now());
         let files = storage.list()?;
         let is_made = |id: &Uuid| {
             let of_it = files.iter().filter(|file| id_in(&file.name) == Some(*id));
@@ -67,18 +99,21 @@ impl Needs {
                 .map(|file| &file.name)
                 .any(|name| name.ends_with(KNOWN) || name.ends_with(export::ARCHIVE))
         };
-        let begun = files.iter().filter(|file| is_begun(&files, file));
-        let mut unfinished: BTreeMap<_, _> = begun.map(|file| (id_in(&file.name), ring.clone())).collect();
+        let begun = files.iter().filter(|file| is_begun(&files, file, now));
+        // What people named themselves has no id.
+        let of = |file: &Kept| id_in(&file.name).map_or_else(|| file.name.clone(), |id| id.to_string());
+        let mut unfinished: BTreeMap<_, _> = begun.map(|file| (of(file), ring.clone())).collect();
         if let Some((id, then)) = making.filter(|(id, _)| !is_made(id)) {
-            unfinished.insert(Some(id), &ring | &then);
+            unfinished.insert(id.to_string(), &ring | &then);
         }
         // 2. What is there.
         let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
-        for file in &files {
-            let Some(read) = reader_of(&files, &file.name) else {
-                continue;
-            };
+        let archives = files
+            .iter()
+            .filter_map(|file| Some((file, reader_of(&files, file, now)?)));
+        let beside = copies::beside_database(database)?;
+        for (file, read) in archives.chain(beside.iter().map(|copy| (copy, of_copy as Reader))) {
             if let Some(known) = before.get(&file.name).filter(|seen| seen.is_of(file, &ring)) {
                 seen.insert(file.name.clone(), known.clone());
                 continue;
@@ -101,30 +136,37 @@ impl Needs {
             };
             seen.insert(file.name.clone(), known);
         }
-        let all: Option<Vec<_>> = seen.values().map(|seen| seen.keys.clone()).collect();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        let unread: Vec<_> = seen.iter().filter(|(_, seen)| seen.keys.is_none()).collect();
+        let unread: Vec<_> = unread.into_iter().map(|(name, _)| name.clone()).collect();
         let mut counts = BTreeMap::new();
-        for key in all.iter().flatten().chain(unfinished.values()).flatten() {
+        let read = seen.values().filter_map(|seen| seen.keys.as_ref());
+        for key in read.chain(unfinished.values()).flatten() {
             *counts.entry(*key).or_default() += 1;
         }
-        Ok(all.map(|_| counts))
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        Ok(if unread.is_empty() { Ok(counts) } else { Err(unread) })
     }
 }
 
 /// Whether this is of a backup that somebody else is making, or of an archive that is being written.
-fn is_begun(files: &[Kept], file: &Kept) -> bool {
+fn is_begun(files: &[Kept], file: &Kept, now: Time) -> bool {
     let unnamed = file.name.strip_suffix(PARTIAL);
     let is_partial = unnamed.is_some_and(|name| name.ends_with(ARCHIVE) || name.ends_with(export::ARCHIVE));
-    is_young(file) && (is_partial || is_alone(files, &file.name, ARCHIVE))
+    is_young(file, now) && (is_partial || is_alone(files, &file.name, ARCHIVE))
 }
 
 type Reader = fn(&Storage, &Keyring, &str) -> Result<Keys, Error>;
 
 /// What tells of the keys that an archive needs, where this is the file that does.
-fn reader_of(files: &[Kept], name: &str) -> Option<Reader> {
+fn reader_of(files: &[Kept], file: &Kept, now: Time) -> Option<Reader> {
+    let name = file.name.as_str();
     // Entries of the log are under the archive's own seal alone. One of which nothing is known may be the only copy even so.
     if name.ends_with(export::ARCHIVE) {
         return Some(of_export);
+    }
+    // Nor is one that was copied alone removed by anybody; one that is new may be somebody's who is at work.
+    if is_alone(files, name, ARCHIVE) && !is_young(file, now) {
+        return Some(of_lone);
     }
     let archive = name.strip_suffix(KNOWN).filter(|name| name.ends_with(ARCHIVE))?;
     files.iter().any(|file| file.name == archive).then_some(of_backup)
@@ -158,14 +200,36 @@ fn of_manifest(storage: &Storage, keyring: &Keyring, archive: &str) -> Result<Ke
     }
 }
 
+/// A backup of which nothing is known. What is none needs no key.
+fn of_lone(storage: &Storage, keyring: &Keyring, name: &str) -> Result<Keys, Error> {
+    match look(&mut storage.open(name)?)? {
+        Looked::Header(_) => of_manifest(storage, keyring, name),
+        Looked::OtherForm => Ok(None),
+        Looked::None => Ok(Some(BTreeSet::new())),
+    }
+}
+
 fn of_export(storage: &Storage, _: &Keyring, name: &str) -> Result<Keys, Error> {
-    match archive::header(&mut storage.open(name)?) {
-        Ok(header) => Ok(id_of(&header.key_id).map(|key| BTreeSet::from([key]))),
-        Err(error @ (Error::Storage(_) | Error::Io(_))) => Err(error),
-        // Another version opens it.
-        Err(Error::UnknownFormat { .. }) => Ok(None),
-        // Nobody can open it, whatever they have.
-        Err(_) => Ok(Some(BTreeSet::new())),
+    match look(&mut storage.open(name)?)? {
+        Looked::Header(header) => Ok(id_of(&header.key_id).map(|key| BTreeSet::from([key]))),
+        Looked::OtherForm => Ok(None),
+        Looked::None => Ok(Some(BTreeSet::new())),
+    }
+}
+
+/// What cannot be read may need any.
+fn of_copy(_: &Storage, _: &Keyring, path: &str) -> Result<Keys, Error> {
+    match copies::keys_of(Path::new(path)) {
+        Ok(keys) => Ok(Some(keys)),
+        // Somebody removed it meanwhile.
+        Err(_) if !Path::new(path).exists() => Err(Error::Storage(StorageError::Absent {
+            place: "the folder of the database".to_owned(),
+            name: path.to_owned(),
+        })),
+        Err(error) => {
+            tracing::warn!(path, %error, "a copy of the database cannot be read");
+            Ok(None)
+        }
     }
 }
 
@@ -197,7 +261,10 @@ mod tests {
         let ids: Vec<_> = ring.ids().collect();
         let (needs, id) = (Needs::default(), Uuid::now_v7());
         let counts = || {
-            let counts = needs.count(&storage, &ring).unwrap().unwrap();
+            let counts = needs
+                .count((&storage, &folder.path().join("sealpod.db")), &ring)
+                .unwrap()
+                .unwrap();
             counts.into_values().collect::<Vec<_>>()
         };
         assert_eq!(counts(), [0; 0]);
@@ -214,8 +281,10 @@ mod tests {
         );
         std::fs::write(folder.path().join(format!("{name}.json")), known).unwrap();
         assert_eq!(
-            needs.count(&storage, &ring).unwrap(),
-            Some(BTreeMap::from([(ids[1], 1)]))
+            needs
+                .count((&storage, &folder.path().join("sealpod.db")), &ring)
+                .unwrap(),
+            Ok(BTreeMap::from([(ids[1], 1)]))
         );
         needs.end();
         assert_eq!(counts(), [1]);
@@ -233,11 +302,16 @@ mod tests {
         ring.replace(&other);
         let all = then.into_iter().chain(other.ids()).map(|key| (key, 1));
         let all: BTreeMap<_, _> = all.collect();
-        assert_eq!(needs.count(&storage, &ring).unwrap().as_ref(), Some(&all));
+        let count = || {
+            needs
+                .count((&storage, &folder.path().join("sealpod.db")), &ring)
+                .unwrap()
+        };
+        assert_eq!(count().as_ref(), Ok(&all));
         // So it is as long as its upload is under a name that tells of it.
         let partial = format!("sealpod-20261122T000000Z-{id}.backup.partial");
         std::fs::write(folder.path().join(partial), "").unwrap();
-        assert_eq!(needs.count(&storage, &ring).unwrap(), Some(all));
+        assert_eq!(count(), Ok(all));
     }
 
     #[test]
@@ -248,11 +322,15 @@ mod tests {
         let name = format!("sealpod-audit-20261122T000000Z-{}.audit", Uuid::now_v7());
         let needed = |content: &[u8]| {
             std::fs::write(folder.path().join(&name), content).unwrap();
-            Needs::default().count(&storage, &ring).unwrap()
+            let database = folder.path().join("sealpod.db");
+            Needs::default().count((&storage, &database), &ring).unwrap()
         };
         let json = br#"{"format":2}"#;
         let length = u32::try_from(json.len()).unwrap().to_be_bytes();
-        assert_eq!(needed(&[b"SEALPOD-ARCHIVE\n", &length[..], json].concat()), None);
-        assert_eq!(needed(b"no archive"), Some(BTreeMap::new()));
+        assert_eq!(
+            needed(&[b"SEALPOD-ARCHIVE\n", &length[..], json].concat()),
+            Err(vec![name.clone()])
+        );
+        assert_eq!(needed(b"no archive"), Ok(BTreeMap::new()));
     }
 }

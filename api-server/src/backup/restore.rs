@@ -11,10 +11,12 @@ use uuid::Uuid;
 use super::archive::{Keys, Opener};
 use super::content::{Manifest, Unpacking};
 use super::scratch::{Scratch, folder_of};
-use super::{Error, Identity, room};
+use super::steady::Steady;
+use super::{Error, Identity};
 use crate::audit::By;
 use crate::crypto::Keyring;
-use crate::store::{self, Options, Store};
+pub(super) use crate::store::sync_folder;
+use crate::store::{self, Options, Store, StoreError};
 
 /// An archive that can be read from its beginning as often as needed.
 pub trait Source {
@@ -57,7 +59,8 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn open<R: Read>(&self, reader: R) -> Result<(Unpacking<R>, Option<Keyring>), Error> {
+    /// Opens it, whatever is in it; answers, with an identity, the master keys that it carries.
+    pub(super) fn opener<R: Read>(&self, reader: R) -> Result<(Opener<R>, Option<Keyring>), Error> {
         let keys = match (self.identity, self.keyring) {
             (Some(identity), _) => Keys::Identity(identity),
             (None, Some(keyring)) => Keys::Keyring(keyring),
@@ -68,6 +71,11 @@ impl Asked<'_> {
             let found = opener.header.id;
             return Err(Error::Another { asked, found });
         }
+        Ok((opener, carried))
+    }
+
+    fn open<R: Read>(&self, reader: R) -> Result<(Unpacking<R>, Option<Keyring>), Error> {
+        let (opener, carried) = self.opener(reader)?;
         let (found, known) = (opener.header.schema, store::known_schema());
         if found > known {
             return Err(Error::Newer { found, known });
@@ -89,13 +97,19 @@ impl Asked<'_> {
         }
         Ok((unpacking.copy(&mut io::sink())?, carried))
     }
+
+    fn unpack<S: Source>(&self, source: &S, database: &mut impl Write) -> Result<(), Error> {
+        let (unpacking, _) = self.open(source.open()?)?;
+        unpacking.copy(database).map(drop)
+    }
 }
 
-/// Opens a backup and everything in it, in a file of its own in `folder` that is gone afterwards.
+/// Opens a backup and checks the database in it, in a file of its own in `folder` that is gone afterwards.
 pub fn verify<S: Source>(source: &S, asked: &Asked<'_>, folder: &Path) -> Result<Manifest, Error> {
     let (manifest, carried) = asked.prove(source)?;
     let scratch = Scratch::new(folder)?;
-    write(source, asked, &manifest, &scratch.path)?;
+    // Not flushed: it is gone before the disk would have it.
+    asked.unpack(source, &mut create(&manifest, &scratch.path)?)?;
     let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
     manifest.check(&store::inspect(&scratch.path, keyring)?)?;
     Ok(manifest)
@@ -112,12 +126,14 @@ pub fn restore<S: Source>(
 ) -> Result<Restored, Error> {
     // 1. Nothing is written before the archive is known to be whole.
     let (manifest, carried) = asked.prove(source)?;
-    if fs::symlink_metadata(target).is_ok() {
-        return Err(Error::Exists(target.to_owned()));
-    }
+    require_free(target)?;
     // 2. The database as it was, under another name.
     let scratch = Scratch::new(folder_of(target))?;
-    write(source, asked, &manifest, &scratch.path)?;
+    let mut file = Steady::new(create(&manifest, &scratch.path)?);
+    asked.unpack(source, &mut file)?;
+    file.finish()?;
+    // Closed before SQLite opens it: behind that, it would take SQLite's locks on it away.
+    drop(file);
     let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
     manifest.check(&store::inspect(&scratch.path, keyring)?)?;
     look(&scratch.path)?;
@@ -132,13 +148,22 @@ pub fn restore<S: Source>(
     let finished = block_on(store.finish_restore(manifest.backup, keep == Keep::Keys, by));
     block_on(store.close());
     finished?;
+    // Only what is in the file itself gets its name. The log is empty and gone unless closing met a fault, which was logged.
+    match fs::metadata(store::beside(&scratch.path, "-wal")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(log) if log.len() == 0 => {}
+        _ if store.trouble().commit == Some(StoreError::DiskFull) => return Err(StoreError::DiskFull.into()),
+        _ => return Err(Error::Unfinished(target.to_owned())),
+    }
     // 4. Its name, which nothing else has got meanwhile.
+    require_free(target)?;
     fs::hard_link(&scratch.path, target).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists(target.to_owned()),
         _ => error.into(),
     })?;
     drop(scratch);
-    sync_folder(target)?;
+    // A name that a power cut may take away is none: whoever is told so finds nothing, and tries again.
+    sync_folder(target).inspect_err(|_| drop(fs::remove_file(target)))?;
     Ok(Restored {
         path: target.to_owned(),
         manifest,
@@ -154,17 +179,26 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
-fn write<S: Source>(source: &S, asked: &Asked<'_>, manifest: &Manifest, path: &Path) -> Result<(), Error> {
-    room::require(path, manifest.database_bytes)?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = io::BufWriter::with_capacity(256 * 1024, file?);
-    let (unpacking, _) = asked.open(source.open()?)?;
-    unpacking.copy(&mut file)?;
-    file.flush()?;
-    file.get_ref().sync_all()?;
-    Ok(())
+/// The file that a database of so many bytes is unpacked into.
+fn create(manifest: &Manifest, path: &Path) -> Result<File, Error> {
+    store::require_room(folder_of(path), manifest.database_bytes)?;
+    Ok(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?)
 }
 
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
+/// An error where something has the name already, or stands beside it as what would come over it when it is opened.
+fn require_free(target: &Path) -> Result<(), Error> {
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(Error::Exists(target.to_owned()));
+    }
+    for suffix in ["-wal", "-journal"] {
+        let log = store::beside(target, suffix);
+        let Ok(found) = fs::symlink_metadata(&log) else {
+            continue;
+        };
+        // Whoever only opens a database leaves an empty log, which has nothing that could come over it.
+        if !(suffix == "-wal" && found.is_file() && found.len() == 0) {
+            return Err(Error::LogBeside(log));
+        }
+    }
+    Ok(())
 }

@@ -17,8 +17,11 @@ const DAY: i64 = 24 * 3_600;
 /// How often it is looked whether one is due, and how long after one that failed.
 const LOOK: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_mins(10);
-/// Under this name readiness tells of backups that fail.
+/// How often what is not kept any more is taken away, and how long after an attempt that failed.
+const CLEAR: Duration = Duration::from_hours(1);
+/// Under these names readiness tells of backups that fail, and of those that cannot be taken away.
 const PART: &str = "backups";
+const OLD: &str = "old backups";
 
 /// How often, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +35,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Those of `backups` that are not kept any more. What people made is theirs to remove, and the newest one stays whatever its
-    /// age. Ages are by `judged`, which does not follow a clock that was set forward before a day is over; `clock` says which are of
-    /// the future.
+    /// Those of `backups` that are not kept any more. What people made is theirs to remove, and the newest one stays
+    /// whatever its age. Ages count from the newest one, so that none goes where no other follows, and from `judged` at
+    /// the most, which does not follow a clock that was set forward before a day is over; `clock` says which are of the
+    /// future.
     pub fn expired(&self, backups: &[Backup], clock: Time, judged: Time) -> Vec<Backup> {
         let seconds = |time: Time| time.microseconds() / 1_000_000;
         let mut scheduled: Vec<&Backup> = backups
@@ -47,11 +51,12 @@ impl Schedule {
         let longest = DAY
             .max(i64::from(self.daily_days) * DAY)
             .max(i64::from(self.weekly_weeks) * 7 * DAY);
+        let from = past.first().map_or(judged, |newest| newest.created_at.min(judged));
         let (mut days, mut weeks) = (BTreeSet::new(), BTreeSet::new());
         let (mut expired, mut is_long) = (Vec::new(), false);
         for (at, backup) in past.into_iter().enumerate() {
             let made = seconds(backup.created_at);
-            let age = seconds(judged) - made;
+            let age = seconds(from) - made;
             let is_last_of_day = days.insert(made.div_euclid(DAY));
             // 1970 began on a Thursday; weeks begin on Mondays.
             let is_last_of_week = weeks.insert((made + 3 * DAY).div_euclid(7 * DAY));
@@ -64,8 +69,9 @@ impl Schedule {
             }
             is_long |= age >= longest;
         }
-        // The clock was wrong then, or it is now. Those that will be of the past within the time that any is kept for are left to it; of
-        // the others nothing tells the age, so they go when one goes that was kept for that long by the clock of now.
+        // The clock was wrong then, or it is now. Those that will be of the past within the time that any is kept for are
+        // left to it; of the others nothing tells the age, so they go when one goes that was kept for that long by the
+        // clock of now.
         let is_far = |backup: &&Backup| seconds(backup.created_at) - seconds(clock) > longest;
         expired.extend(future.into_iter().filter(|backup| is_long && is_far(backup)).cloned());
         expired
@@ -96,7 +102,7 @@ pub async fn run(
     }
     let look = async || {
         let told = |newest| metrics.newest_backup(newest);
-        let turned = turn(&backups, schedule, (&store, told), Time::now()).await;
+        let turned = turn(&backups, schedule, &store, Time::now, told).await;
         let pause = match turned {
             Ok(()) => {
                 readiness.settle(PART);
@@ -117,31 +123,86 @@ pub async fn run(
     while stop.run_until_cancelled(look()).await.is_some() {}
 }
 
-/// Makes one if one is due where the clock says `clock`, and then removes those that are not kept any more. `told` hears when the
-/// newest was made.
+/// Until `stop`, also without a schedule: at the start, and every hour.
+pub async fn keep_clear(
+    backups: Backups,
+    schedule: Schedule,
+    store: Store,
+    readiness: Readiness,
+    stop: CancellationToken,
+) {
+    if backups.enabled().is_err() {
+        return;
+    }
+    let schedule = (schedule.hours > 0).then_some(schedule);
+    let mut told = None;
+    let mut look = async || {
+        let cleared = clear(&backups, schedule, &store, Time::now)
+            .await
+            .map_err(|error| error.to_string());
+        let pause = match &cleared {
+            Ok(()) => {
+                readiness.settle(OLD);
+                CLEAR
+            }
+            Err(error) => {
+                if told.as_ref() != Some(error) {
+                    tracing::error!(
+                        error,
+                        "what is not kept any more beside the backups could not be taken away; it is tried again every ten minutes"
+                    );
+                }
+                let what =
+                    "not everything that is not kept any more could be taken away from the storage of the backups";
+                readiness.warn(OLD, format!("{what}: {error}"));
+                RETRY
+            }
+        };
+        told = cleared.err();
+        tokio::time::sleep(pause).await;
+    };
+    while stop.run_until_cancelled(look()).await.is_some() {}
+}
+
+/// Takes away the backups of this database that are not kept any more by a schedule, and what belongs to no backup. What cannot be
+/// removed keeps nothing else from it, and the first error is answered.
+pub async fn clear(
+    backups: &Backups,
+    schedule: Option<Schedule>,
+    store: &Store,
+    clock: impl Fn() -> Time,
+) -> Result<(), Error> {
+    let now = clock();
+    let judged = store.judged_time(now, Instant::now()).await?;
+    let expired = match schedule {
+        Some(schedule) => schedule.expired(&backups.own(store).await?, now, judged),
+        None => Vec::new(),
+    };
+    backups.remove(expired, judged).await
+}
+
+/// Makes one if one is due by the `clock`. `told` hears when the newest was made. Those of other databases in the same place say
+/// nothing.
 pub async fn turn(
     backups: &Backups,
     schedule: Schedule,
-    (store, told): (&Store, impl Fn(Option<Time>)),
-    clock: Time,
+    store: &Store,
+    clock: impl Fn() -> Time,
+    told: impl Fn(Option<Time>),
 ) -> Result<(), Error> {
     let listed = async || {
-        let list = backups.list().await?;
-        // One of the future says nothing of how old the newest is.
-        let clock = clock.max(Time::now());
+        let (list, now) = (backups.own(store).await?, clock());
         let made = list.iter().map(|backup| backup.created_at);
-        told(made.filter(|made| *made <= clock).max());
-        Ok::<_, Error>(list)
+        // One of the future says nothing of how old the newest is.
+        told(made.filter(|made| *made <= now).max());
+        Ok::<_, Error>((list, now))
     };
-    if !schedule.is_due(&listed().await?, clock) {
+    let (list, now) = listed().await?;
+    if !schedule.is_due(&list, now) {
         return Ok(());
     }
     backups.create(store, Trigger::Schedule, By::system("schedule")).await?;
-    // That took a while.
-    let clock = clock.max(Time::now());
-    let judged = store.judged_time(clock, Instant::now()).await?;
-    let expired = schedule.expired(&listed().await?, clock, judged);
-    backups.remove(expired).await
+    listed().await.map(drop)
 }
 
 #[cfg(test)]
@@ -188,9 +249,23 @@ mod tests {
             made(old, now, Trigger::Schedule),
             made(old + 1, now, Trigger::Manual),
             made(old + 2, now, Trigger::Command),
-            made(old + 3, now, Trigger::Schedule),
+            made(old + 24 * 40, now, Trigger::Schedule),
         ];
         assert_eq!(SCHEDULE.expired(&all, now, now), [all[3].clone()]);
+    }
+
+    #[test]
+    fn where_no_other_follows_none_is_taken_away_however_old_they_become() {
+        let now: Time = "2026-11-18T12:00:00Z".parse().unwrap();
+        let kept = history(60, now);
+        for days in [1, 10, 100, 1_000] {
+            let later = now.plus_seconds(days * DAY);
+            assert_eq!(
+                SCHEDULE.expired(&kept, later, later),
+                [],
+                "behind {days} days without a backup"
+            );
+        }
     }
 
     #[test]

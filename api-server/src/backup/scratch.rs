@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use crate::store::beside;
+pub(super) use crate::store::folder_of;
 
 /// How the name of each begins; an id follows.
 const PREFIX: &str = ".sealpod-scratch-";
@@ -74,11 +75,13 @@ pub(super) fn tidy(folder: &Path) {
     }
     for name in left {
         let path = folder.join(name);
-        let is_free = match OpenOptions::new().write(true).open(beside(&path, HELD)) {
-            Ok(held) => held.try_lock().is_ok().then_some(Some(held)),
-            Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(None),
+        // Where nobody has the lock it is ours until all is gone.
+        let held = OpenOptions::new().write(true).open(beside(&path, HELD));
+        let is_free = match &held {
+            Ok(held) => held.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        if is_free.is_some() {
+        if is_free {
             tracing::info!(path = %path.display(), "removed what was left of a copy of the database");
             remove(&path);
         }
@@ -104,24 +107,17 @@ pub(super) fn tidy_earlier(database: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_earlier = |(begin, end): &(String, &str)| {
-            let id = name.to_str()?.strip_prefix(begin)?.get(..ID)?;
-            let of_sqlite = name
-                .to_str()?
-                .strip_prefix(begin)?
-                .strip_prefix(id)?
-                .strip_prefix(end)?;
-            (id.parse::<Uuid>().is_ok() && BESIDE.contains(&of_sqlite)).then_some(())
+            let behind = name.to_str().and_then(|name| name.strip_prefix(begin));
+            let parts = behind.and_then(|behind| behind.split_at_checked(ID));
+            parts.is_some_and(|(id, rest)| {
+                let of_sqlite = rest.strip_prefix(end);
+                id.parse::<Uuid>().is_ok() && of_sqlite.is_some_and(|suffix| BESIDE.contains(&suffix))
+            })
         };
-        if names.iter().find_map(is_earlier).is_some() && fs::remove_file(entry.path()).is_ok() {
+        if names.iter().any(is_earlier) && fs::remove_file(entry.path()).is_ok() {
             tracing::info!(path = %entry.path().display(), "removed what an earlier version left of a copy of the database");
         }
     }
-}
-
-/// The folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sealpod_core::Time;
 use sealpod_core::wire::backups::{Backup, Trigger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::known::{self, ARCHIVE, Told, sweep, withdraw};
 use super::make::{Stored, write_archive};
-use super::needs::Needs;
+use super::needs::{Needs, Unclear};
 use super::restore::{Asked, Keep, Restored, block_on, restore};
 use super::scratch::{self, folder_of};
 use super::storage::Storage;
@@ -20,6 +21,9 @@ use super::{Error, Recipient, room};
 use crate::audit::{By, Chain, Entry, Kind, Verb};
 use crate::crypto::{Keyring, MasterKeyId};
 use crate::store::{Store, StoreError, beside};
+
+/// What is [`Told`] of, beside files.
+const OTHERS: &str = "backups of another database";
 
 /// Where backups go and who can open them.
 #[derive(Debug, Clone)]
@@ -40,8 +44,8 @@ pub(super) struct Inner {
     pub(super) worker: Worker,
     turn: Arc<Semaphore>,
     needs: Needs,
-    /// Exports that cannot be read.
-    pub(super) unread: Told,
+    /// What stands in the storage and people were told of.
+    pub(super) told: Told,
 }
 
 /// Nobody else makes or reads an archive. What works holds it until it is done, whether or not somebody still waits for that.
@@ -66,7 +70,7 @@ impl Backups {
             worker: Worker::default(),
             turn: Arc::new(Semaphore::new(1)),
             needs: Needs::default(),
-            unread: Told::default(),
+            told: Told::default(),
         }))
     }
 
@@ -91,8 +95,8 @@ impl Backups {
         })
     }
 
-    /// Makes a backup; returns once it was opened and checked, and is on record. One that cannot be put on record is kept, and named
-    /// in the log: its copy may be needed most where the database takes no entry any more.
+    /// Makes a backup; returns once it was opened and checked, and is on record. One that cannot be put on record is kept,
+    /// and named in the log: its copy may be needed most where the database takes no entry any more.
     pub async fn create(&self, store: &Store, trigger: Trigger, by: By) -> Result<Backup, Error> {
         let storage = self.storage()?;
         room::require_reserve(store)?;
@@ -106,7 +110,12 @@ impl Backups {
                 keyring,
                 ..
             } = &*turn.inner;
-            let made = write_archive(id, &storage, (database, keyring), &settings.recipients, trigger)?;
+            let made = write_archive(id, &storage, (database, keyring), &settings.recipients, trigger);
+            let made = made.inspect_err(|error| {
+                if let Error::Open(error) = error {
+                    store.note_copy(error);
+                }
+            })?;
             let entry = Entry::new(Kind::Backup, Verb::Create).resource(id, &made.filename);
             let recorded = on_record(|| block_on(store.record(Chain::Instance, entry.clone(), by.clone())));
             recorded.inspect_err(|error| {
@@ -129,17 +138,37 @@ impl Backups {
         aside(move || known::list(&storage)).await
     }
 
-    /// How many backups and exports need each master key; `None` where that cannot be known.
-    pub async fn by_key(&self) -> Option<BTreeMap<MasterKeyId, u64>> {
-        let Ok(storage) = self.storage() else {
-            return Some(BTreeMap::new());
-        };
-        let inner = Arc::clone(&self.0);
-        let count = move || inner.needs.count(&storage, &inner.keyring);
-        aside(count).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the backups could not be listed");
-            None
+    /// As [`Self::list`], of this database. Those of another one in the same place, such as the one that this was restored from,
+    /// are not: whoever has that may still be at work. They are told of once.
+    pub async fn own(&self, store: &Store) -> Result<Vec<Backup>, Error> {
+        let (storage, inner, epoch) = (self.storage()?, Arc::clone(&self.0), store.epoch());
+        aside(move || {
+            let all = known::all(&storage)?;
+            let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|known| known.is_of(epoch));
+            match others.first() {
+                None => inner.told.settle(OTHERS),
+                Some(newest) if inner.told.is_new(OTHERS) => tracing::warn!(
+                    count = others.len(),
+                    newest = newest.backup.filename,
+                    "beside the backups of this database are some of another one, or of before it was restored; they are listed, and go only by hand"
+                ),
+                Some(_) => {}
+            }
+            Ok(own.into_iter().map(|known| known.backup).collect())
         })
+        .await
+    }
+
+    /// How many backups, exports and copies beside the database need each master key.
+    pub async fn by_key(&self) -> Result<BTreeMap<MasterKeyId, u64>, Unclear> {
+        let storage = self.storage().map_err(|_| Unclear::NoPlace)?;
+        let inner = Arc::clone(&self.0);
+        let count = move || inner.needs.count((&storage, &inner.database), &inner.keyring);
+        let counted = aside(count).await.map_err(|error| {
+            tracing::warn!(%error, "the backups could not be listed");
+            Unclear::Storage
+        })?;
+        counted.map_err(Unclear::Unread)
     }
 
     pub async fn get(&self, id: Uuid) -> Result<Backup, Error> {
@@ -180,15 +209,22 @@ impl Backups {
         Ok(restored)
     }
 
-    /// Removes these, and what uploads that were cut off left behind.
-    pub async fn remove(&self, expired: Vec<Backup>) -> Result<(), Error> {
-        let storage = self.storage()?;
+    /// Removes these, and what belongs to no backup, whose age is by the `judged` time. What cannot be removed keeps nothing else
+    /// from it, and the first error is answered.
+    pub async fn remove(&self, expired: Vec<Backup>, judged: Time) -> Result<(), Error> {
+        let (storage, inner) = (self.storage()?, Arc::clone(&self.0));
         aside(move || {
+            let mut failed = None;
             for backup in expired {
-                withdraw(&storage, &backup.filename)?;
-                tracing::info!(id = %backup.id, created_at = %backup.created_at, "removed a backup that was kept for long enough");
+                match withdraw(&storage, &backup.filename) {
+                    Ok(()) => {
+                        tracing::info!(id = %backup.id, created_at = %backup.created_at, "removed a backup that was kept for long enough");
+                    }
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            sweep(&storage, ARCHIVE, |_| Ok(false))
+            let swept = sweep((&storage, &inner.told), ARCHIVE, judged, |_| Ok(false));
+            failed.map_or(swept, Err)
         })
         .await
     }

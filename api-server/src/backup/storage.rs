@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use futures::StreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as Key;
@@ -19,14 +18,19 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use tokio::runtime::Handle;
 use url::Url;
 
+use super::restore::sync_folder;
+use super::scratch::folder_of;
+use super::steady::Steady;
 pub use transfer::{Download, Upload};
-use transfer::{PART, Sink};
+use transfer::{Parts, Ranges, Sink};
 
-/// For one request, and for connecting.
+/// For one request with all of its body, which is a part at the most, and for connecting.
 const PATIENCE: Duration = Duration::from_mins(2);
 const CONNECT: Duration = Duration::from_secs(10);
+/// So often a request is made anew, or its body taken up where it broke off, if no more than that has passed since its beginning:
+/// longer than one may take, so that none is too late for it.
 const RETRIES: usize = 3;
-const RETRY_TIME: Duration = Duration::from_mins(1);
+const RETRY_TIME: Duration = Duration::from_mins(3);
 /// Largest file that is read as a whole.
 const SMALL: u64 = 1024 * 1024;
 /// How the name of a file ends that is being written.
@@ -121,11 +125,7 @@ impl Storage {
         match self {
             Self::Directory(folder) => {
                 let failed = |cause| self.directory(cause);
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)
-                    .map_err(failed)?;
+                make_folder(folder).map_err(failed)?;
                 let (path, partial) = (folder.join(name), folder.join(format!("{name}{PARTIAL}")));
                 let file = OpenOptions::new()
                     .write(true)
@@ -134,7 +134,7 @@ impl Storage {
                     .mode(0o600)
                     .open(&partial);
                 Ok(Upload::new(Sink::File {
-                    file: file.map_err(failed)?,
+                    file: Steady::new(file.map_err(failed)?),
                     partial,
                     path,
                 }))
@@ -142,12 +142,8 @@ impl Storage {
             Self::Bucket(bucket) => {
                 let handle = Handle::current();
                 let upload = handle.block_on(bucket.store.put_multipart(&bucket.key(name)));
-                Ok(Upload::new(Sink::Parts {
-                    upload: upload.map_err(|cause| bucket.failed(cause))?,
-                    part: Vec::with_capacity(PART),
-                    bucket: bucket.clone(),
-                    handle,
-                }))
+                let upload = upload.map_err(|cause| bucket.failed(cause))?;
+                Ok(Upload::new(Sink::Parts(Parts::new(upload, bucket.clone(), handle))))
             }
         }
     }
@@ -161,13 +157,8 @@ impl Storage {
             },
             Self::Bucket(bucket) => {
                 let handle = Handle::current();
-                match handle.block_on(bucket.store.get(&bucket.key(name))) {
-                    Ok(found) => Ok(Download::Pieces {
-                        stream: found.into_stream(),
-                        piece: Bytes::new(),
-                        bucket: bucket.clone(),
-                        handle,
-                    }),
+                match handle.block_on(bucket.store.head(&bucket.key(name))) {
+                    Ok(found) => Ok(Download::Ranges(Ranges::of(bucket.clone(), found, handle))),
                     Err(object_store::Error::NotFound { .. }) => Err(self.absent(name)),
                     Err(cause) => Err(bucket.failed(cause)),
                 }
@@ -177,16 +168,31 @@ impl Storage {
 
     /// A small file as a whole.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, StorageError> {
-        let mut content = Vec::new();
-        let read = self.open(name)?.take(SMALL + 1).read_to_end(&mut content);
-        read.map_err(|cause| cause.downcast().unwrap_or_else(|cause| self.directory(cause)))?;
-        if content.len() as u64 > SMALL {
-            return Err(StorageError::TooLarge {
-                place: self.place(),
-                name: name.to_owned(),
-            });
+        let too_large = || StorageError::TooLarge {
+            place: self.place(),
+            name: name.to_owned(),
+        };
+        match self {
+            Self::Directory(_) => {
+                let mut content = Vec::new();
+                let read = self.open(name)?.take(SMALL + 1).read_to_end(&mut content);
+                read.map_err(|cause| cause.downcast().unwrap_or_else(|cause| self.directory(cause)))?;
+                let is_small = content.len() as u64 <= SMALL;
+                is_small.then_some(content).ok_or_else(too_large)
+            }
+            // One request: its size comes before what is in it.
+            Self::Bucket(bucket) => Handle::current().block_on(async {
+                let found = match bucket.store.get(&bucket.key(name)).await {
+                    Err(object_store::Error::NotFound { .. }) => return Err(self.absent(name)),
+                    found => found.map_err(|cause| bucket.failed(cause))?,
+                };
+                if found.meta.size > SMALL {
+                    return Err(too_large());
+                }
+                let content = found.bytes().await.map_err(|cause| bucket.failed(cause))?;
+                Ok(content.to_vec())
+            }),
         }
-        Ok(content)
     }
 
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), StorageError> {
@@ -304,6 +310,8 @@ impl Bucket {
             .with_retry(retry)
             .with_client_options(client)
             .with_allow_http(allow_http)
+            // One at a time is what is deleted here, and not every storage knows the call for many.
+            .with_disable_bulk_delete(true)
             .build()
             .map_err(settings)?;
         Ok(Self {
@@ -322,5 +330,19 @@ impl Bucket {
             place: self.place.clone(),
             cause: Box::new(cause),
         }
+    }
+}
+
+/// Makes it, where it is not there, and those that it is in. Their names survive a power cut, as what comes into it
+/// does.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_folder(folder_of(folder))?;
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Left there, it would pass for one of before.
+        _ => sync_folder(folder).inspect_err(|_| drop(fs::remove_dir(folder))),
     }
 }

@@ -1,6 +1,6 @@
 //! `backup create|list|verify|restore`: on the files themselves, beside a running server or without one.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ pub fn verify_backup(args: VerifyArgs) -> Outcome {
     let opened = args.which.check()?;
     working(move || {
         let (source, id) = opened.source()?;
-        let manifest = verify(&source, &opened.asked(id), &args.scratch)?;
+        let manifest = verify(&source, &opened.asked(id), &args.scratch).map_err(advised)?;
         show(&manifest)
     })
 }
@@ -142,13 +142,24 @@ pub fn restore_backup(args: RestoreArgs) -> Outcome {
         let compare = args.compare.as_deref();
         let look = |restored: &Path| compare.map_or(Ok(()), |live| Ok(tell(&store::compare(restored, live)?)?));
         let by = By::system("command line");
-        let restored = restore(&source, &opened.asked(id), &args.to, keep, look, by)?;
-        show(&restored.manifest)?;
-        if let (Some(file), Some(carried)) = (&args.master_key_out, &restored.carried) {
-            write_keys(file, carried)?;
-        }
+        // Before anything else: that it cannot be written must not be found out when all is done.
+        let keys = args.master_key_out.map(KeyFile::create).transpose()?;
+        let restored = restore(&source, &opened.asked(id), &args.to, keep, look, by).map_err(advised)?;
         let path = restored.path.display();
+        let is_written = keys.is_some();
+        if let (Some(file), Some(carried)) = (keys, &restored.carried) {
+            let written = file.write(carried);
+            // Without them it opens for nobody who has lost the master key.
+            written.inspect_err(|_| drop(fs::remove_file(&restored.path)))?;
+        }
+        show(&restored.manifest)?;
         print(format_args!("restored to {path}"))?;
+        if !is_written && restored.carried.is_some() {
+            let keys = restored.manifest.master_keys.join(", ");
+            print(format_args!(
+                "it opens with master key {keys}; if you do not have it, restore again with --master-key-out, which writes it to a file"
+            ))?;
+        }
         match keep {
             Keep::Nothing => print(format_args!(
                 "its sessions and all its keys are ended: people sign in again, keys are rotated"
@@ -247,18 +258,63 @@ fn read_identity(path: &Path) -> anyhow::Result<Identity> {
     identity.with_context(|| format!("{} holds no private key of age, `AGE-SECRET-KEY-1…`", path.display()))
 }
 
-fn write_keys(file: &Path, keyring: &Keyring) -> anyhow::Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    let mut made =
-        made.with_context(|| format!("cannot write {}; name a file that is not there yet", file.display()))?;
-    made.write_all(keyring.export().as_bytes())?;
-    made.sync_all()?;
-    Ok(())
+/// A file for master keys. It is gone when this is dropped, unless they were written.
+struct KeyFile {
+    path: PathBuf,
+    file: File,
+    is_written: bool,
+}
+
+impl KeyFile {
+    fn create(path: PathBuf) -> anyhow::Result<Self> {
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file =
+            made.with_context(|| format!("cannot write {}; name a file that is not there yet", path.display()))?;
+        Ok(Self {
+            path,
+            file,
+            is_written: false,
+        })
+    }
+
+    /// Returns once they survive a power cut.
+    fn write(mut self, keyring: &Keyring) -> anyhow::Result<()> {
+        let written = self.file.write_all(keyring.export().as_bytes());
+        let kept = written
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| store::sync_folder(&self.path));
+        kept.with_context(|| {
+            format!(
+                "cannot write the master keys to {}, so nothing was restored; check the disk and try again",
+                self.path.display()
+            )
+        })?;
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        if !self.is_written {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// What to do about an archive, where that is another one.
+fn advised(error: Error) -> anyhow::Error {
+    let is_damaged = matches!(error, Error::Damaged(_));
+    let error = anyhow::Error::new(error);
+    if is_damaged {
+        return anyhow::anyhow!("{error}; use another one");
+    }
+    error
 }
 
 fn show(manifest: &Manifest) -> Outcome {
     print(format_args!(
-        "backup {} of {}, by version {}, schema {}: whole, and everything in it opens",
+        "backup {} of {}, by version {}, schema {}: whole, and the database in it is sound and opens",
         manifest.backup, manifest.created_at, manifest.server, manifest.schema
     ))?;
     for (table, rows) in &manifest.counts {
@@ -277,6 +333,18 @@ fn tell(comparison: &store::Comparison) -> std::io::Result<()> {
         for line in lines {
             writeln!(output, "  {line}")?;
         }
+    }
+    let values = &comparison.values;
+    let none = if values.lines.is_empty() { "none" } else { "" };
+    writeln!(
+        output,
+        "secrets and configurations that are not the same (there: in the backup; here: in the database of today): {none}"
+    )?;
+    for line in &values.lines {
+        writeln!(output, "  {line}")?;
+    }
+    if values.more > 0 {
+        writeln!(output, "  and {} more", values.more)?;
     }
     Ok(())
 }

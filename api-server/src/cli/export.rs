@@ -14,7 +14,7 @@ use crate::app::open_store;
 use crate::audit::Chain;
 use crate::config::StoreArgs;
 use crate::ids::OrganizationId;
-use crate::store::{Object, Store, StoreError};
+use crate::store::{Admit, Object, Store, StoreError};
 
 /// Entries that are in memory at a time.
 const CHUNK: u32 = 1_000;
@@ -54,7 +54,7 @@ pub fn export(args: ExportArgs) -> Outcome {
         since,
         until,
     } = args;
-    let config = store_config(store)?;
+    let config = store_config(store, Admit::Current)?;
     block_on(async {
         let (store, _) = open_store(config).await?;
         let written = write(&store, organization, (since, until)).await;

@@ -10,7 +10,7 @@ use crate::app::open_store;
 use crate::config::{Config, Environment, Faults, ServeArgs, StoreArgs, StoreConfig};
 use crate::crypto::generate_master_key;
 use crate::routes;
-use crate::store::{AuditReport, Store};
+use crate::store::{Admit, AuditReport, Store};
 
 pub fn generate_key() -> Outcome {
     print(format_args!("{}", generate_master_key().expose()))
@@ -21,7 +21,7 @@ pub fn openapi() -> Outcome {
 }
 
 pub fn migrate(args: StoreArgs) -> Outcome {
-    let config = store_config(args)?;
+    let config = store_config(args, Admit::Older)?;
     let path = config.options.path.display().to_string();
     block_on(async {
         let (store, _) = open_store(config).await?;
@@ -35,8 +35,9 @@ pub fn check(args: ServeArgs) -> Outcome {
     let environment = Environment::of_process();
     environment.check(&mut faults);
     let config = Config::check(args, &environment, &mut faults);
-    let config = faults.finish(config).map_err(Failure::Configuration)?;
+    let mut config = faults.finish(config).map_err(Failure::Configuration)?;
     print(format_args!("configuration: ok"))?;
+    config.store.options.admit = Admit::Current;
     let path = config.store.options.path.display().to_string();
     block_on(async {
         let (store, _) = open_store(config.store).await?;
@@ -47,12 +48,14 @@ pub fn check(args: ServeArgs) -> Outcome {
     })
 }
 
-pub fn store_config(args: StoreArgs) -> Result<StoreConfig, Failure> {
+/// Of a database that is there, and of which nobody else makes use.
+pub fn store_config(args: StoreArgs, admit: Admit) -> Result<StoreConfig, Failure> {
     let mut faults = Faults::default();
     let config = StoreConfig::check(args, &Environment::of_process(), &mut faults);
     let mut config = faults.finish(config).map_err(Failure::Configuration)?;
     // Nobody else uses the file, so a walk along all of it may take its time.
     config.options.read_time = None;
+    config.options.admit = admit;
     Ok(config)
 }
 

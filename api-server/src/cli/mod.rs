@@ -42,7 +42,7 @@ enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Make the database, or bring it to this version's schema
+    /// Bring the database to this version's schema
     Migrate(StoreArgs),
     /// Check the configuration, the database, its key and the audit log, without serving
     Check(ServeArgs),
@@ -66,7 +66,7 @@ enum BackupCommand {
     Create(backup::CreateArgs),
     /// List the backups in the storage, newest first
     List(backup::ListArgs),
-    /// Open a backup and everything in it, and change nothing
+    /// Open a backup, check the database in it, and change nothing
     Verify(backup::VerifyArgs),
     /// Make a database of a backup, and say how to switch to it
     Restore(backup::RestoreArgs),

@@ -108,7 +108,9 @@ fn show(keys: &Keys) -> Outcome {
             needs(key),
         ))?;
     }
-    Ok(())
+    keys.backups_unknown
+        .iter()
+        .try_for_each(|why| print(format_args!("{why}")))
 }
 
 /// A running server, called with the admin key.

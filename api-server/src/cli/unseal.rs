@@ -13,11 +13,11 @@ use super::maintain::{print, report_audit, store_config};
 use super::serve::block_on;
 use super::{Failure, Outcome};
 use crate::app::open_store;
-use crate::audit::{AuditKey, Broken, Chain, GENESIS, Segment, check};
-use crate::backup::{Asked, Error, Export, Part, Storage, Stored, exports, read_export};
+use crate::audit::{AuditKey, Chain, End, GENESIS, Segment};
+use crate::backup::{Asked, Error, Export, Part, Storage, Stored, exports, read_export, segments};
 use crate::config::{Faults, StorageArgs, StoreArgs};
 use crate::crypto::Keyring;
-use crate::store::{AuditReport, ChainReport, Store};
+use crate::store::{Admit, AuditReport, ChainReport, Store};
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -36,14 +36,11 @@ pub struct UnsealArgs {
     which: Which,
 }
 
-/// The end of a chain: number and hash.
-type End = (u64, [u8; 32]);
-
 pub fn verify_audit(args: VerifyArgs) -> Outcome {
     let mut faults = Faults::default();
     let settings = args.storage.check(&mut faults);
     let settings = faults.finish(settings).map_err(Failure::Configuration)?;
-    let config = store_config(args.store)?;
+    let config = store_config(args.store, Admit::Current)?;
     let keyring = config.keyring.clone();
     block_on(async {
         let (store, _) = open_store(config).await?;
@@ -65,25 +62,19 @@ async fn verify(store: &Store, keyring: Keyring, place: Option<Storage>, with_ex
 /// Every archive, entry by entry, and that they follow each other up to where the database begins. Several may hold the same
 /// entries, such as behind a restore. What links them is numbers and hashes, never their times: a clock is set back.
 fn verify_exports(place: &Storage, keyring: &Keyring, key: &AuditKey, report: &AuditReport) -> Outcome {
-    let mut segments = Vec::new();
+    let mut all = Vec::new();
     for export in exports(place)? {
-        let (found, broken) = walk(place, keyring, key, &export)?;
-        if let Some((chain, broken)) = broken {
-            return Err(anyhow!("{}: of the chain of {chain}, {broken}", export.filename).into());
-        }
-        segments.extend(found.into_iter().map(|segment| (segment, export.filename.clone())));
+        let found = read(place, keyring, key, &export).map_err(|error| anyhow!("{}: {error}", export.filename))?;
+        all.extend(found.into_iter().map(|segment| (segment, export.filename.clone())));
         print(format_args!("{}: ok, {} entries", export.filename, export.entries))?;
     }
-    if let Some(missing) = missing(&segments, report) {
+    if let Some(missing) = missing(&all, report) {
         return Err(anyhow!(missing).into());
     }
     Ok(())
 }
 
-/// The segments of an archive, and the first entry that is not as it was written.
-type Walked = (Vec<Segment>, Option<(Chain, Broken)>);
-
-fn walk(place: &Storage, keyring: &Keyring, key: &AuditKey, export: &Export) -> Result<Walked, Error> {
+fn read(place: &Storage, keyring: &Keyring, key: &AuditKey, export: &Export) -> Result<Vec<Segment>, Error> {
     let source = Stored {
         storage: place.clone(),
         name: export.filename.clone(),
@@ -93,29 +84,7 @@ fn walk(place: &Storage, keyring: &Keyring, key: &AuditKey, export: &Export) -> 
         keyring: Some(keyring),
         identity: None,
     };
-    let (mut found, mut broken): (Vec<Segment>, _) = (Vec::new(), None);
-    let mut end: End = (0, GENESIS);
-    // Whether a segment ends where it says.
-    let ends = |segment: Option<&Segment>, end: End| {
-        let segment = segment.filter(|segment| (segment.last, segment.head) != end)?;
-        Some((segment.chain, Broken::Gone { seq: end.0 + 1 }))
-    };
-    read_export(&source, &asked, |part| {
-        match part {
-            Part::Segment(segment) => {
-                broken = broken.take().or(ends(found.last(), end));
-                end = (segment.first - 1, segment.previous);
-                found.push(segment);
-            }
-            Part::Entry(entry) => match check(key, end, &entry) {
-                Ok(hash) => end = (entry.seq, hash),
-                Err(what) => broken = broken.take().or(Some((entry.chain, what))),
-            },
-        }
-        Ok(())
-    })?;
-    let broken = broken.or(ends(found.last(), end));
-    Ok((found, broken))
+    segments(&source, &asked, key)
 }
 
 /// What stands between the first entries of the chains and the ones that the database has.
@@ -129,10 +98,11 @@ fn missing(segments: &[(Segment, String)], report: &AuditReport) -> Option<Strin
     }
     let has = |chain: Chain, end: End| ends.get(&chain).is_some_and(|ends| ends.contains(&end));
     for (segment, file) in segments {
-        let (chain, before) = (segment.chain, segment.first - 1);
-        if !has(chain, (before, segment.previous)) {
+        let (chain, begin) = (segment.chain, segment.begin());
+        if !has(chain, begin) {
             return Some(format!(
-                "{file}: the chain of {chain} does not go on behind entry {before}: an archive before it is missing"
+                "{file}: the chain of {chain} does not go on behind entry {}: an archive before it is missing",
+                begin.0
             ));
         }
     }

@@ -10,12 +10,10 @@ use super::Claim;
 use crate::app::App;
 use crate::crypto::{Aad, Sealed};
 use crate::error::ApiError;
-use crate::store::{Done, StoreError};
+use crate::store::{Done, StoreError, while_moved};
 
 /// Largest body that is kept. A repetition of what was answered with more gets 409, as after a crash.
 const MAX_BODY: u64 = 64 * 1024;
-/// How often an answer is sealed again.
-const ATTEMPTS: usize = 5;
 /// What of the headers belongs to the answer itself; the others are made for each request.
 const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
 
@@ -54,15 +52,12 @@ pub async fn keep(app: &App, claim: Claim, response: Response) -> Response {
 }
 
 async fn store(app: &App, claim: Claim, json: &[u8]) -> Result<(), StoreError> {
-    let mut attempt = 1;
-    loop {
+    // Another master key may seal by then.
+    while_moved(|| async {
         let sealed = app.keyring().seal(&Aad::answer(&claim.scope), json);
-        match app.store().keep_answer(claim.clone(), sealed).await {
-            // Another master key seals by now.
-            Err(StoreError::Moved(_)) if attempt < ATTEMPTS => attempt += 1,
-            result => return result,
-        }
-    }
+        Ok(app.store().keep_answer(claim.clone(), sealed).await)
+    })
+    .await
 }
 
 /// The answer as it was, or the id of what was made.

@@ -100,8 +100,8 @@ impl From<backup::Error> for ApiError {
         match error {
             E::Disabled => Self::BackupsDisabled,
             E::Unknown => Self::not_found("no backup has this id"),
-            E::Damaged(_)
-            | E::NotAnArchive
+            E::Damaged(_) => Self::BackupDamaged(format!("{text}; use another one")),
+            E::NotAnArchive
             | E::NotABackup(_)
             | E::NotAnExport(_)
             | E::Another { .. }
@@ -113,8 +113,12 @@ impl From<backup::Error> for ApiError {
             | E::ForeignIdentity
             | E::Newer { .. }
             | E::Exists(_)
+            | E::LogBeside(_)
             | E::Busy => Self::Conflict(text.into()),
-            E::NoRoom { .. } => Self::DiskFull { cause: text },
+            E::Open(crate::store::OpenError::LongLog { .. }) => Self::Unavailable {
+                detail: "too much was written while the database was copied; try again when less is",
+                cause: text,
+            },
             E::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Self::DiskFull { cause: text },
             E::Open(error) if error.is_disk_full() => Self::DiskFull { cause: text },
             E::Storage(backup::StorageError::Directory { cause, .. })
@@ -130,9 +134,13 @@ impl From<backup::Error> for ApiError {
                 cause: text,
             },
             E::Store(error) => error.into(),
-            E::TooManyRecipients | E::Recovery(_) | E::BrokenChain { .. } | E::Open(_) | E::Io(_) => {
-                Self::internal(text)
-            }
+            E::TooManyRecipients
+            | E::Recovery(_)
+            | E::ManifestTooLong { .. }
+            | E::BrokenChain { .. }
+            | E::Unfinished(_)
+            | E::Open(_)
+            | E::Io(_) => Self::internal(text),
         }
     }
 }

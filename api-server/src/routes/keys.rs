@@ -1,5 +1,7 @@
 //! The master keys: which ones the data needs, and their rotation.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use sealpod_core::wire::keys as wire;
@@ -8,6 +10,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::Caller;
+use crate::backup::Unclear;
 use crate::body::Query;
 use crate::crypto::MasterKeyId;
 use crate::error::ApiError;
@@ -67,17 +70,19 @@ async fn shown(app: &App) -> Result<Json<wire::Keys>, ApiError> {
             ids.push(needs.id);
         }
     }
-    for id in backups.iter().flat_map(|counts| counts.keys()) {
+    for id in backups.iter().flat_map(BTreeMap::keys) {
         if !ids.contains(id) {
             ids.push(*id);
         }
     }
-    let backups_of = |id| Some(backups.as_ref()?.get(&id).copied().unwrap_or(0));
+    let backups_of = |id| Some(backups.as_ref().ok()?.get(&id).copied().unwrap_or(0));
+    let no_place = backups.as_ref().err() == Some(&Unclear::NoPlace);
     let keys = ids.iter().enumerate().filter_map(|(at, id)| {
         let needs = needs.iter().find(|key| key.id == *id);
         let key = key((*id, *id == current, at < own), needs, backups_of(*id));
-        // A key that is gone and that nothing needs is history: the audit log has it.
-        (key.in_keyring || !key.may_be_removed).then_some(key)
+        // A key that is gone and that nothing here needs is history: the audit log has it.
+        let is_history = key.may_be_removed || (no_place && key.state == wire::MasterKeyState::Unused);
+        (key.in_keyring || !is_history).then_some(key)
     });
     Ok(Json(wire::Keys {
         current: current.to_string(),
@@ -88,6 +93,7 @@ async fn shown(app: &App) -> Result<Json<wire::Keys>, ApiError> {
             problem: progress.problem,
         },
         keys: keys.collect(),
+        backups_unknown: backups.as_ref().err().map(ToString::to_string),
     }))
 }
 

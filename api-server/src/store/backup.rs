@@ -31,6 +31,29 @@ pub struct Comparison {
     pub revives: Vec<String>,
     /// In the database, and not in the backup: made since.
     pub lacks: Vec<String>,
+    /// Secrets and configurations that are not the same: `there`, in the backup, and `here`, in the database.
+    pub values: Differences,
+}
+
+/// Lines, as far as anybody reads on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// The first of them: [`Differences::MOST`].
+    pub lines: Vec<String>,
+    /// How many there are beyond these.
+    pub more: u64,
+}
+
+impl Differences {
+    pub const MOST: usize = 1_000;
+
+    pub(super) fn push(&mut self, line: impl FnOnce() -> String) {
+        if self.lines.len() < Self::MOST {
+            self.lines.push(line());
+        } else {
+            self.more += 1;
+        }
+    }
 }
 
 /// The version of the schema that this server makes.
@@ -41,6 +64,26 @@ pub fn known_schema() -> usize {
 /// The path of a file that belongs to another one.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     sqlite::files::beside(path, suffix)
+}
+
+/// The folder that a file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    sqlite::files::folder_of(path)
+}
+
+/// Flushes that folder, so that the file's name survives a power cut.
+pub fn sync_folder(path: &Path) -> std::io::Result<()> {
+    sqlite::files::sync_folder(path)
+}
+
+/// An error where a file of so many bytes does not fit into this folder with room to spare.
+pub fn require_room(folder: &Path, bytes: u64) -> Result<(), OpenError> {
+    sqlite::files::require_room(folder, bytes)
+}
+
+/// As [`require_room`], for a copy of the database at this path, beside it.
+pub fn require_room_for_copy(database: &Path) -> Result<(), OpenError> {
+    sqlite::files::require_room_for_copy(database)
 }
 
 /// Copies the database at `from`, as it is at this instant, into a new file that only its owner can read. Others go on reading
@@ -54,12 +97,24 @@ pub fn inspect(path: &Path, keyring: &Keyring) -> Result<Facts, OpenError> {
     sqlite::backup::inspect(path, keyring)
 }
 
-/// What the keys, accounts, rules and memberships of two databases do not have in common. Blocks.
+/// The master keys that the values in a copy need, which nobody writes; what somebody's look left in its log counts. Blocks.
+pub fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, OpenError> {
+    sqlite::backup::needed_keys(path)
+}
+
+/// What the organizations, projects, keys, accounts, rules and memberships of two databases do not have in common: of
+/// what is alive, with the deadlines of keys and accounts; and which secrets and configurations are not the same. The
+/// schema of each may be an older one. Blocks.
 pub fn compare(backup: &Path, live: &Path) -> Result<Comparison, OpenError> {
-    sqlite::backup::compare(backup, live)
+    sqlite::compare::compare(backup, live)
 }
 
 impl Store {
+    /// Takes note of why a copy of this database was not made: what its own file cannot be read for is fatal.
+    pub fn note_copy(&self, error: &OpenError) {
+        self.engine.note_copy(error);
+    }
+
     /// Ends every session and login, and every key unless they are kept; names a new epoch, by which others notice; and puts
     /// it on record.
     pub async fn finish_restore(&self, backup: Uuid, keep_keys: bool, by: By) -> Result<()> {

@@ -169,6 +169,38 @@ pub enum OpenError {
     },
     #[error("the file system of {} cannot hold SQLite's write-ahead log; use a local disk, not a network volume", path.display())]
     NoWal { path: PathBuf },
+    #[error(
+        "{} has {free} bytes left, and {needed} are needed for a copy of the database; free space there (files `.schema-*` beside the database are copies from before upgrades, which nothing but a way back needs), or name another volume",
+        path.display()
+    )]
+    NoRoom { path: PathBuf, needed: u64, free: u64 },
+    #[error("{} grew to {bytes} bytes while the database was copied, because so much was written meanwhile; the copy was given up, try again when less is written", path.display())]
+    LongLog { path: PathBuf, bytes: u64 },
+    #[error(
+        "{} was not written to {}: the changes of another database would come over this one. Nothing was written. Move it away, to the database that it belongs to, and start again",
+        log.display(),
+        path.display()
+    )]
+    ForeignLog { path: PathBuf, log: PathBuf },
+    #[error(
+        "{} was not written to {} by this version: that database was restored and not changed since, and the changes of another one would come over it. Nothing was written. Do not delete that file: if an older version worked on the restored database, it is that version's; start that version once, and stop it. If none did, move the file away, to the database that it belongs to, and start again",
+        log.display(),
+        path.display()
+    )]
+    UnmarkedLog { path: PathBuf, log: PathBuf },
+    #[error(
+        "{} is not there, and {} is, with changes that are nowhere else. Nothing was written. Put the database back beside it, or move it away, and start again",
+        path.display(),
+        log.display()
+    )]
+    LogAlone { path: PathBuf, log: PathBuf },
+    #[error("there is no database at {}, and none was made; name the file of one (SEALPOD_DATABASE_URL)", path.display())]
+    Absent { path: PathBuf },
+    #[error(
+        "{} is of an older version of this server (schema {found}, this one works with {known}); `migrate` brings it up to date, and so does the start of a server. Nothing was written",
+        path.display()
+    )]
+    Older { path: PathBuf, found: usize, known: usize },
     #[error("{}: {what}; restore a backup", path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("{}: {what}: {source}", path.display())]

@@ -22,6 +22,7 @@ mod interest;
 mod keys;
 mod log;
 pub mod login;
+mod moved;
 mod options;
 mod organizations;
 mod people;
@@ -44,7 +45,10 @@ use uuid::Uuid;
 
 pub use accounts::{Account, AccountScope, NewAccount, Rotated};
 pub use acl::{AclRule, NewRule, RuleQuery, Subject};
-pub use backup::{Comparison, Facts, beside, compare, copy, inspect, known_schema};
+pub use backup::{
+    Comparison, Differences, Facts, beside, compare, copy, folder_of, inspect, known_schema, needed_keys, require_room,
+    require_room_for_copy, sync_folder,
+};
 pub use bundle::{Asker, BundleQuery, Bundled, Credential, Judge, Selection, Snapshot, SnapshotVersion};
 pub use changes::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position};
 pub use configurations::{Configuration, ConfigurationPage, ConfigurationSlot, ConfigurationWrite, Configurations};
@@ -57,7 +61,8 @@ pub use interest::Interest;
 pub use keys::{AccountKey, ApplicationKey, KeyHolder};
 pub use log::{AuditPage, AuditQuery, AuditReport, ChainReport};
 pub use login::{Attempt, CODE_SECONDS, CodeRequest, LoginKeys, Requested, Verified};
-pub use options::{Options, Trace};
+pub use moved::while_moved;
+pub use options::{Admit, Options, Trace};
 pub use organizations::Organization;
 pub use people::{Grantor, Membership, NewSession, OrganizationMember, Session, User};
 pub use projects::{NewProject, Project, ProjectEdit, ProjectUpdate};

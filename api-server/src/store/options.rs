@@ -13,6 +13,8 @@ pub struct Options {
     pub path: PathBuf,
     /// Whether room is kept on its disk for the last entries of the audit log: for a server.
     pub reserve: bool,
+    /// What else than a database of this version may be at the path.
+    pub admit: Admit,
     /// Whether an older schema is kept beside it, in a copy, before it is brought up to date.
     pub keep_copy: bool,
     /// Threads that read.
@@ -27,6 +29,17 @@ pub struct Options {
     pub meters: Meters,
     /// Told of every statement that a request runs; for tests.
     pub trace: Option<Trace>,
+}
+
+/// What there may be of a database before it is opened; anything else is an error, and nothing is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Admit {
+    /// A database of this version's schema.
+    Current,
+    /// An older one too, which is brought up to date.
+    Older,
+    /// None too: one is made.
+    None,
 }
 
 /// Hears the text of each statement as it begins, with its parameters' names and never their values. It runs on the
@@ -56,6 +69,7 @@ impl Options {
         Self {
             path: path.into(),
             reserve: false,
+            admit: Admit::None,
             keep_copy: true,
             readers: cores.clamp(2, 4),
             queue: 1024,

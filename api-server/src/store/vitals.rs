@@ -50,6 +50,8 @@ pub struct Sizes {
 /// What the store measures while it works. Clones share their numbers.
 #[derive(Debug, Clone)]
 pub struct Meters {
+    /// Time that a transaction took before its commit, in seconds: for that long whoever else wants to change something waits.
+    pub transaction_seconds: Histogram,
     /// Time from the decision to commit until everything is on disk, in seconds.
     pub commit_seconds: Histogram,
     /// Changes that one commit held.
@@ -59,6 +61,10 @@ pub struct Meters {
 impl Default for Meters {
     fn default() -> Self {
         Self {
+            // From one row to a slice of maintenance that is too large.
+            transaction_seconds: Histogram::new([
+                0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
+            ]),
             // From a disk that forgets its duties to one that is about to die.
             commit_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5]),
             group_size: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
@@ -107,6 +113,11 @@ impl Store {
     /// Asks the file system; `None` where it does not answer.
     pub fn sizes(&self) -> Option<Sizes> {
         self.engine.sizes()
+    }
+
+    /// Looks whether the database is still the file at its path. That it is another one twice in a row is fatal.
+    pub fn look_at_place(&self) {
+        self.engine.look_at_place();
     }
 
     pub fn trouble(&self) -> Trouble {

@@ -1,12 +1,14 @@
 //! The commands that make, prove and restore backups.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::backups::keyring;
-use crate::process::{maintain, run, text};
+use crate::process::{command, maintain, run, text};
 use crate::rotation::Running;
+use crate::shim::{Fault, Op, Shim};
 use crate::support::O;
 
 /// The commands, on a database that a server uses at the time.
@@ -39,7 +41,7 @@ async fn the_commands_make_prove_and_restore_backups_beside_a_running_server() {
     };
     let (ok, said) = with_key(&["backup", "verify", &id, "--scratch", &path("")]);
     assert!(
-        ok && said.contains("everything in it opens") && said.contains("versions: 80"),
+        ok && said.contains("the database in it is sound and opens") && said.contains("versions: 80"),
         "{said}"
     );
     std::fs::write(
@@ -58,6 +60,19 @@ async fn the_commands_make_prove_and_restore_backups_beside_a_running_server() {
     ]);
     let needed = keyring(dir.path()).current().to_string();
     assert!(text(&foreign.stderr).contains(&needed), "{}", text(&foreign.stderr));
+
+    // One that is damaged says what to do.
+    let archive = listed.split(' ').next().map(|id| format!("{id}.backup")).unwrap();
+    let mut archives = crate::backups::files(Path::new(&path("backups"))).into_iter();
+    let archive = archives.find(|name| name.ends_with(&archive)).unwrap();
+    let mut bytes = std::fs::read(dir.path().join("backups").join(archive)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path("damaged"), bytes).unwrap();
+    let (ok, said) = with_key(&["backup", "verify", &path("damaged"), "--scratch", &path("")]);
+    assert!(
+        !ok && said.contains("the archive is damaged") && said.contains("use another one"),
+        "{said}"
+    );
 
     // What was made since, the backup lacks; what was taken away since, it revives.
     server.put("later", "value").await;
@@ -123,5 +138,83 @@ fn recover(directory: &Path, url: &str, id: &str) -> String {
     );
     let read = |path: &str| std::fs::read_to_string(path).unwrap().trim().to_owned();
     assert_eq!(read(&found), read(&path("master.key")));
+    assert_eq!(std::fs::metadata(&found).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // A file that is there is not written over, and that is known before anything else is done.
+    let other = path("other.db");
+    let with = ["--backup-url", url, "--identity", &offline, "--to", &other];
+    let refused = run(&[&["backup", "restore", id, "--master-key-out", &found][..], &with].concat());
+    let said = text(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("name a file that is not there yet"),
+        "{said}"
+    );
+    assert!(!Path::new(&other).exists(), "it was restored");
+    assert_eq!(read(&found), read(&path("master.key")));
+    // What fails behind it takes it away again.
+    let (key, taken) = (path("again.key"), path("master.key"));
+    let with = ["--backup-url", url, "--identity", &offline, "--to", &taken];
+    let refused = run(&[&["backup", "restore", id, "--master-key-out", &key][..], &with].concat());
+    assert!(
+        !refused.status.success() && !Path::new(&key).exists(),
+        "{}",
+        text(&refused.stderr)
+    );
+    // Without it, it is said which key is needed and how to get it.
+    let without = path("without.db");
+    let with = ["--backup-url", url, "--identity", &offline, "--to", &without];
+    let restored = run(&[&["backup", "restore", id][..], &with].concat());
+    let (said, needed) = (text(&restored.stdout), keyring(directory).current().to_string());
+    assert!(said.contains(&format!("it opens with master key {needed}")), "{said}");
+    assert!(said.contains("--master-key-out"), "{said}");
     out
+}
+
+/// The keys that a restored database needs are on the disk, or there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn master_keys_that_cannot_be_written_leave_neither_them_nor_a_database() {
+    let (dir, keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Running::start(dir.path());
+    server.fill().await;
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (url, offline) = (format!("file://{}", path("backups")), path("offline.txt"));
+    let identity = age::x25519::Identity::generate();
+    let recipient = identity.to_public().to_string();
+    {
+        use age::secrecy::ExposeSecret;
+        std::fs::write(&offline, identity.to_string().expose_secret()).unwrap();
+    }
+    let made = maintain(
+        dir.path(),
+        &["backup", "create", "--backup-url", &url, "--recipient", &recipient],
+    );
+    let id = text(&made.stdout).split(' ').next().unwrap().to_owned();
+    let shim = Shim::new(keys.path());
+    let out = keys.path().join("found.key");
+    // The file, and its folder, whose sync is what keeps its name.
+    for (op, suffix, fault) in [
+        (Op::Write, ".key", Fault::Full),
+        (Op::Sync, ".key", Fault::Broken),
+        (Op::Sync, "/", Fault::Broken),
+    ] {
+        shim.fail(op, suffix, 0, fault);
+        let mut restore = command(&["backup", "restore", &id, "--backup-url", &url, "--identity", &offline]);
+        restore
+            .args(["--to", &path("restored.db"), "--master-key-out"])
+            .arg(&out);
+        let failed = shim.over(&mut restore).output().unwrap();
+        let said = text(&failed.stderr);
+        assert!(
+            !failed.status.success() && shim.seen() > 0,
+            "{op:?} of {suffix}: {said}"
+        );
+        assert!(
+            said.contains("cannot write the master keys"),
+            "{op:?} of {suffix}: {said}"
+        );
+        assert!(
+            !out.exists() && !dir.path().join("restored.db").exists(),
+            "{op:?} of {suffix}"
+        );
+    }
 }

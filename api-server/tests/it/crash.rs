@@ -329,12 +329,23 @@ async fn what_was_answered_survives_a_power_cut() {
     }
 }
 
-/// The test above would find it out: as with `synchronous=NORMAL`, nothing waits for the log here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_survives_a_power_cut_while_the_master_key_is_rotated() {
+    for _ in 0..rounds(1) {
+        for power in [Power::Synced, Power::Mixed] {
+            let dir = tempfile::tempdir().unwrap();
+            let missing = ended_again_and_again(dir.path(), (Beside::Rotation, End::Cut(power)), 4).await;
+            assert!(missing.is_empty(), "{power:?}: {missing:?}");
+        }
+    }
+}
+
+/// The tests above would find it out: as with `synchronous=NORMAL`, nothing waits for the log here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_did_not_wait_for_its_log_would_lose_what_it_answered() {
     let dir = tempfile::tempdir().unwrap();
     // All that is needed to start is on the disk.
-    assert!(maintain_new(dir.path()).status.success());
+    assert_eq!(start(dir.path(), None).stop().0, Some(0));
     let shim = Shim::new(dir.path());
     shim.watch_power(Power::ForgetsTheLog);
     let server = start(dir.path(), Some(&shim));
@@ -352,12 +363,6 @@ async fn a_server_that_did_not_wait_for_its_log_would_lose_what_it_answered() {
         .await
         .unwrap();
     assert_eq!(list.text().await.unwrap(), "[]");
-}
-
-/// Makes the database.
-fn maintain_new(dir: &Path) -> std::process::Output {
-    drop(serve(dir));
-    maintain(dir, &["migrate"])
 }
 
 /// Whether everything that was answered is there, as it was answered, and on record; names what is not.

@@ -8,6 +8,7 @@ use sealpod_api_server::store::{Options, ProjectRef, Store};
 
 use crate::process::{command, text};
 use crate::shim::{Fault, Op, Power, Shim, rounds};
+use crate::volume::{Volume, available};
 
 /// The first schema there was, with one of everything (`src/store/sqlite/upgrades.rs`), and the key of these databases.
 const DATABASE: &[u8] = include_bytes!("../fixtures/schema-01.db.zst");
@@ -87,5 +88,94 @@ async fn cut_off(op: Op, point: i64, power: Option<Power>) {
         let one = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(one("PRAGMA integrity_check"), "ok", "{what}");
         assert_eq!(one("SELECT count(*) || '' FROM versions"), "2", "{what}");
+    }
+}
+
+/// What there is of copies for the way back.
+fn copies(dir: &Path) -> Vec<String> {
+    let mut names = crate::backups::files(dir);
+    names.retain(|name| name.contains(".schema-"));
+    names
+}
+
+#[test]
+fn an_upgrade_without_room_for_its_copy_says_so_and_writes_nothing() {
+    let volume = Volume::new(32);
+    let dir = volume.path().join("data");
+    std::fs::create_dir(&dir).unwrap();
+    old(&dir);
+    let before = std::fs::read(dir.join("sealpod.db")).unwrap();
+    // Room for the copy, and for nothing beside it.
+    volume.fill("other", 3 << 20);
+    let free = available(&dir);
+    let refused = migrate(&dir).output().unwrap();
+    assert!(!refused.status.success());
+    let said = text(&refused.stderr);
+    assert!(said.contains("bytes left") && said.contains("are needed"), "{said}");
+    assert!(said.contains("`.schema-*`"), "{said}");
+    assert!(
+        std::fs::read(dir.join("sealpod.db")).unwrap() == before,
+        "it was changed"
+    );
+    assert_eq!(copies(&dir), [""; 0]);
+    assert!(available(&dir) + (1 << 20) > free, "{} of {free}", available(&dir));
+
+    volume.free("other");
+    let again = migrate(&dir).output().unwrap();
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert!(dir.join("sealpod.db.schema-1").exists());
+}
+
+#[test]
+fn an_upgrade_whose_copy_fails_leaves_nothing_of_it_and_the_copy_that_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    old(dir.path());
+    let (shim, copy) = (Shim::new(dir.path()), dir.path().join("sealpod.db.schema-1"));
+    let fails = |op, after, fault| {
+        shim.fail(op, ".partial", after, fault);
+        let failed = shim.over(&mut migrate(dir.path())).output().unwrap();
+        assert!(!failed.status.success() && shim.seen() > after, "{op:?} {fault:?}");
+    };
+    let faults = [Fault::Broken, Fault::Full].map(|fault| [(Op::Write, 2, fault), (Op::Sync, 0, fault)]);
+    for (op, after, fault) in faults.into_iter().flatten() {
+        fails(op, after, fault);
+        assert_eq!(copies(dir.path()), [""; 0], "{op:?} {fault:?}");
+    }
+    // Of an upgrade that was not carried out: until there is another one, it is all there is.
+    std::fs::write(&copy, "an older copy").unwrap();
+    for (op, after, fault) in faults.into_iter().flatten() {
+        fails(op, after, fault);
+        assert_eq!(copies(dir.path()), ["sealpod.db.schema-1"], "{op:?} {fault:?}");
+        assert_eq!(std::fs::read(&copy).unwrap(), b"an older copy", "{op:?} {fault:?}");
+    }
+    shim.heal();
+    let again = migrate(dir.path()).output().unwrap();
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert_ne!(std::fs::read(&copy).unwrap(), b"an older copy");
+}
+
+/// Behind the copy, which is another file.
+#[test]
+fn an_upgrade_that_finds_no_room_for_its_changes_keeps_the_database_and_its_copy() {
+    for after in [0, 3, 20] {
+        let dir = tempfile::tempdir().unwrap();
+        old(dir.path());
+        let shim = Shim::new(dir.path());
+        shim.fail(Op::Write, "sealpod.db-wal", after, Fault::Full);
+        let failed = shim.over(&mut migrate(dir.path())).output().unwrap();
+        let said = text(&failed.stderr);
+        assert!(!failed.status.success() && shim.seen() > after, "{after}: {said}");
+        assert!(said.contains("is full"), "{after}: {said}");
+        assert_eq!(copies(dir.path()), ["sealpod.db.schema-1"], "{after}");
+        let one = |name: &str| {
+            let connection = rusqlite::Connection::open(dir.path().join(name)).unwrap();
+            connection
+                .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+                .unwrap()
+        };
+        assert_eq!((one("sealpod.db"), one("sealpod.db.schema-1")), (1, 1), "{after}");
+        shim.heal();
+        let again = migrate(dir.path()).output().unwrap();
+        assert!(again.status.success(), "{after}: {}", text(&again.stderr));
     }
 }

@@ -134,6 +134,21 @@ async fn an_error_of_the_disk_stops_the_server_and_nothing_that_was_answered_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_once_beside_the_writer_stops_the_server_and_is_not_tried_again() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    for (op, after) in [(Op::Sync, 0), (Op::Sync, 2), (Op::Write, 700)] {
+        let what = format!("{op:?} behind {after}");
+        let dir = tempfile::tempdir().unwrap();
+        let shim = Shim::new(dir.path());
+        let server = Process::start(shim.over(&mut serve(dir.path())));
+        let told = use_up(&server, || shim.fail_once_in("store-log", op, ".db", after)).await;
+        let ended = server.wait();
+        assert_eq!((shim.seen(), shim.behind()), (after + 1, 0), "{what}: somebody went on");
+        check(dir.path(), &told, &ended, &["disk I/O error"], &what);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_while_the_server_starts_ends_it_with_the_reason() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     for (op, suffix, after) in [

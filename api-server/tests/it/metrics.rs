@@ -191,6 +191,8 @@ async fn what_is_done_is_counted() {
         "sealpod_store_writes_total".to_owned(),
         "sealpod_store_commits_total".to_owned(),
         "sealpod_store_reads_total".to_owned(),
+        "sealpod_store_transaction_duration_seconds_count".to_owned(),
+        "sealpod_store_transaction_duration_seconds_sum".to_owned(),
         "sealpod_store_commit_duration_seconds_count".to_owned(),
         "sealpod_store_commit_duration_seconds_sum".to_owned(),
         "sealpod_store_commit_group_size_count".to_owned(),

@@ -55,6 +55,16 @@ case "$*" in
 *) echo "kubectl $*: unknown" >&2; exit 1 ;;
 esac
 "#;
+/// The first schema there was, with a secret `db` (`src/store/sqlite/upgrades.rs`), and the key of these databases.
+const OLDER: &[u8] = include_bytes!("../fixtures/schema-01.db.zst");
+const OLDER_KEY: &str = "5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9";
+const SECRET: &str = "/api/orgs/default/projects/shop/envs/prod/secrets/db";
+/// Sets that secret.
+const SET: &str = r#"
+AUTH="Authorization: Bearer $(head -n 1 "$SEALPOD_ADMIN_API_KEY_FILE")"
+curl -sS -o /dev/null -X POST "$S/api/orgs/default/projects" -H "$AUTH" -H 'Content-Type: application/json' -d '{"name": "shop"}'
+curl -sSf -o /dev/null -X PUT "$S$SECRET" -H "$AUTH" -H 'Content-Type: application/json' -d '{"value": "of a secret"}'
+"#;
 const CURL: &str = r#"#!/bin/bash
 exec /usr/bin/curl "${@/http:\/\/localhost:7101/$P}"
 "#;
@@ -65,10 +75,15 @@ fn tool(folder: &Path, name: &str, content: &str) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The blocks of the page in this language.
-fn commands(language: &str) -> String {
+/// The page, in two: what is done to a server of this version, and how one comes to it and goes back.
+fn parts() -> (&'static str, &'static str) {
+    PAGE.split_once("\n## Upgrade\n").unwrap()
+}
+
+/// The blocks of a page in this language.
+fn commands(page: &str, language: &str) -> String {
     let opening = format!("```{language}\n");
-    let blocks = PAGE.split(opening.as_str()).skip(1);
+    let blocks = page.split(opening.as_str()).skip(1);
     blocks.map(|block| block.split("```").next().unwrap()).collect()
 }
 
@@ -77,8 +92,8 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// What the commands print, of a server that runs meanwhile.
-fn run(commands: &str) -> String {
+/// What the commands print, of a server that runs meanwhile, on what is `prepared` in the folder of its database.
+fn run(commands: &str, prepare: impl FnOnce(&Path)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let (tools, data) = (dir.path().join("bin"), dir.path().join("data"));
     std::fs::create_dir(&tools).unwrap();
@@ -106,6 +121,7 @@ fn run(commands: &str) -> String {
     }
     let (listen, probes) = (free_port(), free_port());
     let script = format!("set -euo pipefail\nsystemctl start sealpod\n{commands}\nsystemctl stop sealpod\n");
+    prepare(&data);
     let server = serve(&data);
     let output = Command::new("bash")
         .args(["-c", &script])
@@ -116,6 +132,8 @@ fn run(commands: &str) -> String {
         .env("PREPARED", prepared)
         .env("DATA", &data)
         .env("IMAGE", "small")
+        .env("SECRET", SECRET)
+        .env("OLD", "1")
         .env("S", format!("http://127.0.0.1:{listen}"))
         .env("P", format!("http://127.0.0.1:{probes}"))
         .env("SEALPOD_LISTEN", format!("127.0.0.1:{listen}"))
@@ -138,26 +156,45 @@ fn run(commands: &str) -> String {
 
 #[test]
 fn every_command_of_the_page_works_in_its_order() {
-    let commands = commands("sh");
+    let commands = commands(parts().0, "sh");
     assert!(commands.lines().count() > 30);
-    let said = run(&commands);
+    let said = run(&format!("{SET}{commands}"), |_| ());
     for what in [
-        "everything in it opens",
+        "the database in it is sound and opens",
         "restored to",
+        "secrets and configurations that are not the same",
         "everything is under the current key",
         "ok",
+        // Behind the recovery without the master key.
+        r#""value":"of a secret""#,
     ] {
         assert!(said.contains(what), "{what}: {said}");
     }
 }
 
+/// This version stands in for the older one as well, and upgrades anew what it goes back to.
+#[test]
+fn an_upgrade_goes_as_the_page_says_and_so_does_the_way_back() {
+    let commands = commands(parts().1, "sh");
+    // Somebody sets a value between the two blocks.
+    let (upgrade, back) = commands.split_once("systemctl stop sealpod\nmkdir").unwrap();
+    let said = run(&format!("{upgrade}{SET}systemctl stop sealpod\nmkdir{back}"), |data| {
+        std::fs::write(data.join("sealpod.db"), zstd::decode_all(OLDER).unwrap()).unwrap();
+        std::fs::write(data.join("master.key"), OLDER_KEY).unwrap();
+        std::fs::write(data.join("admin.key"), crate::support::ADMIN).unwrap();
+    });
+    assert!(said.contains("has the schema of this version"), "{said}");
+    // As it was before the upgrade: what was set behind it is in the newer database.
+    assert!(said.contains(r#""value":"new""#), "{said}");
+}
+
 #[test]
 fn every_command_for_kubernetes_does_to_the_server_what_the_page_says() {
-    let commands = commands("bash");
+    let commands = commands(PAGE, "bash");
     assert!(commands.lines().count() > 50);
-    let said = run(&format!("sealpod-api-server backup create\n{commands}"));
+    let said = run(&format!("sealpod-api-server backup create\n{commands}"), |_| ());
     for what in [
-        "everything in it opens",
+        "the database in it is sound and opens",
         "restored to",
         "everything is under the current key",
         " unused: 0 values, 1 backups need it; keep it",

@@ -22,7 +22,7 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// How long a server may take to find something out by itself, on a machine that many tests share.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a server ended.
 #[derive(Debug)]
@@ -120,11 +120,16 @@ impl Process {
         log.join().unwrap()
     }
 
+    /// Asks it to end, by SIGTERM.
+    pub fn signal(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
     /// Ends it with SIGTERM and returns its exit code and how long that took.
     pub fn stop(mut self) -> (Option<i32>, Duration) {
         let since = Instant::now();
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal();
         (self.child.wait().unwrap().code(), since.elapsed())
     }
 }

@@ -11,6 +11,7 @@ use sealpod_api_server::store::{Options, Shelf, Store, Wrapped};
 use serde_json::{Value, json};
 
 use crate::process::{Process, maintain, run, serve, text};
+use crate::shim::rounds;
 use crate::support::{ADMIN, M, O, Server};
 
 const SECRETS: usize = 40;
@@ -24,6 +25,12 @@ pub struct Running {
 impl Running {
     pub fn start(directory: &Path) -> Self {
         Self::of(&mut serve(directory))
+    }
+
+    /// With a place for backups, without which no key is known to be of no use.
+    pub fn with_backups(directory: &Path) -> Self {
+        let url = format!("file://{}/backups", directory.display());
+        Self::of(serve(directory).env("SEALPOD_BACKUP_URL", url))
     }
 
     pub fn of(command: &mut Command) -> Self {
@@ -122,9 +129,42 @@ fn read_key(directory: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_leaves_every_value_and_credential_and_then_the_old_key_may_go() {
+async fn without_a_place_for_backups_no_key_is_said_to_be_of_no_use() {
     let dir = tempfile::tempdir().unwrap();
     let server = Running::start(dir.path());
+    let (old, new) = (read_key(dir.path()), new_key());
+    write_keys(dir.path(), &[&new, &old]);
+    let (ok, said) = server.ask(dir.path(), &["key", "rotate"]);
+    assert!(ok && said.contains("no place for backups is set: keep"), "{said}");
+    assert!(
+        said.contains("unknown backups need it; keep it") && !said.contains("thrown away"),
+        "{said}"
+    );
+    let keys = server.get("/api/keys").await;
+    let unused = &keys["keys"][1];
+    assert_eq!(
+        (&unused["state"], &unused["may_be_removed"]),
+        (&json!("unused"), &json!(false))
+    );
+    assert!(
+        unused.get("backups").is_none() && keys["backups_unknown"].is_string(),
+        "{keys}"
+    );
+    // One that is not in the file any more is no news.
+    write_keys(dir.path(), &[&new]);
+    let (status, body) = server.call("POST", "/api/keys/rotate", None).await;
+    assert_eq!(
+        (status, body["keys"].as_array().map(Vec::len)),
+        (200, Some(1)),
+        "{body}"
+    );
+    server.process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_leaves_every_value_and_credential_and_then_the_old_key_may_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::with_backups(dir.path());
     let (old, new) = (read_key(dir.path()), new_key());
     let values = server.fill().await;
     let account = server
@@ -230,6 +270,13 @@ async fn a_key_file_without_a_needed_key_is_not_taken_and_stops_a_start_before_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_is_killed_anywhere_goes_on_at_the_next_start() {
+    for late in 0..rounds(1) {
+        killed_in_rotations(Duration::from_micros(300 * late as u64)).await;
+    }
+}
+
+/// At points of a rotation that are each so much later.
+async fn killed_in_rotations(late: Duration) {
     let dir = tempfile::tempdir().unwrap();
     let server = Running::start(dir.path());
     let values = server.fill().await;
@@ -239,7 +286,7 @@ async fn a_rotation_that_is_killed_anywhere_goes_on_at_the_next_start() {
         keys.insert(0, new_key());
         write_keys(dir.path(), &keys.iter().map(String::as_str).collect::<Vec<_>>());
         let mut server = Running::start(dir.path());
-        tokio::time::sleep(Duration::from_millis(pause)).await;
+        tokio::time::sleep(Duration::from_millis(pause) + late).await;
         server.process.child.kill().unwrap();
     }
     let server = Running::start(dir.path());
@@ -262,7 +309,9 @@ async fn a_damaged_value_keeps_its_key_needed_and_is_named() {
     let old = read_key(dir.path());
     // A byte of the wrapped data key of one version.
     let file = rusqlite::Connection::open(dir.path().join("sealpod.db")).unwrap();
-    let sql = "UPDATE versions SET sealed = CAST(substr(sealed, 1, 40) || x'00' || substr(sealed, 42) AS BLOB) WHERE rowid = 3";
+    let sql = "UPDATE versions SET sealed = CAST(substr(sealed, 1, 40)
+            || iif(substr(sealed, 41, 1) = x'00', x'01', x'00') || substr(sealed, 42) AS BLOB)
+        WHERE rowid = 3";
     assert_eq!(file.execute(sql, []).unwrap(), 1);
     drop(file);
     write_keys(dir.path(), &[&new_key(), &old]);

@@ -110,7 +110,7 @@ async fn prepare(server: &Running) -> (Vec<Caller>, String) {
 async fn clients_notice_neither_a_rotation_nor_that_it_was_killed_and_every_version_opens_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("master.key");
-    let mut server = Running::start(dir.path());
+    let mut server = Running::with_backups(dir.path());
     let (callers, application) = prepare(&server).await;
     let (place, done) = (Place::default(), Arc::new(AtomicBool::new(false)));
     place.set(Some(server.url()));
@@ -131,7 +131,7 @@ async fn clients_notice_neither_a_rotation_nor_that_it_was_killed_and_every_vers
         server.process.child.kill().unwrap();
         server.process.child.wait().unwrap();
         place.set(None);
-        server = Running::start(dir.path());
+        server = Running::with_backups(dir.path());
         place.set(Some(server.url()));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -171,7 +171,7 @@ async fn clients_notice_neither_a_rotation_nor_that_it_was_killed_and_every_vers
     );
     server.process.stop();
     assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
-    let server = Running::start(dir.path());
+    let server = Running::with_backups(dir.path());
     for caller in &callers {
         let path = format!("{}{O}/projects/shop/envs/local/secrets/{}", server.url(), caller.name);
         let read = server
@@ -192,7 +192,7 @@ async fn clients_notice_neither_a_rotation_nor_that_it_was_killed_and_every_vers
 async fn a_key_file_that_is_put_back_again_and_again_refuses_nobody_and_every_version_opens_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("master.key");
-    let server = Running::start(dir.path());
+    let server = Running::with_backups(dir.path());
     let (callers, _) = prepare(&server).await;
     let (place, done) = (Place::default(), Arc::new(AtomicBool::new(false)));
     place.set(Some(server.url()));
@@ -223,7 +223,7 @@ async fn a_key_file_that_is_put_back_again_and_again_refuses_nobody_and_every_ve
         "somebody hardly worked"
     );
     server.process.stop();
-    Running::start(dir.path()).process.stop();
+    Running::with_backups(dir.path()).process.stop();
     every_version_opens(dir.path(), &first, &callers).await;
 }
 

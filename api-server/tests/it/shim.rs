@@ -19,6 +19,9 @@ const POWER: u64 = 48;
 const SYNCED: u64 = 56;
 const SUFFIX: u64 = 64;
 const SEED: u64 = 96;
+const MOST: u64 = 104;
+const THREAD: u64 = 112;
+const BEHIND: u64 = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -34,6 +37,8 @@ pub enum Fault {
     Kill = 0,
     /// `EIO`
     Broken = 5,
+    /// `ENOSPC`
+    Full = 28,
     /// `EROFS`
     ReadOnly = 30,
 }
@@ -47,6 +52,8 @@ pub enum Power {
     ForgetsTheLog = 1 | 2,
     /// What was synced, and of the rest whatever the disk came to.
     Mixed = 1 | 4,
+    /// What was synced, under the names that it had when its folder was.
+    Named = 1 | 8,
 }
 
 pub struct Shim {
@@ -95,15 +102,34 @@ impl Shim {
         self.set(CLOCK_FROZEN, at * 1_000_000_000);
     }
 
-    /// From now on, these calls on files whose names end so go wrong behind the next `after` of them.
+    /// From now on, these calls on files whose names end so go wrong behind the next `after` of them; `/` is the folder
+    /// itself.
     pub fn fail(&self, op: Op, suffix: &str, after: i64, fault: Fault) {
+        self.arm(("", 0), op, suffix, after, fault);
+    }
+
+    /// As [`Shim::fail`], but once only, and of the calls of this thread.
+    pub fn fail_once_in(&self, thread: &str, op: Op, suffix: &str, after: i64) {
+        self.arm((thread, 1), op, suffix, after, Fault::Broken);
+    }
+
+    /// Nothing stays of what was asked for before.
+    fn arm(&self, (thread, most): (&str, i64), op: Op, suffix: &str, after: i64, fault: Fault) {
         self.set(OPS, 0);
-        let mut name = [0; 32];
-        name[..suffix.len()].copy_from_slice(suffix.as_bytes());
-        self.control.write_all_at(&name, SUFFIX).unwrap();
-        self.set(AFTER, after);
-        self.set(ERROR, fault as i64);
-        self.set(SEEN, 0);
+        let mut names = ([0; 32], [0; 16]);
+        names.0[..suffix.len()].copy_from_slice(suffix.as_bytes());
+        names.1[..thread.len()].copy_from_slice(thread.as_bytes());
+        self.control.write_all_at(&names.0, SUFFIX).unwrap();
+        self.control.write_all_at(&names.1, THREAD).unwrap();
+        for (at, value) in [
+            (AFTER, after),
+            (ERROR, fault as i64),
+            (SEEN, 0),
+            (MOST, most),
+            (BEHIND, 0),
+        ] {
+            self.set(at, value);
+        }
         self.set(OPS, op as i64);
     }
 
@@ -114,6 +140,11 @@ impl Shim {
     /// Calls that counted.
     pub fn seen(&self) -> i64 {
         self.get(SEEN)
+    }
+
+    /// Such calls, of whatever thread, behind the first that failed.
+    pub fn behind(&self) -> i64 {
+        self.get(BEHIND)
     }
 
     /// Keeps beside it what the disk would have if the power were cut.
@@ -145,11 +176,13 @@ impl Shim {
         };
         for name in names(&self.data) {
             let text = name.to_string_lossy();
-            if text.starts_with("sealpod.db") {
+            // With the names, all of the folder is on that disk.
+            if text.starts_with("sealpod.db") || self.get(POWER) == Power::Named as i64 {
                 std::fs::remove_file(self.data.join(name)).unwrap();
             }
         }
-        for name in names(&self.image()) {
+        let is_named = |name: &std::ffi::OsString| !name.to_string_lossy().starts_with(".unnamed-");
+        for name in names(&self.image()).into_iter().filter(is_named) {
             std::fs::copy(self.image().join(&name), self.data.join(&name)).unwrap();
         }
     }

@@ -1,6 +1,10 @@
 //! A clock that is set, forwards and back, under a server that serves.
 
+use std::path::Path;
+
+use sealpod_core::Time;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::mail_server::{FROM, MailServer, Security};
 use crate::process::{Process, maintain, serve, text};
@@ -54,9 +58,16 @@ impl Caller {
         answer
     }
 
+    /// Makes a project, and says where its secret is.
+    async fn secret_of_a_project(&self) -> String {
+        self.admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
+            .await;
+        secret()
+    }
+
     /// A service account of the project, and its key, which ends after that many seconds.
     async fn account(&self, name: &str, ends: Option<i64>) -> String {
-        let ends = ends.map(|seconds| sealpod_core::Time::now().plus_seconds(seconds).to_string());
+        let ends = ends.map(|seconds| Time::now().plus_seconds(seconds).to_string());
         let body = json!({"name": name, "expires_at": ends});
         let made = self.admin("POST", &format!("{O}/service-accounts"), body).await;
         let rule = json!({
@@ -68,8 +79,7 @@ impl Caller {
     }
 
     async fn reads(&self, key: &str) -> (u16, Value) {
-        let path = format!("{O}/projects/shop/envs/prod/secrets/db");
-        let (status, body) = self.call("GET", &path, ("x-api-key", key), None).await;
+        let (status, body) = self.call("GET", &secret(), ("x-api-key", key), None).await;
         (status, body["value"].clone())
     }
 
@@ -100,7 +110,27 @@ impl Caller {
     }
 }
 
-fn start(dir: &std::path::Path, shim: &Shim, mail: &MailServer) -> Process {
+fn secret() -> String {
+    format!("{O}/projects/shop/envs/prod/secrets/db")
+}
+
+/// What a server with a clock of its own needs.
+async fn prepared() -> (TempDir, MailServer, Shim) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::new(dir.path());
+    (dir, MailServer::start(Security::None).await, shim)
+}
+
+/// The entries of the organization, once no server has the database.
+fn entries(dir: &Path) -> Vec<Value> {
+    assert!(maintain(dir, &["audit", "verify"]).status.success());
+    let export = maintain(dir, &["audit", "export", "--organization", "default"]);
+    let lines = text(&export.stdout);
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn start(dir: &Path, shim: &Shim, mail: &MailServer) -> Process {
     let mut serve = serve(dir);
     serve
         .env("SEALPOD_SMTP_URL", mail.url())
@@ -112,17 +142,12 @@ fn start(dir: &std::path::Path, shim: &Shim, mail: &MailServer) -> Process {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_revives_nothing_and_is_shown() {
     for _ in 0..rounds(1) {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let (dir, mail) = (tempfile::tempdir().unwrap(), MailServer::start(Security::None).await);
-        let shim = Shim::new(dir.path());
+        let (dir, mail, shim) = prepared().await;
         let server = start(dir.path(), &shim, &mail);
         let caller = Caller::new(&server);
-        caller
-            .admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
-            .await;
-        let secret = format!("{O}/projects/shop/envs/prod/secrets/db");
+        let secret = caller.secret_of_a_project().await;
         caller.admin("PUT", &secret, json!({"value": "for ever"})).await;
-        let soon = sealpod_core::Time::now().plus_seconds(30 * MINUTE).to_string();
+        let soon = Time::now().plus_seconds(30 * MINUTE).to_string();
         caller
             .admin("PUT", &secret, json!({"value": "for a while", "expires_at": soon}))
             .await;
@@ -188,11 +213,7 @@ async fn a_clock_that_jumps_revives_nothing_and_is_shown() {
         drop(server);
 
         // Whatever the times say, the entries stand in the order in which things happened.
-        let export = maintain(dir.path(), &["audit", "export", "--organization", "default"]);
-        let entries: Vec<Value> = text(&export.stdout)
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let entries = entries(dir.path());
         assert!(
             entries.iter().zip(1..).all(|(entry, seq)| entry["seq"] == seq),
             "{entries:?}"
@@ -202,23 +223,17 @@ async fn a_clock_that_jumps_revives_nothing_and_is_shown() {
             .map(|entry| entry["created_at"].as_str().unwrap()[..4].to_owned())
             .collect();
         assert!(years.len() > 1, "no entry is of the wrong decade: {years:?}");
-        assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_stands_still_holds_up_nothing() {
     for _ in 0..rounds(1) {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let (dir, mail) = (tempfile::tempdir().unwrap(), MailServer::start(Security::None).await);
-        let shim = Shim::new(dir.path());
+        let (dir, mail, shim) = prepared().await;
         shim.stop_clock(STILL);
         let server = start(dir.path(), &shim, &mail);
         let caller = Caller::new(&server);
-        caller
-            .admin("POST", &format!("{O}/projects"), json!({"name": "shop"}))
-            .await;
-        let secret = format!("{O}/projects/shop/envs/prod/secrets/db");
+        let secret = caller.secret_of_a_project().await;
         for n in 1..=20 {
             let put = caller
                 .admin("PUT", &secret, json!({"value": format!("value {n}")}))
@@ -246,23 +261,10 @@ async fn a_clock_that_stands_still_holds_up_nothing() {
             .header("if-none-match", etag);
         assert_eq!(poll.send().await.unwrap().status(), 304);
         drop(server);
-        assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
         // It did stand still, for all of them.
-        let export = maintain(dir.path(), &["audit", "export", "--organization", "default"]);
-        let entries = text(&export.stdout);
-        let times = entries.lines().map(|line| {
-            let entry: Value = serde_json::from_str(line).unwrap();
-            entry["created_at"]
-                .as_str()
-                .unwrap()
-                .parse::<sealpod_core::Time>()
-                .unwrap()
-                .microseconds()
-        });
-        let times: Vec<_> = times.collect();
-        assert!(
-            times.len() > 20 && times.iter().all(|time| *time == STILL * 1_000_000),
-            "{times:?}"
-        );
+        let time = |entry: &Value| entry["created_at"].as_str()?.parse().ok();
+        let times: Vec<Option<Time>> = entries(dir.path()).iter().map(time).collect();
+        let still = Time::from_microseconds(STILL * 1_000_000);
+        assert!(times.len() > 20 && times.iter().all(|time| *time == still), "{times:?}");
     }
 }

@@ -5,11 +5,11 @@
  * - the clock of the wall stands elsewhere, or still;
  * - a call on a file of one folder (FAULTS_FOLDER) fails with an error of its own, or kills the program, after so many;
  * - what is synced, and nothing else, is copied into another folder (FAULTS_IMAGE): what a disk holds that loses its
- *   power. Unlinks and renames are copied at once, and so are other writes at random, if asked for: a disk may also
- *   keep what nobody waited for.
+ *   power. Unlinks and renames are copied at once, or, if asked for, renames and links once the folder is synced; and
+ *   so are other writes at random, if asked for: a disk may also keep what nobody waited for.
  *
- * A file is read through the descriptor that the program itself has: opening and closing another one would take the
- * program's POSIX locks away, by which SQLite knows who else is there.
+ * A file is read through the descriptor that the program itself has, where it can be: opening and closing another one
+ * would take the program's POSIX locks away, by which SQLite knows who else is there.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -40,12 +41,15 @@ struct control {
     volatile int64_t seen;         /* how many there were */
     volatile int64_t power;        /* POWER_… */
     volatile int64_t synced;       /* how often a file was synced and copied */
-    char suffix[32];               /* of the names of the files that count; empty: all */
+    char suffix[32];               /* of the names of the files that count; empty: all; a slash: the folder itself */
     volatile int64_t seed;         /* of what comes at random */
+    volatile int64_t most;         /* how many fail; 0: all */
+    char thread[16];               /* name of the one that counts; empty: all */
+    volatile int64_t behind;       /* such calls, of whatever thread, behind the first that failed */
 };
 
 enum { OP_WRITE = 1, OP_SYNC = 2, OP_READ = 4, OP_TRUNCATE = 8 };
-enum { POWER_COPY = 1, POWER_FORGETS_LOG = 2, POWER_MIXED = 4 };
+enum { POWER_COPY = 1, POWER_FORGETS_LOG = 2, POWER_MIXED = 4, POWER_NAMES = 8 };
 
 static struct control nothing;
 static struct control *control = &nothing;
@@ -74,6 +78,7 @@ SLOT(fdatasync);
 SLOT(ftruncate);
 SLOT(unlink);
 SLOT(rename);
+SLOT(linkat);
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -90,10 +95,14 @@ __attribute__((constructor)) static void begin(void)
         control = page;
 }
 
-/* The name of a file that stands in the folder itself, or NULL. */
+/* The name of a file that stands in the folder, empty for the folder itself, or NULL. */
 static const char *name_in_folder(const char *path)
 {
-    if (!folder || strncmp(path, folder, folder_length) != 0 || path[folder_length] != '/')
+    if (!folder || strncmp(path, folder, folder_length) != 0)
+        return NULL;
+    if (!path[folder_length])
+        return path + folder_length;
+    if (path[folder_length] != '/')
         return NULL;
     const char *name = path + folder_length + 1;
     return strchr(name, '/') ? NULL : name;
@@ -123,17 +132,78 @@ static int fails(int op, int fd)
     if (!(control->ops & op))
         return 0;
     int before = errno;
-    char path[PATH_MAX];
+    char path[PATH_MAX], thread[16] = "";
     const char *name = name_of(fd, path);
+    prctl(PR_GET_NAME, thread);
     errno = before;
-    if (!name || !ends_with(name, control->suffix))
+    int counts = name && (strcmp(control->suffix, "/") == 0 ? !*name : ends_with(name, control->suffix));
+    if (!counts)
         return 0;
-    if (__atomic_add_fetch(&control->seen, 1, __ATOMIC_SEQ_CST) <= control->after)
+    /* SQLite does not say why this one could not grow: the server looks how much room there is, here enough. */
+    if (control->error == ENOSPC && ends_with(name, "-shm"))
+        return 0;
+    if (control->seen > control->after)
+        __atomic_add_fetch(&control->behind, 1, __ATOMIC_SEQ_CST);
+    if (control->thread[0] && strcmp(thread, control->thread) != 0)
+        return 0;
+    int64_t seen = __atomic_add_fetch(&control->seen, 1, __ATOMIC_SEQ_CST), failing = seen - control->after;
+    if (failing <= 0 || (control->most && failing > control->most))
         return 0;
     if (!control->error)
         syscall(SYS_kill, getpid(), SIGKILL);
     errno = (int)control->error;
     return 1;
+}
+
+/* Names that are not on the disk before the folder is synced. Until then a file stands in the image under that of
+ * `into`, with a word before it. */
+struct naming {
+    char from[NAME_MAX + 1], into[NAME_MAX + 1];
+    int is_move, is_due;
+};
+static struct naming namings[16];
+#define UNNAMED ".unnamed-"
+
+static void path_in_image(char *path, const char *word, const char *name)
+{
+    snprintf(path, PATH_MAX, "%s/%s%s", image, word, name);
+}
+
+static void name_later(const char *from, const char *into, int is_move)
+{
+    char old[PATH_MAX], kept[PATH_MAX];
+    path_in_image(old, "", from);
+    path_in_image(kept, UNNAMED, into);
+    pthread_mutex_lock(&copying);
+    for (size_t n = 0; n < sizeof namings / sizeof *namings; n++) {
+        if (namings[n].is_due)
+            continue;
+        snprintf(namings[n].from, sizeof namings[n].from, "%s", from);
+        snprintf(namings[n].into, sizeof namings[n].into, "%s", into);
+        namings[n].is_move = is_move;
+        namings[n].is_due = REAL(linkat)(AT_FDCWD, old, AT_FDCWD, kept, 0) == 0;
+        break;
+    }
+    pthread_mutex_unlock(&copying);
+}
+
+static void name_now(void)
+{
+    char path[PATH_MAX], kept[PATH_MAX];
+    pthread_mutex_lock(&copying);
+    for (size_t n = 0; n < sizeof namings / sizeof *namings; n++) {
+        if (!namings[n].is_due)
+            continue;
+        path_in_image(kept, UNNAMED, namings[n].into);
+        path_in_image(path, "", namings[n].into);
+        REAL(rename)(kept, path);
+        if (namings[n].is_move) {
+            path_in_image(path, "", namings[n].from);
+            REAL(unlink)(path);
+        }
+        namings[n].is_due = 0;
+    }
+    pthread_mutex_unlock(&copying);
 }
 
 /* What was written of a file since it was last synced: from its first to its last byte. */
@@ -184,9 +254,14 @@ static int is_copied(const char *name)
         && !ends_with(name, "-shm");
 }
 
-static void copy(int from, int into, off_t at, off_t end)
+static void copy(int fd, int into, off_t at, off_t end)
 {
     static char block[65536];
+    /* What can only be written has no locks of SQLite's to lose. */
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    int is_unread = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY;
+    int from = is_unread ? open(link, O_RDONLY | O_CLOEXEC) : fd;
     while (at < end) {
         size_t most = (size_t)(end - at) < sizeof block ? (size_t)(end - at) : sizeof block;
         ssize_t got = REAL(pread)(from, block, most, at);
@@ -194,6 +269,8 @@ static void copy(int from, int into, off_t at, off_t end)
             break;
         at += got;
     }
+    if (is_unread)
+        close(from);
 }
 
 /* Behind a write of so many bytes that ended at this place. */
@@ -234,6 +311,8 @@ static void synced(int fd)
     char path[PATH_MAX];
     struct stat file;
     const char *name = name_of(fd, path);
+    if (name && !*name && (control->power & POWER_NAMES))
+        name_now();
     int forgotten = name && (control->power & POWER_FORGETS_LOG) && ends_with(name, "-wal");
     if (name && !forgotten && is_copied(name) && fstat(fd, &file) == 0 && S_ISREG(file.st_mode)) {
         pthread_mutex_lock(&copying);
@@ -379,11 +458,22 @@ int rename(const char *from, const char *to)
 {
     const char *old = name_in_folder(from), *name = name_in_folder(to);
     int result = REAL(rename)(from, to);
-    if (result == 0 && old && name && is_copied(name)) {
+    if (result == 0 && old && name && (control->power & POWER_NAMES)) {
+        name_later(old, name, 1);
+    } else if (result == 0 && old && name && is_copied(name)) {
         char before[PATH_MAX], after[PATH_MAX];
         snprintf(before, sizeof before, "%s/%s", image, old);
         snprintf(after, sizeof after, "%s/%s", image, name);
         REAL(rename)(before, after);
     }
+    return result;
+}
+
+int linkat(int from_folder, const char *from, int into_folder, const char *into, int flags)
+{
+    const char *old = name_in_folder(from), *name = name_in_folder(into);
+    int result = REAL(linkat)(from_folder, from, into_folder, into, flags);
+    if (result == 0 && old && name && (control->power & POWER_NAMES))
+        name_later(old, name, 0);
     return result;
 }

@@ -4,6 +4,8 @@
 //! ([`SidecarSettings`]); what may change while it runs is files of the key Secret, which the kubelet refreshes:
 //! the key, the CA and [`BindingFile`].
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::paths::FilePath;
@@ -32,6 +34,11 @@ pub const EXEC_MOUNT: &str = "/sealpod";
 /// files, and its mode 0600 keeps it the sidecar's own.
 pub const HAND_OVER_FILE: &str = "..sealpod-state";
 
+/// Path on the health port that answers once the files of every binding have been there, and not before.
+pub const GATE_PATH: &str = "/wait";
+/// How long the kubelet waits for that answer, in whole seconds, before it asks anew.
+pub const GATE_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// What is fixed for the life of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,7 +46,7 @@ pub struct SidecarSettings {
     /// Base URL of the api-server, without a path: `https://sealpod-api-server.sealpod.svc:7100`.
     pub server_url: String,
     pub pod: PodIdentity,
-    /// Port of `/healthz`, `/readyz` and `/metrics` on the pod's address; none on `hostNetwork` pods.
+    /// Port of `/healthz`, `/readyz`, `/metrics` and [`GATE_PATH`] on the pod's address; none on `hostNetwork` pods.
     pub health_port: Option<u16>,
     pub bindings: Vec<MountedBinding>,
     /// Directory that the sidecar copies its own binary to, as `exec`, for a container that reads its values from the

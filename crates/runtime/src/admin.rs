@@ -186,7 +186,12 @@ pub async fn serve_on(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    crate::serve::run(listener, None, router(registry, readiness), shutdown, DRAIN).await
+    serve_router(listener, router(registry, readiness), shutdown).await
+}
+
+/// As [`serve_on`], for a process that has more to say there than [`router`].
+pub async fn serve_router(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    crate::serve::run(listener, None, router, shutdown, DRAIN).await
 }
 
 #[cfg(test)]

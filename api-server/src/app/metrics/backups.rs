@@ -17,7 +17,7 @@ pub(super) struct Figures(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// When the newest one was made, by whomever.
+    /// When the newest one of this database was made, by whomever.
     newest: Option<Time>,
     /// Whether the last turn of the schedule failed; none before the first.
     failed: Option<bool>,

@@ -2,35 +2,42 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use axum::body::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
-use object_store::MultipartUpload;
+use object_store::{GetOptions, MultipartUpload, ObjectMeta, ObjectStore as _};
 use tokio::runtime::Handle;
 
 use super::super::restore::sync_folder;
+use super::super::steady::Steady;
 use super::{Bucket, StorageError};
 
 /// One part of an upload. S3 takes 10,000 of them: 78 GiB.
-pub(super) const PART: usize = 8 * 1024 * 1024;
+const PART: usize = 8 * 1024 * 1024;
+/// What is fetched of a file first, in bytes, and twice as much each time up to the most: often only its beginning is wanted.
+const FIRST: u64 = 128 * 1024;
+/// An answer is there twice while it is put together, so a part at once would take twice a part.
+const MOST: u64 = 2 * 1024 * 1024;
 
 /// A file that is being written. One that is dropped before it is finished takes away what was written so far.
 pub struct Upload(Option<Sink>);
 
 pub(super) enum Sink {
     File {
-        file: File,
+        file: Steady,
         partial: PathBuf,
         path: PathBuf,
     },
-    Parts {
-        upload: Box<dyn MultipartUpload>,
-        part: Vec<u8>,
-        bucket: Bucket,
-        handle: Handle,
-    },
+    Parts(Parts),
+}
+
+/// An upload in parts, the next of which is gathered.
+pub(super) struct Parts {
+    upload: Box<dyn MultipartUpload>,
+    part: Vec<u8>,
+    bucket: Bucket,
+    handle: Handle,
 }
 
 impl Upload {
@@ -43,27 +50,13 @@ impl Upload {
         match self.sink() {
             Sink::File { file, partial, path } => {
                 let named = || {
-                    file.sync_all()?;
+                    file.finish()?;
                     fs::rename(partial, &*path)?;
                     sync_folder(path)
                 };
                 named().map_err(|cause| in_folder_of(path, cause))?;
             }
-            Sink::Parts {
-                upload,
-                part,
-                bucket,
-                handle,
-            } => {
-                let last = std::mem::take(part);
-                let completed = handle.block_on(async {
-                    if !last.is_empty() {
-                        upload.put_part(last.into()).await?;
-                    }
-                    upload.complete().await
-                });
-                completed.map_err(|cause| of_bucket(bucket, cause))?;
-            }
+            Sink::Parts(parts) => parts.finish()?,
         }
         self.0 = None;
         Ok(())
@@ -71,6 +64,45 @@ impl Upload {
 
     fn sink(&mut self) -> &mut Sink {
         self.0.as_mut().expect("only its end takes it")
+    }
+}
+
+impl Parts {
+    pub(super) fn new(upload: Box<dyn MultipartUpload>, bucket: Bucket, handle: Handle) -> Self {
+        Self {
+            upload,
+            part: Vec::with_capacity(PART),
+            bucket,
+            handle,
+        }
+    }
+
+    fn put(&mut self) -> io::Result<()> {
+        let full = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
+        let put = self.handle.block_on(self.upload.put_part(full.into()));
+        put.map_err(|cause| of_bucket(&self.bucket, cause))
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        if !self.part.is_empty() {
+            self.put()?;
+        }
+        let completed = self.handle.block_on(self.upload.complete());
+        completed.map(drop).map_err(|cause| of_bucket(&self.bucket, cause))
+    }
+
+    fn abort(&mut self) {
+        // What the storage keeps of it all the same, its own rules remove.
+        drop(self.handle.block_on(self.upload.abort()));
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.len() == PART {
+            self.put()?;
+        }
+        let taken = bytes.len().min(PART - self.part.len());
+        self.part.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
     }
 }
 
@@ -90,7 +122,7 @@ impl Drop for Upload {
         match self.0.take() {
             None => {}
             Some(Sink::File { partial, .. }) => drop(fs::remove_file(partial)),
-            Some(Sink::Parts { mut upload, handle, .. }) => drop(handle.block_on(upload.abort())),
+            Some(Sink::Parts(mut parts)) => parts.abort(),
         }
     }
 }
@@ -99,28 +131,14 @@ impl Write for Upload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.sink() {
             Sink::File { file, path, .. } => file.write(bytes).map_err(|cause| in_folder_of(path, cause)),
-            Sink::Parts {
-                upload,
-                part,
-                bucket,
-                handle,
-            } => {
-                if part.len() == PART {
-                    let full = std::mem::replace(part, Vec::with_capacity(PART));
-                    let put = handle.block_on(upload.put_part(full.into()));
-                    put.map_err(|cause| of_bucket(bucket, cause))?;
-                }
-                let taken = bytes.len().min(PART - part.len());
-                part.extend_from_slice(&bytes[..taken]);
-                Ok(taken)
-            }
+            Sink::Parts(parts) => parts.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self.sink() {
             Sink::File { file, .. } => file.flush(),
-            Sink::Parts { .. } => Ok(()),
+            Sink::Parts(_) => Ok(()),
         }
     }
 }
@@ -128,34 +146,79 @@ impl Write for Upload {
 /// A file that is being read.
 pub enum Download {
     File(io::BufReader<File>),
-    Pieces {
-        stream: BoxStream<'static, object_store::Result<Bytes>>,
-        piece: Bytes,
-        bucket: Bucket,
-        handle: Handle,
-    },
+    Ranges(Ranges),
+}
+
+/// An object that is read one range after the other, so that no request takes long: one for all of it would
+/// have to be as long as the archive is large, and where it broke off late there would be no other.
+pub struct Ranges {
+    fetch: Fetch,
+    piece: Bytes,
+    /// Behind what was fetched, of so many bytes.
+    at: u64,
+    size: u64,
+    /// Length of the next one.
+    next: u64,
+}
+
+type Fetch = Box<dyn FnMut(Range<u64>) -> io::Result<Bytes> + Send>;
+
+impl Ranges {
+    pub(super) fn of(bucket: Bucket, object: ObjectMeta, handle: Handle) -> Self {
+        let size = object.size;
+        let fetch = move |range: Range<u64>| {
+            let options = GetOptions {
+                range: Some(range.clone().into()),
+                // Written anew meanwhile, it would be put together from two.
+                if_match: object.e_tag.clone(),
+                ..GetOptions::default()
+            };
+            let asked = range.end - range.start;
+            let get = async { bucket.store.get_opts(&object.location, options).await?.bytes().await };
+            let piece = handle.block_on(get).map_err(|cause| of_bucket(&bucket, cause))?;
+            if piece.len() as u64 == asked {
+                return Ok(piece);
+            }
+            let cause = object_store::Error::Generic {
+                store: "S3",
+                source: format!("{} bytes came, and {asked} were asked for", piece.len()).into(),
+            };
+            Err(of_bucket(&bucket, cause))
+        };
+        Self::new(size, Box::new(fetch))
+    }
+
+    fn new(size: u64, fetch: Fetch) -> Self {
+        Self {
+            fetch,
+            piece: Bytes::new(),
+            at: 0,
+            size,
+            next: FIRST,
+        }
+    }
+}
+
+impl Read for Ranges {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && self.at < self.size {
+            let end = self.size.min(self.at + self.next);
+            // What was read is not kept beside what comes.
+            self.piece = Bytes::new();
+            self.piece = (self.fetch)(self.at..end)?;
+            (self.at, self.next) = (end, (self.next * 2).min(MOST));
+        }
+        let count = buffer.len().min(self.piece.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
 }
 
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::File(file) => file.read(buffer),
-            Self::Pieces {
-                stream,
-                piece,
-                bucket,
-                handle,
-            } => {
-                while piece.is_empty() {
-                    match handle.block_on(stream.next()) {
-                        Some(next) => *piece = next.map_err(|cause| of_bucket(bucket, cause))?,
-                        None => return Ok(0),
-                    }
-                }
-                let count = buffer.len().min(piece.len());
-                buffer[..count].copy_from_slice(&piece.split_to(count));
-                Ok(count)
-            }
+            Self::Ranges(ranges) => ranges.read(buffer),
         }
     }
 }
@@ -170,23 +233,22 @@ mod tests {
 
     #[test]
     fn a_connection_that_breaks_within_a_file_is_no_damage_of_it() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
         let bucket = Bucket {
             store: Arc::new(object_store::memory::InMemory::new()),
             prefix: object_store::path::Path::default(),
             place: "s3://bucket".to_owned(),
         };
-        let broken = object_store::Error::Generic {
-            store: "S3",
-            source: "connection reset".into(),
+        let fetch = move |range: Range<u64>| {
+            let broken = object_store::Error::Generic {
+                store: "S3",
+                source: "connection reset".into(),
+            };
+            match range.start {
+                0 => Ok(vec![0; usize::try_from(range.end).unwrap()].into()),
+                _ => Err(of_bucket(&bucket, broken)),
+            }
         };
-        let pieces = [Ok(Bytes::from_static(b"first")), Err(broken)];
-        let download = Download::Pieces {
-            stream: futures::stream::iter(pieces).boxed(),
-            piece: Bytes::new(),
-            bucket,
-            handle: runtime.handle().clone(),
-        };
+        let download = Download::Ranges(Ranges::new(FIRST + 1, Box::new(fetch)));
         // As it comes through the readers above.
         let mut lines = io::BufReader::new(download);
         let error = unpacked(lines.read_to_end(&mut Vec::new()).unwrap_err());
@@ -196,5 +258,22 @@ mod tests {
             said.contains("s3://bucket") && said.contains("connection reset"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn an_object_is_read_in_bounded_ranges_and_its_beginning_in_less() {
+        let size = 40 * 1024 * 1024 + 1;
+        let (asked, seen) = std::sync::mpsc::channel();
+        let fetch = move |range: Range<u64>| {
+            asked.send(range.clone()).unwrap();
+            Ok(vec![7; usize::try_from(range.end - range.start).unwrap()].into())
+        };
+        let mut ranges = Ranges::new(size, Box::new(fetch));
+        let read = io::copy(&mut ranges, &mut io::sink()).unwrap();
+        let asked: Vec<_> = seen.try_iter().collect();
+        assert_eq!((read, asked[0].clone()), (size, 0..FIRST));
+        assert!(asked.iter().all(|range| range.end - range.start <= MOST), "{asked:?}");
+        assert!(asked.windows(2).all(|pair| pair[0].end == pair[1].start), "{asked:?}");
+        assert_eq!(asked.last().map(|range| range.end), Some(size));
     }
 }

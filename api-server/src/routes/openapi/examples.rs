@@ -31,6 +31,7 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
         ("Backup", "sha256") => "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
         ("RestoredBackup", "restored_path") => format!("/var/lib/sealpod/sealpod.db.restore.{ID}").into(),
         ("Rotation", "problem") => "the disk that holds the database is full".into(),
+        ("Keys", "backups_unknown") => "the backups could not be listed; the server's log says why".into(),
         ("Quota", "limit") => 10_000.into(),
         ("Quota", "used") | ("MasterKey", "versions") => 128.into(),
         ("SetQuotas", "value_bytes") => 1_073_741_824.into(),

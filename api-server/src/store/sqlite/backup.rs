@@ -1,19 +1,24 @@
 //! Copies of the database file.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+use rusqlite::{Connection, ErrorCode};
 use uuid::Uuid;
 
-use super::super::backup::{Comparison, Facts};
-use super::super::{OpenError, Result};
+use super::super::backup::Facts;
+use super::super::{OpenError, Result, StoreError};
+use super::compare::has_table;
 use super::open::{self, engine_error};
+use super::patience::STEPS;
 use super::row::{Id, number};
 use super::tx::Tx;
-use super::{files, log, rewrap};
+use super::{files, log, own_log, rewrap};
 use crate::audit::{By, Chain, Entry, Head, Kind, Metadata, Verb};
-use crate::crypto::Keyring;
+use crate::crypto::{Keyring, MasterKeyId};
 
 /// Everything that is worth counting; a database of an older schema has not all of these.
 const TABLES: [&str; 16] = [
@@ -35,16 +40,87 @@ const TABLES: [&str; 16] = [
     "audit_entries",
 ];
 
+/// By how much the log may grow while a copy is made, in bytes: it cannot begin anew before that is done. Eight times what reads
+/// are hurried at.
+const MOST_LOG: u64 = 512 * 1024 * 1024;
+
+/// The copy is not flushed: most are gone before the disk would have them, and a flush of so much would keep commits waiting.
 pub(in super::super) fn copy(from: &Path, into: &Path) -> Result<(), OpenError> {
-    let connection = open::connect(from, open::READER_CACHE)?;
+    // A long one that somebody left behind is no reason: by a start it is copied into the database behind this.
+    copy_within(log_of(from).1.saturating_add(MOST_LOG), from, into)
+}
+
+/// Its path and its length.
+fn log_of(database: &Path) -> (PathBuf, u64) {
+    let log = files::beside(database, "-wal");
+    let bytes = fs::metadata(&log).map_or(0, |log| log.len());
+    (log, bytes)
+}
+
+/// It ends where it would cost who writes meanwhile more than a backup is worth: the log, or what is free on its volume or the
+/// copy's.
+fn copy_within(most_log: u64, from: &Path, into: &Path) -> Result<(), OpenError> {
+    let connection = own_log::connect(from, open::READER_CACHE)?;
     open::inspect(&connection, from)?;
+    let unflushed = connection.pragma_update(None, "synchronous", "OFF");
+    unflushed.map_err(|error| engine_error(from, "cannot be copied", error))?;
     // SQLite takes an empty file for none, so that nobody else could ever read this one.
     files::create(into)?;
-    let into = into.to_string_lossy();
-    let copied = connection.execute("VACUUM INTO ?1", [&*into]);
-    copied
-        .map(drop)
-        .map_err(|error| engine_error(from, "cannot copy the database", error))
+    let failed = |error| engine_error(from, "cannot copy the database", error);
+    let (why, folders) = (
+        Arc::new(Mutex::new(None)),
+        [from, into].map(|path| files::folder_of(path).to_owned()),
+    );
+    let (said, database) = (Arc::clone(&why), from.to_owned());
+    let is_over = move || {
+        let (path, bytes) = log_of(&database);
+        let overgrown = (bytes > most_log).then_some(OpenError::LongLog { path, bytes });
+        let over = overgrown.or_else(|| folders.iter().find_map(|folder| files::require_room(folder, 0).err()));
+        let is_over = over.is_some();
+        *said.lock().unwrap_or_else(PoisonError::into_inner) = over;
+        is_over
+    };
+    connection.progress_handler(STEPS, Some(is_over)).map_err(failed)?;
+    let copied = connection.execute("VACUUM INTO ?1", [&*into.to_string_lossy()]);
+    copied.map(drop).map_err(|error| {
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner).take();
+        why.unwrap_or_else(|| failed(error))
+    })
+}
+
+/// What [`copy`] met in the database at this path where that is fatal to whoever serves it. SQLite does not say of which file a
+/// read failed, so one of the copy counts, too: it is in the same folder, and that disk is not to be trusted. What is written
+/// is the copy alone, and has other numbers; and of any other file an error names that file's path.
+pub(super) fn fault_of_reading(error: &OpenError, database: &Path) -> Option<StoreError> {
+    match error {
+        OpenError::NotOurs { path } if path == database => Some(StoreError::Failed(error.to_string().into())),
+        OpenError::Engine { path, source, .. } if path == database => {
+            let Some(rusqlite::Error::SqliteFailure(failure, _)) = source.downcast_ref() else {
+                return None;
+            };
+            let is_of_reading = [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_CORRUPTFS]
+                .contains(&failure.extended_code)
+                || matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase);
+            is_of_reading.then(|| StoreError::Failed(source.to_string().into()))
+        }
+        _ => None,
+    }
+}
+
+/// The master keys that the values in a copy need.
+pub(in super::super) fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, OpenError> {
+    let has_log = fs::metadata(files::beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let connection = if has_log {
+        open::connect_to_look(path)?
+    } else {
+        // As one that never changes: otherwise SQLite would put a log beside it.
+        open::connect_to_file(path).map_err(|error| engine_error(path, "cannot open the database", error))?
+    };
+    match open::inspect(&connection, path)? {
+        0 => Ok(Vec::new()),
+        schema => rewrap::needed(&connection, schema)
+            .map_err(|error| engine_error(path, "cannot read which master keys the data needs", error)),
+    }
 }
 
 pub(in super::super) fn inspect(path: &Path, keyring: &Keyring) -> Result<Facts, OpenError> {
@@ -77,8 +153,7 @@ pub(in super::super) fn inspect(path: &Path, keyring: &Keyring) -> Result<Facts,
 fn counts(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     for table in TABLES {
-        let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        if connection.prepare(exists)?.exists([table])? {
+        if has_table(connection, table)? {
             let rows = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| number(row, 0))?;
             counts.insert(table.to_owned(), rows);
         }
@@ -101,42 +176,6 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
     Ok(heads)
 }
 
-/// What people should know of: a line that tells which, for each row.
-const COMPARED: [&str; 4] = [
-    "SELECT 'key ' || k.prefix || '… of ' || coalesce('service account ' || a.name, 'application ' || p.slug)
-     FROM api_keys k LEFT JOIN service_accounts a ON a.id = k.account_id LEFT JOIN projects p ON p.id = k.project_id",
-    "SELECT 'service account ' || a.name || ' of organization ' || o.name
-     FROM service_accounts a JOIN organizations o ON o.id = a.organization_id WHERE a.deleted_at IS NULL",
-    "SELECT 'rule ' || r.permission || ' on ' || r.project_pattern || ' ' || r.env_pattern || ' ' || r.key_pattern || ' for '
-         || r.subject_type || ' ' || lower(hex(r.subject_id)) || ' in organization ' || o.name
-     FROM acl_rules r JOIN organizations o ON o.id = r.organization_id WHERE r.deleted_at IS NULL",
-    "SELECT 'member ' || u.email || ' (' || m.role || ') of organization ' || o.name
-     FROM members m JOIN users u ON u.id = m.user_id JOIN organizations o ON o.id = m.organization_id",
-];
-
-pub(in super::super) fn compare(backup: &Path, live: &Path) -> Result<Comparison, OpenError> {
-    let lines = |path: &Path| -> Result<BTreeSet<String>, OpenError> {
-        let connection = open::connect_to_look(path)?;
-        open::inspect(&connection, path)?;
-        let read = || -> rusqlite::Result<BTreeSet<String>> {
-            let mut lines = BTreeSet::new();
-            for sql in COMPARED {
-                let mut statement = connection.prepare(sql)?;
-                for line in statement.query_map([], |row| row.get(0))? {
-                    lines.insert(line?);
-                }
-            }
-            Ok(lines)
-        };
-        read().map_err(|error| engine_error(path, "cannot be compared", error))
-    };
-    let (backup, live) = (lines(backup)?, lines(live)?);
-    Ok(Comparison {
-        revives: backup.difference(&live).cloned().collect(),
-        lacks: live.difference(&backup).cloned().collect(),
-    })
-}
-
 pub(in super::super) fn finish_restore(tx: &Tx<'_>, backup: Uuid, keep_keys: bool, by: &By) -> Result<()> {
     let mut ended = vec!["sessions", "login_codes", "login_counters", "idempotency"];
     if !keep_keys {
@@ -150,6 +189,7 @@ pub(in super::super) fn finish_restore(tx: &Tx<'_>, backup: Uuid, keep_keys: boo
         "UPDATE meta SET value = ?1 WHERE name = 'epoch'",
         [Uuid::now_v7().as_bytes().as_slice()],
     )?;
+    own_log::mark(tx.conn)?;
     let entry = Entry::new(Kind::Backup, Verb::Restore)
         .resource(backup, &format!("backup {backup}"))
         .metadata(Metadata {
@@ -157,4 +197,31 @@ pub(in super::super) fn finish_restore(tx: &Tx<'_>, backup: Uuid, keep_keys: boo
             ..Metadata::default()
         });
     tx.audit(Chain::Instance, entry, by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_ends_where_the_log_becomes_too_long_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copied) = (folder.path().join("sealpod.db"), folder.path().join("copy"));
+        files::create(&path).unwrap();
+        let connection = open::connect(&path, open::READER_CACHE).unwrap();
+        // Enough for more than one look.
+        let rows = "PRAGMA application_id = 0x53506f64; PRAGMA journal_mode = WAL; CREATE TABLE rows (n TEXT);
+            WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
+            INSERT INTO rows SELECT hex(randomblob(20)) FROM n;";
+        connection.execute_batch(rows).unwrap();
+        let refused = copy_within(0, &path, &copied).unwrap_err();
+        assert!(
+            matches!(&refused, OpenError::LongLog { bytes, .. } if *bytes > 0),
+            "{refused}"
+        );
+        assert_eq!(fault_of_reading(&refused, &path), None);
+        let other = folder.path().join("other");
+        copy(&path, &other).unwrap();
+        assert!(other.metadata().unwrap().len() > 20_000);
+    }
 }

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 use super::super::{OpenError, Result, StoreError};
 use super::open;
-use super::wal::{STEPS, Wal};
+use super::patience::STEPS;
+use super::wal::Wal;
 
 /// Stops the check when it is dropped.
 pub(super) struct Interrupting(InterruptHandle);

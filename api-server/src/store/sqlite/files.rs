@@ -13,8 +13,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     if let Ok(path) = path.canonicalize() {
         return Ok(path);
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     match (folder.canonicalize(), path.file_name()) {
         (Ok(folder), Some(name)) => Ok(folder.join(name)),
         (Err(source), _) => Err(file_error(folder, source)),
@@ -55,14 +54,43 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
 pub(super) fn create(path: &Path) -> Result<(), OpenError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match created {
-        Ok(_) => {
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            // The name must survive a power cut as well as the content does.
-            let synced = File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(|source| file_error(folder, source))
-        }
+        Ok(_) => sync_folder(path).map_err(|source| file_error(path, source)),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => narrow_all(path),
         Err(source) => Err(file_error(path, source)),
+    }
+}
+
+/// The folder that a file is in.
+pub(in super::super) fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// Flushes the folder that the file is in: the name must survive a power cut as well.
+pub(in super::super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// What there is of the file system that something is on, in bytes.
+pub(super) struct Volume {
+    /// All of it.
+    pub(super) all: u64,
+    /// What is taken, and what is left to take: what the file system holds back is neither.
+    pub(super) usable: u64,
+    /// What this process may still take.
+    pub(super) available: u64,
+}
+
+impl Volume {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let volume = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+        let taken = volume.f_blocks.saturating_sub(volume.f_bfree);
+        Ok(Self {
+            all: bytes(volume.f_blocks),
+            usable: bytes(taken.saturating_add(volume.f_bavail)),
+            available: bytes(volume.f_bavail),
+        })
     }
 }
 
@@ -98,10 +126,37 @@ pub(super) fn file_error(path: &Path, source: std::io::Error) -> OpenError {
     }
 }
 
+/// What others may take while a copy is made, and SQLite for itself.
+const HEADROOM: u64 = 4 * 1024 * 1024;
+
+/// Looked at before anything is written: what is too large for its volume would be known only when nothing is left of it, and
+/// beside the database that means the reserve of the audit log, too. An error where a file of so many bytes does not fit into
+/// this folder with room to spare.
+pub(in super::super) fn require_room(folder: &Path, bytes: u64) -> Result<(), OpenError> {
+    let volume = Volume::of(folder).map_err(|error| file_error(folder, error))?;
+    let (needed, free) = (bytes + HEADROOM, volume.available);
+    if free < needed {
+        return Err(OpenError::NoRoom {
+            path: folder.to_owned(),
+            needed,
+            free,
+        });
+    }
+    Ok(())
+}
+
+/// As [`require_room`], for a copy of the database at this path, beside it.
+pub(in super::super) fn require_room_for_copy(database: &Path) -> Result<(), OpenError> {
+    let length = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    let bytes = length(database) + length(&beside(database, "-wal"));
+    require_room(folder_of(database), bytes)
+}
+
 impl OpenError {
     /// Whether there was no room for what was to be written.
     pub fn is_disk_full(&self) -> bool {
         match self {
+            Self::NoRoom { .. } => true,
             Self::File { source, .. } => source.kind() == ErrorKind::StorageFull,
             Self::Engine { source, path, .. } => {
                 let error = source.downcast_ref::<rusqlite::Error>();

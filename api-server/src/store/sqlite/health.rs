@@ -10,7 +10,8 @@ use rusqlite::ffi::{SQLITE_CONSTRAINT_TRIGGER, SQLITE_IOERR_SHMSIZE};
 
 use super::super::watch::Hub;
 use super::super::{Result, Sizes, State, Stats, StoreError, Trouble};
-use super::files::beside;
+use super::files::{Volume, beside, folder_of};
+use super::place::Lost;
 use super::quotas;
 use super::reserve::Reserve;
 use super::row::run as execute;
@@ -23,7 +24,9 @@ pub(super) struct Health {
     hub: Arc<Hub>,
     failed: AtomicBool,
     /// Set once, before `failed`.
-    reason: OnceLock<Arc<str>>,
+    fault: OnceLock<Fault>,
+    /// Whether there was another one behind the first.
+    has_more: AtomicBool,
     pub(super) writes: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) reads: AtomicU64,
@@ -37,13 +40,20 @@ pub(super) struct Health {
     trouble: Mutex<Trouble>,
 }
 
+struct Fault {
+    reason: Arc<str>,
+    /// The files that are open are whole.
+    is_log_lost: bool,
+}
+
 impl Health {
     /// Of the database at this path.
     pub(super) fn new(hub: Arc<Hub>, path: &Path) -> Self {
         Self {
             hub,
             failed: AtomicBool::default(),
-            reason: OnceLock::new(),
+            fault: OnceLock::new(),
+            has_more: AtomicBool::default(),
             writes: AtomicU64::default(),
             commits: AtomicU64::default(),
             reads: AtomicU64::default(),
@@ -67,8 +77,30 @@ impl Health {
 
     /// Takes note of an error, for ever if it is a fatal one.
     pub(super) fn note(&self, error: &StoreError) {
+        self.note_fault(error, false);
+    }
+
+    /// As [`Health::note`], of files that have lost their names.
+    pub(super) fn note_lost(&self, lost: &Lost) {
+        self.note_fault(&lost.into(), matches!(lost, Lost::Log(_)));
+    }
+
+    /// Whether all that is wrong is that the log has lost its name: what is open is as good as before.
+    pub(super) fn is_log_lost_only(&self) -> bool {
+        self.fault.get().is_some_and(|fault| fault.is_log_lost) && !self.has_more.load(Ordering::Acquire)
+    }
+
+    fn note_fault(&self, error: &StoreError, is_log_lost: bool) {
         let StoreError::Failed(reason) = error else { return };
-        let first = self.reason.set(Arc::clone(reason)).is_ok();
+        let fault = Fault {
+            reason: Arc::clone(reason),
+            is_log_lost,
+        };
+        let first = self.fault.set(fault).is_ok();
+        // Whoever is told of the first one notes it again.
+        if self.fault.get().is_some_and(|known| known.reason != *reason) {
+            self.has_more.store(true, Ordering::Release);
+        }
         self.failed.store(true, Ordering::Release);
         if first {
             tracing::error!(%reason, "the database failed; nothing is served from it until a restart");
@@ -140,14 +172,14 @@ impl Health {
 
     /// What callers get once the engine has failed or is closed.
     pub(super) fn closed(&self) -> StoreError {
-        let reason = self.reason.get().cloned();
+        let reason = self.fault.get().map(|fault| Arc::clone(&fault.reason));
         StoreError::Failed(reason.unwrap_or_else(|| "it is closed".into()))
     }
 
     pub(super) fn state(&self) -> State {
-        match self.reason.get() {
-            Some(reason) => State::Failed {
-                reason: reason.to_string(),
+        match self.fault.get() {
+            Some(fault) => State::Failed {
+                reason: fault.reason.to_string(),
             },
             None => State::Serving,
         }
@@ -182,16 +214,13 @@ pub(in super::super) fn try_out(tx: &Tx<'_>) -> Result<()> {
 /// What stands on the disk at `path` and beside it.
 pub(super) fn sizes(path: &Path) -> std::io::Result<Sizes> {
     let length = |path: &Path| std::fs::metadata(path).map(|file| file.len());
-    let volume = rustix::fs::statvfs(path)?;
+    let Volume { usable, available, .. } = Volume::of(path)?;
     Ok(Sizes {
         database: length(path)?,
         // There is none between the first start and the first write.
         wal: length(&beside(path, "-wal")).unwrap_or(0),
-        // What the file system holds back is neither taken nor ours to take.
-        volume: (volume.f_blocks.saturating_sub(volume.f_bfree))
-            .saturating_add(volume.f_bavail)
-            .saturating_mul(volume.f_frsize),
-        available: volume.f_bavail.saturating_mul(volume.f_frsize),
+        volume: usable,
+        available,
     })
 }
 
@@ -245,9 +274,8 @@ const NO_ROOM: u64 = 128 * 1024;
 /// overwritten since, so the volume is asked too.
 fn has_no_room(database: Option<&Path>) -> bool {
     let number = std::io::Error::last_os_error();
-    let volume = || rustix::fs::statvfs(database?.parent()?).ok();
-    number.kind() == std::io::ErrorKind::StorageFull
-        || volume().is_some_and(|volume| volume.f_bavail.saturating_mul(volume.f_frsize) < NO_ROOM)
+    let volume = || Volume::of(folder_of(database?)).ok();
+    number.kind() == std::io::ErrorKind::StorageFull || volume().is_some_and(|volume| volume.available < NO_ROOM)
 }
 
 #[cfg(test)]
@@ -279,6 +307,26 @@ mod tests {
         assert_eq!(of(ffi::SQLITE_BUSY), StoreError::Busy);
         assert_eq!(of(ffi::SQLITE_INTERRUPT), StoreError::TooSlow);
         assert!(matches!(of(ffi::SQLITE_CONSTRAINT_UNIQUE), StoreError::Internal(_)));
+    }
+
+    #[test]
+    fn a_log_that_is_lost_is_worth_saving_unless_anything_else_went_wrong() {
+        let lost = Lost::Log("/nowhere/sealpod.db-wal".into());
+        let broken = StoreError::Failed("disk I/O error".into());
+        let health = || Health::new(Arc::default(), Path::new("/nowhere/sealpod.db"));
+        let (alone, before, behind, database) = (health(), health(), health(), health());
+        assert!(!alone.is_log_lost_only());
+        alone.note_lost(&lost);
+        alone.note(&alone.closed());
+        assert!(alone.is_log_lost_only());
+        before.note(&broken);
+        before.note_lost(&lost);
+        behind.note_lost(&lost);
+        behind.note(&broken);
+        database.note_lost(&Lost::Database("/nowhere/sealpod.db".into()));
+        for health in [before, behind, database] {
+            assert!(!health.is_log_lost_only(), "{:?}", health.state());
+        }
     }
 
     #[test]

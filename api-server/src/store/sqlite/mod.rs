@@ -1,4 +1,4 @@
-//! The SQLite engine: one thread that writes, a few that read, all SQL.
+//! The SQLite engine: one thread that writes, one that copies its log into the database, a few that read, all SQL.
 
 pub(super) mod accounts;
 pub(super) mod acl;
@@ -7,7 +7,9 @@ pub(super) mod bundle;
 mod cache;
 pub(super) mod calendar;
 pub(super) mod changes;
+mod checkpointer;
 pub(super) mod clock;
+pub(super) mod compare;
 pub(super) mod configurations;
 pub(super) mod consumers;
 mod damage;
@@ -25,7 +27,10 @@ mod look;
 pub(super) mod members;
 pub(super) mod open;
 pub(super) mod organizations;
+mod own_log;
+mod patience;
 pub(super) mod people;
+mod place;
 pub(super) mod projects;
 pub(super) mod purge;
 mod queue;
@@ -45,10 +50,12 @@ pub(super) mod values;
 mod wal;
 mod writer;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rusqlite::Connection;
 use sealpod_core::Time;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -60,17 +67,19 @@ use super::{
 use crate::audit::{AuditKey, By, Chain, Entry, Head};
 use crate::crypto::{Keyring, Pepper};
 use crate::ids::AccountId;
+use checkpointer::Checkpointer;
 use clock::Clock;
 use heads::Heads;
 use health::Health;
 use job::{Reach, WriteJob};
+use patience::Patience;
+use place::Place;
 use queue::Queue;
 use reader::{ReadJob, View};
 use remembered::Remembered;
 use threads::{give_up, join, spawn};
 use tx::Tx;
 use uses::Uses;
-use wal::Patience;
 
 /// The engine's threads and what they share with callers.
 pub(super) struct Engine {
@@ -87,88 +96,109 @@ pub(super) struct Engine {
     /// The writer is the last one.
     threads: Mutex<Vec<JoinHandle<()>>>,
     readers: usize,
+    place: Arc<Place>,
     path: PathBuf,
 }
 
 impl Engine {
     pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Self, OpenError> {
-        let opened = open::open(options, keyring)?;
+        let open::Opened {
+            path,
+            writer,
+            readers,
+            lock,
+            server,
+            mark,
+        } = open::open(options, keyring)?;
+        let failed = |what| move |path: &Path, error| open::engine_error(path, what, error);
+        // 1. What may fail without a thread, of which some would stay behind.
+        let clock = Clock::open(&writer);
+        let clock = clock.map_err(|error| failed("cannot read the clock that credentials end by")(&path, error))?;
+        let chains = tx::Chains::open(&writer).map_err(|error| OpenError::Damaged {
+            path: path.clone(),
+            what: format!("the runs of its audit log cannot be read ({error})"),
+        })?;
+        let database = File::open(&path).map_err(|source| files::file_error(&path, source))?;
+        let place = Place::of(&path, &database).map_err(|source| files::file_error(&path, source))?;
         let hub = Arc::new(Hub::default());
-        let health = Arc::new(Health::new(Arc::clone(&hub), &opened.path));
+        let engine = Self {
+            writes: Arc::new(Queue::new(options.queue)),
+            reads: Arc::new(Queue::new(options.queue)),
+            health: Arc::new(Health::new(Arc::clone(&hub), &path)),
+            hub,
+            uses: Arc::new(Uses::new(options.use_interval)),
+            heads: Arc::default(),
+            remembered: Arc::new(Remembered::new()),
+            server,
+            clock: Arc::new(clock),
+            threads: Mutex::default(),
+            readers: readers.len(),
+            place: Arc::new(place),
+            path,
+        };
         if options.reserve {
-            health.keep_reserve();
+            engine.health.keep_reserve();
         }
-        let uses = Arc::new(Uses::new(options.use_interval));
-        let heads = Arc::new(Heads::default());
-        let remembered = Arc::new(Remembered::new());
-        let writes = Arc::new(Queue::new(options.queue));
-        let reads = Arc::new(Queue::new(options.queue));
+        let set_up = |connection: Connection| {
+            let patience = Patience::over(&connection, Arc::clone(&engine.health.wal), options.read_time);
+            let patience = patience.map_err(|error| failed("cannot set up a connection")(&engine.path, error))?;
+            Ok((connection, patience))
+        };
+        let readers = readers.into_iter().map(set_up).collect::<Result<_, OpenError>>()?;
+        // 2. The threads. Those that there are end with the queues, and so with the engine, if there cannot be all.
+        engine.begin((writer, lock, Arc::new(database), chains, mark), readers, options)?;
+        Ok(engine)
+    }
 
+    fn begin(
+        &self,
+        (connection, lock, database, chains, mark): (Connection, File, Arc<File>, tx::Chains, own_log::Mark),
+        readers: Vec<(Connection, Patience)>,
+        options: &Options,
+    ) -> Result<(), OpenError> {
         let on_panic = {
-            let (health, reads, writes) = (Arc::clone(&health), Arc::clone(&reads), Arc::clone(&writes));
+            let (health, reads, writes) = (
+                Arc::clone(&self.health),
+                Arc::clone(&self.reads),
+                Arc::clone(&self.writes),
+            );
             move || give_up(&health, &reads, &writes)
         };
-        let mut threads = Vec::with_capacity(options.readers + 1);
-        let readers = opened.readers.len();
-        for (n, connection) in opened.readers.into_iter().enumerate() {
-            let (reads, health, told) = (Arc::clone(&reads), Arc::clone(&health), options.trace.clone());
-            let patience = Patience::over(&connection, Arc::clone(&health.wal), options.read_time);
-            let patience = patience.map_err(|source| OpenError::Engine {
-                path: opened.path.clone(),
-                what: "cannot set up a connection",
-                source: Box::new(source),
-            })?;
+        let checkpointer = Checkpointer::begin(&self.path, Arc::clone(&database), &self.health, on_panic.clone())?;
+        let writing = writer::Writer {
+            connection,
+            mark,
+            checkpointer,
+            database,
+            place: Arc::clone(&self.place),
+            lock,
+            jobs: Arc::clone(&self.writes),
+            key: self.server.audit.clone(),
+            health: Arc::clone(&self.health),
+            hub: Arc::clone(&self.hub),
+            uses: Arc::clone(&self.uses),
+            clock: Arc::clone(&self.clock),
+            heads: Arc::clone(&self.heads),
+            remembered: Arc::clone(&self.remembered),
+            chains,
+            meters: options.meters.clone(),
+        };
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for (n, (connection, patience)) in readers.into_iter().enumerate() {
+            let (reads, health, told) = (Arc::clone(&self.reads), Arc::clone(&self.health), options.trace.clone());
             let run = move || {
                 trace::begin(&connection, told);
                 reader::run(&connection, &reads, &health, &patience);
             };
-            threads.push(spawn(&opened.path, format!("store-read-{n}"), run, on_panic.clone())?);
+            threads.push(spawn(&self.path, format!("store-read-{n}"), run, on_panic.clone())?);
         }
-        let clock = Clock::open(&opened.writer).map_err(|source| OpenError::Engine {
-            path: opened.path.clone(),
-            what: "cannot read the clock that credentials end by",
-            source: Box::new(source),
-        })?;
-        let clock = Arc::new(clock);
-        let chains = tx::Chains::open(&opened.writer).map_err(|error| OpenError::Damaged {
-            path: opened.path.clone(),
-            what: format!("the runs of its audit log cannot be read ({error})"),
-        })?;
-        let writing = writer::Writer {
-            connection: opened.writer,
-            lock: opened.lock,
-            jobs: Arc::clone(&writes),
-            key: opened.server.audit.clone(),
-            health: Arc::clone(&health),
-            hub: Arc::clone(&hub),
-            uses: Arc::clone(&uses),
-            clock: Arc::clone(&clock),
-            heads: Arc::clone(&heads),
-            remembered: Arc::clone(&remembered),
-            chains,
-            meters: options.meters.clone(),
-        };
         let told = options.trace.clone();
         let run = move || {
             trace::begin(&writing.connection, told);
             writing.run();
         };
-        threads.push(spawn(&opened.path, "store-write".to_owned(), run, on_panic)?);
-
-        Ok(Self {
-            writes,
-            reads,
-            health,
-            hub,
-            uses,
-            heads,
-            remembered,
-            server: opened.server,
-            clock,
-            threads: Mutex::new(threads),
-            readers,
-            path: opened.path,
-        })
+        threads.push(spawn(&self.path, "store-write".to_owned(), run, on_panic)?);
+        Ok(())
     }
 
     /// Runs a change in a transaction of its own kind (see [`writer`]); returns once it is on disk.
@@ -273,6 +303,15 @@ impl Engine {
         health::sizes(&self.path).ok()
     }
 
+    /// Whether its files are still where they were opened: what is fatal is noted.
+    pub(super) fn look_at_place(&self) {
+        if self.health.check().is_ok()
+            && let Some(lost) = self.place.look()
+        {
+            self.health.note_lost(&lost);
+        }
+    }
+
     pub(super) fn trouble(&self) -> Trouble {
         self.health.trouble()
     }
@@ -296,6 +335,17 @@ impl Engine {
         check
             .await
             .unwrap_or_else(|_| Err(StoreError::Internal("the check of the database panicked".into())))
+    }
+
+    pub(super) fn note_copy(&self, error: &OpenError) {
+        let Some(fault) = backup::fault_of_reading(error, &self.path) else {
+            return;
+        };
+        // Whoever opens a database whose log has lost its name reads what is torn.
+        match self.place.look_now() {
+            Some(lost) => self.health.note_lost(&lost),
+            None => self.health.note(&fault),
+        }
     }
 
     pub(super) fn epoch(&self) -> Uuid {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
+use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::super::{OpenError, Options};
-use super::files::{absolute, beside, create, file_error, lock, narrow_all};
-use super::{reserve, rewrap};
+use super::super::{Admit, OpenError, Options};
+use super::files::{self, absolute, beside, create, file_error, lock, narrow_all};
+use super::{own_log, reserve, rewrap};
 use crate::audit::AuditKey;
 use crate::crypto::{Aad, Keyring, MasterKeyId, Pepper, Sealed, random};
 
@@ -38,6 +39,8 @@ pub(in super::super) const SCHEMA: usize = MIGRATIONS.len();
 const APPLICATION_ID: i64 = 0x5350_6f64;
 /// How long to wait for another program's lock, such as that of a shell on the database.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// What the file of the log keeps of a burst, in bytes.
+pub(super) const KEPT_LOG: i64 = 64 * 1024 * 1024;
 /// Pages in memory, in KiB: for the connection that writes, and for each that reads.
 const WRITER_CACHE: u32 = 4096;
 pub(super) const READER_CACHE: u32 = 1024;
@@ -51,6 +54,7 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     pub(super) lock: File,
     pub(super) server: ServerKeys,
+    pub(super) mark: own_log::Mark,
 }
 
 /// What the database keeps for the server itself, in `meta`.
@@ -63,13 +67,18 @@ pub(super) struct ServerKeys {
 pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenError> {
     // 1. One process only: before anything in the file is looked at.
     let path = absolute(&options.path)?;
+    let absent = || OpenError::Absent { path: path.clone() };
+    if options.admit < Admit::None && !path.exists() {
+        return Err(absent());
+    }
     let lock = lock(&path)?;
+    own_log::require_database(&path)?;
     if options.reserve {
         reserve::make_way(&path).map_err(|source| file_error(&path, source))?;
     }
-    // 2. Files that only we can read.
+    // 2. Files that only we can read, and a log of its own.
     create(&path)?;
-    let mut writer = connect(&path, WRITER_CACHE)?;
+    let mut writer = own_log::connect(&path, WRITER_CACHE)?;
     let engine = |what| {
         let path = path.as_path();
         move |error| engine_error(path, what, error)
@@ -79,15 +88,21 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     if schema > 0 {
         read_keys(&writer, &path, keyring)?;
         check_keys(&writer, &path, schema, keyring)?;
+    } else if options.admit < Admit::None {
+        return Err(absent());
     }
     // 4. What an upgrade begins with is kept.
-    if options.keep_copy && schema > 0 && schema < SCHEMA {
-        keep_copy(&path, schema)?;
+    if schema > 0 && schema < SCHEMA {
+        prepare_upgrade(options, &path, schema)?;
     }
     // 5. From here on it is written to.
     let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
     if mode != "wal" {
         return Err(OpenError::NoWal { path: path.clone() });
+    }
+    // Whoever only looks leaves the mark for the first change.
+    if schema > 0 && options.admit >= Admit::Older {
+        own_log::unmark(&writer).map_err(engine("cannot write to the database"))?;
     }
     migrate(&mut writer, &path)?;
     make_keys(&mut writer, keyring).map_err(engine("cannot store the server's keys"))?;
@@ -97,6 +112,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
             what: "the server's own keys are gone while data sealed with them is there".to_owned(),
         });
     };
+    let mark = own_log::Mark::read(&writer).map_err(engine("cannot read the database"))?;
     narrow_all(&path)?;
     let readers = (0..options.readers.max(1)).map(|_| connect_to_look(&path));
     let readers = readers.collect::<Result<Vec<_>, OpenError>>()?;
@@ -106,34 +122,51 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         readers,
         lock,
         server,
+        mark,
     })
 }
 
-/// A copy of the database beside it, as the older version has it, for the way back.
+fn prepare_upgrade(options: &Options, path: &Path, schema: usize) -> Result<(), OpenError> {
+    if options.admit < Admit::Older {
+        return Err(OpenError::Older {
+            path: path.to_owned(),
+            found: schema,
+            known: SCHEMA,
+        });
+    }
+    if options.keep_copy {
+        keep_copy(path, schema)
+    } else {
+        Ok(())
+    }
+}
+
+/// A copy of the database beside it, as the older version has it, for the way back. One of an upgrade that was not
+/// carried out stays until this one is whole and takes its name.
 fn keep_copy(path: &Path, schema: usize) -> Result<(), OpenError> {
     let copy = beside(path, &format!(".schema-{schema}"));
     let partial = beside(&copy, ".partial");
-    // One of an upgrade that was cut off may be older than the data is now.
+    // Of an upgrade that was cut off, and takes the room of this one.
     drop(fs::remove_file(&partial));
-    super::backup::copy(path, &partial)?;
-    let kept = File::open(&partial).and_then(|file| file.sync_all());
-    kept.and_then(|()| fs::rename(&partial, &copy))
-        .map_err(|source| file_error(&copy, source))?;
+    files::require_room_for_copy(path)?;
+    let kept = || {
+        File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, &copy)?;
+        files::sync_folder(&copy)
+    };
+    let made = super::backup::copy(path, &partial).and_then(|()| kept().map_err(|source| file_error(&copy, source)));
+    // Its room is what the next start needs, of this version or the older one.
+    made.inspect_err(|_| drop(fs::remove_file(&partial)))?;
     tracing::info!(from = schema, to = SCHEMA, copy = %copy.display(), "the database is brought up to date; it was copied before, remove the copy once all is well");
     Ok(())
 }
 
-/// Leaves the database in one file. What fails here is made up for when it is opened next.
-pub(super) fn close(connection: Connection) {
-    let tidy = || -> rusqlite::Result<()> {
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        // Nothing is left to copy, so closing only takes the empty log away.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        Ok(())
-    };
-    if let Err(error) = tidy().and(connection.close().map_err(|(_, error)| error)) {
-        tracing::warn!(%error, "the database was not tidied up");
-    }
+/// Leaves the database in one file. What fails here is made up for when it is opened next: the log has it until it is copied.
+pub(super) fn close(connection: Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    // Nothing is left to copy, so closing only takes the empty log away.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    connection.close().map_err(|(_, error)| error)
 }
 
 pub(super) fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
@@ -159,10 +192,22 @@ pub(super) fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> 
 
 /// A connection that looks and changes nothing.
 pub(super) fn connect_to_look(path: &Path) -> Result<Connection, OpenError> {
-    let connection = connect(path, READER_CACHE)?;
+    to_look(connect(path, READER_CACHE)?, path)
+}
+
+pub(super) fn to_look(connection: Connection, path: &Path) -> Result<Connection, OpenError> {
     let narrowed = connection.pragma_update(None, "query_only", true);
     narrowed.map_err(|error| engine_error(path, "cannot set up a connection", error))?;
     Ok(connection)
+}
+
+/// Looks at the file alone, as at one that never changes: nothing beside it is read, or made. The path is an absolute
+/// one.
+pub(super) fn connect_to_file(path: &Path) -> rusqlite::Result<Connection> {
+    let mut url = Url::from_file_path(path).map_err(|()| rusqlite::Error::InvalidPath(path.to_owned()))?;
+    url.set_query(Some("immutable=1"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(url.as_str(), flags | OpenFlags::SQLITE_OPEN_NOFOLLOW)
 }
 
 /// The version of the schema; 0 where there is none yet.
@@ -199,7 +244,7 @@ fn prepare(connection: &Connection, fresh: bool) -> rusqlite::Result<String> {
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     // What a burst made of the log is given back at the next checkpoint.
-    connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |row| row.get::<_, i64>(0))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", KEPT_LOG, |row| row.get::<_, i64>(0))?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 use super::super::{Result, StoreError};
 use super::health::Health;
+use super::patience::Patience;
 use super::queue::{Next, Queue};
 use super::row::run as execute;
-use super::wal::Patience;
 
 /// One state of the database, at one instant.
 pub(crate) struct View<'a> {

@@ -6,20 +6,21 @@
 //! revocations, logouts, purges). Everything else is refused until the file can be made again. So a change is only ever
 //! made while the reserve is whole; also behind a restart, which does not know what its predecessor had left.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::super::Reserve as State;
-use super::files::{beside, narrow};
+use super::files::{Volume, beside, folder_of, narrow, sync_folder};
 
-/// The log grows to 4 MiB before it is copied into the database and begins anew; as much again is room for the entries
-/// themselves, some hundred bytes each with their lists: several thousand of them.
+/// The log grows to 4 MiB before the writer, which does it alone then, copies it into the database and begins it anew;
+/// as much again is room for the entries themselves, some hundred bytes each with their lists: several thousand of
+/// them.
 pub(super) const BYTES: u64 = 8 * 1024 * 1024;
 /// A volume that would lose more than an eighth to it has none.
 const SMALLEST_VOLUME: u64 = 8 * BYTES;
@@ -119,16 +120,14 @@ impl Reserve {
             }
             remove(&self.path)?;
         }
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let volume = statvfs(folder).map_err(io::Error::from)?;
-        let all = volume.f_blocks.saturating_mul(volume.f_frsize);
+        let Volume { all, available, .. } = Volume::of(folder_of(&self.path))?;
         if all < SMALLEST_VOLUME {
             return Err(Unmade::TooSmall { volume: all });
         }
-        if available(folder)? < BYTES + HEADROOM {
+        if available < BYTES + HEADROOM {
             return Err(Unmade::NoRoom);
         }
-        let made = allocate(&self.path).and_then(|()| File::open(folder)?.sync_all());
+        let made = allocate(&self.path).and_then(|()| sync_folder(&self.path));
         made.map_err(|error| {
             drop(fs::remove_file(&self.path));
             Unmade::from(error)
@@ -144,8 +143,7 @@ impl Reserve {
 /// Gives up the reserve of a database that is to be opened on a disk without the room that this takes.
 pub(super) fn make_way(database: &Path) -> io::Result<()> {
     let path = beside(database, SUFFIX);
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if path.exists() && available(folder)? < START {
+    if path.exists() && Volume::of(folder_of(&path))?.available < START {
         tracing::error!(
             bytes = BYTES,
             "the disk is full; its reserve is given up to start at all"
@@ -182,12 +180,6 @@ impl From<io::Error> for Unmade {
     }
 }
 
-/// What this process may still take of a volume.
-fn available(folder: &Path) -> io::Result<u64> {
-    let volume = statvfs(folder)?;
-    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
-}
-
 fn allocate(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     match fallocate(&file, FallocateFlags::empty(), 0, BYTES) {
@@ -209,12 +201,13 @@ fn allocate(path: &Path) -> io::Result<()> {
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all(),
+        _ => sync_folder(path),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

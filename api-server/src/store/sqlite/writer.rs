@@ -16,18 +16,22 @@ use sealpod_core::Time;
 use super::super::watch::Change as Moved;
 use super::super::watch::Hub;
 use super::super::{Meters, Result, StoreError};
+use super::checkpointer::Checkpointer;
 use super::clock::{self, Clock, Step};
 use super::fresh::Touched;
 use super::heads::Heads;
 use super::health::Health;
 use super::job::{Reach, WriteJob};
 use super::open;
+use super::own_log::Mark;
+use super::place::Place;
 use super::queue::{Next, Queue};
 use super::remembered::Remembered;
 use super::reserve;
 use super::row::run as execute;
 use super::tx::{Chains, Tx};
 use super::uses::{self, Uses};
+use super::wal::may_copy;
 use crate::audit::{AuditKey, Head};
 use crate::ids::AccountId;
 
@@ -45,6 +49,11 @@ const IDLE_ROWS: u64 = 1_024;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) mark: Mark,
+    pub(super) checkpointer: Checkpointer,
+    /// See [`Checkpointer::begin`].
+    pub(super) database: Arc<File>,
+    pub(super) place: Arc<Place>,
     /// Held for as long as this process may write.
     pub(super) lock: File,
     pub(super) jobs: Arc<Queue<Box<dyn WriteJob>>>,
@@ -91,16 +100,34 @@ impl Writer {
         self.batch(None, true);
         let Self {
             connection,
+            checkpointer,
+            database,
+            place,
             lock,
             health,
             ..
         } = self;
-        // After a fault the files stay as they are: whatever came of it is found out when they are opened next.
-        if health.check().is_ok() {
-            open::close(connection);
+        drop(checkpointer);
+        // After a fault the files stay as they are: whatever came of it is found out when they are opened next, unless the log
+        // would not be found then. So they do where the room that is left is the audit log's.
+        if health.check().is_ok() && may_copy(&connection, most_growth(&health)) {
+            if let Err(error) = open::close(connection) {
+                tracing::warn!(%error, "the database was not tidied up");
+                let error = error.into();
+                health.note(&error);
+                health.note_commit(Some(&error));
+            }
         } else {
+            if health.is_log_lost_only() {
+                place.save(&connection);
+            } else if health.check().is_ok() {
+                tracing::warn!(
+                    "the disk is full: the newest changes stay in the file ending in -wal beside the database, which is worth nothing without it; free space and start again"
+                );
+            }
             drop(connection);
         }
+        drop(database);
         drop(lock);
     }
 
@@ -114,12 +141,13 @@ impl Writer {
             return;
         }
         let mut batch = Batch::default();
+        let began = Instant::now();
         let result = match self.begin().and_then(|()| self.write_clock(step, &mut batch)) {
             Ok(()) => self
                 .gather(first, &mut batch)
                 .and_then(|()| self.write_uses(&uses, &mut batch))
                 .and_then(|()| if index { self.index(&mut batch) } else { Ok(()) })
-                .and_then(|()| self.finish(&batch)),
+                .and_then(|()| self.finish(&batch, began)),
             Err(error) => {
                 batch.jobs.extend(first);
                 Err(error)
@@ -130,7 +158,7 @@ impl Writer {
             self.health.note(error);
             self.health.note_commit(Some(error));
             if *error == StoreError::DiskFull {
-                self.health.make_room();
+                self.make_room();
             }
         }
         // Before anybody hears of a new credential, which is to be judged by the clock as it is now.
@@ -152,11 +180,17 @@ impl Writer {
 
     /// Nobody waits for this, and what was answered is safe in the log whatever comes of it.
     fn tend_log(&self) {
-        // What the reserve held is for entries, and a database that grows by more than half of it would leave them none.
-        let most = self.health.reserve.is_given_up().then_some(reserve::BYTES / 2);
-        if let Err(error) = self.health.wal.tend(&self.connection, most) {
-            self.health.note(&error.into());
+        let most = most_growth(&self.health);
+        let copying = (&self.connection, &self.checkpointer);
+        if let Err(error) = self.health.wal.tend(copying, &self.health, most) {
+            self.health.note(&error);
         }
+    }
+
+    /// What the reserve holds is for the log, and a copy that has begun would take it for the database.
+    fn make_room(&self) {
+        self.health.wal.settle(&self.health);
+        self.health.make_room();
     }
 
     fn begin(&self) -> Result<()> {
@@ -216,7 +250,7 @@ impl Writer {
             Err(error) => {
                 if error == StoreError::DiskFull && !self.health.reserve.is_given_up() {
                     self.health.note_commit(Some(&error));
-                    self.health.make_room();
+                    self.make_room();
                 }
                 tx.roll_back_to("ROLLBACK TO job")?;
                 Ok(execute(&self.connection, "RELEASE job")?)
@@ -264,14 +298,17 @@ impl Writer {
         }
     }
 
-    fn finish(&self, batch: &Batch) -> Result<()> {
+    fn finish(&self, batch: &Batch, began: Instant) -> Result<()> {
         if !batch.changed {
             return Ok(execute(&self.connection, "ROLLBACK")?);
         }
+        self.meters.transaction_seconds.observe(began.elapsed().as_secs_f64());
         let began = Instant::now();
+        self.mark.remove(&self.connection)?;
         let changing = self.remembered.change(&batch.touched);
         execute(&self.connection, "COMMIT")?;
         drop(changing);
+        self.mark.is_gone();
         self.meters.commit_seconds.observe(began.elapsed().as_secs_f64());
         // At most `MAX_BATCH`.
         let jobs = u32::try_from(batch.jobs.len()).unwrap_or(u32::MAX);
@@ -291,4 +328,10 @@ impl Writer {
             self.health.note(&StoreError::Failed(error.to_string().into()));
         }
     }
+}
+
+/// By how many bytes the database may grow when the log is copied into it, where there is a limit: what the reserve held is for
+/// entries, and a database that grows by more than half of it would leave them none.
+fn most_growth(health: &Health) -> Option<u64> {
+    health.reserve.is_given_up().then_some(reserve::BYTES / 2)
 }

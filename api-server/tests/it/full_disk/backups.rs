@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sealpod_api_server::audit::Chain;
 use sealpod_api_server::backup::{Backups, Settings, Storage};
-use sealpod_api_server::store::{Options, Reserve, Store, Trace};
+use sealpod_api_server::store::{OpenError, Options, Reserve, Store, Trace, copy};
 use sealpod_core::wire::backups::Trigger;
 use serde_json::{Value, json};
 
 use super::{Caller, KIB, MIB, Stored, page, started, write_until_full};
 use crate::process::{Process, run, serve, text};
-use crate::shim::rounds;
+use crate::retention::fill;
+use crate::shim::{Fault, Op, Shim, rounds};
 use crate::store_support::{ORGANIZATION, by, keyring};
 use crate::volume::Volume;
 
@@ -92,6 +93,21 @@ async fn a_backup_takes_nothing_of_what_the_database_and_its_reserve_need() {
     }
 }
 
+/// Which was seen to fit before it was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_ends_where_others_took_the_room_meanwhile() {
+    let volume = Volume::new(40);
+    let path = volume.path().join("sealpod.db");
+    let store = Store::open(&Options::new(&path), &keyring()).unwrap();
+    store.ensure_organization(ORGANIZATION, by()).await.unwrap();
+    fill(&store, 3_000).await;
+    volume.fill("other", 3 * MIB);
+    let refused = copy(&path, &volume.path().join("first")).unwrap_err();
+    assert!(matches!(refused, OpenError::NoRoom { .. }), "{refused}");
+    volume.free("other");
+    copy(&path, &volume.path().join("second")).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_goes_on_record_from_the_reserve_where_the_disk_filled_while_it_was_made() {
     let (volume, elsewhere) = (Arc::new(Volume::new(80)), tempfile::tempdir().unwrap());
@@ -125,4 +141,51 @@ async fn a_backup_goes_on_record_from_the_reserve_where_the_disk_filled_while_it
     assert!(backups.create(&store, Trigger::Manual, by()).await.is_err());
     assert_eq!(backups.list().await.unwrap(), [made]);
     store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_over_the_api_that_finds_no_room_is_507_wherever_that_is_and_leaves_nothing() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (dir, backups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("file://{}", backups.path().display());
+    let shim = Shim::new(dir.path());
+    let server = Process::start(shim.over(serve(dir.path()).env("SEALPOD_BACKUP_URL", &url)));
+    let caller = Caller::new(&server);
+    caller.project().await;
+    for n in 0..8 {
+        assert_eq!(caller.put(&format!("key-{n}"), &"v".repeat(100_000)).await.status, 201);
+    }
+    let made = caller.call("POST", "/api/backups", "backup", Value::Null).await;
+    let made: Value = serde_json::from_str(&made.text).unwrap();
+    let path = format!("/api/backups/{}/restore", made["id"].as_str().unwrap());
+    let restored = format!("sealpod.db.restore.{}", made["id"].as_str().unwrap());
+    shim.fail(Op::Write, "", i64::MAX, Fault::Full);
+    let whole = caller.call("POST", &path, "restore", Value::Null).await;
+    assert_eq!(whole.status, 200, "{}", whole.text);
+    let calls = shim.seen();
+    assert!(calls > 20, "{calls}");
+    std::fs::remove_file(dir.path().join(&restored)).unwrap();
+    let points = i64::try_from(rounds(8)).unwrap().min(calls);
+    // The last one but one is the copy of the log into the new file, the last ones put it on record.
+    for point in (0..points).map(|n| n * calls / points).chain(calls - 12..calls) {
+        shim.fail(Op::Write, "", point, Fault::Full);
+        let refused = caller.call("POST", &path, "restore", Value::Null).await;
+        let seen = shim.seen();
+        shim.heal();
+        if refused.status == 200 && seen <= point {
+            std::fs::remove_file(dir.path().join(&restored)).unwrap();
+            continue;
+        }
+        assert_eq!(
+            (refused.status, &refused.code),
+            (507, &json!("disk_full")),
+            "{point} of {calls}: {}",
+            refused.text
+        );
+        let left = crate::backups::files(dir.path());
+        let is_left = |name: &&String| name.contains("scratch") || name.contains(".restore.");
+        assert_eq!(left.iter().find(is_left), None, "{point} of {calls}");
+        server.wait_for(|status, _| status == 200).await;
+    }
+    assert_eq!(server.stop().0, Some(0));
 }

@@ -3,6 +3,7 @@
 mod backups;
 mod serving;
 mod starts;
+mod stops;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -37,6 +37,7 @@ annotations! {
     /// One that does not exist, is being deleted or does not select the pod is refused.
     BINDING = "binding", "names, by comma", "every binding of the namespace whose `podSelector` and `serviceAccountNames` take the pod", "db,mail";
     /// The containers that see the files, init containers too.
+    /// One that runs before ours, as by `sealpod.dev/after`, finds an empty directory.
     CONTAINERS = "containers", "names, by comma", "all", "app,migrate";
     /// The shape of what is added.
     /// `sidecar`: an init container writes the first files, a regular container keeps them fresh.
@@ -49,14 +50,16 @@ annotations! {
     AFTER = "after", "the name of an init container", "`istio-proxy`, `istio-validation` or `linkerd-proxy` where there is one, else ours is the first", "vpn";
     /// The container whose program reads its values from the environment: it finds `/sealpod/exec` and is started by it.
     /// Write `command: [/sealpod/exec, --from, <mountPath>, --, …]`.
+    /// One that runs before ours, as by `sealpod.dev/after`, is refused.
     EXEC = "exec", "the name of a container", "none", "app";
     /// CPU that each of our containers requests.
     CPU_REQUEST = "cpu-request", "a quantity", "`5m`; in a Guaranteed pod its limit; none where the pod has `spec.resources`", "10m";
     /// CPU that each of our containers may use at most.
-    CPU_LIMIT = "cpu-limit", "a quantity", "none; `50m` in a Guaranteed pod, `200m` where a quota of the namespace asks for one, and neither where the pod has `spec.resources`", "500m";
+    CPU_LIMIT = "cpu-limit", "a quantity", "none; `50m` in a Guaranteed pod, `200m` where a quota or a LimitRange of the namespace asks for one, and neither where the pod has `spec.resources`", "500m";
     /// Memory that each of our containers requests.
     MEMORY_REQUEST = "memory-request", "a quantity", "`8Mi`; in a Guaranteed pod its limit; none where the pod has `spec.resources`", "16Mi";
     /// Memory that each of our containers may use at most, with the files in it.
+    /// Less than `8Mi`, which our program takes, is refused; less than that and the size of the volumes is a warning.
     MEMORY_LIMIT = "memory-limit", "a quantity", "`32Mi` and the `sizeLimit` of each binding; none where the pod has `spec.resources`", "64Mi";
     /// Whether the sidecar's metrics tell the version of each delivered secret (`sealpod_sidecar_version`).
     /// They show which keys there are to whoever reaches the pod.

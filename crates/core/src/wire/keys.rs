@@ -16,6 +16,9 @@ pub struct Keys {
     pub rotation: Rotation,
     /// The current one first, then the others of the key file in its order, then those that are needed and not in it.
     pub keys: Vec<MasterKey>,
+    /// Why `backups` is absent of each key, and what to do about it; absent where it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups_unknown: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,10 +71,11 @@ pub struct MasterKey {
     pub configurations: u64,
     pub answers: u64,
     pub server_keys: u64,
-    /// Backups that are no use without it, and those that are being made, which may need it; absent while that cannot be known.
+    /// Backups that are no use without it, copies of the database beside it, and what is being made and may need it; absent
+    /// while that cannot be known, as it is without a place for backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,
-    /// Nothing needs it: its line may be taken out of the key file, and the key thrown away.
+    /// No value and no backup needs it, and both are known: its line may be taken out of the key file, and the key thrown away.
     pub may_be_removed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_used_at: Option<Time>,

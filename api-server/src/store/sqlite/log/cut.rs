@@ -138,7 +138,7 @@ pub(in super::super::super) fn store(
 ) -> Result<()> {
     for segment in segments {
         // Nobody else cuts; if somebody did, what was exported is not what would go.
-        if last_cut(tx.conn, segment.chain)? != (segment.first - 1, segment.previous) {
+        if last_cut(tx.conn, segment.chain)? != segment.begin() {
             return Err(StoreError::Internal(
                 "the audit log was cut by somebody else meanwhile".into(),
             ));
