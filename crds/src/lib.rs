@@ -15,10 +15,10 @@ pub use application::{
     AllowedNamespaces, Application, ApplicationEnvironment, ApplicationSpec, ApplicationStatus, NamespacesFrom,
 };
 pub use binding::{
-    BindingApplicationReference, CombinedFile, Configurations, ConfigurationsFormat, FileFormat, HttpCall, Include,
-    KeyRotation, KubernetesSecret, KubernetesSecretEntry, KubernetesSecretType, OnChange, PodCounts, Restart,
-    SecretBinding, SecretBindingSpec, SecretBindingStatus, SecretDecode, SecretSelection, SecretState, SecretStatus,
-    Signal, Stale, Staleness,
+    BindingApplicationReference, ChangeKind, CombinedFile, Configurations, ConfigurationsFormat, FileFormat, HttpCall,
+    Include, KeyRotation, KubernetesSecret, KubernetesSecretEntry, KubernetesSecretType, NextChange, OnChange,
+    PodCounts, Restart, SecretBinding, SecretBindingSpec, SecretBindingStatus, SecretChange, SecretDecode,
+    SecretSelection, SecretState, SecretStatus, Signal, Stale, Staleness,
 };
 pub use common::{ApplicationReference, DeletionPolicy, ParseError, parse_duration, parse_size};
 pub use environment::{Environment, EnvironmentSpec, EnvironmentStatus};

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::Api;
 use serde_json::{Value, json};
+
+use crate::wait::eventually;
 
 /// Long enough for a loaded machine, short enough for a person who waits.
 pub const START: Duration = Duration::from_mins(2);
@@ -44,6 +47,16 @@ pub fn template(bindings: &str, containers: &[Value]) -> Value {
             "containers": containers,
         },
     })
+}
+
+/// Pods of both shapes that keep the files fresh, by name and restart policy.
+pub const POLICIES: [(&str, &str); 2] = [("lasts", "Always"), ("ends", "Never")];
+
+/// A template of binding `db` for a pod of this restart policy, with one container `app`.
+pub fn of_policy(policy: &str, image: &str, script: &str) -> Value {
+    let mut template = template("db", &[container("app", image, 10_001, script)]);
+    template["spec"]["restartPolicy"] = json!(policy);
+    template
 }
 
 /// A pod of a template.
@@ -100,6 +113,19 @@ fn state(container: &ContainerStatus) -> String {
         if container.ready { "ready" } else { "not ready" },
         container.restart_count
     )
+}
+
+/// Waits until the first init container runs, which of an injected pod is ours.
+pub async fn until_ours_runs(pods: &Api<Pod>, name: &str) -> Result<()> {
+    eventually(&format!("the sidecar of {name} to run"), START, async || {
+        let status = pods.get(name).await?.status.context("no status")?;
+        let first = status.init_container_statuses.into_iter().flatten().next();
+        let state = first.and_then(|container| container.state);
+        let state = state.context("no init container")?;
+        ensure!(state.running.is_some(), "{state:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// How often any container was started again.

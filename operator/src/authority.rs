@@ -1,4 +1,4 @@
-//! A CA of ours in its Secret.
+//! A CA of ours and what it signed, each in its Secret.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -18,6 +18,13 @@ pub struct Authority {
     pub bundle: String,
 }
 
+/// What a server shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    pub pair: Pair,
+    pub validity: Validity,
+}
+
 /// Why what a Secret holds is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -34,6 +41,13 @@ pub fn read(secret: &Secret) -> Result<Authority, Unusable> {
     let others = secrets::text(secret, AUTHORITIES).unwrap_or_default();
     let bundle = certs::bundle(&pair.certificate, &others);
     Ok(Authority { pair, validity, bundle })
+}
+
+/// What a Secret holds of a server, whoever signed it.
+pub fn read_leaf(secret: &Secret) -> Result<Leaf, CertError> {
+    let pair = secrets::pair(secret).ok_or(CertError::NoKey)?;
+    let validity = certs::check_pair(&pair)?;
+    Ok(Leaf { pair, validity })
 }
 
 /// When the certificate in a Secret ends, whatever else is in there.

@@ -209,5 +209,4 @@ fn new_key() -> Result<Zeroizing<String>, BootstrapError> {
 }
 
 #[cfg(test)]
-#[path = "bootstrap/tests.rs"]
 mod tests;

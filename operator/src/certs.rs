@@ -232,17 +232,23 @@ pub fn check_server_and_roots(
     name: &str,
     at: Timestamp,
 ) -> Result<(), CertError> {
-    let mut valid = String::new();
-    for der in all(authorities)? {
-        let is_valid = |validity: Validity| !validity.is_ahead(at) && at <= validity.until;
-        if parse(&der).is_ok_and(|certificate| is_valid(validity_of(&certificate))) {
-            valid.push_str(&to_pem(&der));
-        }
-    }
+    let valid = those_of(&all(authorities)?, |validity| {
+        !validity.is_ahead(at) && at <= validity.until
+    });
     if valid.is_empty() {
         return Err(CertError::NoAuthorityNow);
     }
     check_server(certificate, &valid, name, at)
+}
+
+/// The certificates of a text whose time is not over.
+pub fn not_ended(pem: &str, at: Timestamp) -> String {
+    those_of(&all(pem).unwrap_or_default(), |validity| at <= validity.until)
+}
+
+fn those_of(certificates: &[CertificateDer<'_>], is_wanted: impl Fn(Validity) -> bool) -> String {
+    let is_wanted = |der: &&CertificateDer<'_>| parse(der).is_ok_and(|read| is_wanted(validity_of(&read)));
+    certificates.iter().filter(is_wanted).map(to_pem).collect()
 }
 
 /// The certificates of both texts, each once, in order. Those of `later` that cannot be read are left out, and the last
@@ -367,5 +373,4 @@ fn to_pem(der: &CertificateDer<'_>) -> String {
 }
 
 #[cfg(test)]
-#[path = "certs/tests.rs"]
 pub mod tests;

@@ -23,7 +23,7 @@ pub use change::{HttpCall, OnChange, Restart, Signal, Stale, Staleness};
 pub use files::{CombinedFile, Configurations, ConfigurationsFormat, FileFormat, Include};
 pub use native::{KubernetesSecret, KubernetesSecretEntry, KubernetesSecretType};
 pub use secrets::{SecretDecode, SecretSelection};
-pub use status::{PodCounts, SecretBindingStatus, SecretState, SecretStatus};
+pub use status::{ChangeKind, NextChange, PodCounts, SecretBindingStatus, SecretChange, SecretState, SecretStatus};
 
 /// Which secrets of one application environment which pods get, where and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]

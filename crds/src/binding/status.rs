@@ -1,5 +1,7 @@
 //! `status`.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,10 @@ pub struct SecretBindingStatus {
     /// When the clock alone changes next what pods get: a version begins to be valid, or ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_change_at: Option<Time>,
+
+    /// What changes then, within the hour before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_change: Option<NextChange>,
 
     /// Running pods that have the files of this binding, as they report themselves to the server; those that died without
     /// saying so count for another 15 minutes.
@@ -71,6 +77,44 @@ pub enum SecretState {
     Denied,
     Inactive,
     NeedsPath,
+}
+
+/// Secrets of which the clock alone makes another version count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NextChange {
+    /// By name; at most three are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub secrets: Vec<SecretChange>,
+
+    /// How many others were found; only the first 50 secrets that are there, and 50 that are missing, are looked at.
+    #[serde(default)]
+    pub more: i64,
+}
+
+impl NextChange {
+    /// How long before a change it is shown, and told to whoever makes a pod.
+    pub const AHEAD: Duration = Duration::from_hours(1);
+    /// Most of `secrets`.
+    pub const MOST_NAMED: usize = 3;
+}
+
+/// A secret that changes; never its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretChange {
+    /// Name of the secret.
+    pub name: String,
+
+    /// `Begins`: a newer version counts from then on. `Ends`: the one that pods get does not count any more.
+    pub change: ChangeKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ChangeKind {
+    Begins,
+    Ends,
 }
 
 /// Pods by what they have loaded.

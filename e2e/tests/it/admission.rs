@@ -1,8 +1,9 @@
 //! Which pods are changed, and which refused.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -10,6 +11,7 @@ use sealpod_core::kubernetes::annotations;
 use sealpod_crds::SecretBinding;
 use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// Why the cluster refuses a pod.
 async fn refusal(t: &Sandbox, pod: &Pod) -> Result<String> {
@@ -112,9 +114,10 @@ fn every_annotation_shows_in_the_pod_and_a_second_injection_changes_nothing() ->
             },
         });
         t.create::<SecretBinding>(&serde_json::from_value(signalling)?).await?;
-        let container = |name: &str| pods::container(name, t.image(), 10_001, pods::SLEEP);
-        let mut template = pods::template("db,mail", &[container("app"), container("legacy")]);
-        template["spec"]["initContainers"] = json!([container("vpn"), container("migrate")]);
+        let container = |name: &str, script: &str| pods::container(name, t.image(), 10_001, script);
+        let apps = ["app", "legacy"].map(|name| container(name, pods::SLEEP));
+        let mut template = pods::template("db,mail", &apps);
+        template["spec"]["initContainers"] = json!([container("vpn", "true"), container("migrate", "true")]);
         template["spec"]["automountServiceAccountToken"] = json!(true);
         let refused = eventually(
             "both bindings to be known",
@@ -143,10 +146,20 @@ fn every_annotation_shows_in_the_pod_and_a_second_injection_changes_nothing() ->
             (annotations::CPU_LIMIT, "1"),
             (annotations::MEMORY_REQUEST, "16Mi"),
             (annotations::MEMORY_LIMIT, "64Mi"),
+            (annotations::METRICS_VERSIONS, "true"),
         ];
         for (name, value) in all {
             template["metadata"]["annotations"][name] = json!(value);
         }
+        let written = template["metadata"]["annotations"].as_object().context("annotations")?;
+        let written: BTreeSet<_> = written.keys().map(String::as_str).collect();
+        assert_eq!(
+            written,
+            annotations::FOR_USERS
+                .iter()
+                .map(|annotation| annotation.name)
+                .collect()
+        );
         let pod = admitted(t, &template).await?;
         let raw = serde_json::to_value(&pod)?;
         assert_eq!(pods::containers(&pod), ["vpn", "sealpod", "migrate", "app", "legacy"]);
@@ -185,16 +198,38 @@ fn every_annotation_shows_in_the_pod_and_a_second_injection_changes_nothing() ->
         let twice = serde_json::to_value(admitted(t, &again).await?)?;
         assert_eq!(twice["spec"], raw["spec"], "a second injection changes nothing");
         assert_eq!(twice["metadata"]["annotations"], raw["metadata"]["annotations"]);
-        Ok(())
+
+        versions_are_told(t, template).await
     })
 }
 
+/// The pod that has every annotation runs, and its metrics tell versions.
+async fn versions_are_told(t: &Sandbox, template: Value) -> Result<()> {
+    t.running("every", pods::pod("every", template)?).await?;
+    let namespace = format!("--namespace={}", t.namespace);
+    let ask = [
+        "exec",
+        &namespace,
+        "every",
+        "--container",
+        "sealpod",
+        "--",
+        "/sealpod-sidecar",
+        "metrics",
+    ];
+    let metrics = sealpod_e2e::tools::text(t.tools().kubectl(ask)).await?;
+    ensure!(metrics.contains("sealpod_sidecar_version{"), "{metrics}");
+    Ok(())
+}
+
 #[test]
-fn whoever_makes_a_pod_is_warned_of_an_annotation_without_a_meaning() -> Result<()> {
+fn whoever_makes_a_pod_is_warned_of_an_annotation_without_a_meaning_and_of_a_binding_that_is_not_ready() -> Result<()> {
     on_cluster(async |t| {
         t.delivery("password", "hello").await?;
+        t.binding("late", "prod", &["never-set"]).await?;
+        t.until_ready_is::<SecretBinding>("late", "False").await?;
         let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
-        let mut template = pods::template("db", &[app]);
+        let mut template = pods::template("db,late", &[app]);
         template["metadata"]["annotations"]["sealpod.dev/contaners"] = json!("app");
         template["metadata"]["name"] = json!("warned");
         let dry = PostParams {
@@ -207,7 +242,13 @@ fn whoever_makes_a_pod_is_warned_of_an_annotation_without_a_meaning() -> Result<
             let answer = t.client().send(request.map(kube::client::Body::from)).await?;
             let warnings: Vec<_> = answer.headers().get_all("warning").iter().collect();
             let text = format!("{} {warnings:?}", answer.status());
-            let is_told = text.contains("unknown annotation") && text.contains("did you mean sealpod.dev/containers?");
+            let wanted = [
+                "unknown annotation",
+                "did you mean sealpod.dev/containers?",
+                "is not ready, and the pod waits until it is: ",
+                "SecretsMissing: there is no `never-set`",
+            ];
+            let is_told = wanted.iter().all(|wanted| text.contains(wanted));
             (answer.status().is_success() && is_told).then_some(()).context(text)
         })
         .await
@@ -277,7 +318,7 @@ fn a_hundred_pods_at_once_are_all_admitted_and_a_namespace_with_limits_and_a_quo
         let mut app = pods::container("app", t.image(), 10_001, pods::SLEEP);
         let amounts = json!({"cpu": "100m", "memory": "32Mi", "ephemeral-storage": "1Mi"});
         app["resources"] = json!({"requests": amounts, "limits": amounts});
-        let template = pods::template("db", &[app]);
+        let mut template = pods::template("db", &[app]);
         eventually(
             "the injector to know the namespace",
             Duration::from_secs(15),
@@ -299,32 +340,43 @@ fn a_hundred_pods_at_once_are_all_admitted_and_a_namespace_with_limits_and_a_quo
             assert_eq!(pods::containers(&pod), ["sealpod-init", "app", "sealpod"]);
             api.delete(&pod.name_any(), &kube::api::DeleteParams::default()).await?;
         }
-        t.running("real", pods::pod("real", template)?).await?;
+        t.running("real", pods::pod("real", template.clone())?).await?;
+
+        // Of the disk, the quota counts what has an amount and asks for none.
+        for kind in ["requests", "limits"] {
+            let amounts = template["spec"]["containers"][0]["resources"][kind].as_object_mut();
+            amounts.context("amounts")?.remove("ephemeral-storage");
+        }
+        let pod = serde_json::to_value(admitted(t, &template).await?)?;
+        assert_eq!(pod["spec"]["containers"][1]["name"], "sealpod");
+        assert!(!pod["spec"].to_string().contains("ephemeral-storage"), "{pod}");
         Ok(())
     })
 }
 
 #[test]
-fn a_pod_that_waits_for_its_secret_can_be_deleted_at_once() -> Result<()> {
+fn pods_of_both_shapes_that_wait_for_their_secret_can_be_deleted_at_once() -> Result<()> {
     on_cluster(async |t| {
         t.application("Delete", &["prod"]).await?;
         t.binding("db", "prod", &["never-set"]).await?;
-        let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
-        t.create_patiently(&pods::pod("app", pods::template("db", &[app]))?)
-            .await?;
         let pods = t.api::<Pod>();
-        eventually("the pod to be on its node", pods::START, async || {
-            let status = pods.get("app").await?.status.unwrap_or_default();
-            status.pod_ip.context("it has no address yet")
-        })
-        .await?;
-        pods.delete("app", &kube::api::DeleteParams::default()).await?;
-        eventually("the pod to go", Duration::from_secs(30), async || {
-            match pods.get_opt("app").await? {
-                None => Ok(()),
-                Some(_) => Err(anyhow!("it is still there")),
-            }
-        })
-        .await
+        for (name, policy) in pods::POLICIES {
+            let template = pods::of_policy(policy, t.image(), pods::SLEEP);
+            t.create_patiently(&pods::pod(name, template)?).await?;
+            pods::until_ours_runs(&pods, name).await?;
+            // Of the second one, the kubelet waits at its gate by now.
+            sleep(Duration::from_secs(3)).await;
+            pods.delete(name, &kube::api::DeleteParams::default()).await?;
+            eventually(
+                &format!("the pod {name} to go"),
+                Duration::from_secs(30),
+                async || match pods.get_opt(name).await? {
+                    None => Ok(()),
+                    Some(_) => Err(anyhow!("it is still there")),
+                },
+            )
+            .await?;
+        }
+        Ok(())
     })
 }

@@ -1,5 +1,7 @@
 //! What the chart renders. Needs helm, but no cluster.
 
+mod injector;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -326,99 +328,5 @@ fn the_bootstrap_job_is_named_after_its_spec() -> Result<()> {
         job(&[&own])?.is_empty(),
         "with keys of one's own there is nothing to make"
     );
-    Ok(())
-}
-
-#[test]
-fn the_webhook_can_only_touch_pods_that_ask_and_never_its_own() -> Result<()> {
-    render_each(|values, objects| {
-        let configuration = objects
-            .iter()
-            .find(|object| object["kind"] == "MutatingWebhookConfiguration");
-        let webhook = &configuration.expect("the chart has a webhook")["webhooks"][0];
-        assert_eq!(
-            webhook["objectSelector"]["matchLabels"]["sealpod.dev/inject"], "true",
-            "{values}"
-        );
-        let excluded = webhook["namespaceSelector"]["matchExpressions"][0]["values"].to_string();
-        assert!(
-            excluded.contains("\"kube-system\"") && excluded.contains("\"sealpod\""),
-            "{values}: {excluded}"
-        );
-        assert_eq!(webhook["failurePolicy"], "Fail", "{values}");
-        let client = &webhook["clientConfig"];
-        assert!(
-            client["caBundle"].is_null() && client["service"]["path"].is_null(),
-            "those are the injector's"
-        );
-    })
-}
-
-#[test]
-fn there_is_always_an_injector_that_serves() -> Result<()> {
-    let objects = render(&["--namespace=sealpod"])?;
-    let of = |kind: &str| {
-        let mut found = objects
-            .iter()
-            .filter(|o| o["kind"] == kind && o["metadata"]["name"] == "sealpod-injector");
-        found.next().map(|object| &object["spec"]).context(kind.to_owned())
-    };
-    let deployment = of("Deployment")?;
-    assert_eq!(deployment["replicas"], 2);
-    assert_eq!(deployment["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
-    let spread = &deployment["template"]["spec"]["topologySpreadConstraints"];
-    assert!(spread.as_array().is_some_and(|all| !all.is_empty()), "{deployment}");
-    assert_eq!(of("PodDisruptionBudget")?["maxUnavailable"], 1);
-    let ports = &of("NetworkPolicy")?["ingress"];
-    assert_eq!(ports, &json!([{"ports": [{"port": "webhook"}]}]));
-    Ok(())
-}
-
-#[test]
-fn the_webhooks_certificate_comes_from_where_the_values_say() -> Result<()> {
-    let with = |values: &[&str]| {
-        let set: Vec<_> = values.iter().flat_map(|value| ["--set", *value]).collect();
-        render(&[&["--namespace=sealpod"], &set[..]].concat())
-    };
-    let injector = |objects: &[Value]| {
-        let is_it =
-            |object: &&Value| object["kind"] == "Deployment" && object["metadata"]["name"] == "sealpod-injector";
-        let deployment = objects.iter().find(is_it).expect("the chart has an injector");
-        let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].clone();
-        let value = |name: &str| {
-            let all = env.as_array().into_iter().flatten();
-            let mut found = all.filter(|variable| variable["name"] == name);
-            found.next().map(|variable| variable["value"].clone())
-        };
-        ["SEALPOD_CERTIFICATES", "SEALPOD_TLS_SECRET", "SEALPOD_CERTIFICATE_LIFE"].map(value)
-    };
-    let auto = with(&[])?;
-    assert_eq!(injector(&auto)[0].as_ref().unwrap(), "own");
-    assert!(injector(&auto)[2].is_some() && names(&auto, "Certificate").is_empty());
-
-    let issued = with(&[
-        "injector.certificate.mode=certManager",
-        "injector.certificate.issuerRef.name=ca",
-    ])?;
-    let certificate = issued.iter().find(|object| object["kind"] == "Certificate");
-    let spec = &certificate.expect("cert-manager is asked for one")["spec"];
-    assert_eq!(spec["dnsNames"][0], "sealpod-injector.sealpod.svc");
-    let [certificates, secret, life] = injector(&issued);
-    assert_eq!(
-        (certificates.unwrap(), secret.as_ref(), life),
-        ("given".into(), Some(&spec["secretName"]), None)
-    );
-
-    let existing = [
-        "injector.certificate.mode=existingSecret",
-        "injector.certificate.existingSecret.name=mine",
-    ];
-    assert_eq!(injector(&with(&existing)?)[1].as_ref().unwrap(), "mine");
-    for mode in ["certManager", "existingSecret"] {
-        let error = with(&[&format!("injector.certificate.mode={mode}")])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("injector.certificate."), "{error}");
-    }
     Ok(())
 }

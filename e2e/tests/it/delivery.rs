@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use sealpod_core::kubernetes::{HEALTH_PORT, SIDECAR_UID};
 use sealpod_e2e::sandbox::file;
 use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -121,40 +126,123 @@ fn containers_of_any_user_read_their_files() -> Result<()> {
 }
 
 #[test]
-fn a_pod_waits_for_a_secret_without_a_value_and_starts_once_it_is_set() -> Result<()> {
+fn pods_of_both_shapes_wait_for_a_secret_without_a_value_and_start_once_it_is_set() -> Result<()> {
     on_cluster(async |t| {
         t.application("Delete", &["prod"]).await?;
         t.binding("db", "prod", &["password"]).await?;
-        let app = pods::container("app", t.image(), 10_001, pods::SLEEP);
-        let pod = t
-            .create_patiently(&pods::pod("app", pods::template("db", &[app]))?)
-            .await?;
-        let api = t.api::<k8s_openapi::api::core::v1::Pod>();
+        let api = t.api::<Pod>();
+        let mut made = Vec::new();
+        for (name, policy) in pods::POLICIES {
+            let pod = pods::pod(name, pods::of_policy(policy, t.image(), pods::SLEEP))?;
+            let pod = t.create_patiently(&pod).await?;
+            assert_eq!(gate(&pod), (policy == "Never").then_some("httpGet"), "{name}");
+            made.push(pod);
+        }
+        for (name, _) in pods::POLICIES {
+            pods::until_ours_runs(&api, name).await?;
+        }
         // Long enough for the sidecar to have asked in vain.
-        eventually("the sidecar to run", pods::START, async || {
-            let pod = api.get("app").await?;
-            let status = pod.status.context("no status")?;
-            let first = status.init_container_statuses.into_iter().flatten().next();
-            let state = first
-                .and_then(|container| container.state)
-                .context("no init container")?;
-            ensure!(state.running.is_some(), "{state:?}");
-            Ok(())
-        })
-        .await?;
         sleep(Duration::from_secs(3)).await;
-        let waiting = api.get("app").await?;
-        assert!(pods::ready(&waiting).is_err(), "the app runs without its secret");
-        assert_eq!(pods::restarts(&waiting), 0, "it waits in one go");
+        for (name, _) in pods::POLICIES {
+            let waiting = api.get(name).await?;
+            assert!(pods::ready(&waiting).is_err(), "the app runs without its secret");
+            assert_eq!(pods::restarts(&waiting), 0, "it waits in one go");
+        }
         t.set("prod", "password", "late").await?;
-        let running = t.until_running("app").await?;
-        assert_eq!(running.metadata.uid, pod.metadata.uid);
-        assert_eq!(
-            t.exec("app", "app", &format!("cat {}", file("db", "password"))).await?,
-            "late"
-        );
+        for ((name, _), pod) in pods::POLICIES.iter().zip(made) {
+            let running = t.until_running(name).await?;
+            assert_eq!(running.metadata.uid, pod.metadata.uid);
+            assert_eq!(pods::restarts(&running), 0);
+            let read = format!("cat {}", file("db", "password"));
+            assert_eq!(t.exec(name, "app", &read).await?, "late");
+        }
         Ok(())
     })
+}
+
+#[test]
+fn a_guaranteed_pod_stays_guaranteed_and_reads_its_files() -> Result<()> {
+    on_cluster(async |t| {
+        t.delivery("password", "for sure").await?;
+        for (name, policy) in pods::POLICIES {
+            let mut template = pods::of_policy(policy, t.image(), &reads("for sure"));
+            let amounts = json!({"cpu": "20m", "memory": "16Mi"});
+            template["spec"]["containers"][0]["resources"] = json!({"requests": amounts, "limits": amounts});
+            let pod = t.running(name, pods::pod(name, template)?).await?;
+            assert_eq!(pods::restarts(&pod), 0, "{name}");
+            let class = pod.status.and_then(|status| status.qos_class);
+            assert_eq!(class.as_deref(), Some("Guaranteed"), "{name}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pod_on_the_nodes_network_gets_its_files_and_the_sidecar_opens_no_port_there() -> Result<()> {
+    on_cluster(async |t| {
+        t.delivery("password", "on the node").await?;
+        t.running_app("usual", pods::SLEEP).await?;
+        assert_eq!(
+            listens(t, "usual").await?,
+            [HEALTH_PORT],
+            "where it has a port, that is seen"
+        );
+
+        // The standard that the namespace has allows no such pod.
+        let namespaces: Api<Namespace> = Api::all(t.client());
+        let privileged = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}});
+        namespaces
+            .patch(&t.namespace, &PatchParams::default(), &Patch::Merge(privileged))
+            .await?;
+        for (name, policy) in pods::POLICIES {
+            let mut template = pods::of_policy(policy, t.image(), &reads("on the node"));
+            template["spec"]["hostNetwork"] = json!(true);
+            template["spec"]["dnsPolicy"] = json!("ClusterFirstWithHostNet");
+            let pod = t.running(name, pods::pod(name, template)?).await?;
+            assert_eq!(pods::restarts(&pod), 0, "{name}");
+            assert_eq!(gate(&pod), (policy == "Never").then_some("exec"), "{name}");
+            let status = pod.status.context("it has a status")?;
+            assert_eq!(status.pod_ip, status.host_ip, "it is on the node's network");
+            assert_eq!(listens(t, name).await?, Vec::<u16>::new(), "{name}");
+        }
+        Ok(())
+    })
+}
+
+/// By what means the kubelet asks our first container whether the files are there, if it does.
+fn gate(pod: &Pod) -> Option<&'static str> {
+    let ours = pod.spec.as_ref()?.init_containers.as_ref()?.first()?;
+    let probe = ours.startup_probe.as_ref()?;
+    match (&probe.http_get, &probe.exec) {
+        (Some(_), None) => Some("httpGet"),
+        (None, Some(_)) => Some("exec"),
+        _ => Some("neither"),
+    }
+}
+
+/// The first thing that the app does: without this value it ends.
+fn reads(value: &str) -> String {
+    let path = file("db", "password");
+    format!("[ \"$(cat {path})\" = '{value}' ] || exit 1; {}", pods::SLEEP)
+}
+
+/// Ports on which something of the sidecar's user listens in a pod's network, and its own port, whoever does.
+async fn listens(t: &Sandbox, pod: &str) -> Result<Vec<u16>> {
+    let sockets = t
+        .exec(pod, "app", "cat /proc/net/tcp; cat /proc/net/tcp6 || true")
+        .await?;
+    let listening = sockets.lines().filter_map(|line| {
+        // Number, local address, remote address, state, …, user as the eighth; 0A is listening.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let (_, port) = fields
+            .get(1)
+            .filter(|_| fields.get(3) == Some(&"0A"))?
+            .rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        let ours = fields.get(7)?.parse() == Ok(SIDECAR_UID);
+        (ours || port == HEALTH_PORT).then_some(port)
+    });
+    Ok(listening.collect())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ResourceQuota, Secret};
@@ -262,32 +262,36 @@ fn conflicts_broken_admission_and_lost_rights_are_told() -> Result<()> {
     })
 }
 
-/// Somebody with the admin key takes from a binding what the operator gives it, as fast as it can.
+/// Somebody with the admin key takes from bindings what the operator gives them, as fast as it can.
 async fn taken_away(t: &Sandbox) -> Result<()> {
     let server = t.server().await?;
     let org = server.org(ORGANIZATION);
-    let end = format!("/{}/db", t.namespace);
-    let account = org
-        .service_accounts(None)
-        .await?
-        .into_iter()
-        .find(|a| a.name.ends_with(&end));
-    let account = account.map(|account| account.id).unwrap_or_default();
-    let revoke = async || {
+    let account = async |binding: &str| {
+        let end = format!("/{}/{binding}", t.namespace);
+        let accounts = org.service_accounts(None).await?;
+        let account = accounts.into_iter().find(|a| a.name.ends_with(&end));
+        account.map(|account| account.id).context("no account")
+    };
+    // A rule for each name, given a few at a time: the first can be gone again before the operator looks behind the last.
+    let names: Vec<_> = (0..100).map(|n| json!({"name": format!("name-{n}")})).collect();
+    bind(t, "many", "prod", json!({"secrets": names})).await?;
+    told::<SecretBinding>(t, "many", "Ready", "SecretsMissing").await?;
+    let many = account("many").await?;
+    let revoke = async {
         loop {
-            for rule in org
-                .acl_rules_of(SubjectType::ServiceAccount, account)
-                .await
-                .unwrap_or_default()
-            {
+            let rules = org.acl_rules_of(SubjectType::ServiceAccount, many).await;
+            for rule in rules.unwrap_or_default() {
                 drop(org.revoke_acl_rule(rule.id).await);
             }
         }
     };
-    tokio::select! {
-        heard = heard(t, "db", "SecretsDenied") => drop(heard?),
-        () = revoke() => {}
-    }
+    let note = tokio::select! {
+        heard = heard(t, "many", "SecretsDenied") => heard?,
+        () = revoke => unreachable!("it goes on for ever"),
+    };
+    ensure!(note.contains("may not read `name-"), "{note}");
+    told::<SecretBinding>(t, "many", "Ready", "SecretsMissing").await?;
+    let account = account("db").await?;
     t.until_ready_is::<SecretBinding>("db", "True").await?;
     let rotate = async || {
         loop {

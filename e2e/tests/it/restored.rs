@@ -42,7 +42,7 @@ fn operator_and_sidecars_heal_by_themselves_behind_a_restore() -> Result<()> {
 
         t.hang_up().await;
         let drilled = page::run(t, "Restore drill").await?;
-        assert!(drilled.contains("everything in it opens"), "{drilled}");
+        assert!(drilled.contains("the database in it is sound and opens"), "{drilled}");
         let switched = page::run(t, "Restore").await;
         // However that ended, the next test finds a server.
         let servers: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(t.client(), NAMESPACE);

@@ -68,7 +68,6 @@ impl Again {
     pub fn delay(self) -> Duration {
         let (longest, low) = match self {
             Self::Settled => SETTLED,
-            // Behind the time, never before it.
             // Behind the time, never before it; and where that is far off, not all at one moment.
             Self::Within(time) => {
                 let time = time + Backoff::new(BASE, CAP).jittered(time / 20, 0.0);

@@ -177,16 +177,15 @@ pub fn key_secrets(
         })
 }
 
-/// Pods that ask for injection, a moment after each turn of their lives: by then their sidecars have said what they
-/// have loaded, or are gone. Nothing of them is kept. Where they may not be watched, only `status.pods` is late.
+/// Pods that ask for injection, or whose label would if its value were `true`, a moment after each turn of their lives: by
+/// then their sidecars have said what they have loaded, or are gone. Nothing of them is kept. Where they may not be
+/// watched, only `status.pods` is late.
 pub fn pods(
     kube: &Client,
     scope: &Scope,
     relisted: &Arc<Notify>,
 ) -> impl Stream<Item = Watched<Tolerant<PartialObjectMeta<Pod>>>> + use<> {
-    let config = watcher::Config::default()
-        .page_size(PAGE)
-        .labels(&format!("{INJECT_LABEL}=true"));
+    let config = watcher::Config::default().page_size(PAGE).labels(INJECT_LABEL);
     scope
         .events::<Tolerant<PartialObjectMeta<_>>>(&metadata_only(kube.clone()), &config, relisted)
         .touched_objects()

@@ -162,5 +162,4 @@ impl Backoff for Soon {
 }
 
 #[cfg(test)]
-#[path = "cache/tests.rs"]
 pub mod tests;

@@ -14,9 +14,14 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// Who may call.
+/// Who may call, as the file said when it was read last.
 #[derive(Debug)]
-pub struct Callers(Arc<Named>);
+pub struct Callers {
+    file: PathBuf,
+    /// What the file held.
+    pem: Vec<u8>,
+    verifier: Arc<Named>,
+}
 
 /// Why the CA of client certificates is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +44,20 @@ struct Named {
 
 impl Callers {
     pub fn read(path: &Path, name: Option<String>) -> Result<Self, CallersError> {
+        Self::of(path, content(path)?, name)
+    }
+
+    /// What the file says now, where that is something else: its CA is renewed like any other.
+    pub fn changed(&self) -> Result<Option<Self>, CallersError> {
+        let pem = content(&self.file)?;
+        if pem == self.pem {
+            return Ok(None);
+        }
+        Self::of(&self.file, pem, self.verifier.name.clone()).map(Some)
+    }
+
+    fn of(path: &Path, pem: Vec<u8>, name: Option<String>) -> Result<Self, CallersError> {
         let unusable = || CallersError::NoAuthority(path.to_owned());
-        let pem = sealpod_runtime::files::read(path).map_err(|source| CallersError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
         let mut roots = RootCertStore::empty();
         for authority in CertificateDer::pem_slice_iter(&pem) {
             let authority = authority.map_err(|_| unusable())?;
@@ -51,10 +65,14 @@ impl Callers {
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(Self(Arc::new(Named {
-            inner: inner.map_err(|_| unusable())?,
-            name,
-        })))
+        Ok(Self {
+            file: path.to_owned(),
+            pem,
+            verifier: Arc::new(Named {
+                inner: inner.map_err(|_| unusable())?,
+                name,
+            }),
+        })
     }
 
     /// Makes a listener refuse the handshake of everybody else.
@@ -62,12 +80,20 @@ impl Callers {
         let provider = Arc::clone(config.crypto_provider());
         let mut strict = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::clone(&self.0) as Arc<dyn ClientCertVerifier>)
+            .with_client_cert_verifier(Arc::clone(&self.verifier) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::clone(&config.cert_resolver));
         strict.alpn_protocols.clone_from(&config.alpn_protocols);
         *config = strict;
         Ok(())
     }
+}
+
+fn content(path: &Path) -> Result<Vec<u8>, CallersError> {
+    let read = sealpod_runtime::files::read(path).map_err(|source| CallersError::Unreadable {
+        path: path.to_owned(),
+        source,
+    });
+    read.map(|pem| pem.to_vec())
 }
 
 impl ClientCertVerifier for Named {
@@ -120,7 +146,7 @@ fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
     use rustls::pki_types::PrivateKeyDer;
@@ -130,7 +156,7 @@ mod tests {
     use crate::certs::{Pair, issue, new_authority};
 
     /// A certificate of a client.
-    fn client(authority: &Pair, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub fn client(authority: &Pair, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let signer = KeyPair::from_pem(&authority.key).unwrap();
         let issuer = Issuer::from_ca_cert_pem(&authority.certificate, signer).unwrap();
         let key = KeyPair::generate().unwrap();

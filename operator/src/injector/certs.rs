@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-use evaluate::{Leaf, Observed, Step, evaluate};
+use evaluate::{Observed, Served, Step, evaluate};
 use segment::{SEGMENT, new_segment, read_segment, registered_segment};
 
 use super::cache::Slim;
@@ -153,11 +153,11 @@ impl Keeper {
         for _ in 0..MOST_STEPS {
             let read = self.observe().await?;
             let step = evaluate(&read.observed, &self.names.server_name(), lives, now);
-            match (step, &read.observed.authority, &read.observed.leaf) {
-                (Step::Nothing, Some(authority), Some(leaf)) => {
+            match (step, &read.observed.authority, &read.observed.served) {
+                (Step::Nothing, Some(authority), Some(Served { leaf, segment })) => {
                     return Ok(Current {
                         pair: leaf.pair.clone(),
-                        segment: leaf.segment.clone(),
+                        segment: segment.clone(),
                         authority_until: Some(authority.validity.until),
                         certificate_until: leaf.validity.until,
                     });
@@ -174,7 +174,7 @@ impl Keeper {
         let configuration = self.configuration().await?;
         let observed = Observed {
             authority: authority.as_ref().and_then(|secret| authority::read(secret).ok()),
-            leaf: leaf.as_ref().and_then(read_leaf),
+            served: leaf.as_ref().and_then(read_served),
             webhooks: self.webhooks(&configuration)?,
         };
         Ok(Read {
@@ -187,8 +187,8 @@ impl Keeper {
 
     /// One step. A lost race is no error: the next look finds what the winner wrote.
     async fn apply(&self, step: Step, read: &Read, lives: Lives, now: Timestamp) -> Result<(), KeepError> {
-        let Observed { authority, leaf, .. } = &read.observed;
-        match (step, authority, leaf) {
+        let Observed { authority, served, .. } = &read.observed;
+        match (step, authority, served) {
             (Step::NewAuthority, _, _) => {
                 if let Some(from) = authority
                     .as_ref()
@@ -247,9 +247,9 @@ impl Keeper {
                     "made a new certificate for the webhook"
                 );
             }
-            (Step::Register, Some(authority), Some(leaf)) => {
+            (Step::Register, Some(authority), Some(Served { segment, .. })) => {
                 let webhooks = &read.observed.webhooks;
-                self.register(&read.configuration, webhooks, &authority.bundle, &leaf.segment)
+                self.register(&read.configuration, webhooks, &authority.bundle, segment)
                     .await?;
             }
             (Step::Register | Step::NewLeaf | Step::ForgetOldAuthorities | Step::Nothing, _, _) => {}
@@ -284,17 +284,12 @@ impl Keeper {
     }
 }
 
-fn read_leaf(secret: &Secret) -> Option<Leaf> {
-    let pair = secrets::pair(secret)?;
-    let validity = certs::check_pair(&pair).ok()?;
-    let segment = read_segment(secret)?;
-    Some(Leaf {
-        pair,
-        validity,
-        segment,
+fn read_served(secret: &Secret) -> Option<Served> {
+    Some(Served {
+        leaf: authority::read_leaf(secret).ok()?,
+        segment: read_segment(secret)?,
     })
 }
 
 #[cfg(test)]
-#[path = "certs/tests.rs"]
 pub mod tests;

@@ -1,20 +1,30 @@
 //! What of a pod stands in the way of ours. Checked before anything is added, so that the message names the cause and
 //! not, as the API server's would, a field that the user never wrote.
 
-use std::collections::BTreeSet;
+mod doubts;
+mod paths;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealpod_core::injection::{CONTAINER_VARIABLE, EXEC_MOUNT};
 use serde_json::Value;
 
 use super::containers::{Delivery, PROGRAM, TOKEN_MOUNT};
 use super::denial::{Denial, Taken};
-use super::earlier::{Earlier, is_mount};
+use super::earlier::{Earlier, agrees};
 use super::exec;
 use super::plan::is_ours;
 use super::pod::{Container, Pod, items, text};
+use doubts::{Doubt, Doubts};
+pub use paths::contains;
+use paths::{linked, meet, segments};
 
-/// Volume types that are always mounted read-only, so that no directory for ours can be made in them.
-const READ_ONLY_VOLUMES: [&str; 4] = ["secret", "configMap", "projected", "downwardAPI"];
+/// Volume types that are always mounted read-only, and hold nothing but files of the API.
+const FIXED_VOLUMES: [&str; 4] = ["secret", "configMap", "projected", "downwardAPI"];
+/// One that is always mounted read-only, and holds what its author has put into it.
+const IMAGE_VOLUME: &str = "image";
+/// One that is empty at first.
+const EMPTY_VOLUME: &str = "emptyDir";
 
 /// Where ours would keep a container from starting, from both sides: what the runtime makes in each, and our program.
 const PLACES: [&str; 4] = [PROGRAM, "/proc", "/sys", "/dev/termination-log"];
@@ -25,6 +35,7 @@ const DEVICES: &str = "/dev";
 struct Wanted<'a> {
     volume: String,
     path: &'a str,
+    segments: Vec<&'a str>,
     what: Taken,
 }
 
@@ -39,8 +50,8 @@ pub struct Additions<'a> {
     pub signalled: &'a [Container<'a>],
 }
 
-/// Refuses names and paths that are taken.
-pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<(), Denial> {
+/// Refuses names and paths that are taken, and gives warnings of what may be.
+pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<impl Iterator<Item = String> + use<>, Denial> {
     let Additions {
         deliveries,
         readers,
@@ -52,16 +63,19 @@ pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<(), Denial> {
     volumes(pod, &earlier, deliveries, exec.is_some())?;
     paths(deliveries, exec.is_some())?;
     ours_alone(pod, &earlier, additions)?;
-    let read_only = read_only_volumes(pod);
+    let rooms = rooms(pod);
+    let mut doubts = Doubts::default();
     for reader in *readers {
         let mut wanted: Vec<Wanted> = deliveries.iter().map(Wanted::of).collect();
         if exec.is_some_and(|container| is_same(&container, reader)) {
             wanted.push(Wanted::program());
         }
         let present = mounted(reader).filter(|mounted| !earlier.has_volume(mounted.volume));
-        mounts(reader, present, &wanted, &read_only)?;
+        mounts(reader, present, &wanted, &rooms, &mut doubts)?;
+        bindings(reader, deliveries, &mut doubts);
     }
-    signalled.iter().try_for_each(variable)
+    signalled.iter().try_for_each(variable)?;
+    Ok(doubts.warnings())
 }
 
 fn is_same(one: &Container<'_>, other: &Container<'_>) -> bool {
@@ -73,6 +87,7 @@ impl<'a> Wanted<'a> {
         Self {
             volume: delivery.volume_name(),
             path: &delivery.mount_path,
+            segments: segments(&delivery.mount_path),
             what: Taken::Files(delivery.binding.clone()),
         }
     }
@@ -81,6 +96,7 @@ impl<'a> Wanted<'a> {
         Self {
             volume: exec::VOLUME.to_owned(),
             path: EXEC_MOUNT,
+            segments: segments(EXEC_MOUNT),
             what: Taken::Program,
         }
     }
@@ -148,7 +164,7 @@ fn apart(deliveries: &[Delivery]) -> Result<(), Denial> {
         .collect();
     let mut all: Vec<(Vec<&str>, &str, &str)> = all
         .iter()
-        .map(|(binding, path)| (segments(path).collect(), *binding, path.as_str()))
+        .map(|(binding, path)| (segments(path), *binding, path.as_str()))
         .collect();
     all.sort_unstable();
     for pair in all.windows(2) {
@@ -166,8 +182,30 @@ fn apart(deliveries: &[Delivery]) -> Result<(), Denial> {
     Ok(())
 }
 
-fn meet(one: &str, other: &str) -> bool {
-    contains(one, other) || contains(other, one)
+/// Directories of ours that meet in a container of the user's by the link of its image alone.
+fn bindings(reader: &Container<'_>, deliveries: &[Delivery], doubts: &mut Doubts) {
+    let all = deliveries
+        .iter()
+        .map(|delivery| (segments(&delivery.mount_path), delivery));
+    let all: Vec<_> = all.collect();
+    let mut all: Vec<_> = all
+        .iter()
+        .map(|(path, delivery)| (linked(path), &delivery.binding, &delivery.mount_path))
+        .collect();
+    all.sort_unstable();
+    for pair in all.windows(2) {
+        if let [(one, one_binding, one_path), (other, other_binding, other_path)] = pair
+            && other.starts_with(one)
+        {
+            let doubt = Doubt::Bindings {
+                one: (*one_binding).clone(),
+                one_path: (*one_path).clone(),
+                other: (*other_binding).clone(),
+                other_path: (*other_path).clone(),
+            };
+            doubts.add(doubt, reader.name());
+        }
+    }
 }
 
 /// The names of our volumes can be told beforehand, and whatever is mounted by one of them would be there: the key, or the
@@ -193,9 +231,9 @@ fn ours_alone(pod: Pod<'_>, earlier: &Earlier<'_>, additions: &Additions<'_>) ->
             let of_reader = || {
                 deliveries
                     .iter()
-                    .any(|delivery| is_mount(mount, &delivery.reader_mount()))
+                    .any(|delivery| agrees(mount, &delivery.reader_mount()))
             };
-            let of_exec = || exec.is_some_and(|exec| is_same(&exec, &container)) && is_mount(mount, &exec::mount());
+            let of_exec = || exec.is_some_and(|exec| is_same(&exec, &container)) && agrees(mount, &exec::mount());
             if !(is_reader() && of_reader() || of_exec()) {
                 return Err(Denial::MountsOurs {
                     container: container.name().to_owned(),
@@ -214,31 +252,92 @@ fn mounts<'a>(
     reader: &Container<'_>,
     present: impl Iterator<Item = Mounted<'a>>,
     wanted: &[Wanted<'_>],
-    read_only_volumes: &BTreeSet<&str>,
+    rooms: &BTreeMap<&str, Rooms>,
+    doubts: &mut Doubts,
 ) -> Result<(), Denial> {
     for Mounted { mount, at, volume } in present {
-        let is_read_only =
-            mount.get("readOnly").and_then(Value::as_bool).unwrap_or(false) || read_only_volumes.contains(volume);
-        for Wanted {
-            volume: own,
-            path,
-            what,
-        } in wanted
-        {
-            let below_it = contains(at, path) && !contains(path, at);
-            let taken = contains(path, at) || (below_it && is_read_only);
-            if taken && volume != own.as_str() {
-                return Err(Denial::MountTaken {
-                    container: reader.name().to_owned(),
-                    volume: volume.to_owned(),
-                    at: at.to_owned(),
-                    what: what.clone(),
-                    path: (*path).to_owned(),
-                });
+        let there = segments(at);
+        let is_read_only = mount.get("readOnly").and_then(Value::as_bool).unwrap_or(false);
+        let room = rooms.get(volume).copied().unwrap_or_default().of(is_read_only);
+        for wanted in wanted.iter().filter(|wanted| wanted.volume != volume) {
+            let Some(meeting) = met(&wanted.segments, &there, room) else {
+                continue;
+            };
+            let (path, what) = (wanted.path.to_owned(), wanted.what.clone());
+            let (volume, at) = (volume.to_owned(), at.to_owned());
+            match meeting {
+                Meeting::Certain => {
+                    return Err(Denial::MountTaken {
+                        container: reader.name().to_owned(),
+                        volume,
+                        at,
+                        what,
+                        path,
+                    });
+                }
+                Meeting::ByContent => doubts.add(Doubt::ReadOnly { volume, at, what, path }, reader.name()),
+                Meeting::ByLink => doubts.add(Doubt::Linked { at, what, path }, reader.name()),
             }
         }
     }
     Ok(())
+}
+
+/// How a mount is in the way of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meeting {
+    Certain,
+    /// Unless the volume has a directory for ours.
+    ByContent,
+    /// Where the image has the link.
+    ByLink,
+}
+
+fn met(ours: &[&str], there: &[&str], room: Room) -> Option<Meeting> {
+    let is_around = there.starts_with(ours);
+    let is_within = ours.starts_with(there);
+    if is_around || is_within && room == Room::None {
+        return Some(Meeting::Certain);
+    }
+    if is_within && room == Room::Unknown {
+        return Some(Meeting::ByContent);
+    }
+    let (ours, there) = (linked(ours), linked(there));
+    let meets = there.starts_with(ours) || ours.starts_with(there) && room != Room::Made;
+    meets.then_some(Meeting::ByLink)
+}
+
+/// Whether a mount has a directory for ours to be mounted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// The runtime makes it.
+    Made,
+    /// Read-only: only if somebody has made it.
+    Unknown,
+    /// Read-only, and of a kind in which its author can make none.
+    None,
+}
+
+/// Of one volume, by whether it is mounted read-only.
+#[derive(Debug, Clone, Copy)]
+struct Rooms {
+    writable: Room,
+    read_only: Room,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            writable: Room::Made,
+            read_only: Room::Unknown,
+        }
+    }
+}
+
+impl Rooms {
+    fn of(self, is_read_only: bool) -> Room {
+        if is_read_only { self.read_only } else { self.writable }
+    }
 }
 
 /// A volume in a container, as files or as a block device.
@@ -270,33 +369,22 @@ fn variable(container: &Container<'_>) -> Result<(), Denial> {
     }
 }
 
-fn read_only_volumes(pod: Pod<'_>) -> BTreeSet<&str> {
-    let is_read_only = |volume: &&Value| READ_ONLY_VOLUMES.iter().any(|kind| volume.get(kind).is_some());
-    let all = pod.volumes().iter().filter(is_read_only);
-    all.filter_map(|volume| text(volume, "name")).collect()
-}
-
-/// Whether `inner` is `outer` or lies in it; `//` and `/./` mean nothing.
-pub fn contains(outer: &str, inner: &str) -> bool {
-    let mut inner = segments(inner);
-    segments(outer).all(|part| inner.next() == Some(part))
-}
-
-fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|part| !matches!(*part, "" | "."))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_lies_in_another_by_whole_segments() {
-        assert!(contains("/a", "/a"));
-        assert!(contains("/a/", "/a/b"));
-        assert!(contains("/", "/a"));
-        assert!(contains("/a/./b", "//a/b/c"));
-        assert!(!contains("/a/b", "/a"));
-        assert!(!contains("/a", "/ab"));
-    }
+/// The rooms of all volumes, by their names.
+fn rooms(pod: Pod<'_>) -> BTreeMap<&str, Rooms> {
+    let of = |volume: &Value| {
+        let is = |kind: &str| volume.get(kind).is_some_and(|source| !source.is_null());
+        let mut sources = volume.as_object().into_iter().flatten();
+        let read_only = if is(EMPTY_VOLUME) { Room::None } else { Room::Unknown };
+        let (writable, read_only) = if FIXED_VOLUMES.into_iter().any(is) {
+            (Room::None, Room::None)
+        } else if is(IMAGE_VOLUME) || sources.any(|(_, source)| source.get("readOnly") == Some(&Value::Bool(true))) {
+            (read_only, read_only)
+        } else {
+            (Room::Made, read_only)
+        };
+        Rooms { writable, read_only }
+    };
+    let all = pod.volumes().iter();
+    all.filter_map(|volume| Some((text(volume, "name")?, of(volume))))
+        .collect()
 }

@@ -1,12 +1,15 @@
 //! The containers and volumes that a pod gets.
 
-use sealpod_core::injection::{MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings, VERSIONS_VARIABLE};
+use sealpod_core::injection::{
+    GATE_PATH, GATE_TIMEOUT, MountedBinding, PodIdentity, SETTINGS_VARIABLE, SidecarSettings, VERSIONS_VARIABLE,
+};
 use sealpod_core::kubernetes::{INIT_CONTAINER, SHARED_GID, SIDECAR_CONTAINER, key_secret_name};
 use sealpod_runtime::telemetry::Format;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::conflicts::contains;
+use super::mesh::Probed;
 use super::{Settings, SidecarLog, exec};
 
 /// Where our containers find a binding's key: this and the binding's name.
@@ -103,7 +106,7 @@ pub struct Parts<'a> {
     /// None on the node's network.
     pub health_port: Option<u16>,
     /// Whether the kubelet reaches that port on the pod's address; else it runs a command.
-    pub probed: bool,
+    pub probed: Probed,
     pub resources: Value,
     /// The user that it runs as. Its group is never the app's: that is what keeps a process of the same user from looking
     /// into one of ours that has just been started.
@@ -123,7 +126,9 @@ impl Parts<'_> {
     /// Keeps the files fresh, beside the app.
     pub fn regular(&self) -> Value {
         let mut container = self.container(SIDECAR_CONTAINER, "run", false);
-        self.add_probes(&mut container);
+        // Asked once all containers run.
+        let by_address = self.health_port.filter(|_| self.probed != Probed::Never);
+        self.add_probes(&mut container, by_address);
         container
     }
 
@@ -131,8 +136,10 @@ impl Parts<'_> {
     pub fn native(&self) -> Value {
         let mut container = self.container(SIDECAR_CONTAINER, "run", self.exec);
         container["restartPolicy"] = json!("Always");
-        container["startupProbe"] = gate();
-        self.add_probes(&mut container);
+        // Asked while later init containers are still to come, so what holds for the gate holds for all.
+        let by_address = self.health_port.filter(|_| self.probed == Probed::FromTheFirst);
+        container["startupProbe"] = gate(by_address);
+        self.add_probes(&mut container, by_address);
         container
     }
 
@@ -212,11 +219,10 @@ impl Parts<'_> {
         (!self.deliveries.iter().any(is_in_files)).then_some(cover)
     }
 
-    /// The kubelet asks on the pod's address, and where it does not get there, by a command in the container: beside a proxy
-    /// that takes inbound connections, and on the node's network, where there is no port either and so nothing that tells a
-    /// process that hangs.
-    fn add_probes(&self, container: &mut Value) {
-        let by_address = self.health_port.filter(|_| self.probed);
+    /// The kubelet asks at this port of the pod's address, and where it does not get there, by a command in the container:
+    /// beside a proxy that takes inbound connections, and on the node's network, where there is no port either and so
+    /// nothing that tells a process that hangs.
+    fn add_probes(&self, container: &mut Value, by_address: Option<u16>) {
         let probe = |question: &str, [by_request, by_command]: [u32; 2]| {
             if let Some(port) = by_address {
                 let path = format!("/{question}");
@@ -237,20 +243,26 @@ impl Parts<'_> {
     }
 }
 
-/// The startup probe of the native sidecar: `wait` ends well when the files of every binding are there. It only ever
-/// delays the pod, for years if need be, and never fails it.
+/// The startup probe of the native sidecar: it passes when the files of every binding are there. It only ever delays
+/// the pod, for years if need be, and never fails it.
 ///
 /// - It blocks instead of being asked again and again: measured on a kubelet, the whole gate costs one relist (1 s) and
 ///   one missed tick (the first probe comes before the container runs), so `periodSeconds: 1` makes that tick short,
 ///   and the app starts with the kubelet's next step after the files are there, whatever that moment is.
-/// - After ten minutes the kubelet ends `wait` and starts it anew: a hung one heals, and an hour without the server is
-///   six events on the pod, not a thousand.
+/// - It is a request where one gets there, because a command is one more process of the container runtime in each
+///   pod. The kubelet has no other limit for an answer than the timeout.
+/// - After ten minutes it is asked anew: what hangs heals, and an hour without the server is six events on the pod, not
+///   a thousand.
 /// - The threshold is the largest that Kubernetes takes; at one failure a second it would be reached after 68 years.
-fn gate() -> Value {
+fn gate(by_address: Option<u16>) -> Value {
+    let (means, how) = match by_address {
+        Some(port) => ("httpGet", json!({"path": GATE_PATH, "port": port})),
+        None => ("exec", json!({"command": [PROGRAM, "wait"]})),
+    };
     json!({
-        "exec": {"command": [PROGRAM, "wait"]},
+        means: how,
         "periodSeconds": 1,
-        "timeoutSeconds": 600,
+        "timeoutSeconds": GATE_TIMEOUT.as_secs(),
         "failureThreshold": i32::MAX,
     })
 }
@@ -303,7 +315,7 @@ mod tests {
             settings,
             deliveries,
             health_port: Some(1),
-            probed: true,
+            probed: Probed::FromTheFirst,
             resources: json!({}),
             uid: 7,
             exec: false,

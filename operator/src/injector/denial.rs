@@ -124,8 +124,37 @@ pub enum Denial {
         annotations::EXEC, Quoted(.name), Nearest(.name, .known), QuotedList(.known)
     )]
     ExecContainer { name: String, known: Vec<String> },
+    #[error(
+        "annotation {} names container {}, which runs before Sealpod's own and so before the program is there; name one that \
+         runs later, or move it behind, where {} or a mesh does not put Sealpod's behind it",
+        annotations::EXEC, Quoted(.name), annotations::AFTER
+    )]
+    ExecTooEarly { name: String },
     #[error("annotation {annotation}: {} is no amount above 0; write one such as 500m or 64Mi", Quoted(.written))]
     InvalidQuantity { annotation: &'static str, written: String },
+    #[error(
+        "annotation {annotation}: {} is too little for Sealpod's program, which needs 8Mi (8388608 bytes) as its limit{}; write \
+         a larger amount", Quoted(.written), Suggestion(.meant)
+    )]
+    TooLittleMemory {
+        annotation: &'static str,
+        written: String,
+        meant: Option<String>,
+    },
+    #[error(
+        "a LimitRange of the namespace lets a container have {most} of memory at most (max), and Sealpod's program needs \
+         8Mi (8388608 bytes); raise it, or take the label {INJECT_LABEL} off the pod"
+    )]
+    MemoryBound { most: String },
+    #[error(
+        "annotation {annotation}: {} is less than 1Ki of memory, and m means thousandths of a byte{}; write an amount such \
+         as 16Mi", Quoted(.written), Suggestion(.meant)
+    )]
+    HardlyAnyMemory {
+        annotation: &'static str,
+        written: String,
+        meant: Option<String>,
+    },
     #[error("annotation {annotation}: {} is neither true nor false", Quoted(.written))]
     InvalidSwitch { annotation: &'static str, written: String },
     #[error("annotation {request} asks for more than {limit} allows; correct one of them")]
@@ -204,7 +233,10 @@ impl Denial {
             | Self::UnknownMode { .. }
             | Self::UnknownContainer { .. }
             | Self::ExecContainer { .. }
+            | Self::ExecTooEarly { .. }
             | Self::InvalidQuantity { .. }
+            | Self::TooLittleMemory { .. }
+            | Self::HardlyAnyMemory { .. }
             | Self::InvalidSwitch { .. }
             | Self::RequestAboveLimit { .. } => "annotation",
             Self::UnknownBinding { .. } | Self::NoBinding { .. } | Self::BindingDeleted { .. } => "no_binding",
@@ -216,6 +248,7 @@ impl Denial {
             | Self::PathsMeet { .. }
             | Self::ProgramMeets { .. }
             | Self::VariableTaken { .. }
+            | Self::MemoryBound { .. }
             | Self::MountsOurs { .. }
             | Self::PlaceTaken { .. } => "conflict",
             Self::SignalContainer { .. }
@@ -271,7 +304,7 @@ pub enum NotSelected {
     ServiceAccount { actual: String, wanted: Vec<String> },
 }
 
-/// Longest piece of foreign text that a sentence repeats, in characters.
+/// Longest piece of foreign text that a sentence repeats in its middle, in characters.
 const QUOTE_LIMIT: usize = 100;
 
 /// Foreign text in a sentence: in quotation marks, escaped, and cut, so that it can neither forge nor flood.

@@ -57,27 +57,32 @@ fn is_of_our_kind(volume: &Value) -> bool {
     volume.get("emptyDir").is_some_and(Value::is_object) || secret.is_some_and(is_key)
 }
 
-/// Whether all of `wanted` is in `present`, to which others may have added.
-pub fn covers(present: &Value, wanted: &Value) -> bool {
+/// Whether `present` is `wanted`, but for what the API server fills in.
+pub fn agrees(present: &Value, wanted: &Value) -> bool {
     match (present, wanted) {
-        (Value::Object(present), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, value)| present.get(key).is_some_and(|present| covers(present, value))),
+        (Value::Object(present), Value::Object(wanted)) => {
+            let is_there = |(key, value): (&String, &Value)| present.get(key).is_some_and(|there| agrees(there, value));
+            let is_filled_in = |(key, value): (&String, &Value)| wanted.contains_key(key) || is_default(key, value);
+            wanted.iter().all(is_there) && present.iter().all(is_filled_in)
+        }
         (Value::Array(present), Value::Array(wanted)) => {
             present.len() == wanted.len()
                 && present
                     .iter()
                     .zip(wanted)
-                    .all(|(present, wanted)| covers(present, wanted))
+                    .all(|(present, wanted)| agrees(present, wanted))
         }
         _ => present == wanted,
     }
 }
 
-/// Whether a mount is the one that is wanted, and of the whole volume.
-pub fn is_mount(present: &Value, wanted: &Value) -> bool {
-    covers(present, wanted)
-        && !["subPath", "subPathExpr"]
-            .iter()
-            .any(|part| present.get(part).is_some())
+/// What a member means that was not written, in the probes, variables, mounts and volumes that we make.
+fn is_default(key: &str, value: &Value) -> bool {
+    match key {
+        "apiVersion" => value == "v1",
+        "scheme" => value == "HTTP",
+        "successThreshold" => value == 1,
+        "readOnly" | "optional" => value == false,
+        _ => value.is_null(),
+    }
 }

@@ -5,6 +5,7 @@ use sealpod_core::kubernetes::annotations;
 use serde_json::{Value, json};
 
 use super::denial::Denial;
+use super::mesh;
 use super::pod::{Container, Pod};
 
 /// Name of the volume that the program is copied to.
@@ -14,11 +15,15 @@ pub const DIRECTORY: &str = "/var/run/sealpod-exec";
 /// Several times the program's size: two copies are there while one replaces the other.
 const SIZE_LIMIT: &str = "64Mi";
 
-/// The container that the annotation names; it has to be one of `readers`, because the program reads their files.
-pub fn container<'a>(pod: Pod<'a>, readers: &[Container<'a>]) -> Result<Option<Container<'a>>, Denial> {
+/// The container that the annotation names. It has to be one of `readers`, because the program reads their files, and
+/// behind ours, which is at `place` among the other init containers: until then there is no program to be started by.
+pub fn container<'a>(pod: Pod<'a>, readers: &[Container<'a>], place: usize) -> Result<Option<Container<'a>>, Denial> {
     let Some(name) = pod.annotation(annotations::EXEC).map(str::trim) else {
         return Ok(None);
     };
+    if mesh::before(pod, place).any(|container| container.name() == name) {
+        return Err(Denial::ExecTooEarly { name: name.to_owned() });
+    }
     match readers.iter().find(|reader| reader.name() == name) {
         Some(reader) => Ok(Some(*reader)),
         None => Err(Denial::ExecContainer {

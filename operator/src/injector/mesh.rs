@@ -1,6 +1,7 @@
 //! Service meshes: where their proxies stand, and how to get past those that do not run yet.
 
-use super::pod::{List, Pod};
+use super::plan::is_ours;
+use super::pod::{Container, List, Pod};
 
 /// Containers behind which ours has to stand in the init phase: from there on the mesh lets connections out.
 const BEFORE_OURS: [&str; 3] = ["istio-proxy", "istio-validation", "linkerd-proxy"];
@@ -21,10 +22,34 @@ pub fn place<'a>(others: impl Iterator<Item = &'a str>, after: Option<&str>) -> 
         .map_or(0, |(index, _)| index + 1)
 }
 
-/// Whether Istio's proxy is in the pod: it takes inbound connections, and under strict mutual TLS it refuses the
-/// kubelet's, unless Istio itself has rewritten the probe. Ours are commands there.
-pub fn takes_inbound_probes(pod: Pod<'_>) -> bool {
-    pod.all_containers().any(|container| container.name() == "istio-proxy")
+/// The init containers that run before ours, which is at `place` among the others.
+pub fn before(pod: Pod<'_>, place: usize) -> impl Iterator<Item = Container<'_>> {
+    let others = pod.containers(List::Init);
+    others.filter(|container| !is_ours(container.name())).take(place)
+}
+
+/// Whether requests of the kubelet to our health port reach our sidecar, and nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// Istio's proxy takes inbound connections, and under strict mutual TLS it refuses the kubelet's, unless Istio itself
+    /// has rewritten the probe.
+    Never,
+    /// Once all containers run, and so no native sidecar: before, they may be redirected to a proxy that does not run yet,
+    /// or end at a container that runs before ours and listens there.
+    Later,
+    FromTheFirst,
+}
+
+/// `place` is that of our container among the other init containers.
+pub fn probed(pod: Pod<'_>, place: usize) -> Probed {
+    let has = |proxy: &str| pod.all_containers().any(|container| container.name() == proxy);
+    if has("istio-proxy") {
+        Probed::Never
+    } else if has("linkerd-proxy") || before(pod, place).any(|container| container.stays()) {
+        Probed::Later
+    } else {
+        Probed::FromTheFirst
+    }
 }
 
 /// An annotation of a mesh that has to be set, and what to tell the user.
@@ -107,6 +132,27 @@ mod tests {
     fn a_native_proxy_needs_no_exclusion() {
         let pod = json!({"spec": {"initContainers": [{"name": "istio-proxy"}], "containers": [{"name": "app"}]}});
         assert_eq!(exclusions(Pod(&pod), 7100), []);
-        assert!(takes_inbound_probes(Pod(&pod)));
+    }
+
+    #[test]
+    fn probes_are_ours_from_the_first_where_no_mesh_and_nothing_that_stays_is_before_our_sidecar() {
+        let init = |name: &str| json!({"name": name});
+        let stays = |name: &str| json!({"name": name, "restartPolicy": "Always"});
+        for (inits, regular, place, want) in [
+            (vec![], "app", 0, Probed::FromTheFirst),
+            (vec![stays("log"), init("migrate")], "app", 0, Probed::FromTheFirst),
+            (vec![stays("sealpod"), init("migrate")], "app", 0, Probed::FromTheFirst),
+            (vec![init("vpn-routes"), stays("log")], "app", 1, Probed::FromTheFirst),
+            (vec![stays("vpn")], "app", 1, Probed::Later),
+            (vec![stays("log"), init("vpn-routes")], "app", 2, Probed::Later),
+            // Its redirection may be there before any container, and it itself comes last.
+            (vec![], "linkerd-proxy", 0, Probed::Later),
+            (vec![stays("linkerd-proxy")], "app", 1, Probed::Later),
+            (vec![init("istio-validation")], "istio-proxy", 1, Probed::Never),
+            (vec![stays("istio-proxy")], "app", 1, Probed::Never),
+        ] {
+            let pod = json!({"spec": {"initContainers": inits, "containers": [{"name": regular}]}});
+            assert_eq!(probed(Pod(&pod), place), want, "{pod}");
+        }
     }
 }

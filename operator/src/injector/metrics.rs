@@ -17,6 +17,7 @@ pub struct Metrics {
     duration: Histogram,
     expiry: Family<Label, Gauge>,
     denials: Family<Label, Counter>,
+    warnings: Counter,
     bindings: Gauge,
 }
 
@@ -27,11 +28,13 @@ impl Metrics {
             duration: Histogram::new([0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0]),
             expiry: Family::default(),
             denials: Family::default(),
+            warnings: Counter::default(),
             bindings: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("injector");
         registry.register("admission", "Admission requests by result", metrics.admissions.clone());
         registry.register("denials", "Refused pods by kind of reason", metrics.denials.clone());
+        registry.register("warnings", "Warnings of admitted pods", metrics.warnings.clone());
         registry.register("bindings", "SecretBindings that are known", metrics.bindings.clone());
         registry.register_with_unit(
             "admission_duration",
@@ -58,6 +61,11 @@ impl Metrics {
         self.denials.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// Of one pod.
+    pub fn warnings(&self, number: usize) {
+        self.warnings.inc_by(u64::try_from(number).unwrap_or(u64::MAX));
+    }
+
     pub fn bindings(&self, known: usize) {
         self.bindings.set(i64::try_from(known).unwrap_or(i64::MAX));
     }
@@ -80,6 +88,7 @@ mod tests {
         let metrics = Metrics::new(&mut registry);
         metrics.admission("denied", Duration::from_millis(2));
         metrics.denial("conflict");
+        metrics.warnings(2);
         metrics.bindings(3);
         metrics.expiry("ca", Timestamp::from_second(7).unwrap());
         let mut text = String::new();
@@ -87,6 +96,7 @@ mod tests {
         for line in [
             r#"sealpod_injector_admission_total{result="denied"} 1"#,
             r#"sealpod_injector_denials_total{reason="conflict"} 1"#,
+            "sealpod_injector_warnings_total 2",
             "sealpod_injector_bindings 3",
             "sealpod_injector_admission_duration_seconds_count 1",
             r#"sealpod_injector_certificate_expiry_timestamp_seconds{certificate="ca"} 7"#,
@@ -94,6 +104,6 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         documented::dashboard(&text, include_str!("../../../charts/sealpod/dashboards/injector.json"));
-        assert_eq!(documented::in_words(&text), 5);
+        assert_eq!(documented::in_words(&text), 6);
     }
 }

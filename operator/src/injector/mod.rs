@@ -12,6 +12,7 @@ mod containers;
 mod denial;
 mod earlier;
 mod exec;
+mod lines;
 mod mesh;
 mod metrics;
 mod patch;

@@ -10,7 +10,7 @@ use sealpod_core::kubernetes::SHARED_GID;
 use serde_json::{Value, json};
 
 use super::completed::completed;
-use super::earlier::{Earlier, covers, is_mount};
+use super::earlier::{Earlier, agrees};
 use super::plan::{Additions, Ours, Plan, is_ours, name_of};
 use super::pod::{Container, List, Pod, items, text};
 
@@ -23,7 +23,7 @@ pub fn operations(pod: Pod<'_>, plan: &Plan) -> Vec<PatchOperation> {
     let earlier = Earlier::of(pod);
     annotations(&mut patch, pod, plan);
     let kept = |volume: &Value| {
-        !earlier.has_volume(name_of(volume)) || plan.volumes.iter().any(|wanted| covers(volume, wanted))
+        !earlier.has_volume(name_of(volume)) || plan.volumes.iter().any(|wanted| agrees(volume, wanted))
     };
     patch.list(
         &["spec", "volumes"],
@@ -134,7 +134,7 @@ fn complete(patch: &mut Patch, earlier: &Earlier<'_>, container: &Container<'_>,
     let index = container.index.to_string();
     let at = |field| ["spec", container.list.field(), &index, field];
     let is_kept_mount =
-        |mount: &Value| !earlier.has_volume(name_of(mount)) || mounts.iter().any(|wanted| is_mount(mount, wanted));
+        |mount: &Value| !earlier.has_volume(name_of(mount)) || mounts.iter().any(|wanted| agrees(mount, wanted));
     let is_kept_variable = |variable: &Value| !env.is_empty() || !earlier.has_variable(container, variable);
     let is_kept_device = |device: &Value| !earlier.has_volume(name_of(device));
     let of = |field| container.raw.get(field);
@@ -155,7 +155,7 @@ fn place(patch: &mut Patch, earlier: &Earlier<'_>, pod: Pod<'_>, list: List, wan
     let present: Vec<_> = pod.containers(list).filter(|c| is_ours(c.name())).collect();
     let same = wanted.and_then(|wanted| present.iter().find(|c| c.name() == name_of(&wanted.container)));
     let whole = wanted.map(|wanted| match same {
-        Some(same) => completed(same.raw, &wanted.container, earlier),
+        Some(same) => completed(same.raw, wanted, earlier),
         None => wanted.container.clone(),
     });
     if let (Some(wanted), Some(same), [_]) = (wanted, same, present.as_slice()) {
@@ -203,5 +203,4 @@ fn insert(patch: &mut Patch, pod: Pod<'_>, ours: &Ours, container: Value) {
 }
 
 #[cfg(test)]
-#[path = "patch/tests.rs"]
 mod tests;

@@ -11,8 +11,9 @@ use super::cache::Known;
 use super::containers::{Delivery, Parts};
 use super::denial::{Denial, nearest};
 use super::pod::{Container, List, Pod, text};
+use super::resources::Leeway;
 use super::select::{Binding, names, select};
-use super::{conflicts, exec, mesh, resources, signal, warnings};
+use super::{conflicts, exec, mesh, pod, resources, signal, warnings};
 
 /// Mounts of ours in the containers of one pod. Each is a part of the answer.
 const MOST_MOUNTS: usize = 1_024;
@@ -47,6 +48,8 @@ pub struct Ours {
     /// Its place among the other init containers; without meaning in the list of regular ones, where it is the last.
     pub place: usize,
     pub container: Value,
+    /// What of its amounts somebody else may have set.
+    pub leeway: Leeway,
 }
 
 /// Which of our containers a pod gets.
@@ -107,9 +110,10 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         .collect::<Result<Vec<_>, _>>()?;
     let readers = readers(pod)?;
     few_enough(&deliveries, &readers)?;
-    let exec = exec::container(pod, &readers)?;
+    let place = place(pod);
+    let exec = exec::container(pod, &readers, place)?;
     stays_in_the_pod(pod, &chosen, shape)?;
-    let signals = signal::of(pod, &chosen, is_ours)?;
+    let signals = signal::of(pod, &chosen, shape, is_ours)?;
 
     let additions = conflicts::Additions {
         deliveries: &deliveries,
@@ -117,20 +121,25 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
         exec,
         signalled: signals.as_ref().map_or(&[][..], |signals| &signals.containers),
     };
-    conflicts::check(pod, &additions)?;
+    let doubts = conflicts::check(pod, &additions)?;
 
     let mut warnings = warnings::of(pod, &chosen, shape, settings, known.now);
+    warnings.extend(doubts);
     let mut annotations = BTreeMap::from([(annotations::INJECTED, injected(&deliveries))]);
     for exclusion in mesh::exclusions(pod, settings.server_port) {
         annotations.insert(exclusion.annotation, exclusion.value);
         warnings.push(exclusion.warning);
     }
+    let resources = resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?;
+    warnings.extend(resources.warning);
+    warnings.extend(warnings::too_early(pod, place, &readers));
+    warnings.extend(warnings::without_meaning(pod));
     let parts = Parts {
         settings,
         deliveries: &deliveries,
         health_port: (!pod.flag("hostNetwork")).then(|| health_port(pod)),
-        probed: !mesh::takes_inbound_probes(pod),
-        resources: resources::of_ours(pod, is_ours, volume_bytes(&deliveries), &known.rules)?,
+        probed: mesh::probed(pod, place),
+        resources: resources.amounts,
         uid: signals.as_ref().map_or(SIDECAR_UID, |signals| signals.uid),
         exec: exec.is_some(),
         versions: versions(pod)?,
@@ -141,7 +150,7 @@ pub fn plan(pod: Pod<'_>, namespace: &str, known: &Known, settings: &Settings) -
             .flat_map(Delivery::volumes)
             .chain(exec.map(|_| exec::volume()))
             .collect(),
-        ours: ours(pod, shape, &parts),
+        ours: ours(place, shape, &parts, resources.leeway),
         containers: containers(pod, &additions),
         annotations,
         warnings,
@@ -271,12 +280,16 @@ fn readers(pod: Pod<'_>) -> Result<Vec<Container<'_>>, Denial> {
         .collect())
 }
 
-fn ours(pod: Pod<'_>, shape: Shape, parts: &Parts<'_>) -> Vec<Ours> {
+/// The place of our init container among the others.
+fn place(pod: Pod<'_>) -> usize {
     let others = pod
         .containers(List::Init)
         .map(|container| container.name())
         .filter(|name| !is_ours(name));
-    let place = mesh::place(others, pod.annotation(annotations::AFTER).map(str::trim));
+    mesh::place(others, pod.annotation(annotations::AFTER).map(str::trim))
+}
+
+fn ours(place: usize, shape: Shape, parts: &Parts<'_>, leeway: Leeway) -> Vec<Ours> {
     let containers = match shape {
         Shape::Sidecar => vec![parts.init(), parts.regular()],
         Shape::Native => vec![parts.native()],
@@ -285,23 +298,28 @@ fn ours(pod: Pod<'_>, shape: Shape, parts: &Parts<'_>) -> Vec<Ours> {
     let lists = shape.containers().iter().map(|(list, _)| *list);
     let placed = lists.zip(containers);
     placed
-        .map(|(list, container)| Ours { list, place, container })
+        .map(|(list, container)| Ours {
+            list,
+            place,
+            container,
+            leeway,
+        })
         .collect()
 }
 
-/// The port of our health endpoint: the usual one, or the next that no container of the pod says it listens on. Once in
-/// a pod it stays, because the probes name it too.
+/// The port of our health endpoint: the usual one, or the next that no container of the user's says it listens on. What a
+/// container of ours has been told before does not count: it may be of a pod that this one is a copy of.
 fn health_port(pod: Pod<'_>) -> u16 {
-    let existing = pod
-        .all_containers()
-        .filter(|container| is_ours(container.name()))
-        .find_map(|container| {
-            let settings: SidecarSettings = serde_json::from_str(container.variable(SETTINGS_VARIABLE)?).ok()?;
-            settings.health_port
-        });
-    let taken: BTreeSet<u64> = pod.all_containers().flat_map(|container| container.ports()).collect();
-    let free = || (HEALTH_PORT..=u16::MAX).find(|port| !taken.contains(&u64::from(*port)));
-    existing.or_else(free).unwrap_or(HEALTH_PORT)
+    let users = pod.all_containers().filter(|container| !is_ours(container.name()));
+    let taken: BTreeSet<u64> = users.flat_map(|container| container.ports()).collect();
+    let free = (HEALTH_PORT..=u16::MAX).find(|port| !taken.contains(&u64::from(*port)));
+    free.unwrap_or(HEALTH_PORT)
+}
+
+/// The port of the health endpoint that a container of ours has been told.
+pub fn told_port(ours: &Value) -> Option<u16> {
+    let settings: SidecarSettings = serde_json::from_str(pod::variable(ours, SETTINGS_VARIABLE)?).ok()?;
+    settings.health_port
 }
 
 /// The name of a container.
@@ -310,5 +328,4 @@ pub fn name_of(container: &Value) -> &str {
 }
 
 #[cfg(test)]
-#[path = "plan/tests.rs"]
 pub mod tests;

@@ -2,6 +2,22 @@
 
 use serde_json::{Map, Value};
 
+/// Labels of nodes with their operating system.
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+
+/// What can be told of the operating system of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum System {
+    Windows,
+    Other,
+}
+
+impl System {
+    fn of(name: &str) -> Self {
+        if name == "windows" { Self::Windows } else { Self::Other }
+    }
+}
+
 /// The two lists of containers that we read. Ephemeral containers cannot be part of a new pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum List {
@@ -38,12 +54,14 @@ impl<'a> Container<'a> {
         items(self.raw, "volumeMounts")
     }
 
-    /// Names and values of the variables that are plain text.
+    /// The value of a variable that is plain text.
     pub fn variable(&self, name: &str) -> Option<&'a str> {
-        items(self.raw, "env")
-            .iter()
-            .find(|variable| text(variable, "name") == Some(name))
-            .and_then(|variable| text(variable, "value"))
+        variable(self.raw, name)
+    }
+
+    /// Whether it runs on beside what comes behind it, as an init container.
+    pub fn stays(&self) -> bool {
+        text(self.raw, "restartPolicy") == Some("Always")
     }
 
     /// Ports that it says it listens on.
@@ -130,13 +148,46 @@ impl<'a> Pod<'a> {
         }
     }
 
+    /// Whether it can only run on Windows, by any of the signs that a pod gives of it. Options for Windows are the
+    /// weakest: charts write them for both, and on Linux they mean nothing.
     pub fn is_windows(self) -> bool {
+        let has_options =
+            || has_windows_options(self.spec()) || self.all_containers().any(|c| has_windows_options(c.raw));
+        self.asks_for(System::Windows) || has_options() && !self.asks_for(System::Other)
+    }
+
+    /// Whether its operating system, or that of its nodes, is said to be this one.
+    fn asks_for(self, system: System) -> bool {
+        let is = |name: &str| System::of(name) == system;
         let by_os = self.spec().get("os").and_then(|os| text(os, "name"));
-        let by_selector = self
+        let nodes = self.spec().get("nodeSelector");
+        let by_selector = OS_LABELS.map(|label| nodes.and_then(|nodes| text(nodes, label)));
+        by_os.is_some_and(is) || by_selector.into_iter().flatten().any(is) || self.needs_nodes_of(system)
+    }
+
+    /// A node has to match one of the terms, and all of that one.
+    fn needs_nodes_of(self, system: System) -> bool {
+        let required = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+        let asks_for_it = |expression: &Value| {
+            let values: Vec<_> = items(expression, "values").iter().filter_map(Value::as_str).collect();
+            let of_windows = values
+                .iter()
+                .filter(|value| System::of(value) == System::Windows)
+                .count();
+            OS_LABELS.map(Some).contains(&text(expression, "key"))
+                && match text(expression, "operator") {
+                    Some("In") if system == System::Windows => of_windows > 0 && of_windows == values.len(),
+                    Some("In") => of_windows == 0 && !values.is_empty(),
+                    Some("NotIn") => system == System::Other && of_windows > 0,
+                    _ => false,
+                }
+        };
+        let terms = self
             .spec()
-            .get("nodeSelector")
-            .and_then(|nodes| text(nodes, "kubernetes.io/os"));
-        [by_os, by_selector].contains(&Some("windows"))
+            .pointer(required)
+            .map_or(&[][..], |required| items(required, "nodeSelectorTerms"));
+        let mut all = terms.iter();
+        !terms.is_empty() && all.all(|term| items(term, "matchExpressions").iter().any(asks_for_it))
     }
 
     /// The copy in the API of a pod that a kubelet runs from a file of its own.
@@ -152,6 +203,24 @@ impl<'a> Pod<'a> {
         let entries = self.metadata(field).into_iter().flatten();
         entries.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
     }
+}
+
+/// Whether an object says how it runs on Windows. That it is no process of the host says nothing: no pod of Linux is.
+fn has_windows_options(object: &Value) -> bool {
+    let context = object.get("securityContext");
+    let options = context
+        .and_then(|context| context.get("windowsOptions"))
+        .and_then(Value::as_object);
+    let says_nothing = |name: &str, value: &Value| value.is_null() || (name == "hostProcess" && value == false);
+    let mut options = options.into_iter().flatten();
+    options.any(|(name, value)| !says_nothing(name, value))
+}
+
+/// The value of a container's variable that is plain text.
+pub fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+    let mut all = items(container, "env").iter();
+    all.find(|variable| text(variable, "name") == Some(name))
+        .and_then(|variable| text(variable, "value"))
 }
 
 /// A text field of an object.

@@ -5,15 +5,21 @@ use serde_json::{Map, Value, json};
 
 use super::cache::{Bounds, Rules};
 use super::denial::Denial;
-use super::pod::{Pod, items, text};
+use super::pod::{Container, Pod, items, text};
 use super::quantity;
+
+/// The two members of `resources` with amounts, in the order of [`Amount`].
+pub const KINDS: [&str; 2] = ["requests", "limits"];
 
 const MILLI: i128 = 1_000_000;
 const UNIT: i128 = 1_000 * MILLI;
 const MIB: i128 = UNIT << 20;
 
 const CPU_REQUEST: i128 = 5 * MILLI;
+/// What the process takes by itself, and some more. It would not start with less.
 const MEMORY_REQUEST: i128 = 8 * MIB;
+/// A request below is a typing error.
+const LEAST_REQUEST: i128 = UNIT << 10;
 /// For the process alone; the tmpfs pages that it writes are charged to it and come on top.
 const MEMORY_LIMIT: i128 = 32 * MIB;
 /// In a Guaranteed pod a limit on CPU is inevitable. Of 5m, 0.5 ms in each 100 ms, a TLS handshake would take seconds.
@@ -21,8 +27,9 @@ const CPU_GUARANTEED: i128 = 50 * MILLI;
 /// Where the namespace takes no container without one. It costs of the quota only while the container is not throttled
 /// by it, which at 20 ms in each 100 ms a start is not.
 const CPU_LIMIT: i128 = 200 * MILLI;
-/// Where a quota counts the local disk: log lines, and the program for `exec`.
-const DISK: &str = "32Mi";
+/// Log lines, and the program for `exec`. It is written only beside a limit of the user's: of all limits of a pod the
+/// kubelet makes one for the whole, so ours alone would evict the app for what it writes.
+const DISK: i128 = 32 * MIB;
 
 /// Request and limit of one resource, in units of 10⁻⁹.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,23 +45,62 @@ struct Wish {
     limit: Option<i128>,
 }
 
-/// `resources` of each of our containers beside tmpfs volumes of `volume_bytes` in all, in a namespace with `rules`.
+/// What each of our containers gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resources {
+    /// `resources`, as a container has them.
+    pub amounts: Value,
+    pub leeway: Leeway,
+    /// For the person who makes the pod.
+    pub warning: Option<String>,
+}
+
+/// What somebody else may have set of the amounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leeway {
+    /// More memory: where nobody and nothing has said how much it is.
+    pub memory: bool,
+    /// A limit on CPU where the plan has none: where no rule of the namespace could be broken by it.
+    pub cpu: bool,
+}
+
+/// Of each of our containers beside tmpfs volumes of `volume_bytes` in all, in a namespace with `rules`.
 pub fn of_ours(
     pod: Pod<'_>,
     is_ours: impl Fn(&str) -> bool,
     volume_bytes: u64,
     rules: &Rules,
-) -> Result<Value, Denial> {
+) -> Result<Resources, Denial> {
     let cpu = Wish::of(pod, annotations::CPU_REQUEST, annotations::CPU_LIMIT)?;
     let memory = Wish::of(pod, annotations::MEMORY_REQUEST, annotations::MEMORY_LIMIT)?;
+    no_mistake(pod, memory)?;
+    let disk = has_disk_limit(pod, &is_ours).then(|| disk(rules.disk));
     if is_sized_as_a_whole(pod) {
-        // The pod's own limits bound all its containers together; requests of ours could exceed what is left of them.
-        return Ok(written([
-            ("requests", [cpu.request.map(cpu_text), memory.request.map(memory_text)]),
-            ("limits", [cpu.limit.map(cpu_text), memory.limit.map(memory_text)]),
-        ]));
+        enough(pod, memory.limit, memory.limited_by(false), None)?;
+        // The pod's own limits bound all its containers together; requests of ours could exceed what is left of them. Of
+        // the disk it has none.
+        return Ok(Resources {
+            amounts: written(&[
+                ("cpu", [cpu.request, cpu.limit].map(|amount| amount.map(cpu_text))),
+                (
+                    "memory",
+                    [memory.request, memory.limit].map(|amount| amount.map(bytes_text)),
+                ),
+                ("ephemeral-storage", texts(disk, bytes_text)),
+            ]),
+            leeway: Leeway {
+                memory: false,
+                cpu: is_free(rules.cpu),
+            },
+            warning: tight(memory.limit, volume_bytes),
+        });
     }
     let guaranteed = is_guaranteed(pod, is_ours);
+    let wished = memory.limited_by(guaranteed);
+    let leeway = Leeway {
+        memory: !guaranteed && memory.limit.is_none() && is_free(rules.memory),
+        cpu: is_free(rules.cpu),
+    };
     let cpu_limit = if guaranteed {
         Some(CPU_GUARANTEED)
     } else {
@@ -70,22 +116,101 @@ pub fn of_ours(
             .with(wish, guaranteed)
             .within(bounds, guaranteed, step)
     });
-    let mut resources = written([
-        (
-            "requests",
-            [Some(cpu_text(cpu.request)), Some(memory_text(memory.request))],
-        ),
-        ("limits", [cpu.limit.map(cpu_text), memory.limit.map(memory_text)]),
-    ]);
-    for (kind, wanted) in [("requests", rules.disk_request), ("limits", rules.disk_limit)] {
-        if wanted {
-            resources[kind]["ephemeral-storage"] = json!(DISK);
-        }
+    enough(pod, memory.limit, wished, rules.memory.max)?;
+    Ok(Resources {
+        amounts: written(&[
+            ("cpu", texts(Some(cpu), cpu_text)),
+            ("memory", texts(Some(memory), bytes_text)),
+            ("ephemeral-storage", texts(disk, bytes_text)),
+        ]),
+        leeway,
+        warning: tight(memory.limit, volume_bytes),
+    })
+}
+
+/// Whether no limit can be too large.
+fn is_free(bounds: Bounds) -> bool {
+    bounds.max.is_none() && bounds.ratio.is_none()
+}
+
+/// Refuses a request that is `m`, a thousandth, where `Mi` was meant: nothing would tell, since it is granted.
+fn no_mistake(pod: Pod<'_>, memory: Wish) -> Result<(), Denial> {
+    if memory.request.is_none_or(|request| request >= LEAST_REQUEST) {
+        return Ok(());
     }
-    Ok(resources)
+    let (written, meant) = in_other_unit(pod, annotations::MEMORY_REQUEST, LEAST_REQUEST);
+    Err(Denial::HardlyAnyMemory {
+        annotation: annotations::MEMORY_REQUEST,
+        written,
+        meant,
+    })
+}
+
+/// Refuses a limit with which our program is killed before it has done anything, by what has made it so low: an
+/// annotation, which in a Guaranteed pod may be that of the request, or else `max`, the bound of the namespace.
+fn enough(
+    pod: Pod<'_>,
+    limit: Option<i128>,
+    wished: Option<(&'static str, i128)>,
+    max: Option<i128>,
+) -> Result<(), Denial> {
+    let Some(limit) = limit.filter(|limit| *limit < MEMORY_REQUEST) else {
+        return Ok(());
+    };
+    match wished.filter(|(_, amount)| *amount < MEMORY_REQUEST) {
+        Some((annotation, _)) => {
+            let (written, meant) = in_other_unit(pod, annotation, MEMORY_REQUEST);
+            Err(Denial::TooLittleMemory {
+                annotation,
+                written,
+                meant,
+            })
+        }
+        None => Err(Denial::MemoryBound {
+            most: bytes_text(max.unwrap_or(limit)),
+        }),
+    }
+}
+
+/// What an annotation says, and the same number of `Mi` where that would be enough.
+fn in_other_unit(pod: Pod<'_>, annotation: &str, least: i128) -> (String, Option<String>) {
+    let written = pod.annotation(annotation).unwrap_or_default().trim();
+    let number = written.strip_suffix(['m', 'M']);
+    let meant = number.map(|number| format!("{number}Mi"));
+    let is_enough = |meant: &String| quantity::nanos(meant).is_some_and(|amount| amount >= least);
+    (written.to_owned(), meant.filter(is_enough))
+}
+
+/// A warning where the process and full volumes take more than `limit`.
+fn tight(limit: Option<i128>, volume_bytes: u64) -> Option<String> {
+    let most = MEMORY_REQUEST.saturating_add(i128::from(volume_bytes) * UNIT);
+    limit.filter(|limit| *limit < most).map(|limit| {
+        format!(
+            "Sealpod's containers may use {} of memory, and with full volumes need {}: they are killed when they use more; raise \
+             {} (a LimitRange may bound it), or lower sizeLimit in the bindings",
+            bytes_text(limit),
+            bytes_text(most),
+            annotations::MEMORY_LIMIT
+        )
+    })
+}
+
+fn disk(bounds: Bounds) -> Amount {
+    let both = Amount {
+        request: DISK,
+        limit: Some(DISK),
+    };
+    both.within(bounds, true, UNIT)
 }
 
 impl Wish {
+    /// The annotation of memory that says what its limit is.
+    fn limited_by(self, guaranteed: bool) -> Option<(&'static str, i128)> {
+        let limit = self.limit.map(|limit| (annotations::MEMORY_LIMIT, limit));
+        let request = self.request.filter(|_| guaranteed);
+        limit.or(request.map(|request| (annotations::MEMORY_REQUEST, request)))
+    }
+
     fn of(pod: Pod<'_>, request: &'static str, limit: &'static str) -> Result<Self, Denial> {
         let amount = |annotation: &'static str| {
             let Some(written) = pod.annotation(annotation).map(str::trim) else {
@@ -161,7 +286,7 @@ impl Amount {
 }
 
 fn ceiling(amount: i128, unit: i128) -> i128 {
-    (amount + unit - 1) / unit
+    amount / unit + i128::from(amount % unit > 0)
 }
 
 fn cpu_text(nanos: i128) -> String {
@@ -174,17 +299,23 @@ fn cpu_text(nanos: i128) -> String {
     }
 }
 
-fn memory_text(nanos: i128) -> String {
+fn bytes_text(nanos: i128) -> String {
     quantity::format(u64::try_from(ceiling(nanos, UNIT)).unwrap_or(u64::MAX))
 }
 
-/// `resources` of what there is.
-fn written(kinds: [(&'static str, [Option<String>; 2]); 2]) -> Value {
+/// Request and limit of an amount.
+fn texts(amount: Option<Amount>, text: impl Fn(i128) -> String) -> [Option<String>; 2] {
+    let limit = amount.and_then(|amount| amount.limit);
+    [amount.map(|amount| amount.request), limit].map(|amount| amount.map(&text))
+}
+
+/// `resources` of what there is: of each resource its request and its limit.
+fn written(all: &[(&str, [Option<String>; 2]); 3]) -> Value {
     let mut resources = Map::new();
-    for (kind, [cpu, memory]) in kinds {
-        let amounts: Map<String, Value> = [("cpu", cpu), ("memory", memory)]
-            .into_iter()
-            .filter_map(|(resource, amount)| Some((resource.to_owned(), json!(amount?))))
+    for (place, kind) in KINDS.into_iter().enumerate() {
+        let amounts: Map<String, Value> = all
+            .iter()
+            .filter_map(|(resource, amounts)| Some(((*resource).to_owned(), json!(amounts[place].as_ref()?))))
             .collect();
         if !amounts.is_empty() {
             resources.insert(kind.to_owned(), Value::Object(amounts));
@@ -193,9 +324,20 @@ fn written(kinds: [(&'static str, [Option<String>; 2]); 2]) -> Value {
     Value::Object(resources)
 }
 
+/// Whether the kubelet holds the whole pod to what containers of the user's may take of the disk.
+fn has_disk_limit(pod: Pod<'_>, is_ours: impl Fn(&str) -> bool) -> bool {
+    let limited = |container: &Container| {
+        let limits = container.raw.get("resources").and_then(|all| all.get("limits"));
+        limits.is_some_and(|limits| limits.get("ephemeral-storage").is_some_and(|limit| !limit.is_null()))
+    };
+    pod.all_containers()
+        .filter(|container| !is_ours(container.name()))
+        .any(|container| limited(&container))
+}
+
 /// Pod-level resources: `spec.resources`.
 fn is_sized_as_a_whole(pod: Pod<'_>) -> bool {
-    ["requests", "limits"].into_iter().any(|field| {
+    KINDS.into_iter().any(|field| {
         let amounts = pod.spec().get("resources").and_then(|resources| resources.get(field));
         amounts
             .and_then(Value::as_object)
@@ -224,5 +366,4 @@ fn is_guaranteed(pod: Pod<'_>, is_ours: impl Fn(&str) -> bool) -> bool {
 }
 
 #[cfg(test)]
-#[path = "resources/tests.rs"]
 mod tests;

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::cache::Known;
 use super::denial::Denial;
 use super::pod::Pod;
+use super::warnings::MOST_BYTES;
 use super::{Settings, patch, plan, weight};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
-/// The API server cuts a warning behind this many bytes, and drops those beyond about 4 KiB in all.
-const WARNING_BYTES: usize = 256;
+/// The API server drops warnings beyond about 4 KiB in all.
 const WARNINGS: usize = 16;
 
 /// What of a request matters. Everything else of the review is ignored, and takes no memory.
@@ -37,6 +37,8 @@ struct Asked<'a> {
     operation: String,
     #[serde(default)]
     namespace: String,
+    #[serde(default)]
+    dry_run: Option<bool>,
     #[serde(borrow, default)]
     object: Option<&'a RawValue>,
 }
@@ -50,6 +52,8 @@ pub struct Request {
     operation: String,
     /// The namespace that the API server has authorised; the object's own text is never looked at.
     pub namespace: String,
+    /// Whether nothing is to be made, as of `kubectl apply --dry-run=server`.
+    pub dry_run: bool,
     /// The pod stays raw, so that fields which are newer than we are survive.
     object: Value,
 }
@@ -66,6 +70,12 @@ struct Resource {
     #[serde(default)]
     group: String,
     resource: String,
+}
+
+impl Request {
+    pub fn pod(&self) -> Pod<'_> {
+        Pod(&self.object)
+    }
 }
 
 /// Why a body is no request that can be answered. Fixed texts: the body is never quoted.
@@ -108,6 +118,7 @@ pub fn open(body: &[u8]) -> Result<Unread<'_>, Malformed> {
         sub_resource,
         operation,
         namespace,
+        dry_run,
         object: pod,
     } = request;
     Ok(Unread {
@@ -117,6 +128,7 @@ pub fn open(body: &[u8]) -> Result<Unread<'_>, Malformed> {
             sub_resource,
             operation,
             namespace,
+            dry_run: dry_run.unwrap_or(false),
             object: Value::Null,
         },
         pod,
@@ -149,7 +161,7 @@ pub fn decide(request: &Request, known: &Known, settings: &Settings) -> Decision
     if resource != ("", "pods") || request.sub_resource.as_deref().is_some_and(|sub| !sub.is_empty()) {
         return Decision::Denied(Denial::NotAPod);
     }
-    let pod = Pod(&request.object);
+    let pod = request.pod();
     if request.operation != "CREATE" || pod.label(INJECT_LABEL) != Some("true") {
         return Decision::Unchanged { warnings: vec![] };
     }
@@ -217,13 +229,12 @@ pub fn answer(request: &Request, decision: Decision) -> Value {
 
 fn cut(warning: &mut String) {
     const MORE: &str = "…";
-    if warning.len() > WARNING_BYTES {
-        let end = warning.floor_char_boundary(WARNING_BYTES - MORE.len());
+    if warning.len() > MOST_BYTES {
+        let end = warning.floor_char_boundary(MOST_BYTES - MORE.len());
         warning.truncate(end);
         warning.push_str(MORE);
     }
 }
 
 #[cfg(test)]
-#[path = "review/tests.rs"]
 mod tests;

@@ -21,6 +21,7 @@ use super::callers::Callers;
 use super::certs::{Current, Keeper, Lives, Names, Source};
 use super::metrics::Metrics;
 use super::server::{Webhook, router};
+use super::version::TooOld;
 use super::{Settings, SidecarLog, version};
 use crate::cli::{Certificates, InjectorArgs};
 
@@ -98,6 +99,7 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     });
     let keeping = Keeping {
         keeper: Keeper::new(client.clone(), names, source),
+        client,
         check: lives.check(),
         cache: cache.clone(),
         readiness,
@@ -106,11 +108,7 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     let serving = keep_and_serve(keeping, webhook_listener, callers, last.clone(), move |segment| {
         Webhook::new(cache, settings, metrics, segment)
     });
-    tasks.spawn(async move {
-        // Before anything is made in a cluster where nothing of it would work.
-        version::require(&client).await?;
-        serving.await
-    });
+    tasks.spawn(serving);
 
     // Each task lives until the end: one that ends before, or fails, takes the process with it.
     let first = tasks.join_next().await;
@@ -142,6 +140,8 @@ struct Served {
     tls: RustlsConfig,
     segment: Arc<ArcSwap<String>>,
     callers: Option<Callers>,
+    /// Whether it has been said that the file of `callers` is of no use any more.
+    callers_lost: bool,
 }
 
 impl Served {
@@ -152,6 +152,7 @@ impl Served {
             segment: Arc::new(ArcSwap::from_pointee(first.segment.clone())),
             current: first,
             callers,
+            callers_lost: false,
         })
     }
 
@@ -163,6 +164,36 @@ impl Served {
         self.current = new;
         Ok(())
     }
+
+    /// Has new connections held to the CA that the file of client certificates holds now. Where it holds none that is of
+    /// use, the one before goes on: the API server's certificate may still be of that.
+    fn follow_callers(&mut self) {
+        match self.changed_callers() {
+            Ok(Some((callers, config))) => {
+                self.tls.reload_from_config(Arc::new(config));
+                self.callers = Some(callers);
+                tracing::info!("requests are held to the new CA of client certificates");
+            }
+            Ok(None) => {}
+            Err(error) => {
+                if !self.callers_lost {
+                    tracing::warn!(%error, "cannot follow the CA of client certificates; going on with the one before");
+                }
+                self.callers_lost = true;
+                return;
+            }
+        }
+        self.callers_lost = false;
+    }
+
+    fn changed_callers(&self) -> anyhow::Result<Option<(Callers, rustls::ServerConfig)>> {
+        let changed = self.callers.as_ref().map(Callers::changed).transpose()?;
+        let Some(callers) = changed.flatten() else {
+            return Ok(None);
+        };
+        let config = server_config(&self.current, Some(&callers))?;
+        Ok(Some((callers, config)))
+    }
 }
 
 fn server_config(current: &Current, callers: Option<&Callers>) -> anyhow::Result<rustls::ServerConfig> {
@@ -173,7 +204,8 @@ fn server_config(current: &Current, callers: Option<&Callers>) -> anyhow::Result
     Ok(config)
 }
 
-/// Waits for the first certificate, then serves, and keeps the certificate current beside it.
+/// Waits for the first certificate, then serves, and keeps the certificate current beside it. An error where the cluster
+/// is too old.
 async fn keep_and_serve(
     keeping: Keeping,
     listener: TcpListener,
@@ -184,7 +216,7 @@ async fn keep_and_serve(
     let Some(first) = stop.run_until_cancelled(keeping.first()).await else {
         return Ok(());
     };
-    let served = Served::new(first, callers)?;
+    let served = Served::new(first?, callers)?;
     let router = router(Arc::new(webhook(Arc::clone(&served.segment))));
     tracing::info!(listen = %listener.local_addr()?, "serving the webhook");
     let serving = serve::run(listener, Some(served.tls.clone()), router, stop, DRAIN);
@@ -196,6 +228,7 @@ async fn keep_and_serve(
 }
 
 struct Keeping {
+    client: Client,
     keeper: Keeper,
     /// Time between two looks.
     check: Duration,
@@ -205,12 +238,14 @@ struct Keeping {
 }
 
 impl Keeping {
-    async fn first(&self) -> Current {
+    async fn first(&self) -> Result<Current, TooOld> {
+        // Before anything is made in a cluster where nothing of it would work.
+        version::require(&self.client).await?;
         let mut retry = FIRST_RETRY;
         let mut last_error = String::new();
         loop {
             match self.keep().await {
-                Ok(current) => return current,
+                Ok(current) => return Ok(current),
                 Err(error) => {
                     let text = error.to_string();
                     if text != last_error {
@@ -245,6 +280,7 @@ impl Keeping {
             let pause = self.pause(&served.current, Timestamp::now());
             let _ = tokio::time::timeout(pause, changed.notified()).await;
             self.metrics.bindings(self.cache.bindings());
+            served.follow_callers();
             let new = match self.keep().await {
                 Ok(new) => new,
                 Err(error) => {
@@ -291,5 +327,4 @@ fn longer(retry: Duration) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "run/tests.rs"]
 mod tests;

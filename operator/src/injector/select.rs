@@ -31,12 +31,12 @@ pub struct Binding {
     pub signals: Option<String>,
     /// Whether a port of the pod gets a request when a value changes.
     pub calls: bool,
-    /// What its `Ready` condition says where it is not true. For a warning only: users can write status.
-    pub not_ready: Option<String>,
+    /// What its conditions say where `Ready` is not true. For a warning only: users can write status.
+    pub not_ready: Option<NotReady>,
     /// Secrets that pods do not get, by their state. For warnings only.
     pub unavailable: Vec<Unavailable>,
-    /// When a version of its secrets begins or ends next. For warnings only.
-    pub changes_at: Option<Timestamp>,
+    /// What the clock changes next about its secrets. For warnings only.
+    pub changes: Option<Box<Change>>,
     /// Whether its deletion has begun.
     pub deleted: bool,
 }
@@ -52,6 +52,23 @@ impl Binding {
     }
 }
 
+/// Why a binding is not ready, and what that means for a new pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReady {
+    pub files: Files,
+    /// Reason and message of `Ready`.
+    pub why: String,
+}
+
+/// Whether the files of a binding reach a new pod. `Ready` does not tell it: it sums up what is made beside them too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    Delivered,
+    Awaited,
+    /// Where the controller has not come so far as to ask: it is paused, say, or does not reach the server.
+    Unknown,
+}
+
 /// Secrets of a binding in one state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
@@ -61,6 +78,24 @@ pub struct Unavailable {
     pub names: Vec<String>,
     /// How many more there are.
     pub more: usize,
+}
+
+/// A change that the clock brings: versions that begin or end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub at: Timestamp,
+    /// The first few secrets; none until the controller has said which.
+    pub secrets: Vec<Turn>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// What becomes of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    pub name: String,
+    /// Whether a newer version begins; else the one that pods get ends.
+    pub begins: bool,
 }
 
 /// The bindings that `pod` gets, at least one; `bindings` are all of its namespace, and both are in order of their names.

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Settings;
 use super::cache::Cache;
 use super::denial::Denial;
+use super::lines::{self, Line, Lines};
 use super::metrics::Metrics;
 use super::review::{self, Decision, Malformed, Request};
 
@@ -45,6 +46,7 @@ pub struct Webhook {
     cache: Cache,
     settings: Settings,
     metrics: Metrics,
+    lines: Lines,
     /// The random part of the path; replaced if its Secret is.
     segment: Arc<ArcSwap<String>>,
     deadline: Duration,
@@ -59,6 +61,7 @@ impl Webhook {
             cache,
             settings,
             metrics,
+            lines: Lines::default(),
             segment,
             deadline: DEADLINE,
             texts: Semaphore::new(TEXTS / PERMIT),
@@ -122,13 +125,34 @@ impl Webhook {
         };
         match decision {
             Decision::Denied(denial) => tracing::info!(namespace, took_us, %denial, "refused a pod"),
-            Decision::Injected { .. } | Decision::Unchanged { .. } => {
+            Decision::Injected { warnings, .. } | Decision::Unchanged { warnings } => {
                 tracing::debug!(namespace, took_us, result, "admitted a pod");
+                self.warn(request, warnings);
             }
         }
         self.metrics.admission(result, took);
         if let Decision::Denied(denial) = decision {
             self.metrics.denial(denial.word());
+        }
+    }
+
+    /// Of one that is not made, only who asks is told.
+    fn warn(&self, request: &Request, warnings: &[String]) {
+        if warnings.is_empty() || request.dry_run {
+            return;
+        }
+        if lines::is_first(request.pod()) {
+            self.metrics.warnings(warnings.len());
+        }
+        let namespace = request.namespace.as_str();
+        let line = self.lines.of(request.pod(), namespace, warnings, Instant::now());
+        if let Some(Line {
+            pod,
+            warnings,
+            left_out,
+        }) = line
+        {
+            tracing::info!(namespace, pod, warnings, left_out, "admitted a pod with warnings");
         }
     }
 }
@@ -195,5 +219,4 @@ async fn mutate(State(webhook): State<Arc<Webhook>>, Path(segment): Path<String>
 }
 
 #[cfg(test)]
-#[path = "server/tests.rs"]
 mod tests;

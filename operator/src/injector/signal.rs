@@ -4,7 +4,8 @@ use sealpod_core::injection::CONTAINER_VARIABLE;
 use serde_json::Value;
 
 use super::denial::Denial;
-use super::pod::{Container, List, Pod, text};
+use super::plan::Shape;
+use super::pod::{Container, List, Pod};
 use super::select::Binding;
 
 /// Containers that get signals, and the one user of all of them, which the sidecar then is: a process may signal those of
@@ -15,10 +16,15 @@ pub struct Signals<'a> {
     pub containers: Vec<Container<'a>>,
 }
 
-/// None where no binding of the pod signals.
-pub fn of<'a>(pod: Pod<'a>, chosen: &[&Binding], is_ours: fn(&str) -> bool) -> Result<Option<Signals<'a>>, Denial> {
+/// None where no binding of the pod signals, or where nothing stays in the pod that could: then it needs nothing for it.
+pub fn of<'a>(
+    pod: Pod<'a>,
+    chosen: &[&Binding],
+    shape: Shape,
+    is_ours: fn(&str) -> bool,
+) -> Result<Option<Signals<'a>>, Denial> {
     let mut signals: Option<Signals<'a>> = None;
-    for binding in chosen {
+    for binding in chosen.iter().filter(|_| shape != Shape::Init) {
         let Some(name) = &binding.signals else { continue };
         let (target, uid) = target(pod, &binding.name, name, is_ours)?;
         let known = signals.get_or_insert(Signals {
@@ -54,7 +60,7 @@ fn target<'a>(
             known: known.map(|container| container.name().to_owned()).collect(),
         });
     };
-    if target.list == List::Init && text(target.raw, "restartPolicy") != Some("Always") {
+    if target.list == List::Init && !target.stays() {
         return Err(Denial::SignalEnds {
             binding: binding.to_owned(),
             container: name.to_owned(),
@@ -99,7 +105,8 @@ mod tests {
     fn found(spec: &Value, bindings: &[Binding]) -> Result<Option<i64>, String> {
         let pod = json!({"metadata": {}, "spec": spec});
         let chosen: Vec<&Binding> = bindings.iter().collect();
-        let signals = of(Pod(&pod), &chosen, |name| name == "sealpod").map_err(|denial| denial.to_string())?;
+        let signals = of(Pod(&pod), &chosen, Shape::Sidecar, |name| name == "sealpod");
+        let signals = signals.map_err(|denial| denial.to_string())?;
         Ok(signals.map(|signals| signals.uid))
     }
 

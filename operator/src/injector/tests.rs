@@ -46,7 +46,7 @@ pub fn binding(name: &str) -> Binding {
         calls: false,
         not_ready: None,
         unavailable: vec![],
-        changes_at: None,
+        changes: None,
         deleted: false,
     }
 }

@@ -26,7 +26,8 @@
 - apiGroups: [argoproj.io]
   resources: [rollouts]
   verbs: [list, patch]
-# Pods that ask for injection: the metadata of those with the label; by name only one that runs without it.
+# Pods with the label for injection, whatever it says: their metadata; by name one that runs without it, or is new and named
+# no binding.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]

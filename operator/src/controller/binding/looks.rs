@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sealpod_core::Time;
-use sealpod_crds::PodCounts;
+use sealpod_crds::{NextChange, PodCounts};
 
 use crate::controller::retries::Again;
 
@@ -36,7 +36,12 @@ pub fn next(pending: Pending, now: Time) -> Again {
         Duration::from_micros(u64::try_from(microseconds).unwrap_or(0))
     };
     let rotation = pending.rotate_every.saturating_sub(since(pending.rotated_at, now));
-    let change = pending.next_change_at.map(|time| since(now, time));
+    // Before it, when what changes is asked and told; then when it has come.
+    let change = pending.next_change_at.map(|time| {
+        let left = since(now, time);
+        let told = left.saturating_sub(NextChange::AHEAD);
+        if told.is_zero() { left } else { told }
+    });
     // Pods follow a change within seconds, or not for long: looked at ever more rarely.
     let of_pods = pending
         .pods
@@ -149,5 +154,27 @@ mod tests {
         ] {
             assert_eq!(next(pending, at(now)), want, "{what}");
         }
+    }
+
+    #[test]
+    fn what_changes_is_looked_for_an_hour_before_it_does() {
+        let left = |seconds: i64| {
+            let pending = Pending {
+                rotated_at: at(0),
+                rotate_every: Duration::from_hours(24),
+                next_change_at: Some(at(seconds)),
+                pods: None,
+                unchanged_for: Duration::ZERO,
+                awaits_kubernetes: false,
+            };
+            next(pending, at(0))
+        };
+        let within = |seconds: u64| Again::Within(Duration::from_secs(seconds));
+        assert_eq!(left(3_600 + 50), within(50));
+        assert_eq!(
+            [left(3_600), left(3_599)],
+            [within(3_600), within(3_599)],
+            "and when it has come"
+        );
     }
 }

@@ -14,6 +14,7 @@ mod status;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
+mod versions;
 #[cfg(test)]
 pub mod world;
 

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use kube::ResourceExt;
-use sealpod_client::{BuildError, Error as ServerError, Fetched, Org};
+use sealpod_client::{BuildError, Error as ServerError, Fetched};
 use sealpod_core::wire::bundle::{Bundle, BundleRequest};
 use sealpod_core::{SecretText, Time};
-use sealpod_crds::{PodCounts, SecretBinding};
+use sealpod_crds::{NextChange, PodCounts, SecretBinding};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::versions;
 use crate::controller::context::Context;
 use crate::controller::error::Error;
 use crate::controller::uid::{Uid, digest};
@@ -20,9 +20,6 @@ use crate::controller::uid::{Uid, digest};
 /// Most keys of one binding that are made within [`MINTS_WITHIN`].
 const MINTS: usize = 5;
 const MINTS_WITHIN: Duration = Duration::from_mins(3);
-/// Most missing secrets that are asked for their versions, and how many at a time.
-const MOST_ASKED: usize = 50;
-const ASKED_AT_A_TIME: usize = 5;
 
 /// What was asked last and what came, and keys that are made but not stored yet; by the binding's UID.
 #[derive(Debug, Default)]
@@ -50,11 +47,11 @@ struct Answer {
     known: Box<[u8]>,
 }
 
-struct Question {
+pub(super) struct Question {
     account: Uuid,
-    project: String,
-    environment: String,
-    request: BundleRequest,
+    pub(super) project: String,
+    pub(super) environment: String,
+    pub(super) request: BundleRequest,
 }
 
 impl Question {
@@ -99,6 +96,9 @@ pub struct Known {
     /// When the clock alone changes something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_change_at: Option<Time>,
+    /// What that is, once it is known; names none where it was asked and not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_change: Option<NextChange>,
 }
 
 impl Known {
@@ -155,7 +155,16 @@ impl Resolutions {
 
     /// How long these have been shown.
     pub fn unchanged_for(&self, uid: &str, known: &Known, pods: Option<PodCounts>) -> Duration {
-        let shown = digest_of(&(known, pods));
+        // What is only told beforehand changes nothing for pods.
+        let Known {
+            secrets,
+            missing,
+            denied,
+            inactive,
+            next_change_at,
+            next_change: _,
+        } = known;
+        let shown = digest_of(&(secrets, missing, denied, inactive, next_change_at, pods));
         let now = Instant::now();
         let mut bindings = self.bindings();
         let remembered = bindings.entry(Uid::of(uid)).or_default();
@@ -267,40 +276,18 @@ pub async fn resolve(
     let (etag, known) = match (fetched, before) {
         (Ok(Fetched::NotModified), Some(answer)) => answer,
         (Ok(Fetched::NotModified), None) => return Err(Error::NotNow("the server says that nothing has changed")),
-        (Ok(Fetched::Bundle(bundle)), _) => (bundle.etag.clone(), known(&bundle)),
+        (Ok(Fetched::Bundle(bundle)), before) => {
+            let known = known(&bundle);
+            let next_change = before.and_then(|(_, before)| versions::still(before, &known));
+            (bundle.etag.clone(), Known { next_change, ..known })
+        }
         (Err(ServerError::Unauthorized(_)), _) => return Ok(Resolution::KeyRejected),
         (Err(ServerError::Forbidden(_)), _) => return Ok(Resolution::Denied),
         (Err(error), _) => return Err(Error::server("asking for the state of the secrets")(error)),
     };
-    let inactive = inactive(&organization, &question, &known).await;
-    let known = Known { inactive, ..known };
+    let known = versions::completed(&organization, &question, known, Time::now()).await;
     context.resolutions.answered(&uid, &question, &etag, &known);
     Ok(Resolution::Known(Arc::new(known)))
-}
-
-/// Which of the missing secrets have versions, asked with the binding's key as everything else. The state of a bundle is
-/// the same before and after a version that is not active, so this is asked each time. What cannot be read counts as
-/// missing.
-async fn inactive(organization: &Org<'_>, question: &Question, known: &Known) -> BTreeSet<String> {
-    let pinned = |name: &str| question.request.version.iter().find(|pinned| pinned.key == name);
-    let mut inactive = BTreeSet::new();
-    let missing: Vec<&String> = known.missing.iter().take(MOST_ASKED).collect();
-    for some in missing.chunks(ASKED_AT_A_TIME) {
-        let asked = some
-            .iter()
-            .map(|name| organization.secret_versions(&question.project, &question.environment, name));
-        for (name, versions) in some.iter().zip(join_all(asked).await) {
-            let versions = versions.unwrap_or_default();
-            let exists = match pinned(name) {
-                Some(pinned) => versions.iter().any(|version| version.version == pinned.version),
-                None => !versions.is_empty(),
-            };
-            if exists {
-                inactive.insert((*name).clone());
-            }
-        }
-    }
-    inactive
 }
 
 fn known(bundle: &Bundle) -> Known {
@@ -314,6 +301,7 @@ fn known(bundle: &Bundle) -> Known {
         denied: bundle.denied.iter().cloned().collect(),
         inactive: BTreeSet::new(),
         next_change_at: bundle.next_change_at,
+        next_change: None,
     }
 }
 
@@ -364,6 +352,7 @@ mod tests {
             denied: ["e".to_owned()].into(),
             inactive: ["d".to_owned()].into(),
             next_change_at: Time::from_microseconds(1_700_000_000_000_001),
+            next_change: Some(NextChange::default()),
         };
         let resolutions = Resolutions::default();
         for known in [Known::default(), known] {

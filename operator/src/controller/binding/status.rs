@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use sealpod_crds::{SecretBindingStatus, SecretState, SecretStatus};
+use sealpod_crds::{NextChange, SecretBindingStatus, SecretState, SecretStatus};
 
 use super::Beside;
 use super::layout::Layout;
@@ -52,6 +52,8 @@ pub fn outcome(
         Resolution::Known(known) => {
             status.secrets = secrets(known, selection, layout);
             status.next_change_at = known.next_change_at.map(|at| seconds(at.timestamp()));
+            let found = |change: &NextChange| !change.secrets.is_empty();
+            status.next_change = known.next_change.clone().filter(found);
             resolved(known, selection, layout)
         }
         Resolution::Denied => {

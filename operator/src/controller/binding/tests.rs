@@ -12,6 +12,7 @@ use crate::controller::sealpod::{Account, Failing, Sealpod};
 use crate::tolerant::Tolerant;
 
 mod rights;
+mod turns;
 
 const BINDING: &str = "/apis/sealpod.dev/v1alpha1/namespaces/shop/secretbindings/db";
 const NAMESPACE: &str = "/api/v1/namespaces/shop";

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::authority::Authority;
-use crate::certs::{self, Pair, Validity};
+use crate::authority::{Authority, Leaf};
+use crate::certs;
 
 /// How long a CA is trusted before it signs what the server shows, and how long after that the one before stays trusted.
 /// A bundle goes from the server's Secret to the controller, from there to each binding's key Secret, and to pods as the
@@ -21,17 +21,11 @@ const HELD_UP: Duration = Duration::from_hours(7 * 24);
 /// A certificate of the CA before that ends within this time waits no longer: nobody takes one that has ended.
 const LAST_MOMENT: Duration = Duration::from_hours(2);
 
-/// The server's certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaf {
-    pub pair: Pair,
-    pub validity: Validity,
-}
-
 /// What one look found. Content that is of no use reads as none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     pub authority: Option<Authority>,
+    /// The server's certificate.
     pub leaf: Option<Leaf>,
     /// The certificates that everybody is told to trust.
     pub trusted: String,
@@ -135,5 +129,4 @@ pub fn with_signer(own: &str, observed: &Observed, server_name: &str, now: Times
 }
 
 #[cfg(test)]
-#[path = "evaluate/tests.rs"]
 mod tests;

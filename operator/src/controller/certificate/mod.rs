@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 pub use deliver::Holders;
 use error::KeepError;
-use evaluate::{Leaf, Observed, Step, evaluate, with_signer};
+use evaluate::{Observed, Step, evaluate, with_signer};
 
 use super::lookup;
 use super::metrics::Metrics;
@@ -291,7 +291,7 @@ impl Read {
         let noted = |key| secrets::text(&self.certificate, key).and_then(|text| read_note(&text, &trusted));
         Ok(Observed {
             authority: self.usable_authority(now)?,
-            leaf: read_leaf(&self.certificate),
+            leaf: authority::read_leaf(&self.certificate).ok(),
             since: noted(SINCE),
             delivered: noted(DELIVERED),
             undelivered: noted(UNDELIVERED),
@@ -317,12 +317,6 @@ impl Read {
             reason,
         })
     }
-}
-
-fn read_leaf(secret: &Secret) -> Option<Leaf> {
-    let pair = secrets::pair(secret)?;
-    let validity = certs::check_pair(&pair).ok()?;
-    Some(Leaf { pair, validity })
 }
 
 fn trust(bundle: String, now: Timestamp) -> [(&'static str, Zeroizing<String>); 2] {

@@ -1,12 +1,14 @@
 //! What is wrong with a pod, and whether to evict it: pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use sealpod_core::kubernetes::{INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER};
+use sealpod_core::kubernetes::{INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER, annotations};
 use serde_json::Value;
 
-use crate::injector::Pod;
+use super::is_meant;
+use crate::injector::{Binding, Pod, select};
 
 /// A pod that runs without what it asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,14 +21,7 @@ pub struct Without {
 
 /// Nothing where all is well.
 pub fn judge(pod: &Value) -> Option<Without> {
-    let view = Pod(pod);
-    let ended = ["Succeeded", "Failed"]
-        .iter()
-        .any(|phase| pod["status"]["phase"] == *phase);
-    let going = !pod["metadata"]["deletionTimestamp"].is_null();
-    let ours = |name: &str| name == SIDECAR_CONTAINER || name == INIT_CONTAINER;
-    let injected = view.all_containers().any(|container| ours(container.name()));
-    if ended || going || injected || view.label(INJECT_LABEL) != Some("true") {
+    if is_injected(pod) || !asks(pod) {
         return None;
     }
     let owners = pod["metadata"]["ownerReferences"].as_array().map(Vec::as_slice);
@@ -39,11 +34,50 @@ pub fn judge(pod: &Value) -> Option<Without> {
         .and_then(|time| time.parse().ok());
     Some(Without {
         controller: controller
-            .filter(|_| view.runs_for_ever())
+            .filter(|_| Pod(pod).runs_for_ever())
             .and_then(|owner| owner["uid"].as_str())
             .map(str::to_owned),
         made,
     })
+}
+
+fn is_injected(pod: &Value) -> bool {
+    let ours = |name: &str| name == SIDECAR_CONTAINER || name == INIT_CONTAINER;
+    Pod(pod).all_containers().any(|container| ours(container.name()))
+}
+
+/// Whether it asks for injection, and goes on.
+fn asks(pod: &Value) -> bool {
+    goes_on(pod) && Pod(pod).label(INJECT_LABEL) == Some("true")
+}
+
+fn goes_on(pod: &Value) -> bool {
+    let ended = ["Succeeded", "Failed"]
+        .iter()
+        .any(|phase| pod["status"]["phase"] == *phase);
+    !ended && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// What its label says instead of `true`, where that has kept it from being injected: a label may be changed later.
+pub fn mislabelled(pod: &Value) -> Option<&str> {
+    let value = Pod(pod).label(INJECT_LABEL).filter(|value| is_meant(value))?;
+    (value != "true" && goes_on(pod) && !is_injected(pod)).then_some(value)
+}
+
+/// The bindings that an injected pod which names none would get if it were made now, and has not; `bindings` are all of
+/// its namespace, in order of their names.
+pub fn lacks(pod: &Value, namespace: &str, bindings: &[Arc<Binding>]) -> Vec<String> {
+    let view = Pod(pod);
+    let Some(had) = view.annotation(annotations::INJECTED).filter(|_| asks(pod)) else {
+        return vec![];
+    };
+    if view.annotation(annotations::BINDING).is_some() {
+        return vec![];
+    }
+    let has = |binding: &&Binding| had.split(',').any(|name| name.trim() == binding.name);
+    let chosen = select(view, namespace, bindings).unwrap_or_default();
+    let lacking = chosen.into_iter().filter(|binding| !has(binding));
+    lacking.map(|binding| binding.name.clone()).collect()
 }
 
 /// For how long a controller is taken to make no better ones.

@@ -1,23 +1,28 @@
 //! The task that looks at suspected pods, tells of them and, if it shall, evicts them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod as KubePod};
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
 use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use kube::runtime::events::{Event, EventType};
+use kube::{Resource, ResourceExt};
+use sealpod_core::kubernetes::{INJECT_LABEL, annotations};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, timeout};
 
-use super::judge::{Without, judge};
-use super::{Options, Pod};
+use super::judge::{self, Without, judge, lacks};
+use super::{Options, Pod, Suspicion};
 use crate::controller::context::Context;
 use crate::controller::error::{Error, describe};
+use crate::controller::kept::{Kept, KeptBinding};
+use crate::controller::restart::injected;
 use crate::controller::verdict::reasons;
+use crate::injector::Binding;
 
 /// How often those that are known are looked at again.
 const AGAIN: Duration = Duration::from_mins(1);
@@ -33,6 +38,8 @@ const TOLD: &str = "this pod asks for injection and runs without it: the webhook
 #[derive(Default)]
 pub(super) struct Memory {
     last: Option<Instant>,
+    /// By namespace, in order of their names: for one look, in which there may be a thousand new pods.
+    bindings: HashMap<String, Vec<Arc<Binding>>>,
 }
 
 /// Looks after them, for ever.
@@ -49,6 +56,7 @@ pub async fn run(context: Arc<Context>, options: Options) {
 }
 
 pub(super) async fn look(all: bool, context: &Context, options: &Options, memory: &mut Memory) {
+    memory.bindings.clear();
     for (uid, pod) in context.missed.to_look_at(all) {
         if let Err(error) = one(&uid, &pod, context, options, memory).await {
             tracing::warn!(%error, pod = format!("{}/{}", pod.namespace, pod.name), "a pod without injection");
@@ -61,7 +69,12 @@ pub(super) async fn look(all: bool, context: &Context, options: &Options, memory
 }
 
 async fn one(uid: &str, pod: &Pod, context: &Context, options: &Options, memory: &mut Memory) -> Result<(), Error> {
-    let raw = read(pod, context).await?.filter(|raw| raw["metadata"]["uid"] == uid);
+    match pod.of {
+        Suspicion::Partly => return partly(uid, pod, context, memory).await,
+        Suspicion::Mislabelled => return mislabelled(uid, pod, context).await,
+        Suspicion::Without => {}
+    }
+    let raw = read_as(uid, pod, context).await?;
     let Some(without) = raw.as_ref().and_then(judge) else {
         context.missed.forget(uid);
         return Ok(());
@@ -81,7 +94,67 @@ async fn one(uid: &str, pod: &Pod, context: &Context, options: &Options, memory:
     Ok(())
 }
 
+/// One that the webhook does not see. The next would be no better, so it is never evicted.
+async fn mislabelled(uid: &str, pod: &Pod, context: &Context) -> Result<(), Error> {
+    let raw = read_as(uid, pod, context).await?;
+    let Some(value) = raw.as_ref().and_then(judge::mislabelled) else {
+        context.missed.forget(uid);
+        return Ok(());
+    };
+    if context.missed.confirm(uid) {
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        tracing::info!(pod = name, value, "a pod's label is not what asks for injection");
+        let note = format!("label {INJECT_LABEL} is \"{value}\" and not \"true\", so this pod runs without injection");
+        tell(context, &reference(uid, pod), reasons::INJECTION_MISSED, &note).await;
+    }
+    Ok(())
+}
+
+/// One that was injected, and may have got only some of its bindings. It serves, so it is never evicted.
+async fn partly(uid: &str, pod: &Pod, context: &Context, memory: &mut Memory) -> Result<(), Error> {
+    let bindings = memory.bindings_of(&pod.namespace, context);
+    if bindings.len() < 2 {
+        context.missed.forget(uid);
+        return Ok(());
+    }
+    let raw = read_as(uid, pod, context).await?;
+    let lacking = raw.map(|raw| lacks(&raw, &pod.namespace, bindings)).unwrap_or_default();
+    let Some(first) = lacking.first() else {
+        context.missed.forget(uid);
+        return Ok(());
+    };
+    if context.missed.confirm(uid) {
+        let more = match lacking.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        tracing::info!(
+            pod = format!("{}/{}", pod.namespace, pod.name),
+            binding = first,
+            more = lacking.len() - 1,
+            "a pod runs without a binding that selects it"
+        );
+        let note = format!(
+            "this pod runs without SecretBinding {first}{more}, which selects it and was not known when it was made; delete it, \
+             and the next one gets all; a pod that names its bindings in {} gets them or is refused",
+            annotations::BINDING
+        );
+        tell(context, &reference(uid, pod), reasons::INJECTION_MISSED, &note).await;
+    }
+    Ok(())
+}
+
 impl Memory {
+    fn bindings_of(&mut self, namespace: &str, context: &Context) -> &[Arc<Binding>] {
+        self.bindings.entry(namespace.to_owned()).or_insert_with(|| {
+            let of_namespace = |binding: &KeptBinding| binding.namespace().as_deref() == Some(namespace);
+            let kept = context.bindings.state_filter(of_namespace);
+            let mut all: Vec<_> = kept.iter().map(|b| Arc::new(injected(&b.open().0))).collect();
+            all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            all
+        })
+    }
+
     fn has_rested(&self) -> bool {
         self.last.is_none_or(|last| last.elapsed() >= BETWEEN_EVICTIONS)
     }
@@ -111,6 +184,10 @@ async fn evict(uid: &str, pod: &Pod, without: &Without, context: &Context, memor
         Err(kube::Error::Api(status)) if status.code == 429 || status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(Error::kubernetes("evicting a pod")(error)),
     }
+}
+
+async fn read_as(uid: &str, pod: &Pod, context: &Context) -> Result<Option<Value>, Error> {
+    Ok(read(pod, context).await?.filter(|raw| raw["metadata"]["uid"] == uid))
 }
 
 async fn read(pod: &Pod, context: &Context) -> Result<Option<Value>, Error> {

@@ -1,7 +1,12 @@
+use std::sync::Arc;
+
+use sealpod_core::kubernetes::SIDECAR_CONTAINER;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::super::binding::world::{World, world};
+use super::super::binding::world::{World, listed, object, world};
+use super::super::context::Context;
+use super::super::kept::KeptBinding;
 use super::run::{Memory, look};
 use super::*;
 
@@ -20,8 +25,11 @@ fn pod(containers: &Value) -> Value {
 
 /// What a watch of metadata sees of it.
 fn metadata(annotations: &Value) -> ObjectMeta {
-    serde_json::from_value(json!({"name": "app-1", "namespace": "shop", "uid": "u", "annotations": annotations}))
-        .unwrap()
+    let labels = json!({"sealpod.dev/inject": "true"});
+    serde_json::from_value(
+        json!({"name": "app-1", "namespace": "shop", "uid": "u", "annotations": annotations, "labels": labels}),
+    )
+    .unwrap()
 }
 
 async fn with_a_missed_pod() -> World {
@@ -133,4 +141,164 @@ async fn the_next_pod_of_a_controller_is_evicted_again_once_one_was_injected() {
     sibling.annotations = Some([("sealpod.dev/injected".to_owned(), "db".to_owned())].into());
     world.context.missed.saw(&sibling, &options);
     assert!(evicts().await);
+}
+
+/// A cluster with a pod that named no binding, made so long ago, and with bindings `db`, which it was injected with, and
+/// `mail`, with these fields of its spec.
+async fn with_a_pod_of_one_binding(age: SignedDuration, mail: &Value) -> World {
+    let mut world = world().await;
+    let mut bindings: Vec<KeptBinding> = Vec::new();
+    for (name, fields) in [("db", &json!({})), ("mail", mail)] {
+        let mut binding = serde_json::to_value(object()).unwrap();
+        binding["metadata"]["name"] = json!(name);
+        for (field, value) in fields.as_object().unwrap() {
+            binding["spec"][field] = value.clone();
+        }
+        bindings.push(serde_json::from_value(binding).unwrap());
+    }
+    let context: &mut Context = Arc::get_mut(&mut world.context).unwrap();
+    context.bindings = listed(&bindings).0;
+    let mut pod = pod(&json!([{"name": "app"}, {"name": "sealpod"}]));
+    pod["metadata"]["labels"]["app"] = json!("web");
+    pod["metadata"]["annotations"] = json!({"sealpod.dev/injected": "db"});
+    pod["metadata"]["creationTimestamp"] = json!((Timestamp::now() - age).to_string());
+    world.kube.put(POD, pod);
+    world
+}
+
+/// What the watch brings of the pod, and a look that would evict it.
+async fn seen(world: &World, edit: impl FnOnce(&mut Value)) {
+    let mut pod = world.kube.get(POD).unwrap();
+    edit(&mut pod);
+    world.kube.put(POD, pod.clone());
+    let metadata: ObjectMeta = serde_json::from_value(pod["metadata"].clone()).unwrap();
+    world.context.missed.saw(&metadata, &Options::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = Options {
+        evict: true,
+        injector: listener.local_addr().unwrap().to_string(),
+        ..Options::default()
+    };
+    look(true, &world.context, &options, &mut Memory::default()).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_was_made_a_moment_before_its_second_binding_was_known_is_told() {
+    let just_now = SignedDuration::from_secs(5);
+    let world = with_a_pod_of_one_binding(just_now, &json!({"podSelector": {"matchLabels": {"app": "web"}}})).await;
+    for _ in 0..3 {
+        seen(&world, |_| {}).await;
+    }
+    assert_eq!(
+        (events(&world), world.context.metrics.missed.get()),
+        (vec![json!("InjectionMissed")], 1)
+    );
+    let event = &world.kube.events()[0];
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.contains("without SecretBinding mail,") && note.contains("sealpod.dev/binding"),
+        "{note}"
+    );
+    // It is still told of when it is no longer new, and no longer when it is gone.
+    seen(&world, |pod| {
+        pod["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    })
+    .await;
+    assert_eq!(world.context.metrics.missed.get(), 1);
+    assert!(
+        !world
+            .kube
+            .take_writes()
+            .iter()
+            .any(|write| write.ends_with("/eviction")),
+        "it serves"
+    );
+    world.kube.remove(POD);
+    look(true, &world.context, &Options::default(), &mut Memory::default()).await;
+    assert_eq!(world.context.metrics.missed.get(), 0);
+}
+
+#[tokio::test]
+async fn a_pod_that_has_what_is_for_it_or_was_there_before_is_told_nothing() {
+    type Edit = fn(&mut Value);
+    let just_now = SignedDuration::from_secs(5);
+    let nothing: Edit = |_| {};
+    let cases: [(&str, SignedDuration, Value, Edit); 6] = [
+        (
+            "not selected",
+            just_now,
+            json!({"podSelector": {"matchLabels": {"app": "other"}}}),
+            nothing,
+        ),
+        (
+            "another account",
+            just_now,
+            json!({"serviceAccountNames": ["other"]}),
+            nothing,
+        ),
+        ("there before", SignedDuration::from_hours(1), json!({}), nothing),
+        ("named", just_now, json!({}), |pod| {
+            pod["metadata"]["annotations"]["sealpod.dev/binding"] = json!("db");
+        }),
+        ("both", just_now, json!({}), |pod| {
+            pod["metadata"]["annotations"]["sealpod.dev/injected"] = json!("db,mail");
+        }),
+        ("over", just_now, json!({}), |pod| {
+            pod["status"] = json!({"phase": "Succeeded"});
+        }),
+    ];
+    for (what, age, mail, edit) in cases {
+        let world = with_a_pod_of_one_binding(age, &mail).await;
+        seen(&world, edit).await;
+        assert_eq!(
+            (events(&world), world.context.missed.to_look_at(true).len()),
+            (vec![], 0),
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_says_yes_in_another_word_is_told_and_one_that_says_no_is_not() {
+    let (app, ours) = (
+        json!([{"name": "app"}]),
+        json!([{"name": "app"}, {"name": SIDECAR_CONTAINER}]),
+    );
+    for (value, containers, told) in [
+        ("True", &app, true),
+        ("yes", &app, true),
+        ("1", &app, true),
+        ("false", &app, false),
+        ("Off", &app, false),
+        ("disable", &app, false),
+        ("", &app, false),
+        // Its label was changed after it had been injected.
+        ("paused", &ours, false),
+    ] {
+        let world = world().await;
+        let mut pod = pod(containers);
+        pod["metadata"]["labels"] = json!({"sealpod.dev/inject": value});
+        world.kube.put(POD, pod);
+        for _ in 0..2 {
+            seen(&world, |_| {}).await;
+        }
+        let notes: Vec<_> = world.kube.events().iter().map(|event| event["note"].clone()).collect();
+        let want = json!(format!(
+            "label sealpod.dev/inject is \"{value}\" and not \"true\", so this pod runs without injection"
+        ));
+        assert_eq!(notes, vec![want; usize::from(told)], "{value}");
+        assert_eq!(world.context.metrics.missed.get(), i64::from(told));
+        let evicted = world
+            .kube
+            .take_writes()
+            .iter()
+            .any(|write| write.ends_with("/eviction"));
+        assert!(!evicted, "the next would be no better");
+        // Somebody corrects the label: then it is one that was missed, or nothing is wrong.
+        seen(&world, |pod| {
+            pod["metadata"]["labels"] = json!({"sealpod.dev/inject": "false"});
+        })
+        .await;
+        assert_eq!(world.context.metrics.missed.get(), 0);
+    }
 }

@@ -122,7 +122,7 @@ pub fn injected(binding: &SecretBinding) -> Binding {
         calls: false,
         not_ready: None,
         unavailable: vec![],
-        changes_at: None,
+        changes: None,
         deleted: binding.metadata.deletion_timestamp.is_some(),
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::binding::Known;
 use super::uid::Uid;
-pub use evaluate::{ALL, Copy, State};
+pub use evaluate::{ALL, Copy, State, injected};
 pub use run::{recorded, run};
 
 /// For so long nothing more has to change before workloads are rolled out: what is set together is rolled out once.

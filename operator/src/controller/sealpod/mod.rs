@@ -4,10 +4,11 @@
 mod management;
 mod organization;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use sealpod_core::Time;
 use sealpod_core::wire::problem;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -37,6 +38,10 @@ pub struct State {
     pub rules: BTreeMap<Uuid, Value>,
     /// Values of every environment.
     pub secrets: BTreeMap<&'static str, &'static str>,
+    /// Named, and never made.
+    pub missing: BTreeSet<&'static str>,
+    /// The last instant of the versions of these.
+    pub ends: BTreeMap<&'static str, Time>,
     /// How reads are answered that are not answered as they should be.
     pub failing: Option<Failing>,
     pub calls: Vec<Call>,

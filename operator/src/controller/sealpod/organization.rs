@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sealpod_core::Pattern;
+use sealpod_core::{Pattern, Time};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wiremock::Request;
@@ -40,6 +40,7 @@ impl State {
             ("DELETE", ["acl", id]) => gone(self.rules.remove(&id.parse().unwrap())),
             ("GET", [.., "consumers"]) => (200, json!([])),
             ("GET", [.., "bundle"]) => self.bundle(request),
+            ("GET", [.., "secrets", name, "versions"]) => self.versions(name),
             _ => refused(404, "not_found"),
         }
     }
@@ -131,13 +132,31 @@ impl State {
                 )
             })
             .collect();
+        let next_change_at = self.ends.values().min().map(|end| just_after(*end));
         let versions = secrets
             .iter()
             .map(|(name, secret)| format!("{name}{}", secret["version"]));
         let etag = versions.collect::<Vec<_>>().concat();
+        let etag = format!("e{etag}{}", next_change_at.map_or(0, Time::microseconds));
         (
             200,
-            json!({"etag": format!("e{etag}"), "next_change_at": null, "secrets": secrets}),
+            json!({"etag": etag, "next_change_at": next_change_at, "secrets": secrets, "missing": self.missing}),
         )
     }
+
+    fn versions(&self, name: &str) -> (u16, Value) {
+        let Some(value) = self.secrets.get(name) else {
+            return refused(404, "not_found");
+        };
+        let versions = json!([{
+                "version": value.len(), "is_enabled": true, "expires_at": self.ends.get(name), "not_before": null,
+                "created_at": TIME, "created_by": "a",
+        }]);
+        (200, versions)
+    }
+}
+
+/// The first instant behind the last one of a window.
+fn just_after(end: Time) -> Time {
+    Time::from_microseconds(end.microseconds() + 1).unwrap()
 }

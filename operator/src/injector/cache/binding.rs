@@ -9,10 +9,12 @@ use serde::de::IgnoredAny;
 use super::slim::{Slim, or_default};
 use super::table::{Entry, Placed};
 use crate::injector::denial::NotSelected;
-use crate::injector::select::{Binding, Unavailable};
+use crate::injector::select::{Binding, Change, Files, NotReady, Turn, Unavailable};
 
-/// Longest piece of a status that is kept, in bytes: a warning shows no more.
+/// Longest piece of a status that is kept, in bytes: with what stands before it, it fills a warning.
 const REMEMBERED: usize = 200;
+/// The conditions without which pods get no files.
+pub const OF_FILES: [&str; 3] = ["AccessGranted", "SecretsResolved", "KeyFresh"];
 /// Names of secrets that a warning tells.
 const NAMED: usize = 3;
 
@@ -47,10 +49,27 @@ struct Signal {
 pub struct Status {
     /// As text: a time that we cannot read must not stop the list.
     next_change_at: Option<String>,
+    next_change: Option<NextChange>,
     #[serde(deserialize_with = "or_default")]
     secrets: Vec<Secret>,
     #[serde(deserialize_with = "or_default")]
     conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct NextChange {
+    #[serde(deserialize_with = "or_default")]
+    secrets: Vec<SecretChange>,
+    #[serde(deserialize_with = "or_default")]
+    more: i64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct SecretChange {
+    name: String,
+    /// As text: one that is newer than we are must not stop the list.
+    change: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -115,19 +134,62 @@ impl From<Read> for Binding {
                 .map(|signal| signal.container),
             not_ready: not_ready(&status.conditions),
             unavailable: unavailable(&status.secrets),
-            changes_at: status.next_change_at.and_then(|time| time.parse().ok()),
+            changes: change(status.next_change_at.as_deref(), status.next_change.unwrap_or_default()),
             deleted: read.deleted,
             name,
         }
     }
 }
 
-fn not_ready(conditions: &[Condition]) -> Option<String> {
-    match conditions.iter().find(|condition| condition.r#type == "Ready") {
-        Some(Condition { status, .. }) if status == "True" => None,
-        Some(Condition { reason, message, .. }) => Some(cut(format!("{reason}: {message}"))),
-        None => Some("the controller has not looked at it yet".to_owned()),
+fn not_ready(conditions: &[Condition]) -> Option<NotReady> {
+    let Some(ready) = conditions.iter().find(|condition| condition.r#type == "Ready") else {
+        return Some(NotReady {
+            files: Files::Unknown,
+            why: "the controller has not looked at it yet".to_owned(),
+        });
+    };
+    (ready.status != "True").then(|| NotReady {
+        files: files(ready, conditions),
+        why: cut(format!("{}: {}", ready.reason, ready.message)),
+    })
+}
+
+/// By the condition that `ready` repeats. Without one the others may be of an earlier look, at which all was well.
+fn files(ready: &Condition, conditions: &[Condition]) -> Files {
+    let blocks = |condition: &&Condition| {
+        !["Ready", "Stalled"].contains(&condition.r#type.as_str())
+            && condition.status != "True"
+            && (&condition.reason, &condition.message) == (&ready.reason, &ready.message)
+    };
+    match conditions
+        .iter()
+        .find(blocks)
+        .map(|condition| condition.r#type.as_str())
+    {
+        Some(kind) if OF_FILES.contains(&kind) => Files::Awaited,
+        // What is made beside the files.
+        Some(_) => Files::Delivered,
+        None => Files::Unknown,
     }
+}
+
+/// In a box, because most bindings have none.
+fn change(at: Option<&str>, next: NextChange) -> Option<Box<Change>> {
+    let NextChange { secrets, more } = next;
+    let known = secrets.into_iter().filter_map(|secret| {
+        let begins = match secret.change.as_str() {
+            "Begins" => true,
+            "Ends" => false,
+            _ => return None,
+        };
+        let name = cut(secret.name);
+        Some(Turn { name, begins })
+    });
+    Some(Box::new(Change {
+        at: at?.parse().ok()?,
+        secrets: tight(known.take(NAMED)),
+        more: usize::try_from(more).unwrap_or(0),
+    }))
 }
 
 /// The secrets that pods do not get, by what is wrong with them.

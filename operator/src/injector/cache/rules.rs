@@ -37,6 +37,7 @@ struct RangeItem {
     r#type: String,
     min: Option<Amounts>,
     max: Option<Amounts>,
+    default: Option<Amounts>,
     max_limit_request_ratio: Option<Amounts>,
 }
 
@@ -53,7 +54,8 @@ pub struct Bounds {
     pub max: Option<i128>,
     /// The most that the limit may be of the request.
     pub ratio: Option<i128>,
-    /// Whether a container without a limit is refused.
+    /// Whether a container without a limit is refused, or given one anyway: the default of a `LimitRange`, which nobody
+    /// chose for ours and which may be below its request.
     pub needs_limit: bool,
 }
 
@@ -62,9 +64,8 @@ pub struct Bounds {
 pub struct Rules {
     pub cpu: Bounds,
     pub memory: Bounds,
-    /// Whether a quota counts the local disk, which then has to be requested, or limited.
-    pub disk_request: bool,
-    pub disk_limit: bool,
+    /// The local disk. No quota asks for it: what has no amount is not counted.
+    pub disk: Bounds,
 }
 
 /// The rules of one object.
@@ -95,7 +96,7 @@ impl Bounds {
                     min: amount(&item.min),
                     max,
                     ratio,
-                    needs_limit: max.is_some() || ratio.is_some(),
+                    needs_limit: max.is_some() || ratio.is_some() || amount(&item.default).is_some(),
                 })
             }
             "Pod" => Some(Self {
@@ -132,8 +133,7 @@ impl Rules {
         Self {
             cpu: self.cpu.and(other.cpu),
             memory: self.memory.and(other.memory),
-            disk_request: self.disk_request || other.disk_request,
-            disk_limit: self.disk_limit || other.disk_limit,
+            disk: self.disk.and(other.disk),
         }
     }
 }
@@ -146,7 +146,7 @@ impl From<ReadRange> for Placed<Ruling> {
             .map(|item| Rules {
                 cpu: Bounds::of(item, "cpu").unwrap_or_default(),
                 memory: Bounds::of(item, "memory").unwrap_or_default(),
-                ..Rules::default()
+                disk: Bounds::of(item, "ephemeral-storage").unwrap_or_default(),
             })
             .fold(Rules::default(), |all, rules| all.and(&rules));
         placed(&read, rules)
@@ -156,17 +156,14 @@ impl From<ReadRange> for Placed<Ruling> {
 impl From<ReadQuota> for Placed<Ruling> {
     fn from(read: ReadQuota) -> Self {
         let hard = spec(&read, "ResourceQuota").and_then(|spec| spec.hard.as_ref());
-        let counts = |resource: &str| hard.is_some_and(|hard| hard.contains_key(resource));
-        let needs_limit = |resource: &str| Bounds {
-            needs_limit: counts(resource),
+        let cpu = Bounds {
+            needs_limit: hard.is_some_and(|hard| hard.contains_key("limits.cpu")),
             ..Bounds::default()
         };
+        // Ours always have a request of CPU, and a request and a limit of memory.
         let rules = Rules {
-            cpu: needs_limit("limits.cpu"),
-            // Ours always have a request and a limit of memory.
-            memory: Bounds::default(),
-            disk_request: counts("requests.ephemeral-storage") || counts("ephemeral-storage"),
-            disk_limit: counts("limits.ephemeral-storage"),
+            cpu,
+            ..Rules::default()
         };
         placed(&read, rules)
     }
@@ -209,7 +206,7 @@ mod tests {
             "metadata": {"name": "r", "namespace": "shop", "managedFields": [{"time": "9999-12-31T23:59:59Z"}]},
             "spec": {"limits": [
                 {"type": "Container", "min": {"cpu": "10m", "memory": "16Mi"}, "max": {"cpu": 2}},
-                {"type": "Container", "min": {"cpu": "20m"}, "maxLimitRequestRatio": {"memory": "4"}, "novel": {}},
+                {"type": "Container", "min": {"cpu": "20m", "ephemeral-storage": "50Mi"}, "maxLimitRequestRatio": {"memory": "4"}, "novel": {}},
                 {"type": "Pod", "min": {"cpu": "1"}, "max": {"memory": "1Gi"}, "maxLimitRequestRatio": {"memory": "2", "cpu": "5"}},
                 {"type": "PersistentVolumeClaim", "min": {"cpu": "3"}, "maxLimitRequestRatio": {"memory": "1"}},
             ]},
@@ -227,15 +224,22 @@ mod tests {
         assert_eq!(rules.cpu, cpu);
         let memory = (rules.memory.min, rules.memory.max, rules.memory.ratio);
         assert_eq!(memory, (quantity::nanos("16Mi"), None, quantity::nanos("2")));
+        assert_eq!((rules.disk.min, rules.disk.max), (quantity::nanos("50Mi"), None));
     }
 
     #[test]
-    fn a_ratio_of_whole_pods_asks_for_no_limit_where_ours_have_none() {
-        let range =
-            json!({"metadata": {}, "spec": {"limits": [{"type": "Pod", "maxLimitRequestRatio": {"cpu": "4"}}]}});
-        let read: ReadRange = serde_json::from_value(range).unwrap();
-        let rules = Placed::from(read).entry.rules;
-        assert_eq!((rules.cpu.ratio, rules.cpu.needs_limit), (quantity::nanos("4"), false));
+    fn a_ratio_of_whole_pods_asks_for_a_limit_only_where_ours_would_be_given_one() {
+        let cpu = |kind: &str| {
+            let range = json!({"metadata": {}, "spec": {"limits": [
+                {"type": "Pod", "maxLimitRequestRatio": {"cpu": "4"}, "default": {"cpu": "1"}},
+                {"type": "Container", kind: {"cpu": "500m"}},
+            ]}});
+            let read: ReadRange = serde_json::from_value(range).unwrap();
+            let cpu = Placed::from(read).entry.rules.cpu;
+            (cpu.ratio, cpu.needs_limit)
+        };
+        assert_eq!(cpu("defaultRequest"), (quantity::nanos("4"), false));
+        assert_eq!(cpu("default"), (quantity::nanos("4"), true));
     }
 
     #[test]
@@ -248,7 +252,7 @@ mod tests {
         };
         assert_eq!(rules(json!({"pods": "10", "requests.cpu": "1"})), Rules::default());
         assert!(rules(json!({"limits.cpu": "4"})).cpu.needs_limit);
-        let disk = rules(json!({"requests.ephemeral-storage": "1Gi", "limits.ephemeral-storage": "2Gi"}));
-        assert!(disk.disk_request && disk.disk_limit);
+        let disk = json!({"requests.ephemeral-storage": "1Gi", "limits.ephemeral-storage": "2Gi"});
+        assert_eq!(rules(disk), Rules::default());
     }
 }

@@ -1,4 +1,5 @@
 use super::super::denial::NotSelected;
+use super::super::select::{Files, NotReady};
 use super::*;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -160,7 +161,10 @@ fn nothing_of_a_binding_has_to_be_there_and_what_cannot_be_read_takes_no_pod() {
     for field in ["mountPath", "podSelector", "serviceAccountNames", "onChange"] {
         raw["spec"][field] = json!(null);
     }
-    let waits = Some("the controller has not looked at it yet".to_owned());
+    let waits = Some(NotReady {
+        files: Files::Unknown,
+        why: "the controller has not looked at it yet".to_owned(),
+    });
     let plain = super::super::tests::binding("db");
     assert_eq!(
         read(raw.clone()),
@@ -213,7 +217,7 @@ fn what_selects_and_what_signals_is_read() {
 
 #[test]
 fn what_is_not_ready_says_why_in_few_words() {
-    let reason = |status| read(secret_binding("shop", "db", &status)).not_ready;
+    let reason = |status| Some(read(secret_binding("shop", "db", &status)).not_ready?.why);
     assert_eq!(reason(ready("True")), None);
     assert_eq!(reason(ready("False")).unwrap(), "EnvironmentNotFound: create it");
     assert_eq!(reason(json!({})).unwrap(), "the controller has not looked at it yet");
@@ -222,12 +226,40 @@ fn what_is_not_ready_says_why_in_few_words() {
     assert!(reason(long).unwrap().len() <= 200);
 }
 
+/// As a test of the controller holds it to that page, too.
+#[test]
+fn the_conditions_that_keep_files_from_pods_have_the_names_that_the_documentation_has() {
+    let documentation = include_str!("../../../../docs/OPERATOR.md");
+    for kind in binding::OF_FILES {
+        assert!(documentation.contains(&format!("| `{kind}` |")), "{kind}");
+    }
+}
+
 #[test]
 fn the_next_change_is_read_where_it_can_be() {
-    let changes = |time: &str| read(secret_binding("shop", "db", &json!({"nextChangeAt": time}))).changes_at;
-    assert_eq!(changes("2026-11-03T12:00:00Z").unwrap().as_second(), 1_793_707_200);
+    let of = |status: &Value| read(secret_binding("shop", "db", status)).changes;
+    let changes = |time: &str| of(&json!({"nextChangeAt": time}));
+    assert_eq!(changes("2026-11-03T12:00:00Z").unwrap().at.as_second(), 1_793_707_200);
     for time in ["2026-01-01T00:00:00+99:99", ""] {
         assert_eq!(changes(time), None, "{time}");
+    }
+    let turn = |name: &str, change: &str| json!({"name": name, "change": change});
+    let (long, new) = ("n".repeat(5_000), turn("x", "BrandNew"));
+    let secrets = [
+        new,
+        turn(&long, "Ends"),
+        turn("a", "Begins"),
+        turn("b", "Ends"),
+        turn("c", "Ends"),
+    ];
+    let at = "2026-11-03T12:00:00Z";
+    let told = of(&json!({"nextChangeAt": at, "nextChange": {"secrets": secrets, "more": -7}})).unwrap();
+    let begins: Vec<bool> = told.secrets.iter().map(|turn| turn.begins).collect();
+    assert_eq!((begins, told.more), (vec![false, true, false], 0));
+    assert!(told.secrets[0].name.len() <= 200, "what is kept of a name");
+    for nothing in [json!(null), json!({"secrets": null, "more": null})] {
+        let told = of(&json!({"nextChangeAt": at, "nextChange": nothing})).unwrap();
+        assert_eq!((told.secrets.len(), told.more), (0, 0));
     }
 }
 
@@ -243,6 +275,58 @@ fn secrets_that_pods_do_not_get_are_told_by_their_state_and_counted() {
         .map(|u| (u.state, u.names.len(), u.more))
         .collect();
     assert_eq!(told, [("Missing", 3, 2), ("Denied", 1, 0)]);
+}
+
+#[test]
+fn a_status_as_the_controller_writes_it_is_read() {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use sealpod_crds::{ChangeKind, NextChange, SecretBindingStatus, SecretChange, SecretState, SecretStatus};
+    let at = Time("2026-11-03T12:00:00Z".parse().unwrap());
+    let withheld = [SecretState::Missing, SecretState::Denied, SecretState::Inactive];
+    let status = SecretBindingStatus {
+        next_change_at: Some(at.clone()),
+        next_change: Some(NextChange {
+            secrets: [ChangeKind::Begins, ChangeKind::Ends]
+                .map(|change| SecretChange {
+                    name: "password".to_owned(),
+                    change,
+                })
+                .to_vec(),
+            more: 4,
+        }),
+        secrets: withheld
+            .map(|state| SecretStatus {
+                name: "password".to_owned(),
+                version: None,
+                state,
+            })
+            .to_vec(),
+        conditions: vec![Condition {
+            type_: "Ready".to_owned(),
+            status: "False".to_owned(),
+            reason: "EnvironmentNotFound".to_owned(),
+            message: "create it".to_owned(),
+            last_transition_time: at.clone(),
+            observed_generation: None,
+        }],
+        ..SecretBindingStatus::default()
+    };
+    let binding = read(secret_binding("shop", "db", &serde_json::to_value(status).unwrap()));
+    assert_eq!(binding.not_ready.unwrap().why, "EnvironmentNotFound: create it");
+    let changes = binding.changes.unwrap();
+    let turns: Vec<_> = changes
+        .secrets
+        .iter()
+        .map(|turn| (turn.name.as_str(), turn.begins))
+        .collect();
+    assert_eq!((changes.at, changes.more), (at.0, 4));
+    assert_eq!(turns, [("password", true), ("password", false)]);
+    let told: Vec<_> = binding.unavailable.iter().map(|u| (u.state, &*u.names)).collect();
+    let password = &["password".to_owned()][..];
+    assert_eq!(
+        told,
+        [("Missing", password), ("Denied", password), ("Inactive", password)]
+    );
 }
 
 #[test]

@@ -2,14 +2,13 @@
 
 use jiff::Timestamp;
 
-use crate::authority::Authority;
-use crate::certs::{self, Lives, Pair, Validity};
+use crate::authority::{Authority, Leaf};
+use crate::certs::{self, Lives};
 
-/// The certificate in its Secret.
+/// The certificate and the random part of the path, in one Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaf {
-    pub pair: Pair,
-    pub validity: Validity,
+pub struct Served {
+    pub leaf: Leaf,
     pub segment: String,
 }
 
@@ -25,7 +24,7 @@ pub struct Webhook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     pub authority: Option<Authority>,
-    pub leaf: Option<Leaf>,
+    pub served: Option<Served>,
     pub webhooks: Vec<Webhook>,
 }
 
@@ -48,12 +47,11 @@ pub fn evaluate(observed: &Observed, server_name: &str, lives: Lives, now: Times
     else {
         return Step::NewAuthority;
     };
-    let Some(leaf) = &observed.leaf else {
+    let Some(Served { leaf, segment }) = &observed.served else {
         return Step::NewLeaf;
     };
-    let is_registered = |webhook: &Webhook| {
-        webhook.bundle.as_ref() == Some(&authority.bundle) && webhook.path == Some(path(&leaf.segment))
-    };
+    let is_registered =
+        |webhook: &Webhook| webhook.bundle.as_ref() == Some(&authority.bundle) && webhook.path == Some(path(segment));
     if !observed.webhooks.iter().all(is_registered) {
         return Step::Register;
     }

@@ -7,14 +7,14 @@ use zeroize::Zeroizing;
 use super::evaluate::{Webhook, path};
 use super::segment::{SEGMENT, new_segment, read_segment, registered_segment};
 use super::{Current, KeepError, Keeper, Lives, MOST_STEPS};
-use crate::certs::{self, CertError, Pair, Validity};
+use crate::authority::{self, Leaf};
+use crate::certs::{self, CertError};
 use crate::secrets::{self, AUTHORITIES, OPAQUE_TYPE};
 
 /// What is in the Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Given {
-    pair: Pair,
-    validity: Validity,
+    leaf: Leaf,
     authorities: String,
 }
 
@@ -41,10 +41,10 @@ impl Keeper {
             };
             if webhooks.iter().all(is_registered) {
                 return Ok(Current {
-                    pair: given.pair,
+                    pair: given.leaf.pair,
                     segment,
                     authority_until: None,
-                    certificate_until: given.validity.until,
+                    certificate_until: given.leaf.validity.until,
                 });
             }
             self.register(&configuration, &webhooks, &bundle, &segment).await?;
@@ -65,28 +65,27 @@ impl Keeper {
 }
 
 fn read(secret: &Secret, server: &str, now: Timestamp) -> Result<Given, CertError> {
-    let pair = secrets::pair(secret).ok_or(CertError::NoKey)?;
-    let validity = certs::check_pair(&pair)?;
+    let leaf = authority::read_leaf(secret)?;
     let authorities = secrets::text(secret, AUTHORITIES).ok_or(CertError::NoCertificate)?;
     // An API server would not accept it either, so nothing is registered.
-    certs::check_server_and_roots(&pair.certificate, &authorities, server, now)?;
+    certs::check_server_and_roots(&leaf.pair.certificate, &authorities, server, now)?;
     Ok(Given {
-        pair,
-        validity,
+        leaf,
         authorities: certs::bundle(&authorities, ""),
     })
 }
 
 /// The CA that comes with it, and while it is young those that are registered: other replicas may still serve the
-/// certificate before it.
+/// certificate before it. Long before the next, however short they live, because the CA before has to go.
 fn wanted(given: &Given, webhooks: &[Webhook], now: Timestamp) -> String {
-    if given.validity.age(now) >= Lives::default().overlap() {
+    let validity = given.leaf.validity;
+    if validity.age(now) >= Lives::default().overlap().min(validity.life() / 6) {
         return given.authorities.clone();
     }
     let registered = webhooks.iter().filter_map(|webhook| webhook.bundle.as_deref());
-    registered.fold(given.authorities.clone(), |all, bundle| certs::bundle(&all, bundle))
+    let registered = registered.map(|bundle| certs::not_ended(bundle, now));
+    registered.fold(given.authorities.clone(), |all, bundle| certs::bundle(&all, &bundle))
 }
 
 #[cfg(test)]
-#[path = "given/tests.rs"]
 mod tests;

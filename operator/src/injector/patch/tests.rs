@@ -3,6 +3,9 @@ use super::super::select::Binding;
 use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
 use sealpod_core::kubernetes::annotations;
+use std::collections::BTreeSet;
+
+mod forged;
 
 /// The pod after injection. A second run on the result must yield nothing.
 fn injected(pod: &Value, bindings: &[Binding]) -> Value {
@@ -86,7 +89,11 @@ fn a_pod_with_every_annotation_and_a_signal() {
         annotations::BINDING: "db, mail", annotations::CONTAINERS: "legacy", annotations::MODE: "native",
         annotations::AFTER: "vpn", annotations::EXEC: "legacy", annotations::CPU_REQUEST: "10m",
         annotations::CPU_LIMIT: "1", annotations::MEMORY_REQUEST: "16Mi", annotations::MEMORY_LIMIT: "96Mi",
+        annotations::METRICS_VERSIONS: "true",
     });
+    let written: BTreeSet<_> = Pod(&pod).annotations().map(|(key, _)| key.to_owned()).collect();
+    let known = annotations::FOR_USERS.iter();
+    assert_eq!(written, known.map(|annotation| annotation.name.to_owned()).collect());
     let signalling = Binding {
         signals: Some("app".to_owned()),
         ..binding("mail")
@@ -194,14 +201,14 @@ fn ours_moves_behind_a_proxy_that_another_webhook_adds_later_and_keeps_what_was_
         &[binding("db")],
     );
     let init = pod["spec"]["initContainers"].as_array_mut().unwrap();
-    init[0]["image"] = json!("mirror.test/sealpod-sidecar:1");
+    init[0]["terminationMessagePath"] = json!("/dev/termination-log");
     init.push(json!({"name": "istio-proxy", "restartPolicy": "Always"}));
     init.swap(1, 2);
     let patched = injected(&pod, &[binding("db")]);
     let init = patched["spec"]["initContainers"].as_array().unwrap();
     let names: Vec<_> = init.iter().map(name_of).collect();
     assert_eq!(names, ["istio-proxy", "sealpod-init", "migrate"]);
-    assert_eq!(init[1]["image"], "mirror.test/sealpod-sidecar:1");
+    assert_eq!(init[1]["terminationMessagePath"], "/dev/termination-log");
     assert_eq!(
         init[0]["volumeMounts"].as_array().unwrap().len(),
         1,
@@ -224,7 +231,6 @@ fn ours_goes_back_to_the_front_when_something_was_put_before_it() {
 fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
     let mut pod = injected(&pod_with(&json!({})), &[binding("db")]);
     let ours = &mut pod["spec"]["containers"][1];
-    ours["image"] = json!("mirror.test/sealpod-sidecar:1");
     ours["terminationMessagePath"] = json!("/dev/termination-log");
     ours["env"][0]["valueFrom"]["fieldRef"]["apiVersion"] = json!("v1");
     ours["readinessProbe"] = json!({"httpGet": {"port": 15020}});
@@ -232,13 +238,28 @@ fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
     ours["volumeMounts"].as_array_mut().unwrap().push(token);
     ours["imagePullPolicy"] = json!("Always");
     ours["resources"]["limits"] = json!({"memory": "1Gi"});
-    ours["securityContext"]["appArmorProfile"] = json!({"type": "RuntimeDefault"});
-    ours["securityContext"]["privileged"] = json!(false);
     ours["env"]
         .as_array_mut()
         .unwrap()
         .push(json!({"name": "HTTPS_PROXY", "value": "http://proxy.test"}));
     assert_eq!(injected(&pod, &[binding("db")]), pod);
+}
+
+#[test]
+fn a_mesh_that_comes_behind_us_turns_the_gate_into_a_command() {
+    let mut pod = injected(&pod_with(&json!({"restartPolicy": "Never"})), &[binding("db")]);
+    let gate = |pod: &Value| pod["spec"]["initContainers"][0]["startupProbe"].clone();
+    assert_eq!(gate(&pod)["httpGet"]["path"], "/wait");
+    // As Kubernetes stores it.
+    pod["spec"]["initContainers"][0]["startupProbe"]["httpGet"]["scheme"] = json!("HTTP");
+    assert_eq!(injected(&pod, &[binding("db")]), pod);
+    let proxy = json!({"name": "linkerd-proxy", "image": "mesh.test/proxy:1"});
+    pod["spec"]["containers"].as_array_mut().unwrap().push(proxy);
+    let gate = gate(&injected(&pod, &[binding("db")]));
+    assert_eq!(
+        (&gate["httpGet"], &gate["exec"]["command"][1]),
+        (&Value::Null, &json!("wait"))
+    );
 }
 
 #[test]
@@ -254,6 +275,66 @@ fn a_copy_of_an_injected_pod_gets_the_bindings_of_today() {
         assert_eq!(items(ours, "volumeMounts").len(), 5);
     }
     assert_eq!(patched["spec"]["containers"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_health_port_moves_when_a_container_that_came_later_listens_there() {
+    let mut pod = injected(&pod_with(&json!({})), &[binding("db")]);
+    let probes = ["readinessProbe", "livenessProbe"];
+    let ports = |pod: &Value| probes.map(|probe| pod["spec"]["containers"][1][probe]["httpGet"]["port"].clone());
+    let [usual, _] = ports(&pod);
+    // As a proxy has it asked.
+    pod["spec"]["containers"][1]["livenessProbe"]["httpGet"]["port"] = json!(15_020);
+    let late = json!({"name": "late", "image": "x", "ports": [{"containerPort": usual}]});
+    pod["spec"]["containers"].as_array_mut().unwrap().push(late);
+    let patched = injected(&pod, &[binding("db")]);
+    let next = usual.as_u64().unwrap() + 1;
+    assert_eq!(ports(&patched), [json!(next), json!(15_020)]);
+    let settings = items(&patched["spec"]["containers"][1], "env").last().unwrap()["value"].as_str();
+    assert!(
+        settings.unwrap().contains(&format!("\"healthPort\":{next}")),
+        "{settings:?}"
+    );
+}
+
+#[test]
+fn a_copy_of_an_injected_pod_gets_the_amounts_of_today() {
+    let plain = pod_with(&json!({"containers": [{"name": "app"}]}));
+    let mut fixed = plain.clone();
+    let amounts = json!({"cpu": "1", "memory": "1Gi"});
+    fixed["spec"]["containers"][0]["resources"] = json!({"limits": amounts, "requests": amounts});
+    let mut wished = plain.clone();
+    wished["metadata"]["annotations"] = json!({
+        annotations::CPU_REQUEST: "20m", annotations::CPU_LIMIT: "100m", annotations::MEMORY_REQUEST: "16Mi",
+        annotations::MEMORY_LIMIT: "32Mi",
+    });
+    let resources = |pod: &Value| {
+        let ours = ["/spec/initContainers/0", "/spec/containers/1"].map(|pointer| pod.pointer(pointer).unwrap());
+        ours.map(|ours| ours["resources"].clone())
+    };
+    let ours = |pod: &Value| resources(&injected(pod, &[binding("db")]));
+    for (then, today) in [
+        (&plain, &fixed),
+        (&plain, &wished),
+        (&wished, &fixed),
+        (&fixed, &wished),
+    ] {
+        let mut copy = injected(then, &[binding("db")]);
+        copy["spec"]["containers"][0]["resources"] = today["spec"]["containers"][0]["resources"].clone();
+        copy["metadata"]["annotations"] = today["metadata"]["annotations"].clone();
+        copy["metadata"]["annotations"][annotations::INJECTED] = json!("db");
+        assert_eq!(ours(&copy), ours(today), "{today}");
+    }
+    let disk = |pod: &Value| ours(pod).map(|ours| ours["limits"]["ephemeral-storage"].clone());
+    fixed["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "1Gi"}});
+    assert_eq!(disk(&fixed), [json!("32Mi"), json!("32Mi")]);
+    let mut copy = injected(&fixed, &[binding("db")]);
+    copy["spec"]["containers"][0]["resources"] = json!({});
+    assert_eq!(
+        disk(&copy),
+        [Value::Null, Value::Null],
+        "it would hold for the whole pod"
+    );
 }
 
 /// Everything of a pod that an earlier injection may have left, for a plan of today that is another.
@@ -312,30 +393,4 @@ fn a_copy_of_an_injected_pod_keeps_nothing_of_the_earlier_plan() {
 
 fn pretty(copy: &str, fresh: &str) {
     assert!(copy == fresh, "the copy is\n{copy}\nand a fresh one\n{fresh}");
-}
-
-#[test]
-fn a_container_that_only_looks_like_ours_runs_our_program_as_ours_and_nothing_else() {
-    let honest = injected(&pod_with(&json!({})), &[binding("db")]);
-    let mut forged = honest.clone();
-    let key = honest["spec"]["volumes"][2]["name"].clone();
-    for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {
-        let ours = forged.pointer_mut(pointer).unwrap();
-        ours["image"] = json!("evil.test/exfiltrate:1");
-        ours["command"] = json!(["/bin/sh"]);
-        ours["args"] = json!(["-c", "cat"]);
-        ours["lifecycle"] = json!({"postStart": {"exec": {"command": ["x"]}}});
-        ours["securityContext"] = json!({"privileged": true, "runAsUser": 0});
-        ours["env"] = json!([{"name": "SEALPOD_SETTINGS", "value": "{}"}, {"name": "SEALPOD_KEY_FILE", "value": "/x"}]);
-        ours["resources"] = json!({"limits": {"memory": "1Mi"}});
-        ours["readinessProbe"] = json!({"exec": {"command": ["x"]}});
-        ours["volumeMounts"] = json!([{"name": key, "mountPath": "/elsewhere"}]);
-    }
-    forged["spec"]["containers"][0]["volumeMounts"] = json!([{"name": key, "mountPath": "/stolen"}]);
-    let patched = injected(&forged, &[binding("db")]);
-    for pointer in ["/spec/initContainers/0", "/spec/containers/1"] {
-        let (got, want) = (patched.pointer(pointer).unwrap(), honest.pointer(pointer).unwrap());
-        pretty(&show(got), &show(want));
-    }
-    assert!(!patched["spec"]["containers"][0].to_string().contains("sealpod-key-"));
 }

@@ -3,7 +3,10 @@ use super::*;
 const BYTES: u64 = 16 * 1024 * 1024;
 
 fn in_namespace(pod: &Value, rules: &Rules) -> Result<Value, String> {
-    of_ours(Pod(pod), |name| name == "sealpod", BYTES, rules).map_err(|denial| denial.to_string())
+    let resources = of_ours(Pod(pod), |name| name == "sealpod", BYTES, rules);
+    resources
+        .map(|resources| resources.amounts)
+        .map_err(|denial| denial.to_string())
 }
 
 fn ours(containers: &Value) -> Value {
@@ -74,11 +77,8 @@ fn annotations_win_over_the_defaults() {
     assert_eq!(annotated(&all, &app), Ok(want));
     let large = annotated(&json!({annotations::MEMORY_REQUEST: "100Mi"}), &app).unwrap();
     assert_eq!(large["limits"]["memory"], "100Mi", "the limit follows a larger request");
-    let small = annotated(&json!({annotations::MEMORY_LIMIT: "4Mi"}), &app).unwrap();
-    assert_eq!(
-        small["requests"]["memory"], "4Mi",
-        "the request follows a smaller limit"
-    );
+    let small = annotated(&json!({annotations::CPU_LIMIT: "2m"}), &app).unwrap();
+    assert_eq!(small["requests"]["cpu"], "2m", "the request follows a smaller limit");
     // Guaranteed: one amount for both, whichever is written.
     for annotation in [annotations::CPU_REQUEST, annotations::CPU_LIMIT] {
         let got = annotated(&json!({annotation: "100m"}), &fixed()).unwrap();
@@ -138,8 +138,8 @@ fn a_limit_range_is_kept_to() {
         ),
         (
             bounds(None, Some("3m"), Some("1")),
-            bounds(None, Some("4000001"), None),
-            json!({"requests": {"cpu": "3m", "memory": "4000001"}, "limits": {"cpu": "3m", "memory": "4000001"}}),
+            bounds(None, Some("8400001"), None),
+            json!({"requests": {"cpu": "3m", "memory": "8Mi"}, "limits": {"cpu": "3m", "memory": "8400001"}}),
         ),
         (
             bounds(None, None, Some("4")),
@@ -164,25 +164,77 @@ fn a_limit_range_is_kept_to() {
 }
 
 #[test]
-fn a_quota_gets_what_it_counts() {
+fn a_namespace_that_asks_for_a_limit_on_cpu_gets_one() {
     let rules = Rules {
         cpu: Bounds {
             needs_limit: true,
             ..Bounds::default()
         },
-        disk_request: true,
-        disk_limit: true,
         ..Rules::default()
     };
     let got = in_namespace(&json!({"spec": {"containers": [{"name": "a"}]}}), &rules).unwrap();
+    assert_eq!(got["limits"], json!({"cpu": "200m", "memory": "48Mi"}));
+    let wished = json!({
+        "metadata": {"annotations": {annotations::CPU_REQUEST: "1"}}, "spec": {"containers": [{"name": "a"}]},
+    });
+    assert_eq!(in_namespace(&wished, &rules).unwrap()["limits"]["cpu"], "1");
+}
+
+#[test]
+fn the_disk_is_limited_only_beside_a_limit_of_the_users() {
+    let disk = |resources: &Value| ["requests", "limits"].map(|kind| resources[kind]["ephemeral-storage"].clone());
+    let limited = json!({"limits": {"ephemeral-storage": "1Gi"}});
+    let requested = json!({"requests": {"ephemeral-storage": "1Gi"}});
+    let (ours, none) = ([json!("32Mi"), json!("32Mi")], [Value::Null, Value::Null]);
+    for (spec, want) in [
+        (
+            json!({"containers": [{"name": "a"}, {"name": "b", "resources": limited}]}),
+            &ours,
+        ),
+        (
+            json!({"containers": [{"name": "a"}], "initContainers": [{"name": "b", "resources": limited}]}),
+            &ours,
+        ),
+        (
+            json!({"containers": [{"name": "a", "resources": limited}], "resources": {"limits": {"cpu": "1"}}}),
+            &ours,
+        ),
+        (json!({"containers": [{"name": "a", "resources": requested}]}), &none),
+        (
+            json!({"containers": [{"name": "a"}, {"name": "sealpod", "resources": limited}]}),
+            &none,
+        ),
+    ] {
+        let got = in_namespace(&json!({"spec": spec}), &Rules::default()).unwrap();
+        assert_eq!(&disk(&got), want, "{spec}");
+    }
+    let least = Rules {
+        disk: bounds(Some("50Mi"), None, None),
+        ..Rules::default()
+    };
+    let pod = json!({"spec": {"containers": [{"name": "a", "resources": limited}]}});
     assert_eq!(
-        got["limits"],
-        json!({"cpu": "200m", "memory": "48Mi", "ephemeral-storage": "32Mi"})
+        disk(&in_namespace(&pod, &least).unwrap()),
+        [json!("50Mi"), json!("50Mi")]
     );
-    assert_eq!(
-        got["requests"],
-        json!({"cpu": "5m", "memory": "8Mi", "ephemeral-storage": "32Mi"})
-    );
+}
+
+#[test]
+fn memory_may_grow_where_nobody_has_said_how_much_it_is() {
+    let may = |annotations: Value, containers: &Value, memory: Bounds| {
+        let pod = json!({"metadata": {"annotations": annotations}, "spec": {"containers": containers}});
+        let rules = Rules {
+            memory,
+            ..Rules::default()
+        };
+        of_ours(Pod(&pod), |_| false, BYTES, &rules).unwrap().leeway.memory
+    };
+    let (app, free) = (json!([{"name": "a"}]), Bounds::default());
+    assert!(may(json!({}), &app, free));
+    assert!(!may(json!({annotations::MEMORY_LIMIT: "64Mi"}), &app, free));
+    assert!(!may(json!({}), &fixed(), free));
+    assert!(!may(json!({}), &app, bounds(None, Some("64Mi"), None)));
+    assert!(!may(json!({}), &app, bounds(None, None, Some("2"))));
 }
 
 #[test]
@@ -192,10 +244,159 @@ fn no_amount_overflows() {
         annotations::MEMORY_LIMIT: "99999999999999999999",
     });
     assert!(annotated(&huge, &json!([])).is_ok());
+    let most = json!({annotations::MEMORY_LIMIT: "170141183460469231731687303715884105727n"});
+    assert_eq!(
+        annotated(&most, &json!([])).unwrap()["limits"]["memory"],
+        u64::MAX.to_string()
+    );
     let rules = Rules {
         memory: bounds(Some("9E"), None, Some("0.000000001")),
         ..Rules::default()
     };
     let pod = json!({"spec": {"containers": [{"name": "a"}]}});
     assert!(of_ours(Pod(&pod), |_| false, u64::MAX, &rules).is_ok());
+}
+
+#[test]
+fn memory_with_which_no_process_starts_is_refused_with_what_was_meant() {
+    let app = json!([{"name": "a"}]);
+    let needs = "is too little for Sealpod's program, which needs 8Mi (8388608 bytes) as its limit";
+    let hardly = "is less than 1Ki of memory, and m means thousandths of a byte";
+    for (annotation, written, containers, told) in [
+        (
+            annotations::MEMORY_LIMIT,
+            "64m",
+            &app,
+            Some((needs, " (did you mean \"64Mi\"?)")),
+        ),
+        (annotations::MEMORY_LIMIT, "4m", &app, Some((needs, ""))),
+        (annotations::MEMORY_LIMIT, "64", &app, Some((needs, ""))),
+        (annotations::MEMORY_LIMIT, "8388607", &app, Some((needs, ""))),
+        (
+            annotations::MEMORY_LIMIT,
+            "8M",
+            &app,
+            Some((needs, " (did you mean \"8Mi\"?)")),
+        ),
+        (annotations::MEMORY_LIMIT, "8Mi", &app, None),
+        (
+            annotations::MEMORY_REQUEST,
+            "16m",
+            &app,
+            Some((hardly, " (did you mean \"16Mi\"?)")),
+        ),
+        (annotations::MEMORY_REQUEST, "1000", &app, Some((hardly, ""))),
+        (annotations::MEMORY_REQUEST, "4Mi", &app, None),
+        // There it is the limit.
+        (annotations::MEMORY_REQUEST, "4Mi", &fixed(), Some((needs, ""))),
+        (annotations::MEMORY_REQUEST, "8Mi", &fixed(), None),
+    ] {
+        let result = annotated(&json!({annotation: written}), containers);
+        assert_eq!(result.is_err(), told.is_some(), "{written}: {result:?}");
+        if let (Err(text), Some((why, meant))) = (result, told) {
+            let start = format!("annotation {annotation}: \"{written}\" {why}{meant}; write ");
+            assert!(text.starts_with(&start), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_too_low_by_whatever_has_made_it_so() {
+    let app = json!([{"name": "a"}]);
+    let told = |annotations: Value, containers: &Value, memory: Bounds| {
+        let pod = json!({"metadata": {"annotations": annotations}, "spec": {"containers": containers}});
+        let rules = Rules {
+            memory,
+            ..Rules::default()
+        };
+        in_namespace(&pod, &rules)
+    };
+    let low = bounds(None, Some("4Mi"), None);
+    for (annotations, containers) in [
+        (json!({}), &app),
+        (json!({}), &fixed()),
+        (json!({annotations::MEMORY_REQUEST: "2Mi"}), &app),
+        (json!({annotations::MEMORY_LIMIT: "64Mi"}), &app),
+    ] {
+        let text = told(annotations, containers, low).unwrap_err();
+        assert!(
+            text.starts_with("a LimitRange of the namespace lets a container have 4Mi of memory"),
+            "{text}"
+        );
+    }
+    for (annotation, containers) in [
+        (annotations::MEMORY_LIMIT, &app),
+        (annotations::MEMORY_REQUEST, &fixed()),
+    ] {
+        let text = told(json!({annotation: "2Mi"}), containers, low).unwrap_err();
+        assert!(text.starts_with(&format!("annotation {annotation}: \"2Mi\"")), "{text}");
+    }
+    // What the namespace makes of it is enough.
+    let raised = told(
+        json!({annotations::MEMORY_LIMIT: "4Mi"}),
+        &app,
+        bounds(Some("16Mi"), None, None),
+    );
+    assert_eq!(raised.unwrap()["limits"]["memory"], "16Mi");
+    let whole = json!({
+        "metadata": {"annotations": {annotations::MEMORY_LIMIT: "4Mi"}},
+        "spec": {"containers": app, "resources": {"limits": {"cpu": "1"}}},
+    });
+    assert!(
+        in_namespace(&whole, &Rules::default())
+            .unwrap_err()
+            .contains("memory-limit")
+    );
+}
+
+#[test]
+fn a_limit_that_full_volumes_would_break_is_a_warning() {
+    let told = |annotations: Value, spec: Value, memory: Bounds| {
+        let pod = json!({"metadata": {"annotations": annotations}, "spec": spec});
+        let rules = Rules {
+            memory,
+            ..Rules::default()
+        };
+        of_ours(Pod(&pod), |_| false, BYTES, &rules).unwrap().warning
+    };
+    let limit = |limit: &str| json!({annotations::MEMORY_LIMIT: limit});
+    let (app, free) = (json!({"containers": [{"name": "a"}]}), Bounds::default());
+    let whole = json!({"containers": [{"name": "a"}], "resources": {"limits": {"cpu": "1"}}});
+    let text = told(limit("23Mi"), app.clone(), free).unwrap();
+    assert!(
+        text.contains("may use 23Mi of memory, and with full volumes need 24Mi")
+            && text.contains("sealpod.dev/memory-limit"),
+        "{text}"
+    );
+    assert!(told(limit("23Mi"), whole.clone(), free).is_some());
+    assert!(told(json!({}), app.clone(), bounds(None, Some("20Mi"), None)).is_some());
+    assert_eq!(told(limit("24Mi"), app.clone(), free), None);
+    assert_eq!(told(json!({}), app, free), None);
+    assert_eq!(told(json!({}), whole, free), None, "the pod has its own limit");
+}
+
+#[test]
+fn a_limit_on_cpu_that_somebody_else_has_set_stays_where_no_rule_could_be_broken_by_it() {
+    let may = |cpu: Bounds, spec: Value| {
+        let rules = Rules {
+            cpu,
+            ..Rules::default()
+        };
+        of_ours(Pod(&json!({"spec": spec})), |_| false, BYTES, &rules)
+            .unwrap()
+            .leeway
+            .cpu
+    };
+    let ratio = Bounds {
+        ratio: quantity::nanos("4"),
+        ..Bounds::default()
+    };
+    for spec in [
+        json!({"containers": [{"name": "a"}]}),
+        json!({"containers": [{"name": "a"}], "resources": {"limits": {"cpu": "1"}}}),
+    ] {
+        assert!(may(Bounds::default(), spec.clone()));
+        assert!(!may(ratio, spec.clone()), "of whole pods");
+        assert!(!may(bounds(None, Some("1"), None), spec));
+    }
 }

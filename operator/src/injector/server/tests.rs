@@ -72,6 +72,38 @@ async fn only_a_post_to_the_random_path_is_answered() {
 }
 
 #[tokio::test]
+async fn warnings_of_a_pod_are_counted_when_it_is_asked_about_first_and_not_for_a_dry_run() {
+    let filled = Filled::default();
+    filled.put(&secret_binding("shop", "db", &json!({})));
+    let mut registry = prometheus_client::registry::Registry::default();
+    let segment = Arc::new(ArcSwap::from_pointee("segment".to_owned()));
+    let webhook = Webhook::new(filled.0.clone(), settings(), Metrics::new(&mut registry), segment);
+    let router = router(Arc::new(webhook));
+    let mut review = review("shop");
+    let annotations = &mut review["request"]["object"]["metadata"]["annotations"];
+    *annotations = json!({"sealpod.dev/colour": "red"});
+    review["request"]["dryRun"] = json!(true);
+    let (_, text) = ask(router.clone(), Method::POST, "/mutate/segment", review.to_string()).await;
+    assert!(text.contains("colour"), "who asks is told: {text}");
+    let mut numbers = String::new();
+    prometheus_client::encoding::text::encode(&mut numbers, &registry).unwrap();
+    assert!(numbers.contains("injector_warnings_total 0\n"), "{numbers}");
+    review["request"]["dryRun"] = json!(false);
+    for injected_before in [false, true] {
+        if injected_before {
+            review["request"]["object"]["metadata"]["annotations"]["sealpod.dev/injected"] = json!("db");
+        }
+        let (_, text) = ask(router.clone(), Method::POST, "/mutate/segment", review.to_string()).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        // That the binding is not ready, and the annotation.
+        assert_eq!(answer["response"]["warnings"].as_array().unwrap().len(), 2, "{answer}");
+        let mut numbers = String::new();
+        prometheus_client::encoding::text::encode(&mut numbers, &registry).unwrap();
+        assert!(numbers.contains("injector_warnings_total 2\n"), "{numbers}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_review_gets_a_fixed_text() {
     let router = router(webhook(&Filled::default()));
     let post = |body: Vec<u8>| ask(router.clone(), Method::POST, "/mutate/segment", body);
@@ -80,6 +112,15 @@ async fn what_is_no_review_gets_a_fixed_text() {
     assert!(!text.contains("canary"));
     let (status, _) = post(vec![b' '; MAX_BODY_BYTES + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    // Of one that comes in pieces nobody knows the length.
+    let streamed = |length: usize| {
+        let pieces = [vec![b' '; MAX_BODY_BYTES], vec![b' '; length - MAX_BODY_BYTES]];
+        let body = Body::from_stream(futures::stream::iter(pieces.map(Ok::<_, std::io::Error>)));
+        assert_eq!(body.size_hint().upper(), None);
+        ask(router.clone(), Method::POST, "/mutate/segment", body)
+    };
+    assert_eq!(streamed(MAX_BODY_BYTES).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(streamed(MAX_BODY_BYTES + 1).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
     assert_eq!(post(deep).await.0, StatusCode::BAD_REQUEST);
 }

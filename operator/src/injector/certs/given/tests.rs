@@ -1,6 +1,7 @@
 use super::super::tests::{after, bundle, installed, names, start};
 use super::super::{KeepError, Source};
 use super::*;
+use crate::certs::Pair;
 use crate::fake::FakeApi;
 use serde_json::json;
 use std::time::Duration;
@@ -12,10 +13,14 @@ fn keeper(api: &FakeApi) -> Keeper {
     Keeper::new(api.client(), names(), Source::Given)
 }
 
-/// As cert-manager does: the certificate, its key and the CA change at once.
 fn renew(api: &FakeApi, authority: &Pair, now: Timestamp) -> Pair {
+    renew_for(api, authority, now, DAY * 90)
+}
+
+/// As cert-manager does: the certificate, its key and the CA change at once.
+fn renew_for(api: &FakeApi, authority: &Pair, now: Timestamp, life: Duration) -> Pair {
     let names = ["sealpod-injector.sealpod.svc".to_owned()];
-    let leaf = certs::issue(authority, &names, now, DAY * 90).unwrap();
+    let leaf = certs::issue(authority, &names, now, life).unwrap();
     let encode = |text: &str| data_encoding::BASE64.encode(text.as_bytes());
     api.put(
         CERTIFICATE,
@@ -66,6 +71,39 @@ async fn a_ca_that_changes_with_its_certificate_leaves_the_one_before_trusted_fo
     }
     keeper(&api).keep(after(DAY * 62)).await.unwrap();
     assert_eq!(bundle(&api), two.certificate);
+}
+
+#[tokio::test]
+async fn the_ca_before_goes_also_where_no_certificate_becomes_a_day_old() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let api = installed();
+    for turn in 0..6 {
+        let now = after(HOUR * 8 * turn);
+        let authority = certs::new_authority(&format!("ca {turn}"), now).unwrap();
+        let leaf = renew_for(&api, &authority, now, HOUR * 12);
+        assert_eq!(keeper(&api).keep(now).await.unwrap().pair, leaf);
+        assert_eq!(
+            certs::count(&bundle(&api)),
+            if turn == 0 { 1 } else { 2 },
+            "with the one before"
+        );
+        keeper(&api).keep(after(HOUR * 8 * turn + HOUR * 3)).await.unwrap();
+        assert_eq!(bundle(&api), authority.certificate);
+    }
+}
+
+#[tokio::test]
+async fn a_ca_that_has_ended_is_not_kept_for_the_sake_of_other_replicas() {
+    let api = installed();
+    let short = certs::new_authority_for("short", start(), DAY).unwrap();
+    renew(&api, &short, start());
+    keeper(&api).keep(start()).await.unwrap();
+    let late = certs::new_authority("late", after(DAY)).unwrap();
+    renew(&api, &late, after(DAY));
+    keeper(&api).keep(after(DAY)).await.unwrap();
+    assert_eq!(certs::count(&bundle(&api)), 2, "in its last second");
+    keeper(&api).keep(after(DAY + Duration::from_secs(1))).await.unwrap();
+    assert_eq!(bundle(&api), late.certificate);
 }
 
 #[tokio::test]

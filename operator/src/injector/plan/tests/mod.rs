@@ -1,7 +1,12 @@
+mod order;
+mod places;
+mod probes;
+
+use sealpod_core::kubernetes::{SHARED_GID, SIDECAR_UID};
+use serde_json::json;
+
 use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
-use sealpod_core::kubernetes::SHARED_GID;
-use serde_json::json;
 
 pub fn planned(pod: &Value, bindings: &[Binding]) -> Result<Plan, String> {
     plan(Pod(pod), "shop", &known(bindings), &settings()).map_err(|denial| denial.to_string())
@@ -64,6 +69,7 @@ fn an_unknown_mode_is_refused_with_the_nearest() {
 
 #[test]
 fn pods_for_which_it_cannot_work_are_refused_with_the_reason() {
+    let options = json!({"windowsOptions": {"runAsUserName": "ContainerUser"}});
     for (pod, want) in [
         (json!(null), "carries no pod"),
         (json!({"metadata": {}, "spec": {"containers": []}}), "carries no pod"),
@@ -73,6 +79,12 @@ fn pods_for_which_it_cannot_work_are_refused_with_the_reason() {
             pod_with(&json!({"nodeSelector": {"kubernetes.io/os": "windows"}})),
             "Windows",
         ),
+        (pod_with(&json!({"securityContext": options})), "Windows"),
+        (
+            pod_with(&json!({"containers": [{"name": "app"}, {"name": "log", "securityContext": options}]})),
+            "Windows",
+        ),
+        (pod_with(&nodes(&json!([["windows"], ["windows"]]))), "Windows"),
         (
             annotated(json!({"kubernetes.io/config.mirror": "x"}), &json!({})),
             "static pod",
@@ -81,6 +93,68 @@ fn pods_for_which_it_cannot_work_are_refused_with_the_reason() {
         let text = refusal(&pod);
         assert!(text.contains(want), "{text}");
     }
+    for pod in [
+        nodes(&json!([])),
+        nodes(&json!([["windows"], ["linux"]])),
+        nodes(&json!([["windows", "linux"]])),
+        json!({"securityContext": {"windowsOptions": {}}, "os": {"name": "linux"}}),
+    ] {
+        planned(&pod_with(&pod), &[binding("db")]).unwrap();
+    }
+}
+
+#[test]
+fn options_for_windows_count_only_where_nothing_says_linux() {
+    let user = json!({"windowsOptions": {"runAsUserName": "ContainerUser"}});
+    let none = json!({"windowsOptions": {"hostProcess": false, "runAsUserName": null}});
+    let mut not_windows = nodes(&json!([["windows"], ["windows"]]));
+    let terms = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    for term in not_windows.pointer_mut(terms).unwrap().as_array_mut().unwrap() {
+        term["matchExpressions"][1]["operator"] = json!("NotIn");
+    }
+    let linux = [
+        json!({"os": {"name": "linux"}}),
+        json!({"nodeSelector": {"kubernetes.io/os": "linux"}}),
+        json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}}),
+        nodes(&json!([["linux"], ["linux"]])),
+        not_windows,
+    ];
+    let open = [
+        json!({}),
+        json!({"nodeSelector": {"kubernetes.io/arch": "amd64"}}),
+        nodes(&json!([["linux"], ["linux", "windows"]])),
+        nodes(&json!([["linux"], []])),
+    ];
+    let with = |spec: &Value, options: &Value| {
+        let mut of_pod = spec.clone();
+        of_pod["securityContext"] = options.clone();
+        let mut of_container = spec.clone();
+        of_container["containers"] = json!([{"name": "app", "securityContext": options}]);
+        [of_pod, of_container].map(|spec| planned(&pod_with(&spec), &[binding("db")]))
+    };
+    for spec in linux.iter().chain(&open) {
+        assert!(with(spec, &none).iter().all(Result::is_ok), "{spec}");
+    }
+    for spec in &linux {
+        assert!(with(spec, &user).iter().all(Result::is_ok), "{spec}");
+    }
+    for spec in &open {
+        let refused = |result: &Result<Plan, String>| result.as_ref().is_err_and(|text| text.contains("Windows"));
+        assert!(with(spec, &user).iter().all(refused), "{spec}");
+    }
+}
+
+/// A pod whose node has to match one of these terms, each the operating systems that it takes.
+fn nodes(terms: &Value) -> Value {
+    let term = |systems: &Value| {
+        json!({"matchExpressions": [
+            {"key": "zone", "operator": "Exists"},
+            {"key": "kubernetes.io/os", "operator": "In", "values": systems},
+        ]})
+    };
+    let terms: Vec<_> = terms.as_array().unwrap().iter().map(term).collect();
+    let required = json!({"nodeSelectorTerms": terms});
+    json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}})
 }
 
 #[test]
@@ -112,262 +186,6 @@ fn only_the_containers_that_are_named_get_the_mounts() {
             .unwrap_err()
             .contains("is not the name of a container")
     );
-}
-
-#[test]
-fn a_container_or_volume_of_our_name_is_a_conflict() {
-    for spec in [
-        json!({"containers": [{"name": "sealpod"}]}),
-        json!({"initContainers": [{"name": "sealpod-init"}]}),
-    ] {
-        let text = refusal(&pod_with(&spec));
-        assert!(text.contains("already has a container named \"sealpod"), "{text}");
-    }
-    // Saying so does not make it ours.
-    let forged = annotated(
-        json!({annotations::INJECTED: "db"}),
-        &json!({"containers": [{"name": "sealpod"}]}),
-    );
-    assert!(refusal(&forged).contains("already has a container named"));
-
-    let [volume, _] = volume_names();
-    let taken = json!({"volumes": [{"name": volume, "hostPath": {"path": "/tmp"}}]});
-    for pod in [
-        pod_with(&taken),
-        annotated(json!({annotations::INJECTED: "db"}), &taken),
-    ] {
-        let text = refusal(&pod);
-        assert!(text.contains("already has a volume named \"sealpod-"), "{text}");
-    }
-}
-
-#[test]
-fn a_mount_in_the_way_names_the_container_and_the_path() {
-    let spec = |mount: Value, volume: Value| {
-        let containers = json!([{"name": "app"}, {"name": "log", "volumeMounts": [mount]}]);
-        json!({"containers": containers, "volumes": [volume]})
-    };
-    let scratch = json!({"name": "v", "emptyDir": {}});
-    let at = |path: &str| json!({"name": "v", "mountPath": path});
-    let ours = "/var/run/secrets/sealpod.dev/db";
-    for (mount, volume) in [
-        (at(ours), &scratch),
-        (at("/var/run/secrets/sealpod.dev//db/"), &scratch),
-        (at("/var/run/secrets/sealpod.dev/db/inside"), &scratch),
-        (
-            at("/var/run/secrets"),
-            &json!({"name": "v", "configMap": {"name": "c"}}),
-        ),
-        (
-            json!({"name": "v", "mountPath": "/var/run/secrets", "readOnly": true}),
-            &scratch,
-        ),
-    ] {
-        let text = refusal(&pod_with(&spec(mount.clone(), volume.clone())));
-        assert!(
-            text.starts_with("container \"log\" already mounts volume \"v\" at "),
-            "{mount}: {text}"
-        );
-        assert!(text.contains(ours), "{text}");
-    }
-    for mount in [
-        at("/var/run/secrets"),
-        at("/var/run/secrets/sealpod.dev/db2"),
-        at("/data"),
-    ] {
-        planned(&pod_with(&spec(mount, scratch.clone())), &[binding("db")]).unwrap();
-    }
-    // A container that gets no mount has no conflict.
-    let mut pod = pod_with(&spec(at(ours), scratch));
-    pod["metadata"]["annotations"] = json!({annotations::CONTAINERS: "app"});
-    planned(&pod, &[binding("db")]).unwrap();
-}
-
-#[test]
-fn two_bindings_in_one_directory_are_refused() {
-    let at = |name: &str, path: &str| Binding {
-        mount_path: path.to_owned(),
-        ..binding(name)
-    };
-    for (one, other) in [
-        ("/x", "/x"),
-        ("/x", "/x/y"),
-        ("/x/y", "/x"),
-        ("/x", "/var/run/sealpod/a"),
-    ] {
-        let text = planned(&pod_with(&json!({})), &[at("a", one), at("b", other)]).unwrap_err();
-        assert!(
-            text.contains("one directory must not be the other or lie in it"),
-            "{one} {other}: {text}"
-        );
-    }
-    planned(&pod_with(&json!({})), &[at("a", "/x"), at("b", "/xy")]).unwrap();
-    assert!(
-        planned(&pod_with(&json!({})), &[at("a", "/")]).is_err(),
-        "it would hide the program"
-    );
-}
-
-#[test]
-fn the_health_port_is_one_that_no_container_uses() {
-    let ours = |spec: Value| {
-        let plan = planned(&pod_with(&spec), &[binding("db")]).unwrap();
-        plan.ours[1].container.clone()
-    };
-    let port = |container: &Value| container["readinessProbe"]["httpGet"]["port"].clone();
-    assert_eq!(port(&ours(json!({}))), HEALTH_PORT);
-    let taken = json!([{"name": "app", "ports": [{"containerPort": HEALTH_PORT}, {"containerPort": HEALTH_PORT + 1}]}]);
-    let container = ours(json!({"containers": taken}));
-    assert_eq!(port(&container), HEALTH_PORT + 2);
-    let settings = container["env"].as_array().unwrap().last().unwrap()["value"]
-        .as_str()
-        .unwrap();
-    assert!(
-        settings.contains(&format!("\"healthPort\":{}", HEALTH_PORT + 2)),
-        "{settings}"
-    );
-}
-
-#[test]
-fn on_the_nodes_network_no_port_is_opened_and_a_command_tells_whether_the_files_are_there() {
-    let plan = planned(&pod_with(&json!({"hostNetwork": true})), &[binding("db")]).unwrap();
-    let container = &plan.ours[1].container;
-    let text = container.to_string();
-    assert!(
-        !text.contains("httpGet") && text.contains("\\\"healthPort\\\":null"),
-        "{text}"
-    );
-    assert_eq!(
-        container["readinessProbe"]["exec"]["command"],
-        json!(["/sealpod-sidecar", "readyz"])
-    );
-    assert_eq!(container.get("livenessProbe"), None, "nothing could answer");
-}
-
-#[test]
-fn behind_a_proxy_that_takes_inbound_connections_a_command_asks() {
-    let spec = json!({"initContainers": [{"name": "istio-proxy"}]});
-    let plan = planned(&pod_with(&spec), &[binding("db")]).unwrap();
-    let container = &plan.ours[1].container;
-    assert!(!container.to_string().contains("httpGet"), "{container}");
-    for (probe, question) in [("readinessProbe", "readyz"), ("livenessProbe", "healthz")] {
-        assert_eq!(
-            container[probe]["exec"]["command"],
-            json!(["/sealpod-sidecar", question])
-        );
-    }
-    assert_eq!(plan.ours[0].place, 1);
-}
-
-#[test]
-fn places_without_which_no_container_starts_are_refused_from_both_sides() {
-    for (path, place) in [
-        ("/sealpod-sidecar", "/sealpod-sidecar"),
-        ("/sealpod-sidecar/x", "/sealpod-sidecar"),
-        ("/proc", "/proc"),
-        ("/proc/1", "/proc"),
-        ("/sys/fs", "/sys"),
-        ("//dev/", "/dev"),
-        ("/dev/termination-log", "/dev/termination-log"),
-        ("/", "/dev"),
-        (
-            "/var/run/secrets/kubernetes.io/serviceaccount",
-            "/var/run/secrets/kubernetes.io/serviceaccount",
-        ),
-        (
-            "/var/run/secrets/kubernetes.io/serviceaccount/x",
-            "/var/run/secrets/kubernetes.io/serviceaccount",
-        ),
-    ] {
-        let there = Binding {
-            mount_path: path.to_owned(),
-            ..binding("db")
-        };
-        let without_token = json!({"containers": [{"name": "app"}], "automountServiceAccountToken": false});
-        let text = planned(&pod_with(&without_token), &[there]).unwrap_err();
-        assert!(text.contains(&format!("which meets {place}, ")), "{path}: {text}");
-    }
-    for path in [
-        "/process",
-        "/devices",
-        "/dev/shm",
-        "/sealpod-sidecar2",
-        "/var/run/secrets",
-    ] {
-        let there = Binding {
-            mount_path: path.to_owned(),
-            ..binding("db")
-        };
-        planned(&pod_with(&json!({"containers": [{"name": "app"}]})), &[there]).unwrap();
-    }
-}
-
-#[test]
-fn many_directories_that_lie_in_none_of_the_others_are_taken_and_one_that_does_is_found() {
-    let at = |number: usize, path: String| Binding {
-        mount_path: path,
-        ..binding(&format!("b{number}"))
-    };
-    let mut all: Vec<_> = (0..63).map(|n| at(n, format!("/x/{n}-{}", n % 7))).collect();
-    planned(&pod_with(&json!({})), &all).unwrap();
-    all.push(at(63, "/x/20-6/y".to_owned()));
-    let text = planned(&pod_with(&json!({})), &all).unwrap_err();
-    assert!(text.contains("\"/x/20-6\"") && text.contains("\"/x/20-6/y\""), "{text}");
-}
-
-#[test]
-fn more_mounts_than_a_pod_has_are_refused() {
-    let containers: Vec<_> = (0..600).map(|n| json!({"name": format!("c{n}")})).collect();
-    let pod = pod_with(&json!({ "containers": containers }));
-    planned(&pod, &[binding("db")]).unwrap();
-    let text = planned(&pod, &[binding("db"), binding("mail")]).unwrap_err();
-    assert!(
-        text.contains("2 SecretBindings in 600 containers") && text.contains("sealpod.dev/containers"),
-        "{text}"
-    );
-}
-
-/// Names of the volumes of binding `db`: of its files, and of its key.
-fn volume_names() -> [String; 2] {
-    let volumes = planned(&pod_with(&json!({})), &[binding("db")]).unwrap().volumes;
-    [0, 1].map(|at| name_of(&volumes[at]).to_owned())
-}
-
-#[test]
-fn nobody_else_mounts_a_volume_of_ours_by_its_name() {
-    let [files, key] = volume_names();
-    let path = "/var/run/secrets/sealpod.dev/db";
-    let spec = |mount: &Value| json!({"containers": [{"name": "app"}, {"name": "log", "volumeMounts": [mount]}]});
-    let device = json!({"containers": [{"name": "log", "volumeDevices": [{"name": key, "devicePath": "/dev/x"}]}]});
-    let mut all = vec![device];
-    all.extend(
-        [
-            json!({"name": key, "mountPath": "/stolen"}),
-            json!({"name": key, "mountPath": "/stolen", "readOnly": true}),
-            json!({"name": files, "mountPath": path}),
-            json!({"name": files, "mountPath": "/elsewhere", "readOnly": true}),
-            json!({"name": files, "mountPath": path, "readOnly": true, "subPath": "..data"}),
-        ]
-        .iter()
-        .map(spec),
-    );
-    for spec in &all {
-        let text = refusal(&pod_with(spec));
-        assert!(
-            text.starts_with("container \"log\" mounts volume \"sealpod-") && text.contains("Sealpod's own"),
-            "{spec}: {text}"
-        );
-    }
-    let ours = spec(&json!({"name": files, "mountPath": path, "readOnly": true}));
-    planned(&pod_with(&ours), &[binding("db")]).unwrap();
-    let mut other = pod_with(&ours);
-    other["metadata"]["annotations"] = json!({annotations::CONTAINERS: "app"});
-    assert!(
-        refusal(&other).contains("Sealpod's own"),
-        "not in one that gets no files"
-    );
-    let exec = json!({"containers": [{"name": "app"}, {"name": "log", "volumeMounts": [{"name": "sealpod-exec", "mountPath": "/p"}]}]});
-    assert!(refusal(&annotated(json!({annotations::EXEC: "app"}), &exec)).contains("\"sealpod-exec\""));
 }
 
 #[test]
@@ -463,14 +281,19 @@ fn a_signal_gives_the_sidecar_the_user_alone_and_the_container_its_name() {
     let mut elsewhere = spec(json!(null));
     elsewhere["initContainers"] = json!([{"name": "migrate", "env": named("app")}]);
     assert!(planned(&pod_with(&elsewhere), std::slice::from_ref(&signalling)).is_ok());
-    let once = annotated(json!({annotations::MODE: "init"}), &spec(json!(null)));
-    let warnings = planned(&once, &[signalling]).unwrap().warnings;
-    assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.contains("onChange has no effect")),
-        "{warnings:?}"
-    );
+}
+
+#[test]
+fn a_pod_that_gets_its_files_once_needs_nothing_for_a_signal_that_is_never_sent() {
+    let signalling = Binding {
+        signals: Some("absent".to_owned()),
+        ..binding("db")
+    };
+    let once = annotated(json!({annotations::MODE: "init"}), &json!({}));
+    let plan = planned(&once, &[signalling]).unwrap();
+    let user = &plan.ours[0].container["securityContext"]["runAsUser"];
+    assert_eq!((plan.ours.len(), user), (1, &json!(SIDECAR_UID)));
+    assert!(plan.containers.iter().all(|all| all.env.is_empty()));
 }
 
 #[test]
@@ -494,15 +317,7 @@ fn a_request_on_a_change_never_goes_to_the_node() {
     }
     assert!(planned(&pod_with(&json!({"hostNetwork": false})), &all).is_ok());
     assert!(planned(&pod_with(&host), &[binding("mail")]).is_ok());
-    let warnings = planned(&annotated(json!({annotations::MODE: "init"}), &host), &all)
-        .unwrap()
-        .warnings;
-    assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.contains("onChange has no effect")),
-        "{warnings:?}"
-    );
+    planned(&annotated(json!({annotations::MODE: "init"}), &host), &all).unwrap();
 }
 
 #[test]
