@@ -12,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Until};
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::health::Health;
 use crate::pace::Timing;
-use crate::{check, exec, handover, install, probe};
+use crate::{check, exec, install, probe};
 
 const USAGE: &str = "usage: sealpod-sidecar <command>
 
   run    write the files and keep them fresh until SIGTERM
   init   write the first files and exit
-  wait   exit as soon as the files are there (the startup probe)
+  wait   exit as soon as the files are there (the startup probe, where the kubelet does not reach the health port)
   check  show what would be written, and what is wrong; exit code 1 where something is
   exec   run a command with the values in its environment; `exec --help` says how
   healthz, readyz, metrics
@@ -34,8 +35,6 @@ const STOPPED: u8 = 143;
 const DRAIN: Duration = Duration::from_millis(500);
 /// Longest time that a probe waits for an answer.
 const ASK: Duration = Duration::from_secs(2);
-/// How often `wait` looks.
-const LOOK: Duration = Duration::from_millis(50);
 /// Threads that look up the server's address; one look-up is open at a time and binding.
 const BLOCKING_THREADS: usize = 2;
 
@@ -142,7 +141,7 @@ pub async fn work(
             Err(error) => return tell(&format!("binding {:?}: {error}", mounted.name), 1),
         };
     }
-    let serving = health_port.map(|port| tokio::spawn(health.serve(port, shutdown.clone())));
+    let serving = health_port.map(|port| tokio::spawn(health.serve(port, Gate::of(bindings), shutdown.clone())));
     let mut done = true;
     while let Some(ended) = agents.join_next().await {
         match ended {
@@ -161,12 +160,10 @@ pub async fn work(
 
 /// Blocks until the gate of every binding is open. How long that may take is the kubelet's business.
 pub fn wait(config: &Config) -> ExitCode {
-    for binding in &config.settings.bindings {
-        while !handover::is_open(Path::new(&binding.mount_path)) {
-            std::thread::sleep(LOOK);
-        }
-    }
-    ExitCode::SUCCESS
+    block_on(async {
+        Gate::of(&config.settings.bindings).opened().await;
+        ExitCode::SUCCESS
+    })
 }
 
 /// Prints what each binding selects, and asks the server what of it is there. Exit code 1 where something is wrong.
@@ -185,10 +182,7 @@ pub fn check(config: &Config) -> ExitCode {
 /// Asks the sidecar that runs beside this process. Where it has no port, as on `hostNetwork`, `readyz` looks at the files.
 pub fn ask(config: &Config, path: &str) -> ExitCode {
     let Some(port) = config.settings.health_port else {
-        let bindings = &config.settings.bindings;
-        let ready = bindings
-            .iter()
-            .all(|binding| handover::is_open(Path::new(&binding.mount_path)));
+        let ready = Gate::of(&config.settings.bindings).is_open();
         return match path {
             "/healthz" => tell("ok", 0),
             "/readyz" if ready => tell("ok", 0),

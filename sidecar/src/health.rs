@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use jiff::SignedDuration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -17,7 +18,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use sealpod_core::Time;
 use sealpod_runtime::admin::{self, Readiness};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::gate::{self, Gate};
 
 /// How often an occupied port is tried again.
 const PORT_RETRY: Duration = Duration::from_secs(10);
@@ -205,33 +209,41 @@ impl Health {
         (health, statuses)
     }
 
-    /// Serves on every address of the pod. A port that somebody else has does not stop the files: it is told once and
-    /// tried again.
-    pub async fn serve(self, port: u16, shutdown: CancellationToken) {
-        let mut told = false;
-        loop {
-            let served = match bind(port) {
-                Ok(listener) => {
-                    let (registry, readiness) = (Arc::clone(&self.registry), self.readiness.clone());
-                    admin::serve_on(listener, registry, readiness, shutdown.clone()).await
-                }
-                Err(error) => Err(error),
-            };
-            match served {
-                Ok(()) => return,
-                Err(error) if !told => {
-                    tracing::error!(%error, "no probes and metrics until the port is free");
-                    told = true;
-                }
-                Err(_) => {}
+    /// Serves on every address of the pod, and looks whether the gate is open, once for all who ask.
+    pub async fn serve(self, port: u16, gate: Gate, shutdown: CancellationToken) {
+        let (tell, opened) = watch::channel(false);
+        let router = admin::router(self.registry, self.readiness).merge(gate::router(opened));
+        // Dropped at the stop, which ends all waiting.
+        let opening = async move {
+            gate.opened().await;
+            tell.send_replace(true);
+        };
+        tokio::join!(shutdown.run_until_cancelled(opening), listen(port, &router, &shutdown));
+    }
+}
+
+/// A port that somebody else has does not stop the files: it is told once and tried again.
+async fn listen(port: u16, router: &Router, shutdown: &CancellationToken) {
+    let mut told = false;
+    loop {
+        let served = match bind(port) {
+            Ok(listener) => admin::serve_router(listener, router.clone(), shutdown.clone()).await,
+            Err(error) => Err(error),
+        };
+        match served {
+            Ok(()) => return,
+            Err(error) if !told => {
+                tracing::error!(%error, "no probes and metrics until the port is free");
+                told = true;
             }
-            if shutdown
-                .run_until_cancelled(tokio::time::sleep(PORT_RETRY))
-                .await
-                .is_none()
-            {
-                return;
-            }
+            Err(_) => {}
+        }
+        if shutdown
+            .run_until_cancelled(tokio::time::sleep(PORT_RETRY))
+            .await
+            .is_none()
+        {
+            return;
         }
     }
 }

@@ -5,7 +5,7 @@
 //! config ─┐
 //! credentials (key, CA, binding.json) ─> agent: ask ─> selection (pure) ─> publish (atomic swap) ─> hand-over ─> ask …
 //!                                          ├─> notify: the app hears of a change
-//!                                          └─> health: /healthz /readyz /metrics
+//!                                          └─> health: /healthz /readyz /metrics, and the gate: /wait
 //! exec: a command with the values in its environment, of the files or of the server
 //! ```
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod credentials;
 pub mod exec;
+pub mod gate;
 pub mod handover;
 pub mod health;
 pub mod install;

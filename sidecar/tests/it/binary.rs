@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use sealpod_core::injection::SETTINGS_VARIABLE;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 use crate::fake::{Fake, KEY, secrets};
 use crate::pod::{Pod, binding, eventually, questions, required};
@@ -65,6 +66,28 @@ async fn sigterm_ends_init_within_a_second_while_the_server_is_away() {
     let (code, took) = terminate(child).await;
     assert_eq!(code, Some(143));
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_run_within_a_second_while_the_kubelet_waits_at_the_gate() {
+    let fake = Fake::stopped(secrets([]));
+    let mut pod = Pod::new(&fake.url());
+    let port = crate::agent::port();
+    pod.config.settings.health_port = Some(port);
+    let child = start(&pod, "run");
+    crate::gate::listening(port).await;
+    let mut waiting = crate::gate::request(port).await;
+    let mut answer = String::new();
+    let early = tokio::time::timeout(Duration::from_millis(300), waiting.read_to_string(&mut answer)).await;
+    assert!(early.is_err(), "{answer}");
+    let (code, took) = terminate(child).await;
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    waiting.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503"),
+        "it is told, and not left: {answer:?}"
+    );
 }
 
 #[tokio::test]

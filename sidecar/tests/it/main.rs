@@ -8,6 +8,7 @@ mod delivery;
 mod exec;
 mod fake;
 mod full;
+mod gate;
 mod hostile;
 mod notify;
 mod pace;

@@ -182,8 +182,14 @@ async fn no_name_of_a_secret_is_told_on_the_open_port() {
         "warning: db: not as selected: 1 required without a value, 1 refused",
     )
     .await;
-    let answer = ask(port, "/readyz").await;
-    assert!(!answer.contains("canary"), "{answer}");
+    let metrics = ask(port, "/metrics").await;
+    assert!(
+        metrics.contains(r#"sealpod_problem{part="db",state="warning"} 1"#),
+        "{metrics}"
+    );
+    for answer in [ask(port, "/readyz").await, metrics] {
+        assert!(!answer.contains("canary"), "{answer}");
+    }
     // What the server says of a refusal may hold names as well: here it says "because".
     for status in [403, 404, 400] {
         fake.manner(Manner::Refusing(status, None));
