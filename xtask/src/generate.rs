@@ -91,10 +91,11 @@ fn annotations() -> Generated {
              # Annotations of pods\n\n\
              A pod with the label `{INJECT_LABEL}: \"true\"` gets the files of its SecretBindings. These annotations say more; \
              anything else with the prefix `{GROUP}/` has no effect, and whoever creates the pod is told so, with the nearest \
-             of them. In a Deployment, StatefulSet, DaemonSet, Job or CronJob all of it belongs to the pod template.\n\n\
+             of them. In a Deployment, StatefulSet, DaemonSet, Job or CronJob all of it belongs to the pod template; what its \
+             controller is told then stands in the injector's log, as `admitted a pod with warnings`.\n\n\
              {}\n\
              An amount is that of each container of ours: the init container and, beside the app, the sidecar. The limits of a \
-             LimitRange of the namespace win over all of them.\n\n\
+             LimitRange of the namespace win over all of them, but in a pod that has `spec.resources`.\n\n\
              The injector itself writes `{}`, the names of the bindings that it put into the pod. A container that gets \
              signals (`onChange.signal`) has the variable `SEALPOD_CONTAINER` with its name; one that has another value there \
              is refused. Every container of the pod gets the supplementary group 64999, to which the files belong. Where the \

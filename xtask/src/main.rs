@@ -8,6 +8,7 @@ mod cluster;
 mod demo;
 mod generate;
 mod images;
+mod moto;
 mod prerequisites;
 mod process;
 mod progress;

@@ -12,16 +12,21 @@ pub struct Options {
     /// How many times as often as the tests do each thing is broken
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     times: u16,
-    /// Run only what has one of these words: kill, upgrade, error, full, clock
+    /// Run only what has one of these words: kill, rotation, upgrade, error, backup, restore, full, clock
     words: Vec<String>,
 }
 
 /// The word for it, what it is, and the tests that do it, all of the api-server's `it`.
-const BROKEN: [(&str, &str, &str); 5] = [
+const BROKEN: [(&str, &str, &str); 8] = [
     (
         "kill",
         "Kills and power cuts under writers and readers, during backups and rotations",
         "crash::",
+    ),
+    (
+        "rotation",
+        "Kills at each point of a rotation of the master key",
+        "rotation::",
     ),
     (
         "upgrade",
@@ -29,6 +34,12 @@ const BROKEN: [(&str, &str, &str); 5] = [
         "crash_upgrade::",
     ),
     ("error", "Errors of reads, writes and syncs", "io_errors::"),
+    ("backup", "Errors of reads and writes under a backup", "backup_faults::"),
+    (
+        "restore",
+        "Errors of writes and syncs under a restore",
+        "restore_faults::",
+    ),
     ("full", "Full disks", "full_disk::"),
     ("clock", "A clock that jumps, or stands still", "wall_clock::"),
 ];

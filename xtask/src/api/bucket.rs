@@ -2,39 +2,28 @@
 //! bucket that goes away.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::bench::Running;
-use crate::process::{self, Failure};
+use crate::moto::{BUCKET, Moto, SECRET, Storage};
+use crate::process;
 use crate::progress::Progress;
-use crate::python;
 use crate::workspace::Workspace;
 
-const START_WITHIN: Duration = Duration::from_mins(1);
-const BUCKET: &str = "vault";
-/// In no answer and no message.
-const SECRET: &str = "secret-of-the-storage-0123456789";
 /// Nine values of a megabyte, which do not compress once they are sealed: two parts of an upload.
 const SEED: [&str; 4] = ["0", "9", "1", "1000000"];
 
 /// On the debug build of the api-server.
 pub fn check(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
-    let folder = workspace.target.join("moto");
-    fs::create_dir_all(&folder)?;
-    let requirements = workspace.root.join("xtask/moto/requirements.txt");
-    let program = python::install("Moto", "moto_server", &requirements, &folder, progress)?;
+    let moto = Moto::install(workspace, progress)?;
     progress.step("Backups in a bucket", |_| {
         let mut build = workspace.cargo();
         build.args(["build", "--quiet", "--package", "sealpod-api-server"]);
         process::run_visible(build.args(["--bin", "sealpod-api-server", "--example", "seed_org"]))?;
         let data = tempfile::tempdir()?;
-        let storage = Storage::start(&program, &folder)?;
+        let storage = moto.start()?;
         let debug = workspace.target.join("debug");
         let trial = Trial {
             program: debug.join("sealpod-api-server"),
@@ -44,50 +33,6 @@ pub fn check(workspace: &Workspace, progress: &mut Progress) -> Result<()> {
         trial.seed(&debug.join("examples/seed_org"))?;
         trial.run()
     })
-}
-
-/// Moto's server; killed when dropped.
-struct Storage {
-    address: SocketAddr,
-    _running: Running,
-}
-
-impl Storage {
-    fn start(program: &Path, folder: &Path) -> Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let log = folder.join("server.log");
-        let output = fs::File::create(&log)?;
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
-        let command = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let mut running = Running::start(command)?;
-        let began = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if running.has_ended() || began.elapsed() > START_WITHIN {
-                return Err(Failure::new("Moto does not start").log(&log).into());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(Self {
-            address,
-            _running: running,
-        })
-    }
-
-    /// The status of an answer, asked for without credentials.
-    fn ask(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.address)?;
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n{body}",
-            self.address
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).context("it answers in HTTP")?;
-        Ok(status.to_owned())
-    }
 }
 
 struct Trial<'a> {
@@ -116,13 +61,9 @@ impl Trial<'_> {
         let output = Command::new(&self.program)
             .args(arguments)
             .env_clear()
-            .env("SEALPOD_BACKUP_URL", format!("s3://{BUCKET}/some/prefix"))
             .env("SEALPOD_DATABASE_URL", format!("sqlite:{}", self.path("sealpod.db")))
             .env("SEALPOD_MASTER_KEY_FILE", self.path("master.key"))
-            .env("AWS_ENDPOINT_URL", format!("http://{}", self.storage.address))
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "somebody")
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .envs(self.storage.settings("some/prefix"))
             .stdin(Stdio::null())
             .output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -150,10 +91,7 @@ impl Trial<'_> {
         // 1. A bucket that is not there, then one that is.
         let create = ["backup", "create"];
         fails(&create, "NoSuchBucket")?;
-        ensure!(
-            self.storage.ask("PUT", &format!("/{BUCKET}"), "")? == "200",
-            "Moto makes no bucket"
-        );
+        self.storage.make_bucket()?;
         let made = succeeds(&create)?;
         let id = made.split(' ').next().unwrap_or_default();
         let listed = succeeds(&["backup", "list"])?;

@@ -57,6 +57,12 @@ impl<'a> Plane<'a> {
         }
     }
 
+    /// Deletes what is at the path for good.
+    pub fn purge(&self, path: &str) -> Result<()> {
+        let call = self.client.delete(format!("{}{path}?purge=true", self.url));
+        self.send(call.bearer_auth(&self.admin_key)).map(drop)
+    }
+
     /// Signs in and out again, as a person does who reads the code in a mail: `read` waits for that.
     pub fn visit(&self, email: &str, read: impl FnOnce() -> Result<String>) -> Result<()> {
         let post = |path: &str| self.client.post(format!("{}{path}", self.url));

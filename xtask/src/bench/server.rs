@@ -25,6 +25,8 @@ pub struct Launch {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Folder of the backups; without it there are none.
     pub backups: Option<PathBuf>,
+    /// What else it is told.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// Killed when dropped: nothing of it is kept but the database, which survives that.
@@ -49,6 +51,7 @@ impl Launch {
             admin_key: data_encoding::HEXLOWER.encode(&admin_key),
             tls: None,
             backups: None,
+            settings: Vec::new(),
         })
     }
 
@@ -75,6 +78,7 @@ impl Launch {
         if let Some(folder) = &self.backups {
             command.env("SEALPOD_BACKUP_URL", format!("file://{}", folder.display()));
         }
+        command.envs(self.settings.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         let began = Instant::now();
         let mut process = Running::start(&mut command)?;
@@ -103,6 +107,43 @@ impl Server {
         let (_, metrics) = http::get(self.metrics, "/metrics")?;
         open_polls(&metrics).context("the metrics do not say how many polls wait")
     }
+
+    /// Of the writer, since it was started.
+    pub fn transactions(&self) -> Result<Transactions> {
+        let (_, metrics) = http::get(self.metrics, "/metrics")?;
+        Transactions::read(&metrics).context("the metrics do not say what transactions take")
+    }
+}
+
+/// How many took at most so many seconds before their commit, as the histogram of the metrics counts them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transactions(Vec<(f64, u64)>);
+
+impl Transactions {
+    fn read(metrics: &str) -> Option<Self> {
+        let lines = metrics.lines();
+        let buckets =
+            lines.filter_map(|line| line.strip_prefix("sealpod_store_transaction_duration_seconds_bucket{le=\""));
+        let read = |bucket: &str| -> Option<_> {
+            let (bound, count) = bucket.split_once("\"} ")?;
+            Some((bound.parse().ok()?, count.parse().ok()?))
+        };
+        let buckets = buckets.map(read).collect::<Option<Vec<_>>>()?;
+        (!buckets.is_empty()).then_some(Self(buckets))
+    }
+
+    /// In milliseconds: the least bound that is above all of those since then.
+    pub fn longest_since(&self, before: &Self) -> f64 {
+        let since: Vec<_> = self
+            .0
+            .iter()
+            .zip(&before.0)
+            .map(|((bound, now), (_, then))| (*bound, now - then))
+            .collect();
+        let all = since.last().map_or(0, |(_, count)| *count);
+        let bound = since.into_iter().find(|(_, count)| *count == all);
+        1_000.0 * bound.map_or(f64::INFINITY, |(bound, _)| bound)
+    }
 }
 
 fn open_polls(metrics: &str) -> Option<usize> {
@@ -122,5 +163,21 @@ mod tests {
         let metrics = "# TYPE sealpod_open_polls gauge\nsealpod_polls 7\nsealpod_open_polls 9000\n# EOF\n";
         assert_eq!(open_polls(metrics), Some(9_000));
         assert_eq!(open_polls("# EOF\n"), None);
+    }
+
+    #[test]
+    fn the_longest_transaction_of_a_time_is_below_the_bound_that_holds_all_of_it() {
+        let metrics = |counts: [u32; 3]| {
+            let line = |(bound, count)| {
+                format!("sealpod_store_transaction_duration_seconds_bucket{{le=\"{bound}\"}} {count}\n")
+            };
+            let lines = ["0.005", "0.05", "+Inf"].into_iter().zip(counts).map(line);
+            Transactions::read(&lines.collect::<String>()).unwrap()
+        };
+        let before = metrics([10, 11, 12]);
+        assert!((metrics([20, 21, 22]).longest_since(&before) - 5.0).abs() < 1e-9);
+        assert!((metrics([20, 22, 23]).longest_since(&before) - 50.0).abs() < 1e-9);
+        assert!(metrics([20, 21, 23]).longest_since(&before).is_infinite());
+        assert_eq!(Transactions::read("# EOF\n"), None);
     }
 }

@@ -21,6 +21,7 @@ use super::figures::{Rows, mib, milliseconds, shown};
 use super::plane::Plane;
 use super::server::{Launch, Server};
 use super::{build, header, machine};
+use crate::moto::{Moto, Storage};
 use crate::process;
 use crate::progress::Progress;
 use crate::workspace::{Workspace, require_free_disk};
@@ -60,6 +61,7 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     require_free_disk(&directory, 4, "the bench")?;
     let programs = build(workspace, &mut progress)?;
+    let storage = Moto::install(workspace, &mut progress)?.start()?;
     let flushes = progress.step("Asking the disk", |_| Flushes::measure(&directory))?;
     let seed = progress.step("Filling the database", |step| {
         Seed::prepare(&programs, &directory, options.secrets, step)
@@ -86,6 +88,8 @@ pub fn run(options: &Options, workspace: &Workspace) -> Result<()> {
     let backup = back_up(&stage, &what, &mut progress, (&mut rows, &mut bars))?;
     restore(&stage, &what, &backup, &mut progress, (&mut rows, &mut bars))?;
     rotate(&stage, options.secrets, &mut progress, (&mut rows, &mut bars))?;
+    let stage = in_bucket(stage, &storage, &runtime, &mut progress, (&mut rows, &mut bars))?;
+    purge(&stage, &what, &mut progress, (&mut rows, &mut bars))?;
     stage.server.process.stop()?;
     let then = progress.step("Asking the disk again", |_| Flushes::measure(&directory))?;
     print!(
@@ -188,7 +192,9 @@ fn rotate(stage: &Stage<'_>, versions: u32, progress: &mut Progress, (rows, bars
         let alone = stage.undisturbed(&mut writes)?;
         step.follow("the rotation");
         new_master_key(&stage.launch)?;
+        let before = stage.server.transactions()?;
         let ((), took, memory) = stage.measure(|| stage.plane.rotate())?;
+        let longest = stage.server.transactions()?.longest_since(&before);
         let meanwhile = writes.since_last()?;
         let seconds = took.as_secs_f64();
         rows.add(
@@ -201,8 +207,67 @@ fn rotate(stage: &Stage<'_>, versions: u32, progress: &mut Progress, (rows, bars
         bars.hold(&what, Limit::AtMost(60.0), "s", Depends::OnDisk, seconds);
         let p99 = milliseconds(meanwhile.p99);
         bars.hold("write during it, p99", Limit::AtMost(50.0), "ms", Depends::OnDisk, p99);
+        hold_slices("the rotation", longest, bars);
         Ok(())
     })
+}
+
+/// What a server takes for a backup that goes to a bucket, and for a restore from there; it serves on.
+fn in_bucket<'a>(
+    stage: Stage<'a>,
+    storage: &Storage,
+    runtime: &'a Runtime,
+    progress: &mut Progress,
+    (rows, bars): Table<'_>,
+) -> Result<Stage<'a>> {
+    progress.step("A backup in a bucket, and back", |_| {
+        storage.make_bucket()?;
+        let Stage { mut launch, server, .. } = stage;
+        server.process.stop()?;
+        launch.backups = None;
+        launch.settings = storage.settings("bench").to_vec();
+        let server = launch.start()?;
+        let stage = Stage {
+            plane: Plane::new(runtime, &launch, &server)?,
+            launch,
+            server,
+            ..stage
+        };
+        let mut note = |what: &str, took: Duration, memory: &Growth| {
+            let seconds = shown(took.as_secs_f64());
+            rows.add(what, &format!("{seconds} s; resident memory {}", memory.describe()));
+            let what = format!("memory that a {what} takes");
+            bars.hold(&what, Limit::AtMost(32.0), "MiB", Depends::OnNothing, memory.added());
+        };
+        let (backup, took, memory) = stage.measure(|| stage.plane.back_up())?;
+        note("backup in a bucket", took, &memory);
+        let (restored, took, memory) = stage.measure(|| stage.plane.restore(&backup))?;
+        note("restore from a bucket", took, &memory);
+        fs::remove_file(&restored.restored_path)?;
+        Ok(stage)
+    })
+}
+
+/// Everything goes for good, in slices between which others may write.
+fn purge(stage: &Stage<'_>, what: &str, progress: &mut Progress, (rows, bars): Table<'_>) -> Result<()> {
+    progress.step("A purge", |_| {
+        let before = stage.server.transactions()?;
+        let ((), took, memory) = stage.measure(|| stage.plane.purge(&stage.seed.project()))?;
+        let longest = stage.server.transactions()?.longest_since(&before);
+        let seconds = shown(took.as_secs_f64());
+        rows.add(
+            &format!("purge of {what}"),
+            &format!("{seconds} s; resident memory {}", memory.describe()),
+        );
+        hold_slices("the purge", longest, bars);
+        Ok(())
+    })
+}
+
+/// What others wait for in maintenance, apart from the disk. The figure is the bound of a histogram that is above all of them.
+fn hold_slices(what: &str, longest: f64, bars: &mut Bars) {
+    let what = format!("longest transaction of {what}, without its commit");
+    bars.hold(&what, Limit::AtMost(50.0), "ms", Depends::OnNothing, longest);
 }
 
 /// Puts a new key before those that are there.

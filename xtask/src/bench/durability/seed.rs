@@ -41,6 +41,11 @@ impl Seed {
         serde_json::from_str(&text).context("seed_org did not print what it made")
     }
 
+    /// The path of the project that holds them all.
+    pub fn project(&self) -> String {
+        format!("/api/orgs/{}/projects/{}", self.organization, self.project)
+    }
+
     pub fn read(&self, n: usize) -> Request {
         self.request("GET", n, None)
     }
@@ -56,10 +61,7 @@ impl Seed {
         let key = n * 7_919 % self.secrets;
         Request {
             method,
-            path: format!(
-                "/api/orgs/{}/projects/{}/envs/{}/secrets/key-{key:05}",
-                self.organization, self.project, self.environment
-            ),
+            path: format!("{}/envs/{}/secrets/key-{key:05}", self.project(), self.environment),
             headers: vec![("authorization", format!("Bearer {}", self.token))],
             body,
         }

@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::wait::await_condition;
 use sealpod_core::kubernetes::{MOUNT_ROOT, SIDECAR_CONTAINER};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::super::bars::{Bars, Depends, Limit};
@@ -26,10 +26,33 @@ const START_WITHIN: Duration = Duration::from_mins(3);
 /// Without injection, and with it in each shape.
 const SHAPES: [(&str, Option<&str>); 4] = [
     ("plain", None),
-    ("auto: init container, then sidecar", Some("auto")),
+    ("auto: init container, then sidecar", AUTO),
     ("native sidecar", Some("native")),
     ("init container alone", Some("init")),
 ];
+const AUTO: Option<&str> = Some("auto");
+/// Without injection, and with containers that do nothing: what a container costs here, whoever adds it and whatever it does.
+const FLOORS: [(&str, Idle); 3] = [
+    (
+        "plain and an init container that does nothing",
+        Idle {
+            first: true,
+            beside: false,
+        },
+    ),
+    (
+        "plain and a second container that does nothing",
+        Idle {
+            first: false,
+            beside: true,
+        },
+    ),
+    ("plain and both, the floor of auto", FLOOR_OF_AUTO),
+];
+const FLOOR_OF_AUTO: Idle = Idle {
+    first: true,
+    beside: true,
+};
 /// The binding of the example.
 const BINDING: &str = "shop";
 /// What the kernel counts in towards programs.
@@ -40,6 +63,18 @@ const MOST_APP_START: f64 = 900.0;
 const MOST_READY: f64 = 1_400.0;
 const MOST_OURS: f64 = 300.0;
 const MOST_AT_ONCE: f64 = 1.6;
+
+/// Which containers that do nothing a pod has, beside its app's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Idle {
+    /// An init container.
+    first: bool,
+    /// A regular one.
+    beside: bool,
+}
+
+/// A pod that is started: how it is injected, if at all, and what does nothing in it.
+type Made<'a> = (Option<&'a str>, Idle);
 
 /// Times from the request that creates a pod.
 #[derive(Debug, Default)]
@@ -83,28 +118,39 @@ fn many(
     progress: &mut Progress,
     (bars, rows): (&mut Bars, &mut Rows),
 ) -> Result<()> {
+    let shapes = SHAPES.map(|(name, mode)| (name, (mode, Idle::default())));
+    let floors = FLOORS.map(|(name, idle)| (name, (None, idle)));
+    let mut all: Vec<(&str, Made, Vec<Duration>)> = shapes
+        .into_iter()
+        .chain(floors)
+        .map(|(name, made)| (name, made, vec![]))
+        .collect();
     let title = format!("Starting {} pods at once, {} times", options.at_once, options.rounds);
-    let took = progress.step(&title, |step| {
-        let mut took: [Vec<Duration>; SHAPES.len()] = std::array::from_fn(|_| vec![]);
+    progress.step(&title, |step| {
         for round in 1..=options.rounds {
-            for ((name, mode), took) in SHAPES.iter().zip(&mut took) {
+            for (name, made, took) in &mut all {
                 step.follow(&format!("round {round}, {name}"));
-                took.push(runtime.block_on(at_once(example, *mode, options.at_once))?);
+                took.push(runtime.block_on(at_once(example, *made, options.at_once))?);
             }
         }
-        Ok(took)
+        Ok(())
     })?;
-    let seconds = took.map(|times| median(times).unwrap_or_default().as_secs_f64());
-    for ((name, mode), seconds_of) in SHAPES.iter().zip(seconds) {
-        let ratio = seconds_of / seconds[0].max(f64::EPSILON);
-        rows.add(
-            &format!(
-                "{name}: {} at once until all are Ready, median of {}",
-                options.at_once, options.rounds
-            ),
-            &format!("{} s, {ratio:.2} × plain", shown(seconds_of)),
-        );
-        if *mode == Some("auto") {
+    let seconds_of = |which: Made| {
+        let took = all.iter().find(|(_, made, _)| *made == which).map(|(_, _, took)| took);
+        let middle = median(took.into_iter().flatten().copied()).unwrap_or_default();
+        middle.as_secs_f64().max(f64::EPSILON)
+    };
+    let plain = seconds_of((None, Idle::default()));
+    let how = format!(
+        "{} at once until all are Ready, median of {}",
+        options.at_once, options.rounds
+    );
+    for (name, made, _) in &all {
+        let seconds = seconds_of(*made);
+        let ratio = seconds / plain;
+        let value = format!("{} s, {ratio:.2} × plain", shown(seconds));
+        rows.add(&format!("{name}: {how}"), &value);
+        if made.0 == AUTO {
             bars.hold(
                 "many at once, injected to plain",
                 Limit::AtMost(MOST_AT_ONCE),
@@ -114,6 +160,11 @@ fn many(
             );
         }
     }
+    let to_floor = seconds_of((AUTO, Idle::default())) / seconds_of((None, FLOOR_OF_AUTO));
+    rows.add(
+        &format!("auto to the floor of auto: {how}"),
+        &format!("{to_floor:.2} ×"),
+    );
     Ok(())
 }
 
@@ -143,7 +194,7 @@ fn report(all: &mut [Times; SHAPES.len()], bars: &mut Bars, rows: &mut Rows) {
                 shown(ready - plain.1)
             ),
         );
-        if *mode == Some("auto") {
+        if *mode == AUTO {
             bars.hold(
                 "app start beyond plain, p50",
                 Limit::AtMost(MOST_APP_START),
@@ -173,10 +224,32 @@ fn report(all: &mut [Times; SHAPES.len()], bars: &mut Bars, rows: &mut Rows) {
     }
 }
 
+impl Idle {
+    /// Adds them to a pod of one container, like that one but for what they run.
+    fn add(self, pod: &mut Value) {
+        let app = pod["spec"]["containers"][0].clone();
+        let container = |name: &str, command: &[&str]| {
+            let mut container = app.clone();
+            container["name"] = json!(name);
+            container["command"] = json!(command);
+            if let Some(fields) = container.as_object_mut() {
+                fields.remove("args");
+            }
+            container
+        };
+        if self.first {
+            pod["spec"]["initContainers"] = json!([container("idle-first", &["true"])]);
+        }
+        if self.beside {
+            pod["spec"]["containers"] = json!([app, container("idle-beside", &["sleep", "86400"])]);
+        }
+    }
+}
+
 /// Starts a pod, waits until it is ready, asks how it went, and removes it.
 async fn one(example: &Example, mode: Option<&str>, times: &mut Times) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(example.client.clone(), Example::NAMESPACE);
-    let (name, begun) = create(example, &pods, mode).await?;
+    let (name, begun) = create(example, &pods, (mode, Idle::default())).await?;
     let ready = until_ready(&pods, &name, begun).await?;
     let pod = serde_json::to_value(pods.get(&name).await?)?;
     let app = process(&pod, Example::CONTAINER)?;
@@ -193,9 +266,11 @@ async fn one(example: &Example, mode: Option<&str>, times: &mut Times) -> Result
     example.clear()
 }
 
-async fn create(example: &Example, pods: &Api<Pod>, mode: Option<&str>) -> Result<(String, SystemTime)> {
+async fn create(example: &Example, pods: &Api<Pod>, (mode, idle): Made<'_>) -> Result<(String, SystemTime)> {
     let name = format!("measured-{:08x}", getrandom::u32()?);
-    let pod = serde_json::from_value(example.pod(&name, mode)?).context("the example's pod is a pod")?;
+    let mut pod = example.pod(&name, mode)?;
+    idle.add(&mut pod);
+    let pod = serde_json::from_value(pod).context("the example's pod is a pod")?;
     let begun = SystemTime::now();
     let created = pods.create(&PostParams::default(), &pod).await;
     created.with_context(|| format!("the pod {name} is not taken"))?;
@@ -210,11 +285,11 @@ async fn until_ready(pods: &Api<Pod>, name: &str, begun: SystemTime) -> Result<D
     Ok(begun.elapsed().unwrap_or_default())
 }
 
-async fn at_once(example: &Example, mode: Option<&str>, count: usize) -> Result<Duration> {
+async fn at_once(example: &Example, made: Made<'_>, count: usize) -> Result<Duration> {
     let pods: Api<Pod> = Api::namespaced(example.client.clone(), Example::NAMESPACE);
     let begun = SystemTime::now();
     let all = (0..count).map(async |_| {
-        let (name, _) = create(example, &pods, mode).await?;
+        let (name, _) = create(example, &pods, made).await?;
         until_ready(&pods, &name, begun).await
     });
     futures::future::try_join_all(all).await?;
@@ -279,6 +354,28 @@ fn parse_uptime(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_that_do_nothing_are_like_the_app_but_for_what_they_run() {
+        let app =
+            json!({"name": "app", "image": "i", "command": ["sh", "-c"], "args": ["x"], "resources": {"requests": {}}});
+        let plain = json!({"spec": {"containers": [app]}});
+        let with = |idle: Idle| {
+            let mut pod = plain.clone();
+            idle.add(&mut pod);
+            pod["spec"].take()
+        };
+        assert_eq!(with(Idle::default()), plain["spec"]);
+        let spec = with(FLOOR_OF_AUTO);
+        let idle = |name: &str, command: Value| json!({"name": name, "image": "i", "command": command, "resources": {"requests": {}}});
+        assert_eq!(spec["initContainers"], json!([idle("idle-first", json!(["true"]))]));
+        assert_eq!(
+            spec["containers"],
+            json!([app, idle("idle-beside", json!(["sleep", "86400"]))])
+        );
+        let all = FLOORS.map(|(_, idle)| with(idle).to_string());
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+    }
 
     #[test]
     fn the_begin_of_a_process_is_read_behind_a_name_with_parentheses() {
