@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::bench::Running;
+use crate::bench::{Running, http};
 use crate::process::Failure;
 use crate::progress::Progress;
 use crate::python;
@@ -36,7 +36,7 @@ impl Moto {
     }
 
     pub fn start(&self) -> Result<Storage> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let (_held, address) = http::free_address()?;
         let log = self.folder.join("server.log");
         let output = fs::File::create(&log)?;
         let mut command = Command::new(&self.program);

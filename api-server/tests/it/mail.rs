@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::login::{PACE, Site};
 use crate::mail_server::{MailServer, Mood, PASSWORD, Security, USER, transport};
-use crate::support::{Server, limits, logs};
+use crate::support::{Server, held_port, limits, logs};
 
 const HERE: &str = "127.0.1.1";
 
@@ -141,10 +141,7 @@ async fn a_server_that_hides_starttls_gets_neither_password_nor_code() {
 
 #[tokio::test]
 async fn a_mail_server_that_is_down_changes_no_answer_and_gets_the_mail_once_it_is_up() {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let (_held, port) = held_port();
     let url = format!("smtp://localhost:{port}");
     let elsewhere = MailServer::start(Security::None).await;
     let site = Site::with(Signup::Open, elsewhere, transport(&url)).await;

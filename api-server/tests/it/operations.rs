@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::process::{serve, text};
+use crate::support::held_port;
 
 const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
 
@@ -87,11 +88,6 @@ fn commands(page: &str, language: &str) -> String {
     blocks.map(|block| block.split("```").next().unwrap()).collect()
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// What the commands print, of a server that runs meanwhile, on what is `prepared` in the folder of its database.
 fn run(commands: &str, prepare: impl FnOnce(&Path)) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -119,7 +115,7 @@ fn run(commands: &str, prepare: impl FnOnce(&Path)) -> String {
         let text = format!("# public key: {}\n{}\n", identity.to_public(), secret.expose_secret());
         std::fs::write(&prepared, text).unwrap();
     }
-    let (listen, probes) = (free_port(), free_port());
+    let ((_held, listen), (_also, probes)) = (held_port(), held_port());
     let script = format!("set -euo pipefail\nsystemctl start sealpod\n{commands}\nsystemctl stop sealpod\n");
     prepare(&data);
     let server = serve(&data);

@@ -22,6 +22,7 @@ use sealpod_api_server::store::{NewSession, Options, Store};
 use sealpod_core::Time;
 use sealpod_runtime::admin::Readiness;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -30,6 +31,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub const ADMIN: &str = "admin-key-one-0123456789abcdef-0123456789";
 pub const OTHER_ADMIN: &str = "admin-key-two-0123456789abcdef-0123456789";
+
+/// A port on which nobody listens, and what keeps it from everybody but those who ask for just this one.
+pub fn held_port() -> (TcpSocket, u16) {
+    let held = TcpSocket::new_v4().unwrap();
+    // As servers do: two of these may have the same address while only one listens.
+    held.set_reuseaddr(true).unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = held.local_addr().unwrap().port();
+    (held, port)
+}
 
 /// Somebody who may do everything.
 pub const SUPERADMIN: &str = "root@example.com";

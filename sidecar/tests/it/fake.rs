@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum_server::tls_rustls::RustlsConfig;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +52,9 @@ pub struct Fake {
     seen: Arc<Mutex<Vec<Seen>>>,
     reports: Arc<Mutex<Vec<Value>>>,
     pub address: SocketAddr,
+    /// Bound, and never listens: keeps the port while nobody serves.
+    #[expect(dead_code, reason = "held")]
+    place: Arc<TcpSocket>,
     shutdown: Arc<Mutex<CancellationToken>>,
 }
 
@@ -69,7 +73,14 @@ impl Fake {
     }
 
     pub fn stopped_on(address: &str, answer: Value) -> Self {
-        let listener = sealpod_runtime::serve::bind(format!("{address}:0").parse().unwrap()).unwrap();
+        let address: SocketAddr = format!("{address}:0").parse().unwrap();
+        let place = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }
+        .unwrap();
+        place.set_reuseaddr(true).unwrap();
+        place.bind(address).unwrap();
         let world = World {
             revision: 1,
             answer,
@@ -80,7 +91,8 @@ impl Fake {
             world: watch::Sender::new(world),
             seen: Arc::default(),
             reports: Arc::default(),
-            address: listener.local_addr().unwrap(),
+            address: place.local_addr().unwrap(),
+            place: Arc::new(place),
             shutdown: Arc::default(),
         }
     }

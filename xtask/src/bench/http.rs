@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::net::TcpSocket;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -22,7 +23,12 @@ pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
         .with_context(|| format!("{path} is not answered in HTTP"))
 }
 
-/// An address of this machine on which nobody listens.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// An address of this machine on which nobody listens, and what keeps it from everybody but those who ask for just this one.
+pub fn free_address() -> Result<(TcpSocket, SocketAddr)> {
+    let held = TcpSocket::new_v4()?;
+    // As servers do: two of these may have the same address while only one listens.
+    held.set_reuseaddr(true)?;
+    held.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = held.local_addr()?;
+    Ok((held, address))
 }

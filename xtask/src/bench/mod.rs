@@ -9,7 +9,7 @@ mod conversation;
 mod disk;
 mod durability;
 mod figures;
-mod http;
+pub mod http;
 mod injector;
 mod machine;
 mod operator;

@@ -351,7 +351,7 @@ fn prepare(workspace: &Workspace, programs: &Programs, cluster: &Cluster, direct
 fn controller(program: &Path, cluster: &Cluster, server: &Server, key_file: &Path) -> Result<Running> {
     let log = key_file.with_file_name("controller.log");
     let output = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let probes = http::free_address()?;
+    let (_held, probes) = http::free_address()?;
     let mut command = child::command(program);
     command
         .args(["controller", "--server-url", &server.url()])

@@ -58,7 +58,7 @@ impl Launch {
     pub fn start(&self) -> Result<Server> {
         let log = self.database.with_file_name("server.log");
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let (address, metrics) = (http::free_address()?, http::free_address()?);
+        let ((_held, address), (_also, metrics)) = (http::free_address()?, http::free_address()?);
         let mut command = child::command(&self.program);
         command.arg("serve").env_clear().envs([
             ("SEALPOD_LISTEN", address.to_string()),

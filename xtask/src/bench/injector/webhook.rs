@@ -203,7 +203,7 @@ fn status(name: &str) -> Value {
 fn start(stage: &Stage<'_>, client: &Client) -> Result<Webhook> {
     let log = stage.directory.join("injector.log");
     let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let (address, probes) = (http::free_address()?, http::free_address()?);
+    let ((_held, address), (_also, probes)) = (http::free_address()?, http::free_address()?);
     let mut command = child::command(stage.program);
     command.args([
         "injector",

@@ -101,7 +101,7 @@ impl OpenBao {
     }
 
     fn launch(&self) -> Result<Bao> {
-        let (address, cluster) = (http::free_address()?, http::free_address()?);
+        let ((_held, address), (_also, cluster)) = (http::free_address()?, http::free_address()?);
         let configuration = self.directory.join("bao.hcl");
         fs::write(&configuration, self.configuration(address, cluster))?;
         let log = self.log();

@@ -139,7 +139,7 @@ impl Pods {
     /// One more sidecar, with so many bindings of all secrets each, and a health port as in a pod; in `group`.
     pub fn start_apart(&self, bindings: usize, group: Option<&Group>) -> Result<Running> {
         let command = group.map_or_else(|| child::command(&self.program), |group| group.command(&self.program));
-        self.start_by(command, "run", bindings, Some(http::free_address()?))
+        self.start_by(command, "run", bindings, Some(http::free_address()?.1))
     }
 
     fn start_by(&self, mut command: Command, form: &str, count: usize, health: Option<SocketAddr>) -> Result<Running> {
