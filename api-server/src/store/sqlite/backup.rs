@@ -1,8 +1,7 @@
 //! Copies of the database file.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
@@ -47,14 +46,8 @@ const MOST_LOG: u64 = 512 * 1024 * 1024;
 /// The copy is not flushed: most are gone before the disk would have them, and a flush of so much would keep commits waiting.
 pub(in super::super) fn copy(from: &Path, into: &Path) -> Result<(), OpenError> {
     // A long one that somebody left behind is no reason: by a start it is copied into the database behind this.
-    copy_within(log_of(from).1.saturating_add(MOST_LOG), from, into)
-}
-
-/// Its path and its length.
-fn log_of(database: &Path) -> (PathBuf, u64) {
-    let log = files::beside(database, "-wal");
-    let bytes = fs::metadata(&log).map_or(0, |log| log.len());
-    (log, bytes)
+    let log = files::log_of(from).map_or(0, |(_, bytes)| bytes);
+    copy_within(log.saturating_add(MOST_LOG), from, into)
 }
 
 /// It ends where it would cost who writes meanwhile more than a backup is worth: the log, or what is free on its volume or the
@@ -73,8 +66,8 @@ fn copy_within(most_log: u64, from: &Path, into: &Path) -> Result<(), OpenError>
     );
     let (said, database) = (Arc::clone(&why), from.to_owned());
     let is_over = move || {
-        let (path, bytes) = log_of(&database);
-        let overgrown = (bytes > most_log).then_some(OpenError::LongLog { path, bytes });
+        let log = files::log_of(&database).filter(|(_, bytes)| *bytes > most_log);
+        let overgrown = log.map(|(path, bytes)| OpenError::LongLog { path, bytes });
         let over = overgrown.or_else(|| folders.iter().find_map(|folder| files::require_room(folder, 0).err()));
         let is_over = over.is_some();
         *said.lock().unwrap_or_else(PoisonError::into_inner) = over;
@@ -109,8 +102,7 @@ pub(super) fn fault_of_reading(error: &OpenError, database: &Path) -> Option<Sto
 
 /// The master keys that the values in a copy need.
 pub(in super::super) fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, OpenError> {
-    let has_log = fs::metadata(files::beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
-    let connection = if has_log {
+    let connection = if files::log_of(path).is_some() {
         open::connect_to_look(path)?
     } else {
         // As one that never changes: otherwise SQLite would put a log beside it.

@@ -119,6 +119,13 @@ pub(in super::super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The write-ahead log beside a database and its length in bytes, where it has any.
+pub(super) fn log_of(database: &Path) -> Option<(PathBuf, u64)> {
+    let log = beside(database, "-wal");
+    let bytes = log.metadata().ok()?.len();
+    (bytes > 0).then_some((log, bytes))
+}
+
 pub(super) fn file_error(path: &Path, source: std::io::Error) -> OpenError {
     OpenError::File {
         path: path.to_owned(),
@@ -147,9 +154,9 @@ pub(in super::super) fn require_room(folder: &Path, bytes: u64) -> Result<(), Op
 
 /// As [`require_room`], for a copy of the database at this path, beside it.
 pub(in super::super) fn require_room_for_copy(database: &Path) -> Result<(), OpenError> {
-    let length = |path: &Path| path.metadata().map_or(0, |file| file.len());
-    let bytes = length(database) + length(&beside(database, "-wal"));
-    require_room(folder_of(database), bytes)
+    let own = database.metadata().map_or(0, |file| file.len());
+    let log = log_of(database).map_or(0, |(_, bytes)| bytes);
+    require_room(folder_of(database), own + log)
 }
 
 impl OpenError {

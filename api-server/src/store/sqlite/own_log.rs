@@ -16,7 +16,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::super::OpenError;
-use super::files::{absolute, beside};
+use super::files::{absolute, log_of};
 use super::open::{self, engine_error};
 use super::wal::{Log, checkpoint};
 
@@ -54,7 +54,7 @@ pub(super) fn connect_to_look(path: &Path) -> Result<Connection, OpenError> {
 fn look(path: &Path, cache: u32) -> Result<Connection, OpenError> {
     // What is no database of ours, or is torn without its log, is told by what reads it next.
     let alone = || traits(&open::connect_to_file(&absolute(path).ok()?).ok()?).ok();
-    let Some((log, alone)) = log_of(path).and_then(|log| Some((log, alone()?))) else {
+    let Some((log, alone)) = log_of(path).and_then(|(log, _)| Some((log, alone()?))) else {
         return open::connect(path, cache);
     };
     let files = || (path.to_owned(), log.clone());
@@ -89,7 +89,7 @@ fn look(path: &Path, cache: u32) -> Result<Connection, OpenError> {
 /// else.
 pub(super) fn require_database(path: &Path) -> Result<(), OpenError> {
     match log_of(path) {
-        Some(log) if !path.exists() => Err(OpenError::LogAlone {
+        Some((log, _)) if !path.exists() => Err(OpenError::LogAlone {
             path: path.to_owned(),
             log,
         }),
@@ -135,11 +135,6 @@ pub(super) fn unmark(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM meta WHERE name = ?1", [MARK]).map(drop)
 }
 
-fn log_of(path: &Path) -> Option<std::path::PathBuf> {
-    let log = beside(path, "-wal");
-    log.metadata().is_ok_and(|file| file.len() > 0).then_some(log)
-}
-
 fn traits(connection: &Connection) -> rusqlite::Result<Traits> {
     let row = |name: &str| {
         let sql = "SELECT value FROM meta WHERE name = ?1";
@@ -166,6 +161,7 @@ mod tests {
 
     use super::super::super::{Admit, Options};
     use super::super::Engine;
+    use super::super::files::beside;
     use super::*;
     use crate::crypto::{Keyring, generate_master_key};
 

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::StoreError;
 use super::files::beside;
+use super::wal::{Log, checkpoint};
 
 /// Device and number of a file. Nobody else gets those of one that is open.
 type Inode = (u64, u64);
@@ -152,11 +153,7 @@ impl Place {
 /// Whether all of the log is in the database.
 fn copy_all(connection: &Connection) -> rusqlite::Result<bool> {
     for _ in 0..TRIES {
-        let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(TRUNCATE)")?;
-        let (busy, pages, copied): (i64, i64, i64) =
-            statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        // Without a lock, neither is known, and both are -1.
-        if busy == 0 || pages >= 0 && pages == copied {
+        if checkpoint(connection, Log::TRUNCATE)?.is_copied() {
             return Ok(true);
         }
     }

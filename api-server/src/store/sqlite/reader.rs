@@ -80,6 +80,8 @@ impl<T: Send, F: FnOnce(&View<'_>) -> Result<T> + Send> ReadJob for Look<T, F> {
         }
         if let Err(StoreError::TooSlow) = &result {
             tracing::warn!("a read of the database took too long and was ended, for the write-ahead log to stay short");
+            end(conn, health);
+            health.wal.freed();
         }
         // Whoever asked may have gone.
         reply.send(result).ok();
@@ -103,11 +105,15 @@ pub(super) fn run(connection: &Connection, jobs: &Queue<Box<dyn ReadJob>>, healt
         job.run(connection, Time::now(), health, patience);
         patience.end();
         health.busy.fetch_sub(1, Ordering::Relaxed);
-        // An error can have ended the transaction already.
-        if !connection.is_autocommit()
-            && let Err(error) = execute(connection, "ROLLBACK")
-        {
-            health.note(&error.into());
-        }
+        end(connection, health);
+    }
+}
+
+fn end(connection: &Connection, health: &Health) {
+    // An error can have ended the transaction already.
+    if !connection.is_autocommit()
+        && let Err(error) = execute(connection, "ROLLBACK")
+    {
+        health.note(&error.into());
     }
 }

@@ -24,9 +24,9 @@ const LONG: i64 = 1_000;
 const LITTLE: i64 = 250;
 /// So often there is more than that although somebody copies; then it is written too fast, and the writer does it.
 const PASSES: u32 = 2;
-/// What may be written while the checkpointer is at it; behind that it is waited for, this long by each commit. 16 MiB: who
+/// What may be written while the checkpointer is at it; behind that it is waited for, this long by each commit. 8 MiB: who
 /// writes more is faster than the disk.
-const OUTRUN: i64 = 4_000;
+const OUTRUN: i64 = 2_000;
 const WAIT_FOR_PASS: Duration = Duration::from_secs(1);
 /// From here on, those who read are waited for. 16 MiB: what a bulk import makes of it without anybody's fault.
 const TOO_LONG: i64 = 4_000;
@@ -61,6 +61,8 @@ struct Seen {
     passes: u32,
     /// When it was far too long.
     far: Option<Instant>,
+    /// Whether a read was ended since the last write.
+    freed: bool,
 }
 
 /// Who copies.
@@ -146,14 +148,27 @@ impl Wal {
         if turn == Turn::Checkpointer {
             checkpointer.ask();
         } else if log.is_too_long() {
-            writer.busy_timeout(WAIT)?;
-            let restarted = checkpoint(writer, Log::RESTART);
-            writer.busy_timeout(BUSY)?;
-            restarted?;
+            restart(writer)?;
         } else {
             checkpoint(writer, Log::PASSIVE)?;
         }
         Ok(())
+    }
+
+    /// A read was ended, and does not stand in the way any more.
+    pub(super) fn freed(&self) {
+        self.seen().freed = true;
+    }
+
+    /// Before a write: behind a read that was ended, the log begins anew with it. What that read kept long may be as much as
+    /// the file may have, and would only become longer with somebody else's next long read. `most` as in [`Wal::tend`].
+    pub(super) fn renew(&self, writer: &Connection, health: &Health, most: Option<u64>) -> Result<()> {
+        if !std::mem::take(&mut self.seen().freed) || !may_copy(writer, most) {
+            return Ok(());
+        }
+        self.settle(health);
+        health.check()?;
+        Ok(restart(writer)?)
     }
 
     /// The checkpointer is done.
@@ -196,9 +211,15 @@ impl Log {
     pub(super) const NOOP: &str = "PRAGMA wal_checkpoint(NOOP)";
     pub(super) const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
     const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
+    pub(super) const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
     pub(super) fn has_any(&self) -> bool {
         self.pages > 0
+    }
+
+    /// Whether all of it is in the database. Without a lock nothing is known, and both figures are -1.
+    pub(super) fn is_copied(&self) -> bool {
+        self.pages >= 0 && self.rest() == 0
     }
 
     /// How much is only in the log.
@@ -226,6 +247,14 @@ fn growth(writer: &Connection) -> u64 {
         // Nothing is known, so nothing is risked.
         _ => u64::MAX,
     }
+}
+
+/// Copies all of the log and waits for those who read from it, so that it begins anew at the next write.
+fn restart(writer: &Connection) -> rusqlite::Result<()> {
+    writer.busy_timeout(WAIT)?;
+    let restarted = checkpoint(writer, Log::RESTART);
+    writer.busy_timeout(BUSY)?;
+    restarted.map(drop)
 }
 
 /// Copies as `how` says.

@@ -195,6 +195,9 @@ impl Writer {
 
     fn begin(&self) -> Result<()> {
         self.health.check()?;
+        self.health
+            .wal
+            .renew(&self.connection, &self.health, most_growth(&self.health))?;
         Ok(execute(&self.connection, "BEGIN IMMEDIATE")?)
     }
 

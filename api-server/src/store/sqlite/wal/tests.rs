@@ -10,12 +10,6 @@ use crate::crypto::Keyring;
 use crate::store::{Options, StoreError};
 
 const MIB: u64 = 1024 * 1024;
-/// A page of the log with what stands before it.
-const FRAME: u64 = 4_096 + 24;
-/// What the log may not come to, by whatever readers: from here on they are hurried.
-const LONGEST: u64 = FAR_TOO_LONG.unsigned_abs() * FRAME;
-/// What is written to find out, each commit a quarter of a MiB: half as much again.
-const COMMITS: u64 = LONGEST / MIB * 4 * 3 / 2;
 
 #[test]
 fn the_writer_copies_only_what_is_little_or_what_it_writes_faster_than_others_copy() {
@@ -134,7 +128,6 @@ async fn readers_that_follow_each_other_without_a_gap_do_not_make_the_log_grow()
     for reader in readers {
         reader.await.unwrap();
     }
-    eprintln!("SIZE1 {}", wal(&engine) / MIB);
     assert!(wal(&engine) < 32 * MIB, "{}", wal(&engine));
 }
 
@@ -161,7 +154,6 @@ async fn a_read_that_takes_too_long_is_ended_and_the_log_begins_anew() {
     let before = wal(&engine);
     write(&engine, 100).await;
     let after = wal(&engine);
-    eprintln!("SIZE2 {} {}", before / MIB, after / MIB);
     assert!(after <= before.max(20 * MIB), "{before} bytes became {after}");
 }
 
@@ -211,14 +203,11 @@ async fn a_reserve_that_is_given_up_is_not_eaten_by_a_database_that_grows() {
     assert_eq!(database(), before, "the reserve's room went to the database");
 
     engine.refill_reserve().await;
-    let began = Instant::now();
-    while database() <= before + 4 * MIB {
+    for _ in 0..8 {
         light().await;
-        assert!(
-            began.elapsed() < AGAIN_AFTER * 20,
-            "with room, the log is copied as always"
-        );
+        engine.health.wal.settle(&engine.health);
     }
+    assert!(database() > before + 4 * MIB, "with room, the log is copied as always");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,9 +238,9 @@ async fn a_log_that_is_far_too_long_leaves_reads_a_second() {
         write(&engine, 1).await;
     }
     assert_eq!(held.await.unwrap(), Err(StoreError::TooSlow));
-    while engine.health.wal.is_far_too_long() {
-        write(&engine, 1).await;
-    }
+    // What is behind the first one has been looked after with the second.
+    write(&engine, 2).await;
+    assert!(!engine.health.wal.is_far_too_long());
     // The file is as long as a burst may make it, whatever came beyond.
     let limit = KEPT_LOG.unsigned_abs() + MIB;
     assert!(wal(&engine) <= limit, "{}", wal(&engine));
