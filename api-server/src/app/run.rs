@@ -160,20 +160,18 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     look_after(&app, organization.id, tasks);
     let (backups, store) = (app.backups().clone(), app.store().clone());
     let readiness = app.readiness().clone();
-    let (log, told) = (store.clone(), readiness.clone());
     tasks.spawn(retention::run(
-        log,
+        store.clone(),
         backups.clone(),
         audit_retention,
-        told,
+        readiness.clone(),
         stop.clone(),
     ));
-    let clearing = (backups.clone(), store.clone(), readiness.clone());
     tasks.spawn(schedule::keep_clear(
-        clearing.0,
+        backups.clone(),
         backup_schedule,
-        clearing.1,
-        clearing.2,
+        store.clone(),
+        readiness.clone(),
         stop.clone(),
     ));
     let told = (readiness, app.metrics().clone());

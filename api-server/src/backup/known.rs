@@ -212,6 +212,7 @@ pub(super) fn sweep(
     }
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
+
 /// A file that has the id of an archive of this kind in its name.
 struct Found<'a> {
     name: &'a str,

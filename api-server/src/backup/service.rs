@@ -209,10 +209,15 @@ impl Backups {
         Ok(restored)
     }
 
-    /// Removes these, and what belongs to no backup, whose age is by the `judged` time. What cannot be removed keeps nothing else
-    /// from it, and the first error is answered.
+    /// Removes these, once none of them is being restored, and what belongs to no backup, whose age is by the `judged` time. What
+    /// cannot be removed keeps nothing else from it, and the first error is answered.
     pub async fn remove(&self, expired: Vec<Backup>, judged: Time) -> Result<(), Error> {
         let (storage, inner) = (self.storage()?, Arc::clone(&self.0));
+        let turn = if expired.is_empty() {
+            None
+        } else {
+            Some(Arc::clone(&inner.turn).acquire_owned().await.map_err(|_| Error::Busy)?)
+        };
         aside(move || {
             let mut failed = None;
             for backup in expired {
@@ -223,6 +228,7 @@ impl Backups {
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
+            drop(turn);
             let swept = sweep((&storage, &inner.told), ARCHIVE, judged, |_| Ok(false));
             failed.map_or(swept, Err)
         })
@@ -241,5 +247,39 @@ fn on_record(mut record: impl FnMut() -> Result<(), StoreError>) -> Result<(), S
     match record() {
         Err(StoreError::DiskFull) => record(),
         recorded => recorded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::crypto::generate_master_key;
+
+    #[tokio::test]
+    async fn a_backup_that_is_being_restored_is_removed_behind_that_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            storage: Some(Storage::Directory(folder.path().to_owned())),
+            recipients: Vec::new(),
+        };
+        let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
+        let backups = Backups::new(settings, folder.path().join("sealpod.db"), keyring);
+        let name = "sealpod-20261122T000000Z-01890a5d-ac96-774b-bcce-b302099a8057.backup";
+        fs::write(folder.path().join(name), "").unwrap();
+        let expired: Backup = serde_json::from_value(serde_json::json!({
+            "id": "01890a5d-ac96-774b-bcce-b302099a8057", "filename": name, "size_bytes": 0, "sha256": "", "key_id": "",
+            "created_at": "2026-11-22T00:00:00Z", "trigger": "schedule",
+        }))
+        .unwrap();
+        let restoring = backups.turn(None).unwrap();
+        let removing = backups.remove(vec![expired], Time::now());
+        tokio::pin!(removing);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut removing).await;
+        assert!(early.is_err() && folder.path().join(name).exists());
+        drop(restoring);
+        removing.await.unwrap();
+        assert!(!folder.path().join(name).exists());
     }
 }

@@ -24,7 +24,7 @@ use super::steady::Steady;
 pub use transfer::{Download, Upload};
 use transfer::{Parts, Ranges, Sink};
 
-/// For one request with all of its body, which is a part at the most, and for connecting.
+/// For one request with all of its body, which is a part or a range at the most, and for connecting.
 const PATIENCE: Duration = Duration::from_mins(2);
 const CONNECT: Duration = Duration::from_secs(10);
 /// So often a request is made anew, or its body taken up where it broke off, if no more than that has passed since its beginning:

@@ -149,8 +149,8 @@ pub enum Download {
     Ranges(Ranges),
 }
 
-/// An object that is read one range after the other, so that no request takes long: one for all of it would
-/// have to be as long as the archive is large, and where it broke off late there would be no other.
+/// An object that is read one range after the other, so that no request takes long: one for all of it would take the longer
+/// the larger the archive is, and where it broke off late there would be no other.
 pub struct Ranges {
     fetch: Fetch,
     piece: Bytes,

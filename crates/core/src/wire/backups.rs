@@ -50,8 +50,8 @@ impl Trigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct RestoredBackup {
-    /// Path of the restored database on the server's volume. To switch: stop the server, move the live
-    /// one away together with its `-wal` and `-shm`, which may hold its newest changes, put this file in its place, start.
+    /// Path of the restored database on the server's volume. To switch: stop the server, move the live one away together
+    /// with its `-wal` and `-shm`, which may hold its newest changes, put this file in its place, start.
     pub restored_path: String,
     pub backup_id: Uuid,
 }
