@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use sealpod_client::Client;
+use sealpod_core::kubernetes::{ROLLED_OUT_FOR, key_secret_name};
 use sealpod_crds::{Application, Environment, SecretBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -195,6 +196,20 @@ impl Sandbox {
     {
         let created = self.api().create(&PostParams::default(), object).await;
         created.with_context(|| format!("cannot create {} {}", K::kind(&()), object.name_any()))
+    }
+
+    /// Waits until it is on record what the workloads of a binding follow: its values and its copy. Changes from then on are
+    /// rolled out.
+    pub async fn until_followed(&self, binding: &str) -> Result<()> {
+        let secrets = self.api::<Secret>();
+        eventually("the record of what is followed", CONVERGE, async || {
+            let secret = secrets.get(&key_secret_name(binding)).await?;
+            let record = secret.annotations().get(ROLLED_OUT_FOR).context("there is none")?;
+            let record: serde_json::Value = serde_json::from_str(record)?;
+            ensure!(record["copy"].is_object(), "{record}");
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until the condition `Ready` has this status, and gives the condition.

@@ -8,11 +8,20 @@ use std::time::Duration;
 /// Most buckets of one generation; twice as many are remembered. A bucket takes some 32 bytes.
 const GENERATION: usize = 50_000;
 
-/// How often something may happen: `burst` times at once, and `per_second` times in each second.
+/// How often something may happen: `burst` times at once, and then once in each `interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    pub per_second: NonZeroU32,
+    pub interval: Duration,
     pub burst: NonZeroU32,
+}
+
+impl Rate {
+    pub fn per_second(count: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self {
+            interval: Duration::from_secs(1) / count.get(),
+            burst,
+        }
+    }
 }
 
 /// The limit is reached.
@@ -51,11 +60,10 @@ impl Buckets {
     }
 
     fn with_generation(rate: Rate, generation: usize) -> Self {
-        let interval = 1_000_000_000 / u64::from(rate.per_second.get());
-        let interval = interval.max(1);
+        let interval = u64::try_from(rate.interval.as_nanos()).unwrap_or(u64::MAX).max(1);
         Self {
             interval,
-            depth: interval * u64::from(rate.burst.get()),
+            depth: interval.saturating_mul(u64::from(rate.burst.get())),
             generation,
             generations: Mutex::default(),
         }
@@ -107,10 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rate(per_second: u32, burst: u32) -> Rate {
-        Rate {
-            per_second: NonZeroU32::new(per_second).unwrap(),
-            burst: NonZeroU32::new(burst).unwrap(),
-        }
+        Rate::per_second(NonZeroU32::new(per_second).unwrap(), NonZeroU32::new(burst).unwrap())
     }
 
     const SECOND: Duration = Duration::from_secs(1);

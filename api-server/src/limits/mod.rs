@@ -78,13 +78,12 @@ pub struct Settings {
 impl Settings {
     /// The server's own figures; `rate_per_key` is in requests a second, 0 for no limit.
     pub fn new(trusted_proxies: Networks, rate_per_key: u32) -> Self {
-        let rate = |per_second, burst| Rate { per_second, burst };
         let fixed = |figure| NonZeroU32::new(figure).expect("the figures above are not 0");
         Self {
             trusted_proxies,
-            per_key: NonZeroU32::new(rate_per_key).map(|per_second| rate(per_second, fixed(KEY_BURST))),
-            failures: rate(fixed(FAILURES_PER_SECOND), fixed(FAILURE_BURST)),
-            logins: rate(fixed(LOGINS_PER_SECOND), fixed(LOGIN_BURST)),
+            per_key: NonZeroU32::new(rate_per_key).map(|per_second| Rate::per_second(per_second, fixed(KEY_BURST))),
+            failures: Rate::per_second(fixed(FAILURES_PER_SECOND), fixed(FAILURE_BURST)),
+            logins: Rate::per_second(fixed(LOGINS_PER_SECOND), fixed(LOGIN_BURST)),
             polls: MAX_POLLS,
             body_time: BODY_TIME,
             strangers_per_source: STRANGERS_PER_SOURCE,

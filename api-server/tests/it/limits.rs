@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{ADMIN, C, Call, M, O, Reply, Server, limits, rate, time};
+use crate::support::{ADMIN, C, Call, M, O, Reply, Server, burst, limits, time};
 
 /// 429 with the seconds to wait.
 async fn limited(call: Call) -> Reply {
@@ -22,7 +22,7 @@ async fn limited(call: Call) -> Reply {
 #[tokio::test]
 async fn an_address_that_keeps_failing_is_told_to_wait_and_valid_keys_from_it_still_pass() {
     let mut limits = limits();
-    limits.failures = rate(1, 5);
+    limits.failures = burst(5);
     let server = Server::limited(limits).await;
     let account = server.account("ci", &[]).await;
     let app = server.application("shop").await;
@@ -45,7 +45,7 @@ async fn an_address_that_keeps_failing_is_told_to_wait_and_valid_keys_from_it_st
 #[tokio::test]
 async fn a_valid_key_has_its_own_share_whatever_others_do() {
     let mut limits = limits();
-    limits.per_key = Some(rate(1, 3));
+    limits.per_key = Some(burst(3));
     let server = Server::limited(limits).await;
     let (one, other) = (server.account("one", &[]).await, server.account("other", &[]).await);
     let app = server.application("shop").await;
@@ -120,7 +120,7 @@ async fn audit_entries_name_the_address_that_a_trusted_proxy_vouches_for() {
 async fn failures_count_for_the_address_behind_the_proxy() {
     let mut limits = limits();
     limits.trusted_proxies = "127.0.0.1".parse().unwrap();
-    limits.failures = rate(1, 2);
+    limits.failures = burst(2);
     let server = Server::limited(limits).await;
     let from = |address: &str| server.call("GET", M).header("x-forwarded-for", address);
     for address in ["198.51.100.7", "2001:db8::1"] {

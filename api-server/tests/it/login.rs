@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::mail_server::{MailServer, Security};
-use crate::support::{Call, Reply, SUPERADMIN, Server, limits, rate};
+use crate::support::{Call, Reply, SUPERADMIN, Server, burst, limits};
 
 const LOGIN: &str = "/api/auth/login";
 const VERIFY: &str = "/api/auth/verify";
@@ -495,8 +495,8 @@ async fn of_parallel_logins_no_more_get_a_code_than_may() {
 #[tokio::test]
 async fn a_source_that_keeps_asking_is_refused_before_the_database_hears_of_it() {
     let mut limits = limits();
-    limits.logins = rate(1, 5);
-    limits.failures = rate(1, 1);
+    limits.logins = burst(5);
+    limits.failures = burst(1);
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let key = generate_master_key().expose().to_owned();
     let server = Server::build(

@@ -14,7 +14,8 @@ const SYSTEMCTL: &str = r#"#!/bin/bash
 set -eu
 case $1 in
 start)
-    sealpod-api-server serve > "$DATA/../log" 2>&1 &
+    : > "$DATA/../log"
+    sealpod-api-server serve >> "$DATA/../log" 2>&1 &
     echo $! > "$DATA/../pid"
     for _ in $(seq 300); do grep -q ' serving address=' "$DATA/../log" && exit 0; sleep 0.1; done
     cat "$DATA/../log" >&2; exit 1 ;;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sealpod_core::Time;
 use serde_json::json;
 
 use crate::support::{Account, C, M, O, Server, time};
@@ -64,13 +65,33 @@ async fn a_version_begins_and_ends_by_the_clock_although_it_is_remembered() {
         let body = json!({"value": value, window.0: time(window.1)});
         server.admin("PUT", SECRET).json(body).status(200).await;
     };
-    put("ends", ("expires_at", 250)).await;
-    put("begins", ("not_before", 500)).await;
-    assert_eq!(read(&server, &account).await, (200, 2));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(read(&server, &account).await, (200, 1));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(read(&server, &account).await, (200, 3));
+    let began = Time::now();
+    put("ends", ("expires_at", 1_000)).await;
+    put("begins", ("not_before", 2_000)).await;
+    let written = Time::now();
+    // Which one may be there at these times, by when the two were written.
+    let (ends, begins) = (1_000_000, 2_000_000);
+    let since = |start: Time, at: Time| at.microseconds() - start.microseconds();
+    loop {
+        let asked = Time::now();
+        let (status, version) = read(&server, &account).await;
+        let answered = Time::now();
+        let may_be = match version {
+            2 => since(written, asked) < ends,
+            1 => since(began, answered) >= ends && since(written, asked) < begins,
+            3 => since(began, answered) >= begins,
+            _ => false,
+        };
+        assert!(
+            status == 200 && may_be,
+            "{version} at {asked}, written from {began} to {written}"
+        );
+        // By then it has to be.
+        if since(written, asked) >= begins {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -377,8 +377,8 @@ async fn a_clock_that_is_wrong_at_a_start_ages_nothing() {
     assert_eq!(fixture.store.judged_time(now, Instant::now()).await, Ok(now));
     fixture.store.close().await;
     for _ in 0..2 {
-        let store = Store::open(&Options::new(fixture.path()), &keyring()).unwrap();
         let begun = Instant::now();
+        let store = Store::open(&Options::new(fixture.path()), &keyring()).unwrap();
         let judged = async |hours: u64| {
             let at = begun + Duration::from_hours(hours);
             store.judged_time(later(3_653), at).await.unwrap()

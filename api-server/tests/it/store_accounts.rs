@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind};
 use sealpod_api_server::ids::{AccountId, UserId};
@@ -9,6 +9,7 @@ use sealpod_api_server::store::{
 use sealpod_core::wire::org::Permission;
 use sealpod_core::{Pattern, Time};
 
+use crate::process::PATIENCE;
 use crate::store_support::{Fixture, ORGANIZATION, by, labels, new_project};
 
 fn new_account(fixture: &Fixture, name: &str) -> (ApiKey, NewAccount) {
@@ -296,7 +297,7 @@ async fn a_rule_names_somebody_of_its_own_organization() {
 
 #[tokio::test]
 async fn the_last_use_is_written_along_with_other_writes_and_costs_a_read_no_commit() {
-    let fixture = Fixture::with(|options| options.use_interval = Duration::from_millis(300)).await;
+    let fixture = Fixture::with(|options| options.use_interval = Duration::from_secs(2)).await;
     let (key, made) = account(&fixture, "ci").await;
     let before = fixture.store.stats().commits;
     for _ in 0..50 {
@@ -308,7 +309,12 @@ async fn the_last_use_is_written_along_with_other_writes_and_costs_a_read_no_com
         None
     );
     // Nothing else is written: it gets a commit of its own once the interval is over.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    let began = Instant::now();
+    while fixture.store.stats().commits == before {
+        assert!(began.elapsed() < PATIENCE, "the use is written by itself");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
     let used = fixture.store.account(ORGANIZATION, made.id).await.unwrap().last_used_at;
     assert!(used.is_some_and(|at| at > made.created_at));
     assert_eq!(fixture.store.stats().commits, before + 1);

@@ -22,13 +22,19 @@ fn damaged_disk_child() {
         };
         let prod = ProjectRef::slug(ORGANIZATION, "shop").environment("prod");
         let value = "v".repeat(1 << 20);
-        for _ in 0..20 {
+        for number in 1..=20 {
             let slot = fixture.slot(&prod, "db").await;
             let version = fixture.version(&slot, &value);
             let stored = fixture.store.append_versions(vec![version], None, by()).await;
             println!("\nstored {}", stored.is_ok());
-            // The log is looked after when the answer is out.
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            // The log is looked after when the answer is out: behind this one at the earliest, which may take its time.
+            let patience = if number < 3 { 0 } else { 300 };
+            for _ in 0..patience {
+                if let State::Failed { .. } = fixture.store.state() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
             if let State::Failed { .. } = fixture.store.state() {
                 break;
             }

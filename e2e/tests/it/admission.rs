@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};
 use sealpod_core::kubernetes::annotations;
 use sealpod_crds::SecretBinding;
-use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
+use sealpod_e2e::{Sandbox, eventually, on_cluster, on_cluster_alone, pods};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -297,7 +297,7 @@ fn pods_are_injected_when_they_are_made_and_never_later() -> Result<()> {
 
 #[test]
 fn a_hundred_pods_at_once_are_all_admitted_and_a_namespace_with_limits_and_a_quota_takes_them() -> Result<()> {
-    on_cluster(async |t| {
+    on_cluster_alone(async |t| {
         t.delivery("password", "hello").await?;
         // What makes a container of 5m and 8Mi, or one without a limit, impossible.
         let range: LimitRange = serde_json::from_value(json!({

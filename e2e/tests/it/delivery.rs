@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use sealpod_core::kubernetes::{HEALTH_PORT, SIDECAR_UID};
 use sealpod_e2e::sandbox::file;
-use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
+use sealpod_e2e::{Sandbox, eventually, on_cluster, on_cluster_alone, pods};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::{Instant, sleep, timeout};
@@ -48,7 +48,7 @@ fn a_pod_reads_its_value() -> Result<()> {
 
 #[test]
 fn an_update_arrives_in_the_running_pod() -> Result<()> {
-    on_cluster(async |t| {
+    on_cluster_alone(async |t| {
         t.delivery("password", "value 0").await?;
         let before = t.running_app("app", pods::SLEEP).await?;
         let mut took = Vec::new();

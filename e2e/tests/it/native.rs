@@ -261,6 +261,7 @@ fn workloads_are_rolled_out_once_for_each_change_and_not_by_a_new_leader() -> Re
             marks(t).await?.values().all(Option::is_none),
             "a first sight rolls out nothing"
         );
+        t.until_followed("db").await?;
         let before = generation(t).await?;
 
         // Two at once are one rollout; `token` is used by nobody.
@@ -385,7 +386,7 @@ async fn with_roles_only(t: &Sandbox) -> Result<()> {
     t.until_ready_is::<SecretBinding>("db", "True").await?;
     workload::<Deployment>(t, json!({"replicas": 0})).await?;
     t.running_app("app", pods::SLEEP).await?;
-    sleep(SETTLED).await;
+    t.until_followed("db").await?;
     t.set("prod", "password", "two").await?;
     until(t, "password", "two").await?;
     eventually("the rollout", CONVERGE, async || {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
+use sealpod_e2e::sandbox::CONVERGE;
 use sealpod_e2e::tools::{fed, text};
 use sealpod_e2e::{eventually, on_cluster, pods};
 use serde_json::{Value, json};
@@ -59,12 +60,13 @@ fn the_quickstart_works_as_it_is_written() -> Result<()> {
         })
         .await?;
         let namespace = format!("--namespace={}", t.namespace);
-        let log = text(
-            t.tools()
-                .kubectl(["logs", &namespace, "deployment/shop", "--container=app"]),
-        )
+        eventually("the app's line", CONVERGE, async || {
+            let logs = ["logs", &namespace, "deployment/shop", "--container=app"];
+            let log = text(t.tools().kubectl(logs)).await?;
+            ensure!(log.contains("read a new password of 12 characters"), "{log}");
+            Ok(())
+        })
         .await?;
-        assert!(log.contains("read a new password of 12 characters"), "{log}");
         Ok(())
     })
 }

@@ -1,8 +1,6 @@
 //! Each word that a condition or an event of the operator can hold, where no other test comes across it. The others are
 //! told by the tests of their subject.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -241,8 +239,7 @@ fn conflicts_broken_admission_and_lost_rights_are_told() -> Result<()> {
             },
         });
         t.create::<Deployment>(&serde_json::from_value(deployment)?).await?;
-        // Behind the first record of what workloads follow.
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        t.until_followed("db").await?;
         broken_webhook(t).await?;
         t.set("prod", "password", "two").await?;
         bind(t, "late", "prod", json!({})).await?;

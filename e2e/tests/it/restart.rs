@@ -192,8 +192,14 @@ fn of_two_controllers_the_other_one_takes_over_when_the_one_at_work_is_killed() 
             ensure!(!holder.is_empty(), "nobody holds the Lease");
             Ok(holder)
         };
-        let first = eventually("somebody to lead", CONVERGE, holder).await?;
         let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
+        let first = eventually("somebody to lead", CONVERGE, async || {
+            let holder = holder().await?;
+            // One that an earlier test has replaced may not have released it.
+            pods.get(&holder).await.context("whoever holds the Lease is gone")?;
+            Ok(holder)
+        })
+        .await?;
         let at_once = DeleteParams::default().grace_period(0);
         pods.delete(&first, &at_once).await?;
         eventually("the other one to lead", CONVERGE, async || {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use sealpod_crds::SecretBinding;
-use sealpod_e2e::sandbox::file;
+use sealpod_e2e::sandbox::{CONVERGE, file};
 use sealpod_e2e::server::ORGANIZATION;
 use sealpod_e2e::{Sandbox, eventually, on_cluster, pods};
 use serde_json::{Value, json};
@@ -41,14 +41,14 @@ fn every_form_of_file_reaches_the_pod_and_a_change_is_signalled() -> Result<()> 
         assert_eq!(t.exec("app", "app", &sourced).await?, "ada p'w 1\n");
         assert_eq!(t.exec("app", "app", &read("etc/app.ini")).await?, "u=ada;p=p%27w%201");
         // The other container has the value as a variable; it printed it.
-        let logs = t.tools().kubectl([
-            "logs",
-            &format!("--namespace={}", t.namespace),
-            "app",
-            "--container",
-            "worker",
-        ]);
-        assert_eq!(sealpod_e2e::tools::text(logs).await?, "p'w 1\n");
+        let namespace = format!("--namespace={}", t.namespace);
+        eventually("the worker's line", CONVERGE, async || {
+            let logs = t.tools().kubectl(["logs", &namespace, "app", "--container", "worker"]);
+            let said = sealpod_e2e::tools::text(logs).await?;
+            ensure!(said == "p'w 1\n", "{said}");
+            Ok(())
+        })
+        .await?;
         reported(t).await?;
         asked(t).await?;
         other_shapes(t).await?;

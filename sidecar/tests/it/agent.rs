@@ -8,7 +8,7 @@ use sealpod_sidecar::agent::Until;
 use sealpod_sidecar::publish::{Content, File, FileSet, Publisher};
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, KEY, Manner, secrets};
+use crate::fake::{Fake, KEY, Manner, bound, secrets};
 use crate::pod::{Pod, binding, eventually, questions, required};
 
 #[tokio::test]
@@ -346,10 +346,13 @@ async fn probes_and_metrics_follow_the_files() {
     running.stop().await;
 }
 
-/// One that nobody listens on.
+/// One that nobody listens on, and nobody else is given.
 pub fn port() -> u16 {
-    let listener = sealpod_runtime::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    listener.local_addr().unwrap().port()
+    let place = bound("127.0.0.1:0".parse().unwrap());
+    let port = place.local_addr().unwrap().port();
+    // For as long as the tests run.
+    std::mem::forget(place);
+    port
 }
 
 /// The whole answer; empty where nobody answers.

@@ -32,6 +32,13 @@ async fn output(child: Child) -> Output {
         .unwrap()
 }
 
+/// Whether the process has a handler for SIGTERM by now; without one it dies of it.
+fn handles_termination(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (Signal::TERM.as_raw() - 1) != 0
+}
+
 /// SIGTERM; gives the exit code and how long that took.
 async fn terminate(child: Child) -> (Option<i32>, Duration) {
     let before = Instant::now();
@@ -62,7 +69,7 @@ async fn sigterm_ends_init_within_a_second_while_the_server_is_away() {
     let fake = Fake::stopped(secrets([]));
     let pod = Pod::new(&fake.url());
     let child = start(&pod, "init");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("the signal to be handled", || handles_termination(&child)).await;
     let (code, took) = terminate(child).await;
     assert_eq!(code, Some(143));
     assert!(took < Duration::from_secs(1), "{took:?}");

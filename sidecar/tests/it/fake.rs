@@ -60,6 +60,18 @@ pub struct Fake {
 
 pub const KEY: &str = "cr_sa_0123456789012345678901234567890123456789";
 
+/// Has an address for itself, and does not listen on it: who binds it to listen, with `SO_REUSEADDR` as all servers do, may.
+pub fn bound(address: SocketAddr) -> TcpSocket {
+    let place = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let place = place.unwrap();
+    place.set_reuseaddr(true).unwrap();
+    place.bind(address).unwrap();
+    place
+}
+
 impl Fake {
     pub fn start(answer: Value) -> Self {
         let fake = Self::stopped(answer);
@@ -74,13 +86,7 @@ impl Fake {
 
     pub fn stopped_on(address: &str, answer: Value) -> Self {
         let address: SocketAddr = format!("{address}:0").parse().unwrap();
-        let place = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }
-        .unwrap();
-        place.set_reuseaddr(true).unwrap();
-        place.bind(address).unwrap();
+        let place = bound(address);
         let world = World {
             revision: 1,
             answer,

@@ -21,7 +21,17 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, OpenError> {
     }
 }
 
-pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+/// Nobody else may open the database.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it is not enough: a child that somebody starts at this moment has a copy until it is another program.
+        self.0.unlock().ok();
+    }
+}
+
+pub(super) fn lock(path: &Path) -> Result<Lock, OpenError> {
     let lock_path = beside(path, ".lock");
     let opened = OpenOptions::new()
         .read(true)
@@ -46,7 +56,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     // For the message above only; the lock does not depend on it, nor does a start on a full disk.
     match file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
         Err(source) if source.kind() != ErrorKind::StorageFull => Err(file_error(&lock_path, source)),
-        _ => Ok(file),
+        _ => Ok(Lock(file)),
     }
 }
 

@@ -152,7 +152,7 @@ impl Engine {
 
     fn begin(
         &self,
-        (connection, lock, database, chains, mark): (Connection, File, Arc<File>, tx::Chains, own_log::Mark),
+        (connection, lock, database, chains, mark): (Connection, files::Lock, Arc<File>, tx::Chains, own_log::Mark),
         readers: Vec<(Connection, Patience)>,
         options: &Options,
     ) -> Result<(), OpenError> {

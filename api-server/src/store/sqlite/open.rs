@@ -13,7 +13,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::{Admit, OpenError, Options};
-use super::files::{self, absolute, beside, create, file_error, lock, narrow_all};
+use super::files::{self, Lock, absolute, beside, create, file_error, lock, narrow_all};
 use super::{own_log, reserve, rewrap};
 use crate::audit::AuditKey;
 use crate::crypto::{Aad, Keyring, MasterKeyId, Pepper, Sealed, random};
@@ -52,7 +52,7 @@ pub(super) struct Opened {
     pub(super) path: PathBuf,
     pub(super) writer: Connection,
     pub(super) readers: Vec<Connection>,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
     pub(super) server: ServerKeys,
     pub(super) mark: own_log::Mark,
 }

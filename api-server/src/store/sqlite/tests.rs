@@ -60,10 +60,13 @@ fn hold(engine: &Arc<Engine>) -> std::sync::mpsc::Sender<()> {
 async fn together(engine: &Arc<Engine>, jobs: Vec<fn(&Tx<'_>) -> Result<()>>) -> Vec<Result<()>> {
     let release = hold(engine);
     let mut tasks = Vec::new();
-    for job in jobs {
-        let engine = Arc::clone(engine);
-        tasks.push(tokio::spawn(async move { engine.write(job).await }));
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    for (before, job) in jobs.into_iter().enumerate() {
+        let own = Arc::clone(engine);
+        tasks.push(tokio::spawn(async move { own.write(job).await }));
+        // So that they wait in this order.
+        while engine.writes.len() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     drop(release);
     let mut results = Vec::new();

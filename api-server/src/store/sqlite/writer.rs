@@ -18,6 +18,7 @@ use super::super::watch::Hub;
 use super::super::{Meters, Result, StoreError};
 use super::checkpointer::Checkpointer;
 use super::clock::{self, Clock, Step};
+use super::files::Lock;
 use super::fresh::Touched;
 use super::heads::Heads;
 use super::health::Health;
@@ -55,7 +56,7 @@ pub(super) struct Writer {
     pub(super) database: Arc<File>,
     pub(super) place: Arc<Place>,
     /// Held for as long as this process may write.
-    pub(super) lock: File,
+    pub(super) lock: Lock,
     pub(super) jobs: Arc<Queue<Box<dyn WriteJob>>>,
     pub(super) key: AuditKey,
     pub(super) health: Arc<Health>,

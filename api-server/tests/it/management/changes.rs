@@ -151,9 +151,12 @@ struct Poll {
 impl Poll {
     async fn open(server: &Server, cursor: &str) -> Self {
         let call = server.admin("GET", &format!("{FEED}?since={cursor}&wait=20"));
+        let watchers = server.store.stats().watchers;
         let answer = tokio::spawn(call.send());
-        tokio::time::sleep(SOON).await;
-        assert!(!answer.is_finished(), "the poll waits");
+        while server.store.stats().watchers == watchers {
+            assert!(!answer.is_finished(), "the poll waits");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Self {
             answer,
             since: Instant::now(),
@@ -207,14 +210,14 @@ async fn a_version_whose_time_comes_or_goes_is_told() {
     let server = Server::start().await;
     let app = server.application("shop").await;
     app.secret("db").await;
-    app.set("db", "local", "v", json!({"notBefore": time(1_000)})).await;
+    app.set("db", "local", "v", json!({"notBefore": time(1_500)})).await;
     let cursor = now(&server).await;
     let poll = Poll::open(&server, &cursor).await;
     let answer = poll.woken().await;
     assert_eq!(told(&answer), ["version db shop local"]);
     app.consumer("/secrets/db?environment=local").status(200).await;
 
-    app.set("db", "local", "w", json!({"expiresAt": time(1_000)})).await;
+    app.set("db", "local", "w", json!({"expiresAt": time(1_500)})).await;
     let mut cursor = answer.text_at("cursor");
     assert_eq!(since(&server, &mut cursor).await, ["version db shop local"]);
     let answer = Poll::open(&server, &cursor).await.woken().await;

@@ -73,7 +73,7 @@ async fn accounts_follow_their_rules() {
 #[tokio::test]
 async fn an_account_ends_at_its_deadline() {
     let server = Server::start().await;
-    let body = json!({"name": "short", "expires_at": time(800)});
+    let body = json!({"name": "short", "expires_at": time(3_000)});
     let key = server
         .admin("POST", &format!("{O}/service-accounts"))
         .json(body)
@@ -82,7 +82,7 @@ async fn an_account_ends_at_its_deadline() {
         .text_at("api_key");
     let projects = || server.call("GET", &format!("{O}/projects")).key(&key);
     projects().status(200).await;
-    tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(3_100)).await;
     projects().status(401).await;
 }
 

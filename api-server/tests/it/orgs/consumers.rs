@@ -1,8 +1,9 @@
 //! Who runs which version: what pods say of themselves, and who gets to see it.
 
+use sealpod_core::Time;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Call, O, Reply, Server, limits, rate, time};
+use crate::support::{Account, Call, O, Reply, Server, burst, limits, time};
 
 const ENV: &str = "/api/orgs/default/projects/shop/envs/local";
 
@@ -48,7 +49,7 @@ async fn shop() -> (Server, Account) {
 #[tokio::test]
 async fn what_a_pod_says_is_shown_with_what_of_it_is_stale() {
     let (server, account) = shop().await;
-    let before = time(0);
+    let before = Time::now();
     said(&server, &account, "web-1", json!({"a": 1, "b": 1})).await;
     let found = consumers(&server).await;
     let item = &found.list()[0];
@@ -61,8 +62,8 @@ async fn what_a_pod_says_is_shown_with_what_of_it_is_stale() {
             "last_seen_at": item["last_seen_at"],
         })
     );
-    let seen = item["last_seen_at"].as_str().unwrap().to_owned();
-    assert!(before.as_str() <= seen.as_str() && seen <= time(0), "{seen}");
+    let seen: Time = item["last_seen_at"].as_str().unwrap().parse().unwrap();
+    assert!(before <= seen && seen <= Time::now(), "{seen}");
 
     // What is said again takes the place of what was said before.
     said(&server, &account, "web-1", json!({"a": 1, "b": 2})).await;
@@ -309,7 +310,7 @@ async fn a_report_that_is_not_one_is_refused_by_field() {
 #[tokio::test]
 async fn reports_leave_no_entry_and_count_against_the_rate_of_their_key() {
     let mut limits = limits();
-    limits.per_key = Some(rate(1, 5));
+    limits.per_key = Some(burst(5));
     let server = Server::limited(limits).await;
     server.application("shop").await;
     server.put("shop", "local", "a", "1").await;

@@ -151,16 +151,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_flight_at_the_stop_is_answered() {
+        let (arrived, mut arrives) = tokio::sync::mpsc::channel(1);
         let router = Router::new().route(
             "/",
             get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move {
+                arrived.send(()).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 peer.ip().to_string()
             }),
         );
         let (address, shutdown, task) = start(router, Duration::from_secs(10));
         let request = tokio::spawn(fetch(address));
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        arrives.recv().await.unwrap();
         shutdown.cancel();
         assert!(request.await.unwrap().ends_with("127.0.0.1"));
         task.await.unwrap().unwrap();
@@ -168,10 +170,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_never_ends_does_not_hold_the_stop() {
-        let router = Router::new().route("/", get(|| async { std::future::pending::<()>().await }));
+        let (arrived, mut arrives) = tokio::sync::mpsc::channel(1);
+        let never = get(|| async move {
+            arrived.send(()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let router = Router::new().route("/", never);
         let (address, shutdown, task) = start(router, Duration::from_millis(100));
         let request = tokio::spawn(fetch(address));
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        arrives.recv().await.unwrap();
         let before = Instant::now();
         shutdown.cancel();
         task.await.unwrap().unwrap();

@@ -170,8 +170,8 @@ mod tests {
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/sealpod/leases/sealpod-controller";
     const FAST: Timing = Timing {
         duration: Duration::from_secs(15),
-        renew_deadline: Duration::from_millis(200),
-        retry: Duration::from_millis(20),
+        renew_deadline: Duration::from_secs(1),
+        retry: Duration::from_millis(100),
     };
 
     fn candidate(api: &FakeApi, identity: &str) -> Leader {
