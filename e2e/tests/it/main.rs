@@ -13,6 +13,7 @@ mod deletion;
 mod delivery;
 mod injector;
 mod jobs;
+mod lost;
 mod native;
 mod node;
 mod outage;
