@@ -14,6 +14,7 @@ mod delivery;
 mod injector;
 mod jobs;
 mod lost;
+mod mesh;
 mod native;
 mod node;
 mod outage;
