@@ -51,18 +51,21 @@ impl Mesh {
         let (shown, ends) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let (noted, ended, tls) = (Arc::clone(&shown), Arc::clone(&ends), Arc::new(tls));
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if ended.load(Ordering::Relaxed) {
-                    return;
+            std::thread::scope(|calls| {
+                for stream in listener.incoming() {
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Each by itself: a connection that is only kept for later keeps nobody waiting.
+                    calls.spawn(|| {
+                        let answered = stream.map_err(Into::into);
+                        let answered = answered.and_then(|stream| answer(stream, &tls, &proxy, &noted));
+                        if let Err(error) = answered {
+                            println!("a call of the mesh's webhook was not answered: {error:#}");
+                        }
+                    });
                 }
-                // A wrong call is the API server's to tell of: the pod is refused.
-                let answered = stream
-                    .map_err(Into::into)
-                    .and_then(|stream| answer(stream, &tls, &proxy, &noted));
-                if let Err(error) = answered {
-                    println!("the mesh's webhook could not answer: {error:#}");
-                }
-            }
+            });
         });
         Ok(Self {
             address,
