@@ -145,7 +145,10 @@ fn the_way_back_from_an_upgrade_is_the_copy_of_before() -> Result<()> {
         t.delivery("password", "before").await?;
         t.running_app("app", pods::SLEEP).await?;
         t.hang_up().await;
-        let copy = format!("on_volume \"cp sealpod.db sealpod.db.schema-{}\"\n", page::COPY);
+        let copy = format!(
+            "on_volume \"rm -rf upgraded; cp sealpod.db sealpod.db.schema-{}\"\n",
+            page::COPY
+        );
         let stop = page::blocks(HEADING)?.concat();
         // As the page stops the server, whose database is in one file then.
         let (stop, _) = stop
