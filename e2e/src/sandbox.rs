@@ -1,6 +1,7 @@
 //! A namespace for one test, with what most tests need in it.
 
 use std::fmt::Debug;
+use std::net::{IpAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::process::Stdio;
 use std::sync::PoisonError;
@@ -12,7 +13,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Resource, ResourceExt};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Config, Resource, ResourceExt};
 use sealpod_client::Client;
 use sealpod_core::kubernetes::{ROLLED_OUT_FOR, key_secret_name};
 use sealpod_crds::{Application, Environment, SecretBinding};
@@ -175,6 +177,22 @@ impl Sandbox {
         let mut command = Command::new(self.world.settings.xtask.as_ref()?);
         command.args(["cluster", "restart", component]).kill_on_drop(true);
         Some(command)
+    }
+
+    /// The address under which the API server reaches this process; none where the cluster is not ours, and may be anywhere.
+    pub async fn machine(&self) -> Result<Option<IpAddr>> {
+        let settings = &self.world.settings;
+        if settings.xtask.is_none() {
+            return Ok(None);
+        }
+        let kubeconfig = Kubeconfig::read_from(&settings.kubeconfig)?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let server = config.cluster_url.host().context("an API server has an address")?;
+        let port = config.cluster_url.port_u16().unwrap_or(443);
+        // The way there is the way back. Nothing is sent.
+        let way = UdpSocket::bind(("0.0.0.0", 0))?;
+        way.connect((server, port))?;
+        Ok(Some(way.local_addr()?.ip()))
     }
 
     /// Closes the way to the api-server, for when the pod behind it goes.

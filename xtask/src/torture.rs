@@ -25,7 +25,7 @@ const BROKEN: [(&str, &str, &str); 8] = [
     ),
     (
         "rotation",
-        "Kills at each point of a rotation of the master key",
+        "Kills at several points of a rotation of the master key",
         "rotation::",
     ),
     (

@@ -123,6 +123,12 @@ impl Metrics {
             Unit::Seconds,
             metrics.meters.commit_seconds.clone(),
         );
+        registry.register_with_unit(
+            "store_log_duration",
+            "Time behind a commit that the write-ahead log takes, for which all other changes wait",
+            Unit::Seconds,
+            metrics.meters.log_seconds.clone(),
+        );
         registry.register(
             "store_commit_group_size",
             "Changes and records that one transaction wrote together",

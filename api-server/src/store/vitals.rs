@@ -54,6 +54,9 @@ pub struct Meters {
     pub transaction_seconds: Histogram,
     /// Time from the decision to commit until everything is on disk, in seconds.
     pub commit_seconds: Histogram,
+    /// Time behind a commit in which the writer itself copied its log into the database, flush and all, or waited for who was
+    /// at it, in seconds: for that long, too, whoever else wants to change something waits.
+    pub log_seconds: Histogram,
     /// Changes that one commit held.
     pub group_size: Histogram,
 }
@@ -67,6 +70,8 @@ impl Default for Meters {
             ]),
             // From a disk that forgets its duties to one that is about to die.
             commit_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5]),
+            // From a copy of nothing to a wait for a disk that does not keep up.
+            log_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5]),
             group_size: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
         }
     }

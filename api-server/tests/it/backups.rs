@@ -1,18 +1,16 @@
 //! Backups: made while others write, restored elsewhere, refused when they are not what was written.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+mod under_load;
 
-use sealpod_api_server::audit::Chain;
-use sealpod_api_server::crypto::{ApiKey, Keyring};
-use sealpod_api_server::store::{Options, ProjectRef, RuleQuery, Store};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sealpod_api_server::crypto::Keyring;
 use serde_json::json;
 
 use crate::process::{command, maintain, serve, text};
 use crate::rotation::Running;
-use crate::support::{ADMIN, SUPERADMIN, Server};
+use crate::support::{ADMIN, Server};
 
 pub fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -25,133 +23,6 @@ pub fn files(folder: &Path) -> Vec<String> {
 
 pub fn keyring(directory: &Path) -> Keyring {
     Keyring::parse(&std::fs::read_to_string(directory.join("master.key")).unwrap()).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_under_load_restores_to_one_consistent_instant() {
-    let server = Server::start().await;
-    let shop = server.application("shop").await;
-    let account = server.account("ci", &[["shop", "local", "*", "read"]]).await;
-    let user = server.user(SUPERADMIN).await;
-    for n in 0..20 {
-        server.put("shop", "local", &format!("before-{n}"), "value").await;
-    }
-    // Each round sets two keys, one after the other: a copy may never have the second one without the first.
-    let done = AtomicBool::new(false);
-    let writing = async {
-        let mut n = 0;
-        while !done.load(Ordering::Relaxed) {
-            n += 1;
-            server.put("shop", "local", "first", &n.to_string()).await;
-            server.put("shop", "local", "second", &n.to_string()).await;
-        }
-        n
-    };
-    let making = async {
-        let made = server.admin("POST", "/api/backups").status(201).await;
-        done.store(true, Ordering::Relaxed);
-        made
-    };
-    let (written, made) = tokio::join!(writing, making);
-    let id = made.text_at("id");
-    assert_eq!(made.header("location"), format!("/api/backups/{id}"));
-    assert_eq!(made.body["trigger"], "manual");
-    let archive = server.dir().join("backups").join(made.text_at("filename"));
-    assert_eq!(archive.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(
-        archive.metadata().unwrap().len(),
-        made.body["size_bytes"].as_u64().unwrap()
-    );
-    let one = server.admin("GET", &format!("/api/backups/{id}")).status(200).await;
-    assert_eq!(one.body, made.body);
-    assert_eq!(
-        server.admin("GET", "/api/backups").status(200).await.list(),
-        &[made.body]
-    );
-    let audit = server
-        .admin("GET", "/api/audit-logs?resource_type=backup")
-        .status(200)
-        .await;
-    assert_eq!(audit.body["entries"][0]["action"], "backup.create");
-
-    let restored = server
-        .admin("POST", &format!("/api/backups/{id}/restore"))
-        .status(200)
-        .await;
-    let path = PathBuf::from(restored.text_at("restored_path"));
-    assert_eq!(path, server.dir().join(format!("sealpod.db.restore.{id}")));
-    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    // A second time it would be written over.
-    server
-        .admin("POST", &format!("/api/backups/{id}/restore"))
-        .problem(409, "conflict")
-        .await;
-    let left = files(server.dir());
-    assert!(
-        left.iter()
-            .all(|name| !name.contains("partial") && !name.contains(".sealpod-scratch-")),
-        "{left:?}"
-    );
-
-    compare(&server, &path, written, [&account.key, &shop.key]).await;
-    // The live server has not noticed.
-    server.call("GET", "/api/auth/me").bearer(&user.token).status(200).await;
-}
-
-/// What was restored to `path` is what the server had at some instant, without its sessions and keys.
-async fn compare(server: &Server, path: &Path, written: u32, keys: [&String; 2]) {
-    let (keyring, live) = (keyring(server.dir()), server.store.clone());
-    let store = Store::open(&Options::new(path), &keyring).unwrap();
-    let local = ProjectRef::slug("default", "shop").environment("local");
-    let value = |store: Store, key: &'static str| {
-        let (local, keyring) = (local.clone(), keyring.clone());
-        async move {
-            let Ok(version) = store.active_version(local, key).await else {
-                return 0;
-            };
-            let bytes = keyring.open(&version.aad(), &version.sealed).unwrap();
-            String::from_utf8(bytes.to_vec()).unwrap().parse::<u32>().unwrap()
-        }
-    };
-    let (first, second) = (
-        value(store.clone(), "first").await,
-        value(store.clone(), "second").await,
-    );
-    assert!(first == second || first == second + 1, "{first} {second} of {written}");
-    for n in 0..20 {
-        assert_eq!(
-            store
-                .versions(local.clone(), &format!("before-{n}"))
-                .await
-                .unwrap()
-                .len(),
-            1
-        );
-    }
-    // Every audit entry of then is there, and the chain goes on behind it.
-    assert!(store.verify_audit().await.unwrap().is_intact());
-    let chain = Chain::Organization(live.organization("default").await.unwrap().id);
-    let then = store.audit_following(chain, 0, 10_000).await.unwrap();
-    let now = live.audit_following(chain, 0, 10_000).await.unwrap();
-    assert_eq!(then, now[..then.len()]);
-    let newest = &store.audit_entries(Chain::Instance, 1).await.unwrap()[0];
-    assert_eq!(
-        (newest.action.as_str(), newest.actor_name.as_str()),
-        ("backup.restore", "admin-key")
-    );
-    // The rules are as they were; sessions and keys are ended, and waiting clients notice by the epoch.
-    assert_eq!(store.live_sessions().await.unwrap(), 0);
-    assert_ne!(store.epoch(), live.epoch());
-    for key in keys {
-        let digest = store.pepper().digest(&ApiKey::parse(key).unwrap());
-        assert!(store.find_key(digest).await.unwrap().is_none());
-        assert!(live.find_key(digest).await.unwrap().is_some());
-    }
-    assert_eq!(
-        store.rules("default", RuleQuery::default()).await.unwrap().len(),
-        live.rules("default", RuleQuery::default()).await.unwrap().len()
-    );
-    store.close().await;
 }
 
 #[tokio::test]

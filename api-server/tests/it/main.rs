@@ -30,6 +30,7 @@ mod fail_closed;
 mod foreign_log;
 mod fsyncs;
 mod full_disk;
+mod held;
 mod io_errors;
 mod isolation;
 mod limits;

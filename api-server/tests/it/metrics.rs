@@ -225,6 +225,38 @@ async fn what_is_done_is_counted() {
     );
 }
 
+/// Apart from transactions: what the write-ahead log costs behind a commit delays whoever comes next as much.
+#[tokio::test]
+async fn what_the_log_costs_behind_commits_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path());
+    let url = process.serves();
+    let key = admin_key(dir.path());
+    let plane = format!("{url}/api/orgs/default/projects");
+    let made = client().post(&plane).bearer_auth(&key).json(&json!({"name": "shop"}));
+    assert_eq!(made.send().await.unwrap().status(), 201);
+    let value = json!({"value": "v".repeat(100_000)});
+    let reader = Connection::open(dir.path().join("sealpod.db")).unwrap();
+    for attempt in 0.. {
+        let all = process.scrape().await;
+        if all["sealpod_store_log_duration_seconds_count"] > 0.5 {
+            assert!(all["sealpod_store_log_duration_seconds_sum"] > 0.0, "{all:#?}");
+            return;
+        }
+        // 20 MiB are five times as much as the log may have before it is copied.
+        assert!(attempt < 200, "the writer never copied its log: {all:#?}");
+        // While somebody reads, the log does not begin anew behind what the other thread copied, and the rest is the writer's.
+        if !reader.is_autocommit() {
+            reader.execute_batch("ROLLBACK").unwrap();
+        }
+        reader.execute_batch("BEGIN").unwrap();
+        reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(())).unwrap();
+        let set = client().put(format!("{plane}/shop/envs/prod/secrets/large"));
+        let set = set.bearer_auth(&key).json(&value).send().await.unwrap();
+        assert!(set.status().is_success(), "{}", set.text().await.unwrap());
+    }
+}
+
 #[tokio::test]
 async fn what_waits_and_what_lives_is_seen() {
     let dir = tempfile::tempdir().unwrap();

@@ -13,6 +13,8 @@ mod deletion;
 mod delivery;
 mod injector;
 mod jobs;
+mod lost;
+mod mesh;
 mod native;
 mod node;
 mod outage;

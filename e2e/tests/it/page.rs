@@ -1,5 +1,6 @@
 //! The commands for Kubernetes of docs/OPERATIONS.md, run as a person would.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -13,27 +14,36 @@ use tokio::process::Command;
 const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
 /// What the others need first.
 const FIRST: &str = "On Kubernetes";
+/// The number of the copy that the way back goes to.
+pub const COPY: &str = "1";
 
 /// What the commands under this heading print, behind those of [`FIRST`].
 pub async fn run(t: &Sandbox, heading: &str) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    run_in(t, folder.path(), heading, &blocks(heading)?.concat()).await
+}
+
+/// What these commands of `heading` print where somebody works who has the files of the folder, and the tools in its `bin`.
+pub async fn run_in(t: &Sandbox, folder: &Path, heading: &str, commands: &str) -> Result<String> {
     let kubectl = t.tools().kubectl(["version"]);
     let kubectl = kubectl.as_std();
-    let tools = std::path::Path::new(kubectl.get_program())
-        .parent()
-        .context("it is in a folder")?;
-    let folder = tempfile::tempdir()?;
+    let tools = Path::new(kubectl.get_program()).parent().context("it is in a folder")?;
     let mut script = Command::new("bash");
-    let commands = format!("set -euo pipefail\n{}{}", commands(FIRST)?, commands(heading)?);
-    script.args(["-c", &commands]).current_dir(&folder);
+    let commands = format!("set -euo pipefail\n{}{commands}", blocks(FIRST)?.concat());
+    script.args(["-c", &commands]).current_dir(folder);
     for (name, value) in kubectl.get_envs() {
         script.env(name, value.unwrap_or_default());
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    script.env("PATH", format!("{}:{path}", tools.display()));
-    script.env("IMAGE", t.image()).kill_on_drop(true).stdin(Stdio::null());
+    let own = folder.join("bin");
+    script.env("PATH", format!("{}:{}:{path}", own.display(), tools.display()));
+    script.env("IMAGE", t.image()).env("OLD", COPY);
+    script.kill_on_drop(true).stdin(Stdio::null());
     let ended = script.output().await?;
     let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);
-    drop(pods.delete("sealpod-volume", &DeleteParams::default()).await);
+    for pod in ["sealpod-volume", "sealpod-recovery"] {
+        drop(pods.delete(pod, &DeleteParams::default()).await);
+    }
     let (said, why) = (
         String::from_utf8_lossy(&ended.stdout),
         String::from_utf8_lossy(&ended.stderr),
@@ -42,13 +52,14 @@ pub async fn run(t: &Sandbox, heading: &str) -> Result<String> {
     Ok(said.into_owned())
 }
 
-fn commands(heading: &str) -> Result<String> {
+/// The blocks under a heading.
+pub fn blocks(heading: &str) -> Result<Vec<&'static str>> {
     let (_, section) = PAGE
         .split_once(&format!("\n## {heading}\n"))
         .with_context(|| format!("no heading {heading}"))?;
     let section = section.split("\n## ").next().unwrap_or(section);
     let blocks = section.split("```bash\n").skip(1);
-    let commands: String = blocks.filter_map(|block| block.split("```").next()).collect();
-    ensure!(!commands.is_empty(), "no commands under {heading}");
-    Ok(commands)
+    let blocks: Vec<_> = blocks.filter_map(|block| block.split("```").next()).collect();
+    ensure!(!blocks.is_empty(), "no commands under {heading}");
+    Ok(blocks)
 }

@@ -1,6 +1,6 @@
 //! The server under measurement.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,6 +13,9 @@ use super::http;
 use crate::process::Failure;
 
 const START_WITHIN: Duration = Duration::from_secs(30);
+/// What the server says behind a purge, and how long it may take for that.
+const SHRUNK: &str = "purged the trash";
+const SHRUNK_WITHIN: Duration = Duration::from_mins(5);
 
 /// How it is started.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub struct Server {
     /// From the start of the process until it said that it can do its work.
     pub ready_after: Duration,
     pub process: Running,
+    /// Where it says what it does.
+    log: PathBuf,
 }
 
 impl Launch {
@@ -93,6 +98,7 @@ impl Launch {
             metrics,
             ready_after: began.elapsed(),
             process,
+            log,
         })
     }
 }
@@ -108,22 +114,54 @@ impl Server {
         open_polls(&metrics).context("the metrics do not say how many polls wait")
     }
 
-    /// Of the writer, since it was started.
-    pub fn transactions(&self) -> Result<Transactions> {
+    /// What the writer did since it was started.
+    pub fn slices(&self) -> Result<Slices> {
         let (_, metrics) = http::get(self.metrics, "/metrics")?;
-        Transactions::read(&metrics).context("the metrics do not say what transactions take")
+        let read = |name| Counted::read(&metrics, name).with_context(|| format!("the metrics lack {name}"));
+        Ok(Slices {
+            transactions: read("sealpod_store_transaction_duration_seconds")?,
+            log: read("sealpod_store_log_duration_seconds")?,
+        })
+    }
+
+    /// Waits until the server has given back what a purge left empty; `said`: how much it had said before.
+    pub fn until_shrunk(&self, said: usize) -> Result<()> {
+        let began = Instant::now();
+        // It says so once per purge, behind the last page.
+        while !self.says()?.get(said..).is_some_and(|new| new.contains(SHRUNK)) {
+            if began.elapsed() > SHRUNK_WITHIN {
+                return Err(Failure::new("the server does not say that it is done with the purge")
+                    .log(&self.log)
+                    .into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Its log so far.
+    pub fn says(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
     }
 }
 
-/// How many took at most so many seconds before their commit, as the histogram of the metrics counts them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Transactions(Vec<(f64, u64)>);
+/// What others wait for, by histograms of the metrics.
+#[derive(Debug)]
+pub struct Slices {
+    /// Transactions, without their commit.
+    pub transactions: Counted,
+    /// Copies of the log by the writer itself, with the flush of the database, and waits for those of somebody else.
+    pub log: Counted,
+}
 
-impl Transactions {
-    fn read(metrics: &str) -> Option<Self> {
+/// How many took at most so many seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Counted(Vec<(f64, u64)>);
+
+impl Counted {
+    fn read(metrics: &str, name: &str) -> Option<Self> {
         let lines = metrics.lines();
-        let buckets =
-            lines.filter_map(|line| line.strip_prefix("sealpod_store_transaction_duration_seconds_bucket{le=\""));
+        let buckets = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix("_bucket{le=\""));
         let read = |bucket: &str| -> Option<_> {
             let (bound, count) = bucket.split_once("\"} ")?;
             Some((bound.parse().ok()?, count.parse().ok()?))
@@ -132,7 +170,8 @@ impl Transactions {
         (!buckets.is_empty()).then_some(Self(buckets))
     }
 
-    /// In milliseconds: the least bound that is above all of those since then.
+    /// In milliseconds: the least bound that is above all of those since then. No bound where there was none at all: that
+    /// proves nothing, and no bar holds.
     pub fn longest_since(&self, before: &Self) -> f64 {
         let since: Vec<_> = self
             .0
@@ -141,6 +180,9 @@ impl Transactions {
             .map(|((bound, now), (_, then))| (*bound, now - then))
             .collect();
         let all = since.last().map_or(0, |(_, count)| *count);
+        if all == 0 {
+            return f64::INFINITY;
+        }
         let bound = since.into_iter().find(|(_, count)| *count == all);
         1_000.0 * bound.map_or(f64::INFINITY, |(bound, _)| bound)
     }
@@ -169,15 +211,17 @@ mod tests {
     fn the_longest_transaction_of_a_time_is_below_the_bound_that_holds_all_of_it() {
         let metrics = |counts: [u32; 3]| {
             let line = |(bound, count)| {
-                format!("sealpod_store_transaction_duration_seconds_bucket{{le=\"{bound}\"}} {count}\n")
+                format!("sealpod_of_another_bucket{{le=\"{bound}\"}} 7\nsealpod_of_bucket{{le=\"{bound}\"}} {count}\n")
             };
             let lines = ["0.005", "0.05", "+Inf"].into_iter().zip(counts).map(line);
-            Transactions::read(&lines.collect::<String>()).unwrap()
+            Counted::read(&lines.collect::<String>(), "sealpod_of").unwrap()
         };
         let before = metrics([10, 11, 12]);
         assert!((metrics([20, 21, 22]).longest_since(&before) - 5.0).abs() < 1e-9);
         assert!((metrics([20, 22, 23]).longest_since(&before) - 50.0).abs() < 1e-9);
         assert!(metrics([20, 21, 23]).longest_since(&before).is_infinite());
-        assert_eq!(Transactions::read("# EOF\n"), None);
+        assert_eq!(Counted::read("# EOF\n", "sealpod_of"), None);
+        // Where nothing was counted, nothing is said.
+        assert!(before.longest_since(&before).is_infinite());
     }
 }

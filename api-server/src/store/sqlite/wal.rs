@@ -122,25 +122,26 @@ impl Wal {
     /// What SQLite would do by itself at every commit, but for one thing: it would say nothing if the database's fsync
     /// failed, try again later, be told that all is well, and forget what only the log still had.
     ///
-    /// `most`: by how many bytes the database may grow at that, where there is a limit; then nobody else does it.
+    /// `most`: by how many bytes the database may grow at that, where there is a limit; then nobody else does it. Answers
+    /// whether the writer copied, or waited for who does.
     pub(super) fn tend(
         &self,
         (writer, checkpointer): (&Connection, &Checkpointer),
         health: &Health,
         most: Option<u64>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let log = checkpoint(writer, Log::NOOP)?;
         let turn = self.seen().turn(log, most.is_some());
         match turn {
-            Turn::Nobody => return Ok(()),
+            Turn::Nobody => return Ok(false),
             Turn::Wait => {
                 self.wait(WAIT_FOR_PASS);
-                return Ok(());
+                return Ok(true);
             }
             Turn::Checkpointer | Turn::Writer => {}
         }
         if !may_copy(writer, most) {
-            return Ok(());
+            return Ok(false);
         }
         // What became of the last pass is known where it is not the checkpointer's turn any more.
         health.check()?;
@@ -152,7 +153,7 @@ impl Wal {
         } else {
             checkpoint(writer, Log::PASSIVE)?;
         }
-        Ok(())
+        Ok(turn == Turn::Writer)
     }
 
     /// A read was ended, and does not stand in the way any more.

@@ -183,8 +183,11 @@ impl Writer {
     fn tend_log(&self) {
         let most = most_growth(&self.health);
         let copying = (&self.connection, &self.checkpointer);
-        if let Err(error) = self.health.wal.tend(copying, &self.health, most) {
-            self.health.note(&error);
+        let began = Instant::now();
+        match self.health.wal.tend(copying, &self.health, most) {
+            Ok(false) => {}
+            Ok(true) => self.meters.log_seconds.observe(began.elapsed().as_secs_f64()),
+            Err(error) => self.health.note(&error),
         }
     }
 

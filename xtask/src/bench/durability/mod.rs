@@ -19,7 +19,7 @@ use super::client::{Client, Load, Times};
 use super::disk::Flushes;
 use super::figures::{Rows, mib, milliseconds, shown};
 use super::plane::Plane;
-use super::server::{Launch, Server};
+use super::server::{Launch, Server, Slices};
 use super::{build, header, machine};
 use crate::moto::{Moto, Storage};
 use crate::process;
@@ -192,9 +192,9 @@ fn rotate(stage: &Stage<'_>, versions: u32, progress: &mut Progress, (rows, bars
         let alone = stage.undisturbed(&mut writes)?;
         step.follow("the rotation");
         new_master_key(&stage.launch)?;
-        let before = stage.server.transactions()?;
+        let before = stage.server.slices()?;
         let ((), took, memory) = stage.measure(|| stage.plane.rotate())?;
-        let longest = stage.server.transactions()?.longest_since(&before);
+        let behind = stage.server.slices()?;
         let meanwhile = writes.since_last()?;
         let seconds = took.as_secs_f64();
         rows.add(
@@ -207,7 +207,7 @@ fn rotate(stage: &Stage<'_>, versions: u32, progress: &mut Progress, (rows, bars
         bars.hold(&what, Limit::AtMost(60.0), "s", Depends::OnDisk, seconds);
         let p99 = milliseconds(meanwhile.p99);
         bars.hold("write during it, p99", Limit::AtMost(50.0), "ms", Depends::OnDisk, p99);
-        hold_slices("the rotation", longest, bars);
+        hold_slices("the rotation", (&before, &behind), bars);
         Ok(())
     })
 }
@@ -248,26 +248,37 @@ fn in_bucket<'a>(
     })
 }
 
-/// Everything goes for good, in slices between which others may write.
+/// Everything goes for good, in slices between which others may write; so does the room that it leaves, behind the answer.
 fn purge(stage: &Stage<'_>, what: &str, progress: &mut Progress, (rows, bars): Table<'_>) -> Result<()> {
     progress.step("A purge", |_| {
-        let before = stage.server.transactions()?;
-        let ((), took, memory) = stage.measure(|| stage.plane.purge(&stage.seed.project()))?;
-        let longest = stage.server.transactions()?.longest_since(&before);
-        let seconds = shown(took.as_secs_f64());
+        let (before, said) = (stage.server.slices()?, stage.server.says()?.len());
+        let (answered, took, memory) = stage.measure(|| {
+            let began = Instant::now();
+            stage.plane.purge(&stage.seed.project())?;
+            let answered = began.elapsed();
+            stage.server.until_shrunk(said)?;
+            Ok(answered)
+        })?;
+        let behind = stage.server.slices()?;
+        let [answered, all] = [answered, took].map(|time| shown(time.as_secs_f64()));
         rows.add(
-            &format!("purge of {what}"),
-            &format!("{seconds} s; resident memory {}", memory.describe()),
+            &format!("purge of {what}, and until the disk has its room back"),
+            &format!("{answered} s, {all} s; resident memory {}", memory.describe()),
         );
-        hold_slices("the purge", longest, bars);
+        hold_slices("the purge", (&before, &behind), bars);
         Ok(())
     })
 }
 
-/// What others wait for in maintenance, apart from the disk. The figure is the bound of a histogram that is above all of them.
-fn hold_slices(what: &str, longest: f64, bars: &mut Bars) {
-    let what = format!("longest transaction of {what}, without its commit");
-    bars.hold(&what, Limit::AtMost(50.0), "ms", Depends::OnNothing, longest);
+/// What others wait for in maintenance. The figures are the bounds of histograms that are above all of them. A transaction is
+/// without its commit, which is the disk's; SQLite does not tell what of a copy of the log is the disk's, so that has all of it.
+fn hold_slices(what: &str, (before, behind): (&Slices, &Slices), bars: &mut Bars) {
+    let longest = behind.transactions.longest_since(&before.transactions);
+    let transaction = format!("longest transaction of {what}, without its commit");
+    bars.hold(&transaction, Limit::AtMost(50.0), "ms", Depends::OnNothing, longest);
+    let longest = behind.log.longest_since(&before.log);
+    let copy = format!("longest copy of the log by the writer, or wait for one, during {what}, with its flush");
+    bars.hold(&copy, Limit::AtMost(50.0), "ms", Depends::OnDisk, longest);
 }
 
 /// Puts a new key before those that are there.

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use sealpod_crds::SecretBinding;
+use sealpod_crds::{NextChange, SecretBinding};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -190,6 +190,7 @@ fn binding(name: &str) -> Value {
     })
 }
 
+/// With all that the injector keeps of one: why it is not ready, what is not there, and what the clock changes next.
 fn status(name: &str) -> Value {
     let secret = |n: usize| json!({"name": format!("{name}-secret-{n}"), "version": 1, "state": "Missing"});
     let condition = json!({
@@ -197,7 +198,12 @@ fn status(name: &str) -> Value {
         "message": "no active version of some of them: set a value, or make it optional",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
-    json!({"secrets": (0..5).map(secret).collect::<Vec<_>>(), "conditions": [condition]})
+    let changes = |n: usize| json!({"name": format!("{name}-secret-{n}"), "change": "Begins"});
+    json!({
+        "secrets": (0..5).map(secret).collect::<Vec<_>>(), "conditions": [condition],
+        "nextChangeAt": "2100-01-01T00:00:00Z",
+        "nextChange": {"secrets": (0..NextChange::MOST_NAMED).map(changes).collect::<Vec<_>>(), "more": 2},
+    })
 }
 
 fn start(stage: &Stage<'_>, client: &Client) -> Result<Webhook> {
