@@ -9,7 +9,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use sealpod_runtime::serve::Connection;
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -204,10 +205,19 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
         .with_state(webhook)
 }
 
-async fn mutate(State(webhook): State<Arc<Webhook>>, Path(segment): Path<String>, body: Body) -> Response {
+async fn mutate(
+    State(webhook): State<Arc<Webhook>>,
+    Path(segment): Path<String>,
+    connection: Option<Extension<Connection>>,
+    body: Body,
+) -> Response {
     // Before a byte of the body is read.
     if !bool::from(segment.as_bytes().ct_eq(webhook.segment.load().as_bytes())) {
         return StatusCode::NOT_FOUND.into_response();
+    }
+    // Who knows the path is the API server, and may stay.
+    if let Some(Extension(connection)) = connection {
+        connection.known();
     }
     let begun = Instant::now();
     let answer = tokio::time::timeout(webhook.deadline, webhook.answer(body)).await;
