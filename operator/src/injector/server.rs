@@ -125,7 +125,7 @@ impl Webhook {
             Decision::Denied(_) => "denied",
         };
         match decision {
-            Decision::Denied(denial) => tracing::info!(namespace, took_us, %denial, "refused a pod"),
+            Decision::Denied(denial) => self.refuse(request, denial, took_us),
             Decision::Injected { warnings, .. } | Decision::Unchanged { warnings } => {
                 tracing::debug!(namespace, took_us, result, "admitted a pod");
                 self.warn(request, warnings);
@@ -134,6 +134,20 @@ impl Webhook {
         self.metrics.admission(result, took);
         if let Decision::Denied(denial) = decision {
             self.metrics.denial(denial.word());
+        }
+    }
+
+    /// A controller tries again and again, and says so nowhere but in its own status: once of all pods of a kind.
+    fn refuse(&self, request: &Request, denial: &Denial, took_us: u64) {
+        let namespace = request.namespace.as_str();
+        let said = [denial.to_string()];
+        if let Some(line) = self.lines.of(request.pod(), namespace, &said, Instant::now()) {
+            let Line {
+                pod,
+                texts: denial,
+                left_out,
+            } = line;
+            tracing::info!(namespace, pod, took_us, denial, left_out, "refused a pod");
         }
     }
 
@@ -149,7 +163,7 @@ impl Webhook {
         let line = self.lines.of(request.pod(), namespace, warnings, Instant::now());
         if let Some(Line {
             pod,
-            warnings,
+            texts: warnings,
             left_out,
         }) = line
         {
