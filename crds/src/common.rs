@@ -66,6 +66,11 @@ pub(crate) fn selector_schema(_: &mut SchemaGenerator) -> Schema {
                     "description": "A condition on one label.",
                     "type": "object",
                     "required": ["key", "operator"],
+                    // What nobody can read selects nothing, and nobody would hear of it.
+                    "x-kubernetes-validations": [{
+                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                        "message": "In and NotIn go with values, at least one, and the other operators with none",
+                    }],
                     "properties": {
                         "key": {"description": "Key of the label.", "type": "string", "maxLength": LABEL_KEY},
                         "operator": {

@@ -8,6 +8,17 @@ use super::*;
 /// the fields before the update.
 type Row = (&'static str, &'static str, Value);
 
+const VALUES: &str = "In and NotIn go with values, at least one, and the other operators with none";
+
+/// A selector with one expression.
+fn expressions(operator: &str, values: &Value) -> Value {
+    let mut expression = json!({"key": "tier", "operator": operator});
+    if !values.is_null() {
+        expression["values"] = values.clone();
+    }
+    json!({"matchExpressions": [expression]})
+}
+
 fn of_applications_and_environments() -> Vec<Row> {
     let no_slug = "metadata.name is no slug (a-z, 0-9 and single hyphens inside): set spec.slug";
     vec![
@@ -21,6 +32,11 @@ fn of_applications_and_environments() -> Vec<Row> {
             "Application.spec.allowedNamespaces",
             "selector goes with from: Selector, and with nothing else",
             json!({"allowedNamespaces": {"from": "All", "selector": {}}}),
+        ),
+        (
+            "Application.spec.allowedNamespaces.selector.matchExpressions[]",
+            VALUES,
+            json!({"allowedNamespaces": {"from": "Selector", "selector": expressions("NotIn", &json!([]))}}),
         ),
         (
             "Application.spec.environments",
@@ -90,6 +106,24 @@ fn of_the_figures_of_bindings() -> Vec<Row> {
             rotation("1h", "1h"),
         ),
     ]
+}
+
+fn of_the_selectors_of_bindings() -> Vec<Row> {
+    let wrong = [
+        ("In", json!(null)),
+        ("NotIn", json!([])),
+        ("Exists", json!(["x"])),
+        ("DoesNotExist", json!(["x"])),
+    ];
+    let row = |(operator, values): (&str, Value)| {
+        let selector = expressions(operator, &values);
+        (
+            "SecretBinding.spec.podSelector.matchExpressions[]",
+            VALUES,
+            json!({"podSelector": selector}),
+        )
+    };
+    wrong.into_iter().map(row).collect()
 }
 
 fn of_the_entries_of_bindings() -> Vec<Row> {
@@ -184,10 +218,26 @@ fn object(kind: &str, fields: &Value) -> Value {
 }
 
 #[test]
+fn selectors_that_can_be_read_break_no_rule() {
+    for (operator, values) in [
+        ("In", json!(["a"])),
+        ("NotIn", json!(["a", "b"])),
+        ("Exists", json!(null)),
+        ("Exists", json!([])),
+        ("DoesNotExist", json!(null)),
+    ] {
+        let selector = json!({"podSelector": expressions(operator, &values)});
+        let messages = broken(&definition("SecretBinding"), &object("SecretBinding", &selector), None);
+        assert!(messages.is_empty(), "{operator} {values}: {messages:?}");
+    }
+}
+
+#[test]
 fn every_rule_is_broken_by_one_object_and_by_that_alone() {
     let rows = of_applications_and_environments()
         .into_iter()
         .chain(of_the_figures_of_bindings())
+        .chain(of_the_selectors_of_bindings())
         .chain(of_the_entries_of_bindings());
     let mut told = BTreeSet::new();
     for (place, message, fields) in rows {

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::{Selector, SelectorExt};
+use kube::core::SelectorExt;
 use sealpod_crds::{AllowedNamespaces, NamespacesFrom};
+
+use super::selectors::parsed;
 
 /// Whether a SecretBinding of the namespace `asking`, which has these labels, may read of an Application of the
 /// namespace `own`. Its own namespace always may; what cannot be understood admits no other.
@@ -20,11 +22,14 @@ pub fn admits(allowed: &AllowedNamespaces, own: &str, asking: &str, labels: &BTr
         }
 }
 
-/// What is wrong with `spec.allowedNamespaces`. The schema does not look into a selector.
-pub fn fault(allowed: &AllowedNamespaces) -> Option<&'static str> {
+/// What is wrong with `spec.allowedNamespaces`, in an object that is older than the rules of the schema.
+pub fn fault(allowed: &AllowedNamespaces) -> Option<String> {
     match (allowed.from, &allowed.selector) {
-        (NamespacesFrom::Selector, None) => Some("has `from: Selector` and no selector: add one"),
-        (NamespacesFrom::Selector, Some(selector)) => parsed(selector).err(),
+        (NamespacesFrom::Selector, None) => Some("has `from: Selector` and no selector: add one".to_owned()),
+        (NamespacesFrom::Selector, Some(selector)) => {
+            let fault = parsed(selector).err()?;
+            Some(format!("has a selector whose {fault}"))
+        }
         (NamespacesFrom::Same | NamespacesFrom::All, _) => None,
     }
 }
@@ -32,23 +37,6 @@ pub fn fault(allowed: &AllowedNamespaces) -> Option<&'static str> {
 /// As in Kubernetes, a selector that asks for nothing selects all.
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     parsed(selector).is_ok_and(|selector| selector.matches(labels))
-}
-
-/// A `NotIn` without values would select everything; Kubernetes refuses it wherever it reads a selector itself.
-fn parsed(selector: &LabelSelector) -> Result<Selector, &'static str> {
-    let requirements = selector.match_expressions.iter().flatten();
-    for requirement in requirements {
-        let values = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
-        match (requirement.operator.as_str(), values) {
-            ("In" | "NotIn", true) | ("Exists" | "DoesNotExist", false) => {}
-            ("In" | "NotIn", false) => return Err("has a selector with `In` or `NotIn` and no values: add some"),
-            ("Exists" | "DoesNotExist", true) => {
-                return Err("has a selector with `Exists` or `DoesNotExist` and values: take them out");
-            }
-            _ => return Err("has a selector with another operator than `In`, `NotIn`, `Exists` and `DoesNotExist`"),
-        }
-    }
-    Selector::try_from(selector.clone()).map_err(|_| "has a selector that cannot be read")
 }
 
 #[cfg(test)]

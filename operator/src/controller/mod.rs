@@ -30,6 +30,7 @@ mod retries;
 mod scope;
 #[cfg(test)]
 mod sealpod;
+mod selectors;
 mod server;
 #[cfg(test)]
 mod stage;

@@ -4,7 +4,7 @@
 //! mounts for every container. Or the pod is a copy, of last year, from another namespace, or made by
 //! hand: then all else that decides what runs there, as whom and with what, is the plan's.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::conflicts::contains;
 use super::containers::PROGRAM;
@@ -38,6 +38,7 @@ pub fn completed(present: &Value, ours: &Ours, earlier: &Earlier<'_>) -> Value {
             "imagePullPolicy" if there.is_string() => there.clone(),
             "readinessProbe" | "livenessProbe" if still_asks(there, planned) => there.clone(),
             _ if agrees(there, planned) => there.clone(),
+            "securityContext" => confined(there, planned),
             _ => planned.clone(),
         };
         whole.insert(field.clone(), value);
@@ -50,6 +51,21 @@ pub fn completed(present: &Value, ours: &Ours, earlier: &Earlier<'_>) -> Value {
         }
     }
     Value::Object(whole)
+}
+
+/// The rights that are planned, less what a policy has taken away: nothing stays but what can take away alone.
+fn confined(present: &Value, planned: &Value) -> Value {
+    let mut whole = planned.clone();
+    for (field, least) in [
+        ("privileged", json!(false)),
+        ("procMount", json!("Default")),
+        ("appArmorProfile", json!({"type": "RuntimeDefault"})),
+    ] {
+        if whole.get(field).is_none() && present.get(field) == Some(&least) {
+            whole[field] = least;
+        }
+    }
+    whole
 }
 
 /// Whether a probe asks by the same means as the wanted one; where it asks, a proxy may have changed.

@@ -63,15 +63,15 @@ pub fn check(pod: Pod<'_>, additions: &Additions<'_>) -> Result<impl Iterator<It
     volumes(pod, &earlier, deliveries, exec.is_some())?;
     paths(deliveries, exec.is_some())?;
     ours_alone(pod, &earlier, additions)?;
-    let rooms = rooms(pod);
+    let present = Present::of(pod);
     let mut doubts = Doubts::default();
     for reader in *readers {
         let mut wanted: Vec<Wanted> = deliveries.iter().map(Wanted::of).collect();
         if exec.is_some_and(|container| is_same(&container, reader)) {
             wanted.push(Wanted::program());
         }
-        let present = mounted(reader).filter(|mounted| !earlier.has_volume(mounted.volume));
-        mounts(reader, present, &wanted, &rooms, &mut doubts)?;
+        let others = mounted(reader).filter(|mounted| !earlier.has_volume(mounted.volume));
+        mounts(reader, others, &wanted, &present, &mut doubts)?;
         bindings(reader, deliveries, &mut doubts);
     }
     signalled.iter().try_for_each(variable)?;
@@ -250,15 +250,15 @@ fn ours_alone(pod: Pod<'_>, earlier: &Earlier<'_>, additions: &Additions<'_>) ->
 /// container from starting: the directory to mount on cannot be made.
 fn mounts<'a>(
     reader: &Container<'_>,
-    present: impl Iterator<Item = Mounted<'a>>,
+    mounted: impl Iterator<Item = Mounted<'a>>,
     wanted: &[Wanted<'_>],
-    rooms: &BTreeMap<&str, Rooms>,
+    present: &Present<'_>,
     doubts: &mut Doubts,
 ) -> Result<(), Denial> {
-    for Mounted { mount, at, volume } in present {
-        let there = segments(at);
-        let is_read_only = mount.get("readOnly").and_then(Value::as_bool).unwrap_or(false);
-        let room = rooms.get(volume).copied().unwrap_or_default().of(is_read_only);
+    for mounted in mounted {
+        let there = segments(mounted.at);
+        let room = present.room(&mounted, &there);
+        let Mounted { at, volume, .. } = mounted;
         for wanted in wanted.iter().filter(|wanted| wanted.volume != volume) {
             let Some(meeting) = met(&wanted.segments, &there, room) else {
                 continue;
@@ -334,9 +334,38 @@ impl Default for Rooms {
     }
 }
 
-impl Rooms {
-    fn of(self, is_read_only: bool) -> Room {
-        if is_read_only { self.read_only } else { self.writable }
+/// What the pod has, of volumes and of places where they are written to.
+struct Present<'a> {
+    rooms: BTreeMap<&'a str, Rooms>,
+    written: BTreeSet<(&'a str, Vec<&'a str>)>,
+}
+
+impl<'a> Present<'a> {
+    fn of(pod: Pod<'a>) -> Self {
+        let all = pod.all_containers();
+        let written = all.flat_map(|container| mounted(&container).collect::<Vec<_>>());
+        let written = written.filter(|mounted| !mounted.is_read_only());
+        Self {
+            rooms: rooms(pod),
+            written: written.map(|mounted| (mounted.volume, segments(mounted.at))).collect(),
+        }
+    }
+
+    fn room(&self, mounted: &Mounted<'_>, at: &[&str]) -> Room {
+        let Rooms { writable, read_only } = self.rooms.get(mounted.volume).copied().unwrap_or_default();
+        if !mounted.is_read_only() {
+            return writable;
+        }
+        // Who has it at the same place for writing may have made ours there, if only by being given it before.
+        let is_written = || {
+            self.written
+                .iter()
+                .any(|(volume, place)| *volume == mounted.volume && place == at)
+        };
+        if (writable, read_only) == (Room::Made, Room::None) && is_written() {
+            return Room::Unknown;
+        }
+        read_only
     }
 }
 
@@ -345,6 +374,12 @@ struct Mounted<'a> {
     mount: &'a Value,
     at: &'a str,
     volume: &'a str,
+}
+
+impl Mounted<'_> {
+    fn is_read_only(&self) -> bool {
+        self.mount.get("readOnly").and_then(Value::as_bool).unwrap_or(false)
+    }
 }
 
 fn mounted<'a>(container: &Container<'a>) -> impl Iterator<Item = Mounted<'a>> + use<'a> {

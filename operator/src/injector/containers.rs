@@ -105,7 +105,7 @@ pub struct Parts<'a> {
     pub deliveries: &'a [Delivery],
     /// None on the node's network.
     pub health_port: Option<u16>,
-    /// Whether the kubelet reaches that port on the pod's address; else it runs a command.
+    /// From when on the kubelet reaches that port on the pod's address, if ever; until then a probe is a command.
     pub probed: Probed,
     pub resources: Value,
     /// The user that it runs as. Its group is never the app's: that is what keeps a process of the same user from looking

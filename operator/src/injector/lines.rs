@@ -1,5 +1,5 @@
-//! Warnings of pods in the log. What a person makes, kubectl prints them of; of what a controller makes, the API server
-//! tells them to that controller, and it tells nobody.
+//! Refusals and warnings of pods in the log. What a person makes, kubectl prints them of; of what a controller makes, the API
+//! server tells them to that controller, which keeps the warnings to itself and tries what was refused again and again.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ const MOST_OF_ONE: u32 = 60;
 /// Most lines within [`WITHIN`]: this many hashes are kept.
 const MOST: usize = 1_000;
 const WITHIN: Duration = Duration::from_mins(1);
-/// Longest text of one line, in bytes: the first warnings of a pod are the most important.
+/// Longest text of one line, in bytes: the first warnings of a pod are the most important. A refusal is shorter.
 const MOST_TEXT: usize = 1024;
 
 /// Which lines have been written a moment ago: a rollout of a thousand pods says the same of each.
@@ -35,17 +35,17 @@ struct Window {
     /// Hashes of the lines, and their number by the hash of the namespace.
     written: HashSet<u64>,
     by_namespace: HashMap<u64, u32>,
-    /// Pods whose warnings stand nowhere, since the last line.
+    /// Pods of which nothing stands anywhere, since the last line.
     left_out: u64,
 }
 
-/// What is written of one pod: names and what the warnings say, which is never a value.
+/// What is written of one pod: names and what the refusal or the warnings say, which is never a value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
     /// Its `generateName`, or its name; quoted and cut.
     pub pod: String,
-    pub warnings: String,
-    /// Pods before this one, of whatever namespace, whose warnings are in no line.
+    pub texts: String,
+    /// Pods before this one, of whatever namespace, of which nothing is in any line.
     pub left_out: u64,
 }
 
@@ -57,14 +57,14 @@ pub fn is_first(pod: Pod<'_>) -> bool {
 
 impl Lines {
     /// None where the same has just been written of another pod of its kind, or there are too many lines already.
-    pub fn of(&self, pod: Pod<'_>, namespace: &str, warnings: &[String], now: Instant) -> Option<Line> {
+    pub fn of(&self, pod: Pod<'_>, namespace: &str, texts: &[String], now: Instant) -> Option<Line> {
         let metadata = pod.0.get("metadata").unwrap_or(&Value::Null);
         let name = text(metadata, "generateName").or_else(|| text(metadata, "name"));
-        let hash = self.hashes.hash_one((namespace, name, warnings));
+        let hash = self.hashes.hash_one((namespace, name, texts));
         let left_out = self.next(hash, self.hashes.hash_one(namespace), now)?;
         Some(Line {
             pod: Quoted(name.unwrap_or_default()).to_string(),
-            warnings: joined(warnings),
+            texts: joined(texts),
             left_out,
         })
     }
@@ -96,7 +96,7 @@ impl Lines {
 fn joined(warnings: &[String]) -> String {
     let mut text = String::new();
     for (at, warning) in warnings.iter().enumerate() {
-        if text.len() + warning.len() > MOST_TEXT {
+        if at > 0 && text.len() + warning.len() > MOST_TEXT {
             let _ = write!(text, " (and {} more)", warnings.len() - at);
             break;
         }
@@ -116,8 +116,8 @@ mod tests {
         let of = |metadata: Value, warnings: &[&str]| {
             let warnings: Vec<String> = warnings.iter().map(|warning| (*warning).to_owned()).collect();
             let line = lines.of(Pod(&json!({"metadata": metadata})), "shop", &warnings, Instant::now());
-            let Line { pod, warnings, .. } = line.unwrap();
-            (pod, warnings)
+            let Line { pod, texts, .. } = line.unwrap();
+            (pod, texts)
         };
         let quoted = |name: &str| format!("{name:?}");
         assert_eq!(

@@ -36,6 +36,10 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// that finds nobody refuses a pod.
 const LINGER: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(5);
+/// Connections of one source on which nobody has asked on the path that only the API server knows, and how long each may
+/// stay. One of its requests is enough, and until then it has room for a few dozen at once.
+const STRANGERS_PER_SOURCE: usize = 64;
+const STRANGER_TIME: Duration = Duration::from_mins(2);
 
 /// Serves the webhook until SIGTERM.
 pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
@@ -105,7 +109,12 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
         readiness,
         metrics: metrics.clone(),
     };
-    let serving = keep_and_serve(keeping, webhook_listener, callers, last.clone(), move |segment| {
+    let listening = Listening {
+        listener: webhook_listener,
+        limits: limits(),
+        callers,
+    };
+    let serving = keep_and_serve(keeping, listening, last.clone(), move |segment| {
         Webhook::new(cache, settings, metrics, segment)
     });
     tasks.spawn(serving);
@@ -132,6 +141,26 @@ fn linger(stop: &CancellationToken, readiness: &Readiness) -> CancellationToken 
         token.cancel();
     });
     last
+}
+
+/// What the listener bounds. Every pod of the cluster can reach it, so whoever does not ask as the API server does must not
+/// take the places that it needs.
+fn limits() -> serve::Limits {
+    serve::Limits {
+        strangers: Some(serve::Strangers {
+            per_source: STRANGERS_PER_SOURCE,
+            time: STRANGER_TIME,
+            exempt: Arc::new(|_| false),
+        }),
+        ..serve::Limits::default()
+    }
+}
+
+/// Where requests come in, and from whom.
+struct Listening {
+    listener: TcpListener,
+    limits: serve::Limits,
+    callers: Option<Callers>,
 }
 
 /// What is served: the certificate, and the path under which requests are answered.
@@ -208,18 +237,22 @@ fn server_config(current: &Current, callers: Option<&Callers>) -> anyhow::Result
 /// is too old.
 async fn keep_and_serve(
     keeping: Keeping,
-    listener: TcpListener,
-    callers: Option<Callers>,
+    listening: Listening,
     stop: CancellationToken,
     webhook: impl FnOnce(Arc<ArcSwap<String>>) -> Webhook,
 ) -> anyhow::Result<()> {
     let Some(first) = stop.run_until_cancelled(keeping.first()).await else {
         return Ok(());
     };
+    let Listening {
+        listener,
+        limits,
+        callers,
+    } = listening;
     let served = Served::new(first?, callers)?;
     let router = router(Arc::new(webhook(Arc::clone(&served.segment))));
     tracing::info!(listen = %listener.local_addr()?, "serving the webhook");
-    let serving = serve::run(listener, Some(served.tls.clone()), router, stop, DRAIN);
+    let serving = serve::run_within(listener, Some(served.tls.clone()), router, limits, stop, DRAIN);
     keeping.readiness.clear(READINESS);
     tokio::select! {
         ended = serving => Ok(ended?),

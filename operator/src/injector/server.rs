@@ -9,7 +9,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use sealpod_runtime::serve::Connection;
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -124,7 +125,7 @@ impl Webhook {
             Decision::Denied(_) => "denied",
         };
         match decision {
-            Decision::Denied(denial) => tracing::info!(namespace, took_us, %denial, "refused a pod"),
+            Decision::Denied(denial) => self.refuse(request, denial, took_us),
             Decision::Injected { warnings, .. } | Decision::Unchanged { warnings } => {
                 tracing::debug!(namespace, took_us, result, "admitted a pod");
                 self.warn(request, warnings);
@@ -133,6 +134,20 @@ impl Webhook {
         self.metrics.admission(result, took);
         if let Decision::Denied(denial) = decision {
             self.metrics.denial(denial.word());
+        }
+    }
+
+    /// A controller tries again and again, and says so nowhere but in its own status: once of all pods of a kind.
+    fn refuse(&self, request: &Request, denial: &Denial, took_us: u64) {
+        let namespace = request.namespace.as_str();
+        let said = [denial.to_string()];
+        if let Some(line) = self.lines.of(request.pod(), namespace, &said, Instant::now()) {
+            let Line {
+                pod,
+                texts: denial,
+                left_out,
+            } = line;
+            tracing::info!(namespace, pod, took_us, denial, left_out, "refused a pod");
         }
     }
 
@@ -148,7 +163,7 @@ impl Webhook {
         let line = self.lines.of(request.pod(), namespace, warnings, Instant::now());
         if let Some(Line {
             pod,
-            warnings,
+            texts: warnings,
             left_out,
         }) = line
         {
@@ -204,10 +219,19 @@ pub fn router(webhook: Arc<Webhook>) -> Router {
         .with_state(webhook)
 }
 
-async fn mutate(State(webhook): State<Arc<Webhook>>, Path(segment): Path<String>, body: Body) -> Response {
+async fn mutate(
+    State(webhook): State<Arc<Webhook>>,
+    Path(segment): Path<String>,
+    connection: Option<Extension<Connection>>,
+    body: Body,
+) -> Response {
     // Before a byte of the body is read.
     if !bool::from(segment.as_bytes().ct_eq(webhook.segment.load().as_bytes())) {
         return StatusCode::NOT_FOUND.into_response();
+    }
+    // Who knows the path is the API server, and may stay.
+    if let Some(Extension(connection)) = connection {
+        connection.known();
     }
     let begun = Instant::now();
     let answer = tokio::time::timeout(webhook.deadline, webhook.answer(body)).await;

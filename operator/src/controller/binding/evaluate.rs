@@ -15,6 +15,7 @@ use super::observe::Observed;
 use super::secret;
 use super::selection::Selection;
 use crate::controller::referred::Referred;
+use crate::controller::selectors;
 use crate::controller::verdict::{Refusal, reasons};
 
 /// Characters of a key that the server shows in its lists.
@@ -198,6 +199,11 @@ fn the_application_is_of_that_object(input: &Input) -> Option<Refusal> {
 
 fn the_spec_is_valid(input: &Input) -> Option<Refusal> {
     let spec = &input.object.spec;
+    // Without it the injector gives the binding to no pod, and tells nobody: a pod may be meant to get none.
+    if let Some(Err(fault)) = spec.pod_selector.as_ref().map(selectors::parsed) {
+        let message = format!("spec.podSelector.{fault}");
+        return Some(Refusal::until_edited(reasons::INVALID_SPEC, message));
+    }
     match Selection::parse(spec) {
         Ok(selection) => Layout::parse(spec, &selection).err(),
         Err(refusal) => Some(refusal),

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sealpod_core::kubernetes::{INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER, annotations};
 use serde_json::Value;
 
-use super::is_meant;
+use super::{NEW, is_meant};
 use crate::injector::{Binding, Pod, select};
 
 /// A pod that runs without what it asks for.
@@ -16,12 +16,11 @@ pub struct Without {
     /// UID of the controller that makes another one when it goes; none where none does, or where its end would count as
     /// a failure.
     pub controller: Option<String>,
-    pub made: Option<Timestamp>,
 }
 
-/// Nothing where all is well.
+/// Nothing where all is well, and of a mirror pod, whose next one is made of the same file.
 pub fn judge(pod: &Value) -> Option<Without> {
-    if is_injected(pod) || !asks(pod) {
+    if is_injected(pod) || !asks(pod) || Pod(pod).is_mirror() {
         return None;
     }
     let owners = pod["metadata"]["ownerReferences"].as_array().map(Vec::as_slice);
@@ -29,15 +28,11 @@ pub fn judge(pod: &Value) -> Option<Without> {
         .unwrap_or_default()
         .iter()
         .find(|owner| owner["controller"] == true);
-    let made = pod["metadata"]["creationTimestamp"]
-        .as_str()
-        .and_then(|time| time.parse().ok());
     Some(Without {
         controller: controller
             .filter(|_| Pod(pod).runs_for_ever())
             .and_then(|owner| owner["uid"].as_str())
             .map(str::to_owned),
-        made,
     })
 }
 
@@ -83,42 +78,39 @@ pub fn lacks(pod: &Value, namespace: &str, bindings: &[Arc<Binding>]) -> Vec<Str
 /// For how long a controller is taken to make no better ones.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
-/// When the first pod of each controller was evicted, until that is seen to have helped.
+/// When a pod of each controller was evicted, until that is seen to have helped.
 #[derive(Debug, Default)]
 pub struct Evicted(HashMap<String, Timestamp>);
 
 impl Evicted {
-    /// Whether it helps. A pod that was made after another of its controller was evicted, and again without injection,
-    /// says that the next would be no better, for now: what was in the way may pass.
+    /// Whether it may help. Of a controller one pod goes, and the others when the next was seen with injection: else what
+    /// refuses that one, or makes it as the one before, would cost the controller every pod that it has. What is in the way
+    /// may pass, so after a while another one goes.
     pub fn helps(&self, pod: &Without, now: Timestamp) -> bool {
         let Some(controller) = &pod.controller else {
             return false;
         };
-        match (self.0.get(controller), pod.made) {
-            (None, _) => true,
-            (Some(first), _) if is_over(*first, now) => true,
-            (Some(first), Some(made)) => made < *first,
-            (Some(_), None) => false,
-        }
+        self.0.get(controller).is_none_or(|at| is_over(*at, now))
     }
 
     pub fn note(&mut self, pod: &Without, now: Timestamp) {
-        self.0.retain(|_, first| !is_over(*first, now));
+        self.0.retain(|_, at| !is_over(*at, now));
         if let Some(controller) = &pod.controller {
             self.0.entry(controller.clone()).or_insert(now);
         }
     }
 
-    /// A pod of this controller has what it asks for. One that was made before says nothing of the next.
+    /// A pod of this controller has what it asks for. One that was made before says nothing of the next, unless it was a
+    /// moment before: times of pods are in whole seconds, and of another clock.
     pub fn injected(&mut self, controller: &str, made: Timestamp) {
-        if self.0.get(controller).is_some_and(|first| made >= *first) {
+        if self.0.get(controller).is_some_and(|at| made.duration_since(*at) > -NEW) {
             self.0.remove(controller);
         }
     }
 }
 
-fn is_over(first: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(first).abs() >= REMEMBERED
+fn is_over(at: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(at).abs() >= REMEMBERED
 }
 
 #[cfg(test)]
@@ -158,6 +150,11 @@ mod tests {
         fine(&|pod| pod["status"]["phase"] = json!("Failed"));
         fine(&|pod| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
         fine(&|pod| pod["metadata"]["labels"] = json!({}));
+        // The kubelet makes it again of the file that it is made of.
+        fine(&|pod| {
+            pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "f00d"});
+            pod["metadata"]["ownerReferences"][0]["kind"] = json!("Node");
+        });
     }
 
     #[test]
@@ -187,7 +184,7 @@ mod tests {
         let (mut evicted, now) = (Evicted::default(), at("2026-01-02T00:00:00Z"));
         let (old, new) = (made("2026-01-01T00:00:00Z"), made("2026-01-02T00:00:01Z"));
         evicted.note(&old, now);
-        assert!(evicted.helps(&old, now), "its old siblings go too");
+        assert!(!evicted.helps(&old, now), "its old siblings wait for the next");
         assert!(!evicted.helps(&new, at("2026-01-02T00:59:59Z")));
         assert!(!evicted.helps(&made("unknown"), now));
         let later = at("2026-01-02T01:00:00Z");
@@ -207,6 +204,17 @@ mod tests {
         assert!(!evicted.helps(&next, now));
         evicted.injected("rs", at("2026-01-02T00:05:00Z"));
         assert!(evicted.helps(&next, now) && evicted.0.is_empty());
+    }
+
+    #[test]
+    fn the_next_pod_is_known_though_its_time_has_no_fractions_and_is_of_another_clock() {
+        for made in ["2026-01-02T00:00:00Z", "2026-01-01T23:59:57Z"] {
+            let mut evicted = Evicted::default();
+            let old = self::made("2026-01-01T00:00:00Z");
+            evicted.note(&old, at("2026-01-02T00:00:00.9Z"));
+            evicted.injected("rs", at(made));
+            assert!(evicted.helps(&old, at("2026-01-02T00:00:01Z")), "{made}");
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! A certificate that somebody else keeps, cert-manager for one: we read it, and register the CA that comes with it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::evaluate::{Webhook, path};
@@ -10,6 +13,10 @@ use super::{Current, KeepError, Keeper, Lives, MOST_STEPS};
 use crate::authority::{self, Leaf};
 use crate::certs::{self, CertError};
 use crate::secrets::{self, AUTHORITIES, OPAQUE_TYPE};
+
+/// The key in our own Secret under which stands which certificate was found last, and when it was found first. Its own times
+/// do not tell: it may have been issued long before it was put in.
+const FOUND: &str = "certificate-found";
 
 /// What is in the Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,27 +34,35 @@ impl Keeper {
             let own = self.secret(&self.names.authority_secret).await?;
             let configuration = self.configuration().await?;
             let webhooks = self.webhooks(&configuration)?;
-            let Some(segment) = own.as_ref().and_then(read_segment) else {
+            let segment = own.as_ref().and_then(read_segment);
+            let found = own.as_ref().and_then(|own| found(own, &given.leaf, now));
+            let (Some(segment), Some(found)) = (&segment, found) else {
                 // Where the Secret is gone, the other replicas go on with the path that is registered until they look.
-                let segment = registered_segment(&webhooks).map_or_else(new_segment, Ok)?;
-                let data = [(SEGMENT, Zeroizing::new(segment))];
+                let segment = match segment.or_else(|| registered_segment(&webhooks)) {
+                    Some(segment) => segment,
+                    None => new_segment()?,
+                };
+                let data = [
+                    (SEGMENT, Zeroizing::new(segment)),
+                    (FOUND, Zeroizing::new(format!("{} {now}", digest(&given.leaf)))),
+                ];
                 self.write(&self.names.authority_secret, OPAQUE_TYPE, own.as_ref(), data)
                     .await?;
                 continue;
             };
-            let bundle = wanted(&given, &webhooks, now);
+            let bundle = wanted(&given, &webhooks, found, now);
             let is_registered = |webhook: &Webhook| {
-                webhook.bundle.as_ref() == Some(&bundle) && webhook.path.as_ref() == Some(&path(&segment))
+                webhook.bundle.as_ref() == Some(&bundle) && webhook.path.as_ref() == Some(&path(segment))
             };
             if webhooks.iter().all(is_registered) {
                 return Ok(Current {
                     pair: given.leaf.pair,
-                    segment,
+                    segment: segment.clone(),
                     authority_until: None,
                     certificate_until: given.leaf.validity.until,
                 });
             }
-            self.register(&configuration, &webhooks, &bundle, &segment).await?;
+            self.register(&configuration, &webhooks, &bundle, segment).await?;
         }
         Err(KeepError::Contended)
     }
@@ -75,11 +90,24 @@ fn read(secret: &Secret, server: &str, now: Timestamp) -> Result<Given, CertErro
     })
 }
 
-/// The CA that comes with it, and while it is young those that are registered: other replicas may still serve the
-/// certificate before it. Long before the next, however short they live, because the CA before has to go.
-fn wanted(given: &Given, webhooks: &[Webhook], now: Timestamp) -> String {
-    let validity = given.leaf.validity;
-    if validity.age(now) >= Lives::default().overlap().min(validity.life() / 6) {
+/// When the certificate was found first. None where it is another one than was found last, and where that is still to come:
+/// then the clock of some replica is ahead, and the CA before would stay for as long.
+fn found(own: &Secret, leaf: &Leaf, now: Timestamp) -> Option<Timestamp> {
+    let text = secrets::text(own, FOUND)?;
+    let (of, at) = text.split_once(' ')?;
+    let at = at.parse().ok()?;
+    (of == digest(leaf) && at <= now).then_some(at)
+}
+
+fn digest(leaf: &Leaf) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(leaf.pair.certificate.as_bytes()))
+}
+
+/// The CA that comes with it, and for a while those that are registered: other replicas may still serve the certificate
+/// before it. Long before the next, however short they live, because the CA before has to go.
+fn wanted(given: &Given, webhooks: &[Webhook], found: Timestamp, now: Timestamp) -> String {
+    let here = Duration::try_from(now.duration_since(found)).unwrap_or_default();
+    if here >= Lives::default().overlap().min(given.leaf.validity.life() / 6) {
         return given.authorities.clone();
     }
     let registered = webhooks.iter().filter_map(|webhook| webhook.bundle.as_deref());

@@ -238,6 +238,8 @@ fn what_other_webhooks_and_defaults_add_to_ours_is_no_reason_to_touch_it() {
     ours["volumeMounts"].as_array_mut().unwrap().push(token);
     ours["imagePullPolicy"] = json!("Always");
     ours["resources"]["limits"] = json!({"memory": "1Gi"});
+    ours["securityContext"]["appArmorProfile"] = json!({"type": "RuntimeDefault"});
+    ours["securityContext"]["privileged"] = json!(false);
     ours["env"]
         .as_array_mut()
         .unwrap()

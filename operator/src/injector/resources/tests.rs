@@ -79,6 +79,26 @@ fn annotations_win_over_the_defaults() {
     assert_eq!(large["limits"]["memory"], "100Mi", "the limit follows a larger request");
     let small = annotated(&json!({annotations::CPU_LIMIT: "2m"}), &app).unwrap();
     assert_eq!(small["requests"]["cpu"], "2m", "the request follows a smaller limit");
+    // Of memory a limit below the default request is refused, so a bound of the namespace makes the larger one.
+    let request = Amount {
+        request: 64 * MIB,
+        limit: Some(256 * MIB),
+    };
+    let wish = Wish {
+        request: None,
+        limit: Some(16 * MIB),
+    };
+    let both = request.with(wish, false);
+    assert_eq!(
+        (both.request, both.limit),
+        (16 * MIB, Some(16 * MIB)),
+        "so it does of memory"
+    );
+    let tight = annotated(&json!({annotations::MEMORY_LIMIT: "8Mi"}), &app).unwrap();
+    assert_eq!(
+        (&tight["requests"]["memory"], &tight["limits"]["memory"]),
+        (&json!("8Mi"), &json!("8Mi"))
+    );
     // Guaranteed: one amount for both, whichever is written.
     for annotation in [annotations::CPU_REQUEST, annotations::CPU_LIMIT] {
         let got = annotated(&json!({annotation: "100m"}), &fixed()).unwrap();

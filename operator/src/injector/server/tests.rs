@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::{Method, Request as HttpRequest};
 use axum_server::tls_rustls::RustlsConfig;
@@ -101,6 +102,56 @@ async fn warnings_of_a_pod_are_counted_when_it_is_asked_about_first_and_not_for_
         prometheus_client::encoding::text::encode(&mut numbers, &registry).unwrap();
         assert!(numbers.contains("injector_warnings_total 2\n"), "{numbers}");
     }
+}
+
+/// Counts what the webhook tells on its thread.
+struct Told(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, of: &tracing::Metadata<'_>) -> bool {
+        of.is_event() && of.target().ends_with("injector::server") && *of.level() == tracing::Level::INFO
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn refusals_are_in_the_log_once_for_each_kind_of_pod_and_no_more_than_a_namespace_may_have() {
+    let filled = Filled::default();
+    filled.put(&secret_binding("shop", "db", &json!({})));
+    let router = router(webhook(&filled));
+    let told = Arc::new(AtomicUsize::new(0));
+    let _told = tracing::subscriber::set_default(Told(Arc::clone(&told)));
+    let refuse = async |namespace: &str, kind: usize| {
+        let mut review = review(namespace);
+        let metadata = &mut review["request"]["object"]["metadata"];
+        metadata["generateName"] = json!(format!("web-{kind}-"));
+        metadata["annotations"] = json!({"sealpod.dev/mode": "no such mode"});
+        let (_, text) = ask(router.clone(), Method::POST, "/mutate/segment", review.to_string()).await;
+        assert!(text.contains("no such mode"), "{text}");
+        told.load(Ordering::Relaxed)
+    };
+    // As a controller tries.
+    for _ in 0..20 {
+        assert_eq!(refuse("shop", 0).await, 1);
+    }
+    for kind in 1..100 {
+        refuse("shop", kind).await;
+    }
+    assert_eq!(told.load(Ordering::Relaxed), 60);
+    filled.put(&secret_binding("mail", "db", &json!({})));
+    assert_eq!(refuse("mail", 0).await, 61, "another namespace has lines of its own");
 }
 
 #[tokio::test]

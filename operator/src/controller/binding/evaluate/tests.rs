@@ -222,6 +222,43 @@ fn a_broken_spec_leaves_rights_as_they_are_but_not_when_the_server_took_them_bac
 }
 
 #[test]
+fn a_selector_that_no_pod_can_be_held_to_is_told_with_its_expression() {
+    let selected = |expression: Value| {
+        let first = json!({"key": "app", "operator": "Exists"});
+        object(&json!({"podSelector": {"matchExpressions": [first, expression]}}))
+    };
+    plan_at(
+        &selected(json!({"key": "tier", "operator": "In", "values": ["web"]})),
+        &settled(),
+        100,
+    );
+    for (expression, why) in [
+        (json!({"key": "tier", "operator": "In"}), "no values"),
+        (json!({"key": "tier", "operator": "NotIn", "values": []}), "no values"),
+        (
+            json!({"key": "tier", "operator": "DoesNotExist", "values": ["web"]}),
+            "take them out",
+        ),
+        (
+            json!({"key": "tier", "operator": "in", "values": ["web"]}),
+            "another operator",
+        ),
+    ] {
+        let (refusal, revoke) = refused(&selected(expression), &settled());
+        assert_eq!(
+            (refusal.reason, revoke),
+            (reasons::INVALID_SPEC, vec![]),
+            "pods that have it keep it"
+        );
+        let message = &refusal.message;
+        assert!(
+            message.starts_with("spec.podSelector.matchExpressions[1] has ") && message.contains(why),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_secret_of_somebody_else_is_left_alone() {
     let mut observed = settled();
     observed.secret = secret::Observed::NotOurs;

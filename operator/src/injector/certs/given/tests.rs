@@ -74,6 +74,48 @@ async fn a_ca_that_changes_with_its_certificate_leaves_the_one_before_trusted_fo
 }
 
 #[tokio::test]
+async fn the_ca_before_stays_trusted_also_where_the_certificate_was_issued_long_before_it_was_put_in() {
+    let api = installed();
+    let [one, two] = ["one", "two"].map(|name| certs::new_authority(name, start()).unwrap());
+    let old = renew(&api, &one, start());
+    let before = api.get(CERTIFICATE).unwrap();
+    keeper(&api).keep(start()).await.unwrap();
+    keeper(&api).keep(after(DAY * 2)).await.unwrap();
+    // Issued on Monday, put in on Wednesday, and taken back the day after.
+    let new = renew(&api, &two, start());
+    let issued = api.get(CERTIFICATE).unwrap();
+    for (secret, served, put_in, last) in [(issued, &new, DAY * 2, &two), (before, &old, DAY * 3 + DAY / 2, &one)] {
+        api.put(CERTIFICATE, secret);
+        for later in [Duration::ZERO, DAY / 2] {
+            let now = after(put_in + later);
+            assert_eq!(&keeper(&api).keep(now).await.unwrap().pair, served);
+            for leaf in [&old, &new] {
+                certs::check_server(&leaf.certificate, &bundle(&api), "sealpod-injector.sealpod.svc", now).unwrap();
+            }
+        }
+        api.take_writes();
+        keeper(&api).keep(after(put_in + DAY)).await.unwrap();
+        assert_eq!(bundle(&api), last.certificate);
+        // Nothing else is written than what is registered.
+        assert_eq!(api.take_writes().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_when_a_certificate_came_keeps_no_ca_for_as_long() {
+    let api = installed();
+    let [one, two] = ["one", "two"].map(|name| certs::new_authority(name, start()).unwrap());
+    renew(&api, &one, start());
+    keeper(&api).keep(start()).await.unwrap();
+    renew(&api, &two, start());
+    keeper(&api).keep(after(DAY * 30)).await.unwrap();
+    keeper(&api).keep(after(DAY)).await.unwrap();
+    assert_eq!(certs::count(&bundle(&api)), 2);
+    keeper(&api).keep(after(DAY * 2)).await.unwrap();
+    assert_eq!(bundle(&api), two.certificate);
+}
+
+#[tokio::test]
 async fn the_ca_before_goes_also_where_no_certificate_becomes_a_day_old() {
     const HOUR: Duration = Duration::from_hours(1);
     let api = installed();

@@ -38,6 +38,11 @@ fn the_image_and_the_rights_of_ours_are_the_injectors_own_whatever_the_pod_says(
         ("image", json!("registry.test/sealpod-sidecar@sha256:ab")),
         ("seLinuxOptions", json!({"type": "spc_t"})),
         ("appArmorProfile", json!({"type": "Unconfined"})),
+        (
+            "appArmorProfile",
+            json!({"type": "RuntimeDefault", "localhostProfile": "x"}),
+        ),
+        ("privileged", json!(true)),
         ("procMount", json!("Unmasked")),
     ] {
         let mut pod = honest.clone();
@@ -48,6 +53,27 @@ fn the_image_and_the_rights_of_ours_are_the_injectors_own_whatever_the_pod_says(
         }
         let patched = injected(&pod, &[binding("db")]);
         assert_eq!(patched["spec"]["containers"], honest["spec"]["containers"], "{forged}");
+    }
+}
+
+#[test]
+fn what_a_policy_takes_from_ours_stays_taken_beside_what_is_forged() {
+    let taken = json!({"privileged": false, "procMount": "Default", "appArmorProfile": {"type": "RuntimeDefault"}});
+    for forged in [
+        json!({}),
+        json!({"runAsUser": 0, "runAsNonRoot": false, "allowPrivilegeEscalation": true}),
+        json!({"capabilities": {"add": ["SYS_PTRACE"]}, "seccompProfile": {"type": "Unconfined"}}),
+        json!({"seLinuxOptions": {"type": "spc_t"}, "readOnlyRootFilesystem": false}),
+    ] {
+        let mut pod = injected(&pod_with(&json!({})), &[binding("db")]);
+        let mut want = pod.clone();
+        for (pod, rights) in [(&mut pod, [&taken, &forged]), (&mut want, [&taken, &json!({})])] {
+            let ours = pod["spec"]["containers"][1]["securityContext"].as_object_mut().unwrap();
+            for rights in rights {
+                ours.extend(rights.as_object().unwrap().clone());
+            }
+        }
+        assert_eq!(injected(&pod, &[binding("db")]), want, "{forged}");
     }
 }
 

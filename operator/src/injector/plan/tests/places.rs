@@ -77,6 +77,37 @@ fn a_mount_in_the_way_names_the_container_and_the_path() {
     planned(&pod, &[binding("db")]).unwrap();
 }
 
+#[test]
+fn what_one_container_writes_may_have_a_directory_for_ours_where_another_only_reads_it() {
+    let at = |path: &str, read_only: bool| json!([{"name": "v", "mountPath": path, "readOnly": read_only}]);
+    let spec = |writer: Value, reader: Value, volume: Value| {
+        json!({
+            "initContainers": [{"name": "prepare", "volumeMounts": writer}],
+            "containers": [{"name": "app", "volumeMounts": reader}], "volumes": [volume],
+        })
+    };
+    let scratch = || json!({"name": "v", "emptyDir": {}});
+    let here = "/var/run/secrets";
+    let warnings = doubts(
+        &spec(at("/var//run/secrets/", false), at(here, true), scratch()),
+        &[binding("db")],
+    );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("container \"app\" can start only if volume \"v\", which is read-only at"),
+        "{warnings:?}"
+    );
+    let of_the_api = json!({"name": "v", "configMap": {"name": "c"}});
+    for (writer, reader, volume) in [
+        (at("/elsewhere", false), at(here, true), scratch()),
+        (at(here, true), at(here, true), scratch()),
+        (at(here, false), at(here, true), of_the_api),
+    ] {
+        let text = refusal(&pod_with(&spec(writer.clone(), reader, volume)));
+        assert!(text.contains("already mounts volume \"v\" at "), "{writer}: {text}");
+    }
+}
+
 /// A binding whose directory is elsewhere.
 fn at(name: &str, path: &str) -> Binding {
     Binding {

@@ -159,13 +159,15 @@ pub fn annotations() -> impl Strategy<Value = Value> {
         prop::option::of(prop::sample::select(values)).prop_map(move |value| value.map(|value| (name, value)))
     };
     let amounts = || vec!["1m", "0.5", "100M", "2Gi", "1"];
+    // The last one is refused.
+    let bytes = || vec!["8Mi", "64Mi", "100M", "2Gi", "1m"];
     let all = [
         of(annotations::AFTER, vec!["istio-proxy", "istio-proxy-1", "absent"]),
         of(annotations::CONTAINERS, vec!["app"]),
         of(annotations::CPU_REQUEST, amounts()),
         of(annotations::CPU_LIMIT, amounts()),
-        of(annotations::MEMORY_REQUEST, amounts()),
-        of(annotations::MEMORY_LIMIT, amounts()),
+        of(annotations::MEMORY_REQUEST, bytes()),
+        of(annotations::MEMORY_LIMIT, bytes()),
     ];
     Vec::from(all).prop_map(|all| {
         all.into_iter()

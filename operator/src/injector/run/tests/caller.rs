@@ -1,6 +1,6 @@
 //! Asks the webhook as an API server does, at a time of the test's own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -83,6 +83,21 @@ impl Registered {
         address: SocketAddr,
         now: Timestamp,
     ) -> reqwest::Client {
+        self.builder(certificate, address, now).build().unwrap()
+    }
+
+    /// A client that comes from `source`.
+    pub fn client_from(&self, source: Ipv4Addr, address: SocketAddr, now: Timestamp) -> reqwest::Client {
+        let builder = self.builder(None, address, now);
+        builder.local_address(IpAddr::V4(source)).build().unwrap()
+    }
+
+    fn builder(
+        &self,
+        certificate: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+        address: SocketAddr,
+        now: Timestamp,
+    ) -> reqwest::ClientBuilder {
         let mut roots = RootCertStore::empty();
         for authority in CertificateDer::pem_slice_iter(self.bundle.as_bytes()) {
             roots.add(authority.unwrap()).unwrap();
@@ -101,7 +116,7 @@ impl Registered {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         let builder = reqwest::Client::builder().tls_backend_preconfigured(config);
-        builder.no_proxy().resolve(NAME, address).build().unwrap()
+        builder.no_proxy().resolve(NAME, address)
     }
 
     pub async fn post(&self, client: &reqwest::Client, address: SocketAddr) -> reqwest::Result<reqwest::Response> {

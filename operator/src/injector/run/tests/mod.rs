@@ -1,5 +1,6 @@
 mod caller;
 mod renewals;
+mod strangers;
 
 use std::net::SocketAddr;
 
@@ -121,6 +122,10 @@ struct Starting {
 
 impl Starting {
     fn on(minor: &str, callers: Option<Callers>) -> Self {
+        Self::within(limits(), minor, callers)
+    }
+
+    fn within(limits: serve::Limits, minor: &str, callers: Option<Callers>) -> Self {
         let (api, filled, readiness) = (installed(), Filled::default(), Readiness::new());
         api.put(
             "/version",
@@ -144,7 +149,12 @@ impl Starting {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let webhook = move |segment| Webhook::new(filled.0, settings(), metrics, segment);
-        let serving = tokio::spawn(keep_and_serve(keeping, listener, callers, stop.clone(), webhook));
+        let listening = Listening {
+            listener,
+            limits,
+            callers,
+        };
+        let serving = tokio::spawn(keep_and_serve(keeping, listening, stop.clone(), webhook));
         Self {
             api,
             readiness,

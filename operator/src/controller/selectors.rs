@@ -1,0 +1,45 @@
+//! Selectors of labels, read as Kubernetes does: pure. The schema refuses those that cannot be read, so only an object that
+//! is older than its rule shows one.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::core::Selector;
+
+/// What is wrong with a selector, and with which of its expressions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    at: usize,
+    why: &'static str,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "matchExpressions[{}] has {}", self.at, self.why)
+    }
+}
+
+/// A `NotIn` without values would select everything; Kubernetes refuses it wherever it reads a selector itself.
+pub fn parsed(selector: &LabelSelector) -> Result<Selector, Fault> {
+    let requirements = selector.match_expressions.iter().flatten();
+    for (at, requirement) in requirements.enumerate() {
+        if let Some(why) = wrong(requirement) {
+            return Err(Fault { at, why });
+        }
+    }
+    let unreadable = Fault {
+        at: 0,
+        why: "what cannot be read",
+    };
+    Selector::try_from(selector.clone()).map_err(|_| unreadable)
+}
+
+fn wrong(requirement: &LabelSelectorRequirement) -> Option<&'static str> {
+    let values = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
+    match (requirement.operator.as_str(), values) {
+        ("In" | "NotIn", true) | ("Exists" | "DoesNotExist", false) => None,
+        ("In" | "NotIn", false) => Some("`In` or `NotIn` and no values: add some"),
+        ("Exists" | "DoesNotExist", true) => Some("`Exists` or `DoesNotExist` and values: take them out"),
+        _ => Some("another operator than `In`, `NotIn`, `Exists` and `DoesNotExist`"),
+    }
+}
