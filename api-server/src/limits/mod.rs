@@ -163,6 +163,7 @@ impl Limits {
         let (proxies, own) = (self.proxies.clone(), serve::Limits::default());
         serve::Limits {
             strangers: Some(serve::Strangers {
+                from: 0,
                 per_source: self.strangers_per_source,
                 time: STRANGER_TIME,
                 exempt: Arc::new(move |peer| proxies.contains(peer)),

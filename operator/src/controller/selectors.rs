@@ -34,6 +34,20 @@ pub fn parsed(selector: &LabelSelector) -> Result<Selector, Fault> {
     Selector::try_from(selector.clone()).map_err(|_| unreadable)
 }
 
+/// Of a selector that selects nothing whatever the labels are, why. What only has values too many selects as it always did.
+pub fn selects_nothing(selector: &LabelSelector) -> Option<Fault> {
+    let requirements = selector.match_expressions.iter().flatten();
+    requirements.enumerate().find_map(|(at, requirement)| {
+        let is_known = match requirement.operator.as_str() {
+            "In" => requirement.values.as_ref().is_some_and(|values| !values.is_empty()),
+            "NotIn" => requirement.values.is_some(),
+            operator => matches!(operator, "Exists" | "DoesNotExist"),
+        };
+        let why = wrong(requirement).filter(|_| !is_known)?;
+        Some(Fault { at, why })
+    })
+}
+
 fn wrong(requirement: &LabelSelectorRequirement) -> Option<&'static str> {
     let values = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
     match (requirement.operator.as_str(), values) {

@@ -36,8 +36,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// that finds nobody refuses a pod.
 const LINGER: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(5);
-/// Connections of one source on which nobody has asked on the path that only the API server knows, and how long each may
-/// stay. One of its requests is enough, and until then it has room for a few dozen at once.
+/// Connections of one source on which nobody has asked on the path that only the API server knows, once half of all are
+/// taken, and how long each may stay. One of its requests is enough; where there is room it may begin with as many at once as
+/// it likes.
 const STRANGERS_PER_SOURCE: usize = 64;
 const STRANGER_TIME: Duration = Duration::from_mins(2);
 
@@ -111,7 +112,7 @@ pub async fn run(args: InjectorArgs) -> anyhow::Result<()> {
     };
     let listening = Listening {
         listener: webhook_listener,
-        limits: limits(),
+        limits: limits(serve::Limits::default().connections),
         callers,
     };
     let serving = keep_and_serve(keeping, listening, last.clone(), move |segment| {
@@ -145,10 +146,12 @@ fn linger(stop: &CancellationToken, readiness: &Readiness) -> CancellationToken 
 
 /// What the listener bounds. Every pod of the cluster can reach it, so whoever does not ask as the API server does must not
 /// take the places that it needs.
-fn limits() -> serve::Limits {
+fn limits(connections: usize) -> serve::Limits {
     serve::Limits {
+        connections,
         strangers: Some(serve::Strangers {
             per_source: STRANGERS_PER_SOURCE,
+            from: connections / 2,
             time: STRANGER_TIME,
             exempt: Arc::new(|_| false),
         }),

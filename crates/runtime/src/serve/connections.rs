@@ -45,6 +45,8 @@ pub struct Strangers {
     /// Most of them from one source, an IPv4 address or an IPv6 /64. One more takes the place of the oldest, unless
     /// that one is only seconds old; then it is closed as it comes.
     pub per_source: usize,
+    /// From so many connections on, strangers' or not: where there is room, a burst of one source is let in.
+    pub from: usize,
     /// How long one may stay.
     pub time: Duration,
     /// Peers that speak for many others, such as proxies, and so are no strangers: a first request is all.
@@ -166,9 +168,10 @@ impl Connections {
         if open.total >= self.0.limits.connections {
             return Err(open.refuse("there are as many connections as this server takes"));
         }
+        let open_now = open.total;
         if let Some(strangers) = strangers {
             let of_source = open.strangers.entry(source).or_default();
-            if of_source.len() >= strangers.per_source {
+            if of_source.len() >= strangers.per_source && open_now >= strangers.from {
                 match of_source.first() {
                     Some(oldest) if oldest.since.elapsed() >= GRACE => of_source.remove(0).leave.cancel(),
                     _ => return Err(open.refuse("its source has as many as it may have without a valid credential")),
@@ -291,6 +294,7 @@ mod tests {
             connections: total,
             strangers: Some(Strangers {
                 per_source,
+                from: 0,
                 time: Duration::from_mins(1),
                 exempt: Arc::new(|peer| peer == ip("10.0.0.1")),
             }),

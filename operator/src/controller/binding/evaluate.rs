@@ -199,8 +199,8 @@ fn the_application_is_of_that_object(input: &Input) -> Option<Refusal> {
 
 fn the_spec_is_valid(input: &Input) -> Option<Refusal> {
     let spec = &input.object.spec;
-    // Without it the injector gives the binding to no pod, and tells nobody: a pod may be meant to get none.
-    if let Some(Err(fault)) = spec.pod_selector.as_ref().map(selectors::parsed) {
+    // The injector gives the binding to no pod by it, and tells nobody: a pod may be meant to get none.
+    if let Some(fault) = spec.pod_selector.as_ref().and_then(selectors::selects_nothing) {
         let message = format!("spec.podSelector.{fault}");
         return Some(Refusal::until_edited(reasons::INVALID_SPEC, message));
     }

@@ -122,7 +122,7 @@ struct Starting {
 
 impl Starting {
     fn on(minor: &str, callers: Option<Callers>) -> Self {
-        Self::within(limits(), minor, callers)
+        Self::within(limits(serve::Limits::default().connections), minor, callers)
     }
 
     fn within(limits: serve::Limits, minor: &str, callers: Option<Callers>) -> Self {

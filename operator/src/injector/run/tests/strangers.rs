@@ -26,11 +26,7 @@ async fn serving(limits: serve::Limits) -> (Starting, Registered, Registered) {
 #[tokio::test]
 async fn one_pod_that_holds_all_the_connections_it_gets_keeps_the_api_server_from_none() {
     let all = STRANGERS_PER_SOURCE + 30;
-    let (started, seen, guessed) = serving(serve::Limits {
-        connections: all,
-        ..limits()
-    })
-    .await;
+    let (started, seen, guessed) = serving(limits(all)).await;
     let (address, now) = (started.address, Timestamp::now());
     let mut held = Vec::new();
     for _ in 0..all {
@@ -50,15 +46,27 @@ async fn one_pod_that_holds_all_the_connections_it_gets_keeps_the_api_server_fro
 }
 
 #[tokio::test]
+async fn where_there_is_room_an_api_server_may_begin_with_any_number_at_once() {
+    let many = STRANGERS_PER_SOURCE * 3 / 2;
+    let (started, seen, _) = serving(limits(many * 2 + 1)).await;
+    let (address, now) = (started.address, Timestamp::now());
+    let servers: Vec<_> = (0..many).map(|_| seen.client_from(API_SERVER, address, now)).collect();
+    join_all(servers.iter().map(|server| seen.ask(server, address))).await;
+    started.stop.cancel();
+    started.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_connection_on_which_somebody_asked_on_the_path_is_no_strangers() {
     let one = serve::Strangers {
         per_source: 1,
+        from: 0,
         time: STRANGER_TIME,
         exempt: Arc::new(|_| false),
     };
     let (started, seen, guessed) = serving(serve::Limits {
         strangers: Some(one),
-        ..limits()
+        ..serve::Limits::default()
     })
     .await;
     let (address, now) = (started.address, Timestamp::now());
