@@ -3,8 +3,9 @@
 
 mod doubts;
 mod paths;
+mod rooms;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sealpod_core::injection::{CONTAINER_VARIABLE, EXEC_MOUNT};
 use serde_json::Value;
@@ -18,13 +19,7 @@ use super::pod::{Container, Pod, items, text};
 use doubts::{Doubt, Doubts};
 pub use paths::contains;
 use paths::{linked, meet, segments};
-
-/// Volume types that are always mounted read-only, and hold nothing but files of the API.
-const FIXED_VOLUMES: [&str; 4] = ["secret", "configMap", "projected", "downwardAPI"];
-/// One that is always mounted read-only, and holds what its author has put into it.
-const IMAGE_VOLUME: &str = "image";
-/// One that is empty at first.
-const EMPTY_VOLUME: &str = "emptyDir";
+use rooms::{Mounted, Present, Room, mounted};
 
 /// Where ours would keep a container from starting, from both sides: what the runtime makes in each, and our program.
 const PLACES: [&str; 4] = [PROGRAM, "/proc", "/sys", "/dev/termination-log"];
@@ -307,92 +302,6 @@ fn met(ours: &[&str], there: &[&str], room: Room) -> Option<Meeting> {
     meets.then_some(Meeting::ByLink)
 }
 
-/// Whether a mount has a directory for ours to be mounted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// The runtime makes it.
-    Made,
-    /// Read-only: only if somebody has made it.
-    Unknown,
-    /// Read-only, and of a kind in which its author can make none.
-    None,
-}
-
-/// Of one volume, by whether it is mounted read-only.
-#[derive(Debug, Clone, Copy)]
-struct Rooms {
-    writable: Room,
-    read_only: Room,
-}
-
-impl Default for Rooms {
-    fn default() -> Self {
-        Self {
-            writable: Room::Made,
-            read_only: Room::Unknown,
-        }
-    }
-}
-
-/// What the pod has, of volumes and of places where they are written to.
-struct Present<'a> {
-    rooms: BTreeMap<&'a str, Rooms>,
-    written: BTreeSet<(&'a str, Vec<&'a str>)>,
-}
-
-impl<'a> Present<'a> {
-    fn of(pod: Pod<'a>) -> Self {
-        let all = pod.all_containers();
-        let written = all.flat_map(|container| mounted(&container).collect::<Vec<_>>());
-        let written = written.filter(|mounted| !mounted.is_read_only());
-        Self {
-            rooms: rooms(pod),
-            written: written.map(|mounted| (mounted.volume, segments(mounted.at))).collect(),
-        }
-    }
-
-    fn room(&self, mounted: &Mounted<'_>, at: &[&str]) -> Room {
-        let Rooms { writable, read_only } = self.rooms.get(mounted.volume).copied().unwrap_or_default();
-        if !mounted.is_read_only() {
-            return writable;
-        }
-        // Who has it at the same place for writing may have made ours there, if only by being given it before.
-        let is_written = || {
-            self.written
-                .iter()
-                .any(|(volume, place)| *volume == mounted.volume && place == at)
-        };
-        if (writable, read_only) == (Room::Made, Room::None) && is_written() {
-            return Room::Unknown;
-        }
-        read_only
-    }
-}
-
-/// A volume in a container, as files or as a block device.
-struct Mounted<'a> {
-    mount: &'a Value,
-    at: &'a str,
-    volume: &'a str,
-}
-
-impl Mounted<'_> {
-    fn is_read_only(&self) -> bool {
-        self.mount.get("readOnly").and_then(Value::as_bool).unwrap_or(false)
-    }
-}
-
-fn mounted<'a>(container: &Container<'a>) -> impl Iterator<Item = Mounted<'a>> + use<'a> {
-    let of = |list: &'a [Value], path: &'static str| {
-        list.iter().map(move |mount| Mounted {
-            mount,
-            at: text(mount, path).unwrap_or_default(),
-            volume: text(mount, "name").unwrap_or_default(),
-        })
-    };
-    of(container.mounts(), "mountPath").chain(of(items(container.raw, "volumeDevices"), "devicePath"))
-}
-
 /// The variable with the name of the container is ours; one of the same name that says something else is not.
 fn variable(container: &Container<'_>) -> Result<(), Denial> {
     let named = |variable: &&Value| text(variable, "name") == Some(CONTAINER_VARIABLE);
@@ -402,24 +311,4 @@ fn variable(container: &Container<'_>) -> Result<(), Denial> {
         }),
         _ => Ok(()),
     }
-}
-
-/// The rooms of all volumes, by their names.
-fn rooms(pod: Pod<'_>) -> BTreeMap<&str, Rooms> {
-    let of = |volume: &Value| {
-        let is = |kind: &str| volume.get(kind).is_some_and(|source| !source.is_null());
-        let mut sources = volume.as_object().into_iter().flatten();
-        let read_only = if is(EMPTY_VOLUME) { Room::None } else { Room::Unknown };
-        let (writable, read_only) = if FIXED_VOLUMES.into_iter().any(is) {
-            (Room::None, Room::None)
-        } else if is(IMAGE_VOLUME) || sources.any(|(_, source)| source.get("readOnly") == Some(&Value::Bool(true))) {
-            (read_only, read_only)
-        } else {
-            (Room::Made, read_only)
-        };
-        Rooms { writable, read_only }
-    };
-    let all = pod.volumes().iter();
-    all.filter_map(|volume| Some((text(volume, "name")?, of(volume))))
-        .collect()
 }
