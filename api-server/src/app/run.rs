@@ -73,11 +73,12 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     app.readiness().clear("store");
     tracing::info!(%address, tls = certificate.is_some(), "serving");
     ready(address);
-    let store = app.store().clone();
+    let (store, backups) = (app.store().clone(), app.backups().clone());
     let served = listen_until(listener, certificate, app, stop.clone()).await;
 
     stop.cancel();
     tasks.join_all().await;
+    backups.end().await;
     // Its last writes can fail as well.
     store.close().await;
     match store.state() {

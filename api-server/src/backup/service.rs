@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sealpod_core::Time;
 use sealpod_core::wire::backups::{Backup, Trigger};
@@ -24,6 +25,9 @@ use crate::store::{Store, StoreError, beside};
 
 /// What is [`Told`] of, beside files.
 const OTHERS: &str = "backups of another database";
+
+/// How long the end of a server waits for what it called off: some requests to a bucket that answers.
+const END: Duration = Duration::from_secs(5);
 
 /// Where backups go and who can open them.
 #[derive(Debug, Clone)]
@@ -235,6 +239,20 @@ impl Backups {
         .await
     }
 
+    /// At the end of the server: what a bucket has of an upload that is under way is given up, and not left there. Waits for
+    /// that, but not for long.
+    pub async fn end(&self) {
+        let Some(storage) = &self.0.settings.storage else {
+            return;
+        };
+        let is_done = Arc::clone(&self.0.turn).acquire_owned();
+        if storage.end() && tokio::time::timeout(END, is_done).await.is_err() {
+            tracing::warn!(
+                "a backup or restore was under way and did not end in time; the bucket may have parts of an upload"
+            );
+        }
+    }
+
     /// Takes away copies that processes which were killed left beside the database.
     pub fn tidy(&self) {
         scratch::tidy(folder_of(&self.0.database));
@@ -252,8 +270,6 @@ fn on_record(mut record: impl FnMut() -> Result<(), StoreError>) -> Result<(), S
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::crypto::generate_master_key;
 
