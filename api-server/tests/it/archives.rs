@@ -27,7 +27,7 @@ use crate::backups::files;
 use crate::retention::{
     ages, all, archive, backups, chain, fill, filled, known, later, left, make_old, place, turn_later,
 };
-use crate::store_support::{Fixture, MASTER_KEY, by, keyring};
+use crate::store_support::{Fixture, MASTER_KEY, OLDER_KEY, by, keyring, older_database};
 
 const SCHEDULE: Schedule = Schedule {
     hours: 6,
@@ -224,10 +224,7 @@ async fn what_is_being_made_may_need_any_key() {
     std::fs::rename(file(".backup.partial"), file(".backup")).unwrap();
     assert_eq!(backups.by_key().await.ok(), Some(BTreeMap::from([(old, 1), (new, 1)])));
     // Of one that was cut off nothing becomes a backup any more.
-    let old_file = std::fs::File::open(file(".backup")).unwrap();
-    old_file
-        .set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25))
-        .unwrap();
+    make_old(&file(".backup"));
     assert_eq!(backups.by_key().await.ok(), Some(BTreeMap::new()));
 }
 
@@ -298,11 +295,8 @@ async fn a_backup_of_an_older_schema_is_restored_without_a_copy_of_the_copy() {
 fn restore_an_older_schema() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sealpod.db");
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-09.db.zst");
-    let database = zstd::decode_all(std::fs::File::open(fixture).unwrap()).unwrap();
-    std::fs::write(&path, database).unwrap();
-    // Of these databases only.
-    let ring = Keyring::parse("5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9").unwrap();
+    std::fs::write(&path, older_database(9)).unwrap();
+    let ring = Keyring::parse(OLDER_KEY).unwrap();
     let (id, storage) = (Uuid::now_v7(), place(folder.path()));
     let made = write_archive(id, &storage, (&path, &ring), &[], Trigger::Command).unwrap();
     let source = Stored {

@@ -11,7 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::backups::keyring;
-use crate::store_support::by;
+use crate::store_support::{OLDER_KEY, by, older_database};
 use crate::support::{Account, M, O, Server, limits};
 
 async fn serve(folder: &Arc<TempDir>, master_key: &str) -> Server {
@@ -206,12 +206,9 @@ async fn whatever_kept_keys_bring_back_was_shown_before() {
 
 #[tokio::test]
 async fn a_database_of_every_schema_can_be_compared_with_one_of_today() {
-    // Of these databases only.
-    let ring = Keyring::parse("5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9").unwrap();
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let ring = Keyring::parse(OLDER_KEY).unwrap();
     for schema in 1..=known_schema() {
-        let packed = std::fs::File::open(fixtures.join(format!("schema-{schema:02}.db.zst"))).unwrap();
-        let content = zstd::decode_all(packed).unwrap();
+        let content = older_database(schema);
         let folder = tempfile::tempdir().unwrap();
         let (old, live) = (folder.path().join("old.db"), folder.path().join("live.db"));
         for path in [&old, &live] {
