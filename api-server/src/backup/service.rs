@@ -1,7 +1,6 @@
 //! Making, listing and restoring backups: one at a time, on a thread of its own at the lowest priority.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +10,10 @@ use sealpod_core::wire::backups::{Backup, Trigger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::known::{self, ARCHIVE, Told, sweep, withdraw};
+use super::known::{self, ARCHIVE, Told, database_name, sweep, withdraw};
 use super::make::{Stored, write_archive};
 use super::needs::{Needs, Unclear};
-use super::restore::{Asked, Keep, Restored, block_on, restore};
+use super::restore::{Asked, Keep, Restored, block_on, restore, take_away};
 use super::scratch::{self, folder_of};
 use super::storage::Storage;
 use super::worker::{Worker, aside};
@@ -205,11 +204,12 @@ impl Backups {
             )?;
             let recorded = on_record(|| block_on(store.record(Chain::Instance, entry.clone(), by.clone())));
             // One that is not on record is none.
-            recorded.inspect_err(|_| drop(fs::remove_file(&target)))?;
+            recorded.inspect_err(|_| take_away(&target))?;
             Ok(restored)
         };
         let restored = self.0.worker.run(work).await?;
-        tracing::info!(%id, path = %restored.path.display(), "restored a backup beside the database; to switch, stop the server and put the file in its place");
+        let database = database_name(restored.manifest.epoch);
+        tracing::info!(%id, database, path = %restored.path.display(), "restored a backup beside the database; to switch, stop the server and put the file in its place");
         Ok(restored)
     }
 
@@ -270,6 +270,8 @@ fn on_record(mut record: impl FnMut() -> Result<(), StoreError>) -> Result<(), S
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::crypto::generate_master_key;
 

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use sealpod_api_server::app::Metrics;
 use sealpod_api_server::backup::schedule::{self, Schedule};
 use sealpod_api_server::backup::{
-    Asked, Backups, Error, Keep, Settings, Stored, Unclear, exports, restore, verify, write_archive,
+    Asked, Backups, Error, Keep, Settings, Stored, Unclear, Unpacked, exports, restore, verify, write_archive,
 };
 use sealpod_api_server::crypto::{Keyring, generate_master_key};
 use sealpod_api_server::retention::Turn;
@@ -309,9 +309,9 @@ fn restore_an_older_schema() {
         identity: None,
     };
     let target = folder.path().join("restored.db");
-    let look = |scratch: &Path| {
+    let look = |unpacked: &Unpacked<'_>| {
         // It is one of those that the next start would find.
-        let name = scratch.file_name().unwrap().to_str().unwrap();
+        let name = unpacked.path.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with(".sealpod-scratch-"), "{name}");
         Ok(())
     };

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use uuid::Uuid;
 
 use super::super::OpenError;
 use super::files::{absolute, log_of};
@@ -136,6 +137,12 @@ impl Mark {
 /// Has to be the first change of whoever opens it.
 pub(super) fn unmark(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM meta WHERE name = ?1", [MARK]).map(drop)
+}
+
+/// The epoch; none where it is none that this version knows.
+pub(super) fn epoch(connection: &Connection) -> rusqlite::Result<Option<Uuid>> {
+    let epoch = traits(connection)?.epoch;
+    Ok(epoch.and_then(|bytes| Uuid::from_slice(&bytes).ok()))
 }
 
 fn traits(connection: &Connection) -> rusqlite::Result<Traits> {
