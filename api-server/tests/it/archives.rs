@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::backup_retention::turn_and_clear;
 use crate::backups::files;
+use crate::process::{run, text};
 use crate::retention::{
     ages, all, archive, backups, chain, fill, filled, known, later, left, make_old, place, turn_later,
 };
@@ -406,6 +407,61 @@ async fn an_export_that_was_stopped_before_it_was_on_record_is_the_one_that_goes
             assert_eq!(store.has_cut(export.id).await, Ok(true));
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_server_on_another_database_exports_is_its_own_for_a_day() {
+    let (fixture, backups) = filled(30).await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    // Production has written it, and is about to put it on record, or to take it away where it cannot.
+    let name = stopped(store, &backups).await;
+    // A drill, in the same place, of whose chain it has the beginning.
+    let restored = backups.restore(store, made.id, by()).await.unwrap().path;
+    let drill = Store::open(&Options::new(&restored), &keyring()).unwrap();
+    let chain = chain(store).await;
+    turn_later(&drill, &backups).await.unwrap();
+    assert_eq!(all(&drill, chain).await.len(), 1);
+    let theirs: Vec<_> = exports(&place(folder))
+        .unwrap()
+        .into_iter()
+        .filter(|export| export.filename != name)
+        .collect();
+    assert_eq!(theirs.len(), 1, "it has no archive of its own");
+    assert_eq!(drill.has_cut(theirs[0].id).await, Ok(true));
+    std::fs::remove_file(archive(folder, &name)).unwrap();
+    std::fs::remove_file(known(folder, &name)).unwrap();
+    drill.close().await;
+    let url = format!("sqlite:{}", restored.display());
+    let key = folder.join("master.key");
+    std::fs::write(&key, MASTER_KEY).unwrap();
+    let verified = run(&[
+        "audit",
+        "verify",
+        "--exports",
+        "--database-url",
+        &url,
+        "--master-key-file",
+        key.to_str().unwrap(),
+        "--backup-url",
+        &format!("file://{}", folder.join("backups").display()),
+    ]);
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+}
+
+#[tokio::test]
+async fn what_a_server_that_is_gone_exported_is_taken_up_by_the_restored_database_a_day_later() {
+    let (fixture, backups) = filled(30).await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    let name = stopped(store, &backups).await;
+    let restored = backups.restore(store, made.id, by()).await.unwrap().path;
+    let restored = Store::open(&Options::new(&restored), &keyring()).unwrap();
+    make_old(&archive(folder, &name));
+    turn_later(&restored, &backups).await.unwrap();
+    let first = exports(&place(folder)).unwrap().remove(0);
+    assert_eq!((first.filename, restored.has_cut(first.id).await), (name, Ok(true)));
+    restored.close().await;
 }
 
 #[tokio::test]
