@@ -166,12 +166,9 @@ impl Backups {
     pub async fn by_key(&self) -> Result<BTreeMap<MasterKeyId, u64>, Unclear> {
         let storage = self.storage().map_err(|_| Unclear::NoPlace)?;
         let inner = Arc::clone(&self.0);
-        let count = move || inner.needs.count((&storage, &inner.database), &inner.keyring);
-        let counted = aside(count).await.map_err(|error| {
-            tracing::warn!(%error, "the backups could not be listed");
-            Unclear::Storage
-        })?;
-        counted.map_err(Unclear::Unread)
+        let count = move || Ok(inner.needs.count((&storage, &inner.database), &inner.keyring));
+        let counted = aside(count).await;
+        counted.unwrap_or_else(|error| Err(Unclear::unlisted(&error)))
     }
 
     pub async fn get(&self, id: Uuid) -> Result<Backup, Error> {
