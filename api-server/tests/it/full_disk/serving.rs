@@ -9,8 +9,8 @@ use crate::process::{PATIENCE, Process};
 use crate::shim::rounds;
 use crate::volume::Volume;
 
-/// So often at the most there is room again for a while where there is none beside it: a log that is in the database to its end
-/// begins anew, in the room that its own file has (ADR 23).
+/// So often at the most there may be room again for a while where there is none beside it, should the log begin anew in the room
+/// that its own file has (ADR 23). On an idle machine it does not.
 const LAPS: usize = 2;
 
 /// Reads until that is refused; answers what was on record by then.
