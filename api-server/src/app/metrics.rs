@@ -84,60 +84,42 @@ impl Metrics {
             reports: Arc::default(),
             backups: backups::Figures::default(),
         };
+        metrics.register_requests(registry);
+        register_meters(registry, &metrics.meters);
+        registry.register_collector(Box::new(store::Figures(Arc::clone(&metrics.store))));
+        registry.register_collector(Box::new(reports::Figures(Arc::clone(&metrics.reports))));
+        registry.register_collector(Box::new(metrics.backups.clone()));
+        metrics
+    }
+
+    fn register_requests(&self, registry: &mut Registry) {
         registry.register(
             "http_requests",
             "Requests answered, by the kind of credential that was accepted",
-            metrics.requests.clone(),
+            self.requests.clone(),
         );
         registry.register_with_unit(
             "http_request_duration",
             "Time from the request's headers to the answer's",
             Unit::Seconds,
-            metrics.seconds.clone(),
+            self.seconds.clone(),
         );
         registry.register(
             "http_problems",
             "Requests that were refused or failed, by the code of the answer",
-            metrics.problems.clone(),
+            self.problems.clone(),
         );
-        registry.register("open_polls", "Long polls that wait now", metrics.open_polls.clone());
+        registry.register("open_polls", "Long polls that wait now", self.open_polls.clone());
         registry.register(
             "login_mails",
             "Login codes by what became of their mail: sent, unwanted, refused, failed",
-            metrics.mails.clone(),
+            self.mails.clone(),
         );
         registry.register(
             "live_sessions",
             "Sessions that have not expired, counted twice a minute",
-            metrics.live_sessions.clone(),
+            self.live_sessions.clone(),
         );
-        registry.register_with_unit(
-            "store_transaction_duration",
-            "Time that a transaction takes before its commit, for which all other changes wait",
-            Unit::Seconds,
-            metrics.meters.transaction_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "store_commit_duration",
-            "Time until a transaction is on disk, most of it the disk's own",
-            Unit::Seconds,
-            metrics.meters.commit_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "store_log_duration",
-            "Time behind a commit that the write-ahead log takes, for which all other changes wait",
-            Unit::Seconds,
-            metrics.meters.log_seconds.clone(),
-        );
-        registry.register(
-            "store_commit_group_size",
-            "Changes and records that one transaction wrote together",
-            metrics.meters.group_size.clone(),
-        );
-        registry.register_collector(Box::new(store::Figures(Arc::clone(&metrics.store))));
-        registry.register_collector(Box::new(reports::Figures(Arc::clone(&metrics.reports))));
-        registry.register_collector(Box::new(metrics.backups.clone()));
-        metrics
     }
 
     /// Where the store is to keep what it measures.
@@ -195,6 +177,33 @@ impl Metrics {
     pub fn sessions(&self, live: u64) {
         self.live_sessions.set(i64::try_from(live).unwrap_or(i64::MAX));
     }
+}
+
+/// What the store keeps itself.
+fn register_meters(registry: &mut Registry, meters: &Meters) {
+    registry.register_with_unit(
+        "store_transaction_duration",
+        "Time that a transaction takes before its commit, for which all other changes wait",
+        Unit::Seconds,
+        meters.transaction_seconds.clone(),
+    );
+    registry.register_with_unit(
+        "store_commit_duration",
+        "Time until a transaction is on disk, most of it the disk's own",
+        Unit::Seconds,
+        meters.commit_seconds.clone(),
+    );
+    registry.register_with_unit(
+        "store_log_duration",
+        "Time behind a commit that the write-ahead log takes, for which all other changes wait",
+        Unit::Seconds,
+        meters.log_seconds.clone(),
+    );
+    registry.register(
+        "store_commit_group_size",
+        "Changes and records that one transaction wrote together",
+        meters.group_size.clone(),
+    );
 }
 
 /// A long poll that waits.

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
 use sealpod_runtime::admin::{self, Readiness};
+use sealpod_runtime::files::{self, FileSet};
+use sealpod_runtime::serve;
 use sealpod_runtime::tls::Reloading;
-use sealpod_runtime::{files, serve};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Metrics, Parts, heads, router, vitals};
 use crate::audit::By;
+use crate::auth::admin_key::AdminKeys;
 use crate::auth::refusals::Refusals;
-use crate::backup::{Backups, schedule};
+use crate::backup::Backups;
+use crate::backup::schedule::{self, Schedule};
 use crate::bundle::Polls;
 use crate::config::{Config, StoreConfig};
 use crate::ids::OrganizationId;
@@ -24,7 +27,7 @@ use crate::login::Login;
 use crate::mail::{Outbox, Pace, Transport};
 use crate::maintenance;
 use crate::reports::Reports;
-use crate::retention;
+use crate::retention::{self, Retention};
 use crate::rotation::{self, Rotation};
 use crate::store::{self, State, Store, StoreError, Topic};
 
@@ -73,11 +76,12 @@ pub async fn run(config: Config, shutdown: CancellationToken, ready: impl FnOnce
     app.readiness().clear("store");
     tracing::info!(%address, tls = certificate.is_some(), "serving");
     ready(address);
-    let store = app.store().clone();
+    let (store, backups) = (app.store().clone(), app.backups().clone());
     let served = listen_until(listener, certificate, app, stop.clone()).await;
 
     stop.cancel();
     tasks.join_all().await;
+    backups.end().await;
     // Its last writes can fail as well.
     store.close().await;
     match store.state() {
@@ -124,20 +128,14 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
     let (store, keyring) = open_store(store).await?;
     let backups = Backups::new(backups, database.canonicalize().unwrap_or(database), keyring.clone());
     backups.tidy();
-    let organization = store
-        .ensure_organization(&default_organization, By::system("start"))
-        .await
-        .map_err(RunError::Organization)?;
+    let organization = store.ensure_organization(&default_organization, By::system("start"));
+    let organization = organization.await.map_err(RunError::Organization)?;
     let listener = serve::bind(listen).map_err(RunError::Listen)?;
     rotation::begin(&store, &keyring, &readiness)
         .await
         .map_err(RunError::MasterKey)?;
     // 3. Everything else.
-    let admin_keys = Arc::new(admin_keys);
-    if let Some(file) = admin_key_file {
-        let (keys, stop) = (Arc::clone(&admin_keys), stop.clone());
-        tasks.spawn(async move { keys.watch(file, files::POLL_INTERVAL, stop).await });
-    }
+    let admin_keys = followed(admin_keys, admin_key_file, stop, tasks);
     let app = App::new(Parts {
         store,
         keyring,
@@ -158,30 +156,56 @@ async fn start(config: Config, stop: &CancellationToken, tasks: &mut JoinSet<()>
         shutdown: stop.clone(),
     });
     look_after(&app, organization.id, tasks);
-    let (backups, store) = (app.backups().clone(), app.store().clone());
-    let readiness = app.readiness().clone();
-    tasks.spawn(retention::run(
-        store.clone(),
-        backups.clone(),
-        audit_retention,
-        readiness.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(schedule::keep_clear(
-        backups.clone(),
-        backup_schedule,
-        store.clone(),
-        readiness.clone(),
-        stop.clone(),
-    ));
-    let told = (readiness, app.metrics().clone());
-    tasks.spawn(schedule::run(backups, backup_schedule, store, told, stop.clone()));
+    keep_archives(&app, (audit_retention, backup_schedule), tasks);
     let certificate = tls.map(|tls| certificate(tls, stop, tasks));
     Ok(Started {
         app,
         listener,
         certificate,
     })
+}
+
+/// The admin keys, which follow their file.
+fn followed(
+    keys: AdminKeys,
+    file: Option<FileSet>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Arc<AdminKeys> {
+    let keys = Arc::new(keys);
+    if let Some(file) = file {
+        let (keys, stop) = (Arc::clone(&keys), stop.clone());
+        tasks.spawn(async move { keys.watch(file, files::POLL_INTERVAL, stop).await });
+    }
+    keys
+}
+
+/// Starts what makes archives by itself, and takes away what is not kept any more.
+fn keep_archives(app: &App, (retention, schedule): (Retention, Schedule), tasks: &mut JoinSet<()>) {
+    let (backups, store, stop) = (app.backups(), app.store(), app.shutdown());
+    let readiness = app.readiness();
+    tasks.spawn(retention::run(
+        store.clone(),
+        backups.clone(),
+        retention,
+        readiness.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(schedule::keep_clear(
+        backups.clone(),
+        schedule,
+        store.clone(),
+        readiness.clone(),
+        stop.clone(),
+    ));
+    let told = (readiness.clone(), app.metrics().clone());
+    tasks.spawn(schedule::run(
+        backups.clone(),
+        schedule,
+        store.clone(),
+        told,
+        stop.clone(),
+    ));
 }
 
 /// The certificate, which follows its files.

@@ -42,6 +42,10 @@ pub struct Header {
     pub server: String,
     /// Version of the database's schema.
     pub schema: usize,
+    /// The epoch of the database that old entries of the audit log are of: whoever has another one did not write this. Not in
+    /// backups, whose manifest has it, nor in what earlier versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Uuid>,
     /// The master key whose backup key wraps `key`.
     pub key_id: String,
     key: String,
@@ -59,6 +63,7 @@ impl Header {
             created_at: Time::now(),
             server: env!("CARGO_PKG_VERSION").to_owned(),
             schema,
+            epoch: None,
             key_id: String::new(),
             key: String::new(),
             recovery: None,

@@ -50,7 +50,8 @@ fn is_copy(behind: &str) -> bool {
         || restored.is_some_and(|id| id.parse::<Uuid>().is_ok())
 }
 
-/// The master keys that its values need; none where it is no database of this server. Writes nothing.
+/// The master keys that its values need; none where it is no database of this server. Writes nothing into it; beside one that
+/// somebody's look left a log of, SQLite's index of that log stays.
 pub(super) fn keys_of(path: &Path) -> Result<BTreeSet<MasterKeyId>, Error> {
     match store::needed_keys(path) {
         Ok(keys) => Ok(keys.into_iter().collect()),

@@ -24,7 +24,7 @@ pub use read::{Part, read_export, segments};
 
 use super::archive::{Header, Sealer, header};
 use super::content::LEVEL;
-use super::known::{KNOWN, Told, give_up, id_in, known_of, named, sweep, withdraw};
+use super::known::{KNOWN, Told, give_up, id_in, is_young, known_of, named, sweep, withdraw};
 use super::make::{Counted, Stored};
 use super::restore::{Asked, Source, block_on};
 use super::storage::{Kept, Storage};
@@ -92,7 +92,9 @@ impl Backups {
     }
 
     /// An export of the beginning of what is due that no record tells of, with what is in it: of a process that was stopped
-    /// before it came to that, or of the database before this one was restored. It was proved anew.
+    /// before it came to that, or of the database before this one was restored. It was proved anew. One that is not of this
+    /// epoch is passed over for a day: a server on that database takes it away itself where it does not come on record there, and
+    /// must not take what entries were dropped for here.
     pub async fn unfinished(&self, store: &Store, due: &[Segment]) -> Result<Option<(Export, Vec<Segment>)>, Error> {
         let storage = self.storage()?;
         let (turn, store, due) = (self.turn(None)?, store.clone(), due.to_vec());
@@ -100,10 +102,14 @@ impl Backups {
         let look = move || {
             let _turn = turn;
             let files = storage.list()?;
+            let judged = block_on(store.judged_time(Time::now(), Instant::now()))?;
             let exports = files.iter().filter(|file| file.name.ends_with(ARCHIVE));
             first_of(exports, &inner.told, |file| {
                 let id = id_in(&file.name).filter(|id| block_on(store.has_cut(*id)) == Ok(false));
                 let Some(id) = id else { return Ok(None) };
+                if is_young(file, judged) && header(&mut storage.open(&file.name)?)?.epoch != Some(store.epoch()) {
+                    return Ok(None);
+                }
                 take_up(&storage, (&store, &inner.keyring), (id, file), &due)
             })
         };
@@ -206,7 +212,8 @@ impl Export {
 
 impl Order<'_> {
     fn write(&self, store: &Store, id: Uuid) -> Result<Export, Error> {
-        let header = Header::new(id, CONTENT, store::known_schema());
+        let mut header = Header::new(id, CONTENT, store::known_schema());
+        header.epoch = Some(store.epoch());
         let name = named(header.created_at, "sealpod-audit", header.id, ARCHIVE);
         // What an upload that failed has left it takes away itself.
         self.write_as(store, header, &name)

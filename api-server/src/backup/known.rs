@@ -20,6 +20,8 @@ pub(super) const KNOWN: &str = ".json";
 /// And of the empty file that stands there until the archive was opened again: the archive's name and this. In a directory it
 /// becomes the one with what is known, which is written under this name.
 const UNPROVEN: &str = ".json.partial";
+/// Digits of a database's name.
+const NAME: usize = 8;
 /// How old what belongs to nothing that was finished has to be before it is taken away, in seconds.
 const LEFT_BEHIND: i64 = 24 * 3_600;
 
@@ -89,6 +91,19 @@ pub(super) fn id_in(name: &str) -> Option<Uuid> {
 /// The backups, newest first, of whichever database.
 pub fn list(storage: &Storage) -> Result<Vec<Backup>, Error> {
     Ok(all(storage)?.into_iter().map(|known| known.backup).collect())
+}
+
+/// As [`list`], each with the epoch of its database; without one where an earlier version made it.
+pub fn list_with_epochs(storage: &Storage) -> Result<Vec<(Backup, Option<Uuid>)>, Error> {
+    let all = all(storage)?.into_iter();
+    Ok(all.map(|known| (known.backup, known.epoch)).collect())
+}
+
+/// What people call the database of an epoch: the end of it, because the beginning is a time, which databases share that were
+/// made or restored within a minute.
+pub fn database_name(epoch: Uuid) -> String {
+    let digits = epoch.simple().to_string();
+    digits[digits.len() - NAME..].to_owned()
 }
 
 /// As [`list`], with all that is known of them.
@@ -299,6 +314,12 @@ mod tests {
     use super::*;
 
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    #[test]
+    fn databases_that_were_made_at_the_same_time_have_other_names() {
+        assert_eq!(database_name(ID.parse().unwrap()), "099a8057");
+        assert_ne!(database_name(Uuid::now_v7()), database_name(Uuid::now_v7()));
+    }
 
     #[test]
     fn what_may_be_an_archive_is_kept() {

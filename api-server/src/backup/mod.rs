@@ -27,11 +27,11 @@ use std::path::PathBuf;
 
 pub use content::Manifest;
 pub use export::{Export, Part, exports, read_export, segments};
-pub use known::list;
+pub use known::{database_name, list, list_with_epochs};
 pub use make::{Stored, write_archive};
 pub use needs::Unclear;
 pub use recovery::{Identity, Recipient};
-pub use restore::{Asked, Keep, Restored, Source, restore, verify};
+pub use restore::{Asked, Keep, Restored, Source, Unpacked, restore, verify};
 pub use service::{Backups, Settings};
 pub use storage::{Storage, StorageError};
 

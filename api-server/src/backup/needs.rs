@@ -30,6 +30,13 @@ pub enum Unclear {
     Unread(Vec<String>),
 }
 
+impl Unclear {
+    pub(super) fn unlisted(error: &Error) -> Self {
+        tracing::warn!(%error, "the backups could not be listed");
+        Self::Storage
+    }
+}
+
 /// Some of them: one that is looked after brings the next.
 fn names(files: &[String]) -> String {
     const MOST: usize = 3;
@@ -64,6 +71,30 @@ struct Seen {
 }
 
 impl Seen {
+    /// None where the file is gone by now.
+    fn read(
+        file: &Kept,
+        read: impl FnOnce() -> Result<Keys, Error>,
+        ring: &BTreeSet<MasterKeyId>,
+    ) -> Result<Option<Self>, Error> {
+        let keys = match read() {
+            Err(Error::Storage(StorageError::Absent { .. })) => return Ok(None),
+            keys => keys?,
+        };
+        if keys.is_none() {
+            tracing::warn!(
+                file = file.name,
+                "it cannot be told which master keys the archive of this file needs"
+            );
+        }
+        Ok(Some(Self {
+            bytes: file.bytes,
+            modified: file.modified,
+            keys,
+            ring: ring.clone(),
+        }))
+    }
+
     fn is_of(&self, file: &Kept, ring: &BTreeSet<MasterKeyId>) -> bool {
         (self.bytes, self.modified) == (file.bytes, file.modified) && (self.keys.is_some() || self.ring == *ring)
     }
@@ -71,6 +102,8 @@ impl Seen {
 
 /// Without these an archive is no use; `None` where that is not known.
 type Keys = Option<BTreeSet<MasterKeyId>>;
+/// Those that each archive may need which is being made.
+type Unfinished = Vec<BTreeSet<MasterKeyId>>;
 
 impl Needs {
     pub(super) fn begin(&self, id: Uuid, ring: impl Iterator<Item = MasterKeyId>) {
@@ -86,26 +119,36 @@ impl Needs {
     /// the keys of an instant in between.
     pub(super) fn count(
         &self,
+        of: (&Storage, &Path),
+        keyring: &Keyring,
+    ) -> Result<BTreeMap<MasterKeyId, u64>, Unclear> {
+        let (unfinished, seen) = self.look(of, keyring).map_err(|error| Unclear::unlisted(&error))?;
+        let unread: Vec<_> = seen.iter().filter(|(_, seen)| seen.keys.is_none()).collect();
+        let unread: Vec<_> = unread.into_iter().map(|(name, _)| name.clone()).collect();
+        let mut counts = BTreeMap::new();
+        let read = seen.values().filter_map(|seen| seen.keys.as_ref());
+        for key in read.chain(&unfinished).flatten() {
+            *counts.entry(*key).or_default() += 1;
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        if unread.is_empty() {
+            Ok(counts)
+        } else {
+            Err(Unclear::Unread(unread))
+        }
+    }
+
+    /// What may need a key: of each that is not finished those that it may, and what is there, by its name.
+    fn look(
+        &self,
         (storage, database): (&Storage, &Path),
         keyring: &Keyring,
-    ) -> Result<Result<BTreeMap<MasterKeyId, u64>, Vec<String>>, Error> {
+    ) -> Result<(Unfinished, BTreeMap<String, Seen>), Error> {
         // 1. What is being made. Before the storage is looked at: what is finished meanwhile is in the one or the other.
         let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (ring, now): (BTreeSet<_>, _) = (keyring.ids().collect(), Time::now());
         let files = storage.list()?;
-        let is_made = |id: &Uuid| {
-            let of_it = files.iter().filter(|file| id_in(&file.name) == Some(*id));
-            of_it
-                .map(|file| &file.name)
-                .any(|name| name.ends_with(KNOWN) || name.ends_with(export::ARCHIVE))
-        };
-        let begun = files.iter().filter(|file| is_begun(&files, file, now));
-        // What people named themselves has no id.
-        let of = |file: &Kept| id_in(&file.name).map_or_else(|| file.name.clone(), |id| id.to_string());
-        let mut unfinished: BTreeMap<_, _> = begun.map(|file| (of(file), ring.clone())).collect();
-        if let Some((id, then)) = making.filter(|(id, _)| !is_made(id)) {
-            unfinished.insert(id.to_string(), &ring | &then);
-        }
+        let unfinished = unfinished(&files, &ring, making, now);
         // 2. What is there.
         let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
@@ -114,38 +157,36 @@ impl Needs {
             .filter_map(|file| Some((file, reader_of(&files, file, now)?)));
         let beside = copies::beside_database(database)?;
         for (file, read) in archives.chain(beside.iter().map(|copy| (copy, of_copy as Reader))) {
-            if let Some(known) = before.get(&file.name).filter(|seen| seen.is_of(file, &ring)) {
-                seen.insert(file.name.clone(), known.clone());
-                continue;
-            }
-            let keys = match read(storage, keyring, &file.name) {
-                Err(Error::Storage(StorageError::Absent { .. })) => continue,
-                keys => keys?,
+            let known = before.get(&file.name).filter(|seen| seen.is_of(file, &ring));
+            let known = match known {
+                Some(known) => Some(known.clone()),
+                None => Seen::read(file, || read(storage, keyring, &file.name), &ring)?,
             };
-            if keys.is_none() {
-                tracing::warn!(
-                    file = file.name,
-                    "it cannot be told which master keys the archive of this file needs"
-                );
-            }
-            let known = Seen {
-                bytes: file.bytes,
-                modified: file.modified,
-                keys,
-                ring: ring.clone(),
-            };
-            seen.insert(file.name.clone(), known);
+            seen.extend(known.map(|known| (file.name.clone(), known)));
         }
-        let unread: Vec<_> = seen.iter().filter(|(_, seen)| seen.keys.is_none()).collect();
-        let unread: Vec<_> = unread.into_iter().map(|(name, _)| name.clone()).collect();
-        let mut counts = BTreeMap::new();
-        let read = seen.values().filter_map(|seen| seen.keys.as_ref());
-        for key in read.chain(unfinished.values()).flatten() {
-            *counts.entry(*key).or_default() += 1;
-        }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        Ok(if unread.is_empty() { Ok(counts) } else { Err(unread) })
+        Ok((unfinished, seen))
     }
+}
+
+/// Of whoever makes one the ring of now is known, and of this process also that of the beginning.
+fn unfinished(
+    files: &[Kept],
+    ring: &BTreeSet<MasterKeyId>,
+    making: Option<(Uuid, BTreeSet<MasterKeyId>)>,
+    now: Time,
+) -> Unfinished {
+    let is_made = |id: &Uuid| {
+        let mut of_it = files.iter().filter(|file| id_in(&file.name) == Some(*id));
+        of_it.any(|file| file.name.ends_with(KNOWN) || file.name.ends_with(export::ARCHIVE))
+    };
+    let begun = files.iter().filter(|file| is_begun(files, file, now));
+    // What people named themselves has no id.
+    let of = |file: &Kept| id_in(&file.name).map_or_else(|| file.name.clone(), |id| id.to_string());
+    let mut unfinished: BTreeMap<_, _> = begun.map(|file| (of(file), ring.clone())).collect();
+    if let Some((id, then)) = making.filter(|(id, _)| !is_made(id)) {
+        unfinished.insert(id.to_string(), ring | &then);
+    }
+    unfinished.into_values().collect()
 }
 
 /// Whether this is of a backup that somebody else is making, or of an archive that is being written.
@@ -263,7 +304,6 @@ mod tests {
         let counts = || {
             let counts = needs
                 .count((&storage, &folder.path().join("sealpod.db")), &ring)
-                .unwrap()
                 .unwrap();
             counts.into_values().collect::<Vec<_>>()
         };
@@ -281,9 +321,7 @@ mod tests {
         );
         std::fs::write(folder.path().join(format!("{name}.json")), known).unwrap();
         assert_eq!(
-            needs
-                .count((&storage, &folder.path().join("sealpod.db")), &ring)
-                .unwrap(),
+            needs.count((&storage, &folder.path().join("sealpod.db")), &ring),
             Ok(BTreeMap::from([(ids[1], 1)]))
         );
         needs.end();
@@ -302,11 +340,7 @@ mod tests {
         ring.replace(&other);
         let all = then.into_iter().chain(other.ids()).map(|key| (key, 1));
         let all: BTreeMap<_, _> = all.collect();
-        let count = || {
-            needs
-                .count((&storage, &folder.path().join("sealpod.db")), &ring)
-                .unwrap()
-        };
+        let count = || needs.count((&storage, &folder.path().join("sealpod.db")), &ring);
         assert_eq!(count().as_ref(), Ok(&all));
         // So it is as long as its upload is under a name that tells of it.
         let partial = format!("sealpod-20261122T000000Z-{id}.backup.partial");
@@ -323,13 +357,13 @@ mod tests {
         let needed = |content: &[u8]| {
             std::fs::write(folder.path().join(&name), content).unwrap();
             let database = folder.path().join("sealpod.db");
-            Needs::default().count((&storage, &database), &ring).unwrap()
+            Needs::default().count((&storage, &database), &ring)
         };
         let json = br#"{"format":2}"#;
         let length = u32::try_from(json.len()).unwrap().to_be_bytes();
         assert_eq!(
             needed(&[b"SEALPOD-ARCHIVE\n", &length[..], json].concat()),
-            Err(vec![name.clone()])
+            Err(Unclear::Unread(vec![name.clone()]))
         );
         assert_eq!(needed(b"no archive"), Ok(BTreeMap::new()));
     }

@@ -42,6 +42,13 @@ pub enum Keep {
     Keys,
 }
 
+/// A restored database before it has its name, and before its sessions and keys end.
+pub struct Unpacked<'a> {
+    pub path: &'a Path,
+    /// As in [`Restored`].
+    pub carried: Option<&'a Keyring>,
+}
+
 /// A database that was restored.
 #[derive(Debug)]
 pub struct Restored {
@@ -115,13 +122,14 @@ pub fn verify<S: Source>(source: &S, asked: &Asked<'_>, folder: &Path) -> Result
     Ok(manifest)
 }
 
-/// Makes a new database at `target`. `look` sees the database as it was, before its sessions and keys end.
+/// Makes a new database at `target`. `look` sees the database as it was, before its sessions and keys end; where that fails,
+/// nothing is restored.
 pub fn restore<S: Source>(
     source: &S,
     asked: &Asked<'_>,
     target: &Path,
     keep: Keep,
-    look: impl FnOnce(&Path) -> Result<(), Error>,
+    look: impl FnOnce(&Unpacked<'_>) -> Result<(), Error>,
     by: By,
 ) -> Result<Restored, Error> {
     // 1. Nothing is written before the archive is known to be whole.
@@ -136,7 +144,10 @@ pub fn restore<S: Source>(
     drop(file);
     let keyring = carried.as_ref().or(asked.keyring).ok_or(Error::NoRecipients)?;
     manifest.check(&store::inspect(&scratch.path, keyring)?)?;
-    look(&scratch.path)?;
+    look(&Unpacked {
+        path: &scratch.path,
+        carried: carried.as_ref(),
+    })?;
     // 3. Sessions and keys end, the epoch is a new one, an older schema is brought up to date.
     let options = Options {
         // There is the archive to go back to, and a copy of the copy would take as much room again.
@@ -163,12 +174,19 @@ pub fn restore<S: Source>(
     })?;
     drop(scratch);
     // A name that a power cut may take away is none: whoever is told so finds nothing, and tries again.
-    sync_folder(target).inspect_err(|_| drop(fs::remove_file(target)))?;
+    sync_folder(target).inspect_err(|_| take_away(target))?;
     Ok(Restored {
         path: target.to_owned(),
         manifest,
         carried,
     })
+}
+
+/// What has got its name already is no restored database even so.
+pub(super) fn take_away(target: &Path) {
+    if let Err(error) = fs::remove_file(target) {
+        tracing::error!(%error, path = %target.display(), "the restore failed, and what it made could not be removed; remove it, and do not use it");
+    }
 }
 
 /// The store answers on threads of its own, so this thread may simply wait.

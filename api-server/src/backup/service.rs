@@ -1,19 +1,19 @@
 //! Making, listing and restoring backups: one at a time, on a thread of its own at the lowest priority.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sealpod_core::Time;
 use sealpod_core::wire::backups::{Backup, Trigger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use super::known::{self, ARCHIVE, Told, sweep, withdraw};
+use super::known::{self, ARCHIVE, Told, database_name, sweep, withdraw};
 use super::make::{Stored, write_archive};
 use super::needs::{Needs, Unclear};
-use super::restore::{Asked, Keep, Restored, block_on, restore};
+use super::restore::{Asked, Keep, Restored, block_on, restore, take_away};
 use super::scratch::{self, folder_of};
 use super::storage::Storage;
 use super::worker::{Worker, aside};
@@ -24,6 +24,9 @@ use crate::store::{Store, StoreError, beside};
 
 /// What is [`Told`] of, beside files.
 const OTHERS: &str = "backups of another database";
+
+/// How long the end of a server waits for what it called off: some requests to a bucket that answers.
+const END: Duration = Duration::from_secs(5);
 
 /// Where backups go and who can open them.
 #[derive(Debug, Clone)]
@@ -163,12 +166,9 @@ impl Backups {
     pub async fn by_key(&self) -> Result<BTreeMap<MasterKeyId, u64>, Unclear> {
         let storage = self.storage().map_err(|_| Unclear::NoPlace)?;
         let inner = Arc::clone(&self.0);
-        let count = move || inner.needs.count((&storage, &inner.database), &inner.keyring);
-        let counted = aside(count).await.map_err(|error| {
-            tracing::warn!(%error, "the backups could not be listed");
-            Unclear::Storage
-        })?;
-        counted.map_err(Unclear::Unread)
+        let count = move || Ok(inner.needs.count((&storage, &inner.database), &inner.keyring));
+        let counted = aside(count).await;
+        counted.unwrap_or_else(|error| Err(Unclear::unlisted(&error)))
     }
 
     pub async fn get(&self, id: Uuid) -> Result<Backup, Error> {
@@ -201,11 +201,12 @@ impl Backups {
             )?;
             let recorded = on_record(|| block_on(store.record(Chain::Instance, entry.clone(), by.clone())));
             // One that is not on record is none.
-            recorded.inspect_err(|_| drop(fs::remove_file(&target)))?;
+            recorded.inspect_err(|_| take_away(&target))?;
             Ok(restored)
         };
         let restored = self.0.worker.run(work).await?;
-        tracing::info!(%id, path = %restored.path.display(), "restored a backup beside the database; to switch, stop the server and put the file in its place");
+        let database = database_name(restored.manifest.epoch);
+        tracing::info!(%id, database, path = %restored.path.display(), "restored a backup beside the database; to switch, stop the server and put the file in its place");
         Ok(restored)
     }
 
@@ -235,6 +236,20 @@ impl Backups {
         .await
     }
 
+    /// At the end of the server: what a bucket has of an upload that is under way is given up, and not left there. Waits for
+    /// that, but not for long.
+    pub async fn end(&self) {
+        let Some(storage) = &self.0.settings.storage else {
+            return;
+        };
+        let is_done = Arc::clone(&self.0.turn).acquire_owned();
+        if storage.end() && tokio::time::timeout(END, is_done).await.is_err() {
+            tracing::warn!(
+                "a backup or restore was under way and did not end in time; the bucket may have parts of an upload"
+            );
+        }
+    }
+
     /// Takes away copies that processes which were killed left beside the database.
     pub fn tidy(&self) {
         scratch::tidy(folder_of(&self.0.database));
@@ -252,7 +267,7 @@ fn on_record(mut record: impl FnMut() -> Result<(), StoreError>) -> Result<(), S
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs;
 
     use super::*;
     use crate::crypto::generate_master_key;

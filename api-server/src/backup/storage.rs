@@ -16,6 +16,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as Key;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::restore::sync_folder;
@@ -70,6 +71,8 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     prefix: Key,
     place: String,
+    /// Once the server ends, no request of an upload or a download is waited for any longer.
+    end: CancellationToken,
 }
 
 impl StorageError {
@@ -110,6 +113,19 @@ impl Storage {
                 Ok(Self::Bucket(Bucket::new(bucket, url.path())?))
             }
             _ => Err(not_a_url()),
+        }
+    }
+
+    /// Ends the uploads and downloads that are under way, where they would go on for as long as a request may take. Answers
+    /// whether this is such a place.
+    pub(super) fn end(&self) -> bool {
+        match self {
+            // What takes time there is the copy of the database, which is as good as gone when this process is.
+            Self::Directory(_) => false,
+            Self::Bucket(bucket) => {
+                bucket.end.cancel();
+                true
+            }
         }
     }
 
@@ -318,7 +334,22 @@ impl Bucket {
             store: Arc::new(store),
             prefix: Key::from_url_path(prefix).map_err(|cause| StorageError::Settings(cause.to_string()))?,
             place: format!("s3://{bucket}{prefix}"),
+            end: CancellationToken::new(),
         })
+    }
+
+    /// Waits for a request that moves a piece of an archive, unless the server ends.
+    fn wait<T>(
+        &self,
+        handle: &Handle,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let ended = || object_store::Error::Generic {
+            store: "S3",
+            source: "the server ends".into(),
+        };
+        let done = handle.block_on(self.end.run_until_cancelled(request));
+        done.unwrap_or_else(|| Err(ended()))
     }
 
     fn key(&self, name: &str) -> Key {

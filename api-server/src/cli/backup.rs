@@ -1,8 +1,9 @@
 //! `backup create|list|verify|restore`: on the files themselves, beside a running server or without one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+mod comparison;
+mod key_file;
+mod list;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -11,12 +12,16 @@ use sealpod_core::wire::backups::Trigger;
 use sealpod_runtime::files;
 use uuid::Uuid;
 
+use key_file::KeyFile;
+pub use list::{ListArgs, list_backups};
+
 use super::maintain::print;
 use super::serve::block_on;
 use super::{Failure, Outcome};
 use crate::audit::By;
 use crate::backup::{
-    Asked, Error, Identity, Keep, Manifest, Recipient, Storage, Stored, exports, list, restore, verify, write_archive,
+    self, Asked, Error, Identity, Keep, Manifest, Recipient, Restored, Storage, Stored, Unpacked, database_name,
+    exports, restore, verify, write_archive,
 };
 use crate::config::{Environment, Faults, StorageArgs, StoreArgs, StoreConfig};
 use crate::crypto::Keyring;
@@ -31,12 +36,6 @@ pub struct CreateArgs {
     /// A public key of age, `age1…`, whose private key opens this backup without the master key; may be repeated
     #[arg(long, value_name = "KEY")]
     recipient: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    #[command(flatten)]
-    storage: StorageArgs,
 }
 
 /// Which archive, and what opens it.
@@ -90,38 +89,22 @@ pub fn create_backup(args: CreateArgs) -> Outcome {
     if let Err(why) = &recipients {
         faults.add("--recipient", why);
     }
-    let (store, settings) = faults.finish(store.zip(settings)).map_err(Failure::Configuration)?;
+    let (config, settings) = faults.finish(store.zip(settings)).map_err(Failure::Configuration)?;
     let mut all = settings.recipients;
     all.extend(recipients.unwrap_or_default());
     working(move || {
         let storage = storage(settings.storage)?;
-        let database = store.options.path.canonicalize();
-        let database = database.with_context(|| format!("{} is not there", store.options.path.display()))?;
-        let from = (&*database, &store.keyring);
+        let path = config.options.path;
+        if !path.exists() {
+            return Err(store::OpenError::Absent { path }.into());
+        }
+        let database = path.canonicalize().with_context(|| path.display().to_string())?;
+        let from = (&*database, &config.keyring);
         let made = write_archive(Uuid::now_v7(), &storage, from, &all, Trigger::Command)?;
         print(format_args!(
             "{} {} ({} bytes), opened and checked",
             made.id, made.filename, made.size_bytes
         ))
-    })
-}
-
-pub fn list_backups(args: ListArgs) -> Outcome {
-    let mut faults = Faults::default();
-    let settings = args.storage.check(&mut faults);
-    let settings = faults.finish(settings).map_err(Failure::Configuration)?;
-    working(move || {
-        for backup in list(&storage(settings.storage)?)? {
-            print(format_args!(
-                "{} {} {} bytes, {}, under master key {}",
-                backup.id,
-                backup.created_at,
-                backup.size_bytes,
-                backup.trigger.as_str(),
-                backup.key_id
-            ))?;
-        }
-        Ok(())
     })
 }
 
@@ -139,37 +122,43 @@ pub fn restore_backup(args: RestoreArgs) -> Outcome {
     let keep = if args.keep_keys { Keep::Keys } else { Keep::Nothing };
     working(move || {
         let (source, id) = opened.source()?;
-        let compare = args.compare.as_deref();
-        let look = |restored: &Path| compare.map_or(Ok(()), |live| Ok(tell(&store::compare(restored, live)?)?));
-        let by = By::system("command line");
         // Before anything else: that it cannot be written must not be found out when all is done.
-        let keys = args.master_key_out.map(KeyFile::create).transpose()?;
+        let mut keys = args.master_key_out.map(KeyFile::create).transpose()?;
+        let look = |unpacked: &Unpacked<'_>| {
+            if let Some(live) = &args.compare {
+                comparison::tell(&store::compare(unpacked.path, live)?, live)?;
+            }
+            // And without them it opens for nobody who has lost the master key: they are there before it is.
+            keys.as_mut()
+                .zip(unpacked.carried)
+                .map_or(Ok(()), |(file, carried)| file.write(carried))
+        };
+        let by = By::system("command line");
         let restored = restore(&source, &opened.asked(id), &args.to, keep, look, by).map_err(advised)?;
-        let path = restored.path.display();
-        let is_written = keys.is_some();
-        if let (Some(file), Some(carried)) = (keys, &restored.carried) {
-            let written = file.write(carried);
-            // Without them it opens for nobody who has lost the master key.
-            written.inspect_err(|_| drop(fs::remove_file(&restored.path)))?;
-        }
+        let is_kept = keys.is_some_and(KeyFile::keep);
         show(&restored.manifest)?;
-        print(format_args!("restored to {path}"))?;
-        if !is_written && restored.carried.is_some() {
-            let keys = restored.manifest.master_keys.join(", ");
-            print(format_args!(
-                "it opens with master key {keys}; if you do not have it, restore again with --master-key-out, which writes it to a file"
-            ))?;
-        }
-        match keep {
-            Keep::Nothing => print(format_args!(
-                "its sessions and all its keys are ended: people sign in again, keys are rotated"
-            ))?,
-            Keep::Keys => print(format_args!("its sessions are ended; its keys are as they were"))?,
-        }
-        print(format_args!(
-            "to switch: stop the server, move its database away together with the -wal and -shm beside it, put {path} in its place, start the server"
-        ))
+        say_what_next(&restored, keep, is_kept)
     })
+}
+
+fn say_what_next(restored: &Restored, keep: Keep, is_kept: bool) -> Outcome {
+    let path = restored.path.display();
+    print(format_args!("restored to {path}"))?;
+    if !is_kept && restored.carried.is_some() {
+        let keys = restored.manifest.master_keys.join(", ");
+        print(format_args!(
+            "it opens with master key {keys}; if you do not have it, restore again with --master-key-out, which writes it to a file"
+        ))?;
+    }
+    match keep {
+        Keep::Nothing => print(format_args!(
+            "its sessions and all its keys are ended: people sign in again, keys are rotated"
+        ))?,
+        Keep::Keys => print(format_args!("its sessions are ended; its keys are as they were"))?,
+    }
+    print(format_args!(
+        "to switch: stop the server, move its database away together with the -wal and -shm beside it, put {path} in its place, start the server"
+    ))
 }
 
 /// Runs it where the storage finds the runtime that it waits on.
@@ -214,7 +203,7 @@ impl Opened {
     pub fn source(&self) -> Result<(Stored, Option<Uuid>), Failure> {
         if let Ok(id) = self.backup.parse::<Uuid>() {
             let storage = storage(self.storage.clone())?;
-            let backup = list(&storage)?.into_iter().find(|backup| backup.id == id);
+            let backup = backup::list(&storage)?.into_iter().find(|backup| backup.id == id);
             let name = match backup {
                 Some(backup) => backup.filename,
                 None => {
@@ -258,50 +247,6 @@ fn read_identity(path: &Path) -> anyhow::Result<Identity> {
     identity.with_context(|| format!("{} holds no private key of age, `AGE-SECRET-KEY-1…`", path.display()))
 }
 
-/// A file for master keys. It is gone when this is dropped, unless they were written.
-struct KeyFile {
-    path: PathBuf,
-    file: File,
-    is_written: bool,
-}
-
-impl KeyFile {
-    fn create(path: PathBuf) -> anyhow::Result<Self> {
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file =
-            made.with_context(|| format!("cannot write {}; name a file that is not there yet", path.display()))?;
-        Ok(Self {
-            path,
-            file,
-            is_written: false,
-        })
-    }
-
-    /// Returns once they survive a power cut.
-    fn write(mut self, keyring: &Keyring) -> anyhow::Result<()> {
-        let written = self.file.write_all(keyring.export().as_bytes());
-        let kept = written
-            .and_then(|()| self.file.sync_all())
-            .and_then(|()| store::sync_folder(&self.path));
-        kept.with_context(|| {
-            format!(
-                "cannot write the master keys to {}, so nothing was restored; check the disk and try again",
-                self.path.display()
-            )
-        })?;
-        self.is_written = true;
-        Ok(())
-    }
-}
-
-impl Drop for KeyFile {
-    fn drop(&mut self) {
-        if !self.is_written {
-            drop(fs::remove_file(&self.path));
-        }
-    }
-}
-
 /// What to do about an archive, where that is another one.
 fn advised(error: Error) -> anyhow::Error {
     let is_damaged = matches!(error, Error::Damaged(_));
@@ -314,37 +259,15 @@ fn advised(error: Error) -> anyhow::Error {
 
 fn show(manifest: &Manifest) -> Outcome {
     print(format_args!(
-        "backup {} of {}, by version {}, schema {}: whole, and the database in it is sound and opens",
-        manifest.backup, manifest.created_at, manifest.server, manifest.schema
+        "backup {} of {}, of database {}, by version {}, schema {}: whole, and the database in it is sound and opens",
+        manifest.backup,
+        manifest.created_at,
+        database_name(manifest.epoch),
+        manifest.server,
+        manifest.schema
     ))?;
     for (table, rows) in &manifest.counts {
         print(format_args!("  {table}: {rows}"))?;
-    }
-    Ok(())
-}
-
-fn tell(comparison: &store::Comparison) -> std::io::Result<()> {
-    let mut output = std::io::stdout();
-    for (what, lines) in [
-        ("the backup revives", &comparison.revives),
-        ("the backup lacks", &comparison.lacks),
-    ] {
-        writeln!(output, "{what}: {}", if lines.is_empty() { "nothing" } else { "" })?;
-        for line in lines {
-            writeln!(output, "  {line}")?;
-        }
-    }
-    let values = &comparison.values;
-    let none = if values.lines.is_empty() { "none" } else { "" };
-    writeln!(
-        output,
-        "secrets and configurations that are not the same (there: in the backup; here: in the database of today): {none}"
-    )?;
-    for line in &values.lines {
-        writeln!(output, "  {line}")?;
-    }
-    if values.more > 0 {
-        writeln!(output, "  and {} more", values.more)?;
     }
     Ok(())
 }

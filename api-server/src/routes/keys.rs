@@ -76,12 +76,15 @@ async fn shown(app: &App) -> Result<Json<wire::Keys>, ApiError> {
         }
     }
     let backups_of = |id| Some(backups.as_ref().ok()?.get(&id).copied().unwrap_or(0));
-    let no_place = backups.as_ref().err() == Some(&Unclear::NoPlace);
+    // What a storage does not say for a moment makes nobody look for a key that was thrown away long ago. An archive that does
+    // not open may need one of these.
+    let is_unread = matches!(backups, Err(Unclear::Unread(_)));
     let keys = ids.iter().enumerate().filter_map(|(at, id)| {
         let needs = needs.iter().find(|key| key.id == *id);
         let key = key((*id, *id == current, at < own), needs, backups_of(*id));
         // A key that is gone and that nothing here needs is history: the audit log has it.
-        let is_history = key.may_be_removed || (no_place && key.state == wire::MasterKeyState::Unused);
+        let is_unused = key.state == wire::MasterKeyState::Unused && !is_unread;
+        let is_history = key.may_be_removed || (backups.is_err() && is_unused);
         (key.in_keyring || !is_history).then_some(key)
     });
     Ok(Json(wire::Keys {

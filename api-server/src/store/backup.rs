@@ -33,6 +33,8 @@ pub struct Comparison {
     pub lacks: Vec<String>,
     /// Secrets and configurations that are not the same: `there`, in the backup, and `here`, in the database.
     pub values: Differences,
+    /// The epochs of the backup and of the database, where they are not the same.
+    pub epochs: Option<(Uuid, Uuid)>,
 }
 
 /// Lines, as far as anybody reads on.
@@ -107,6 +109,11 @@ pub fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, OpenError> {
 /// schema of each may be an older one. Blocks.
 pub fn compare(backup: &Path, live: &Path) -> Result<Comparison, OpenError> {
     sqlite::compare::compare(backup, live)
+}
+
+/// The epoch of the database at this path, which others may use meanwhile. No key is needed. Blocks.
+pub fn epoch_of(path: &Path) -> Result<Uuid, OpenError> {
+    sqlite::backup::epoch_of(path)
 }
 
 impl Store {

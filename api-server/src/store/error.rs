@@ -194,6 +194,8 @@ pub enum OpenError {
         log.display()
     )]
     LogAlone { path: PathBuf, log: PathBuf },
+    #[error("{what}. Nothing was written. Once that is done, remove {}, which says so, and start again", note.display())]
+    LostLog { what: String, note: PathBuf },
     #[error("there is no database at {}, and none was made; name the file of one (SEALPOD_DATABASE_URL)", path.display())]
     Absent { path: PathBuf },
     #[error(

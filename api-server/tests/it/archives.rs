@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use sealpod_api_server::app::Metrics;
 use sealpod_api_server::backup::schedule::{self, Schedule};
 use sealpod_api_server::backup::{
-    Asked, Backups, Error, Keep, Settings, Stored, Unclear, exports, restore, verify, write_archive,
+    Asked, Backups, Error, Keep, Settings, Stored, Unclear, Unpacked, exports, restore, verify, write_archive,
 };
 use sealpod_api_server::crypto::{Keyring, generate_master_key};
 use sealpod_api_server::retention::Turn;
@@ -24,10 +24,11 @@ use uuid::Uuid;
 
 use crate::backup_retention::turn_and_clear;
 use crate::backups::files;
+use crate::process::{run, text};
 use crate::retention::{
     ages, all, archive, backups, chain, fill, filled, known, later, left, make_old, place, turn_later,
 };
-use crate::store_support::{Fixture, MASTER_KEY, by, keyring};
+use crate::store_support::{Fixture, MASTER_KEY, OLDER_KEY, by, keyring, older_database};
 
 const SCHEDULE: Schedule = Schedule {
     hours: 6,
@@ -224,10 +225,7 @@ async fn what_is_being_made_may_need_any_key() {
     std::fs::rename(file(".backup.partial"), file(".backup")).unwrap();
     assert_eq!(backups.by_key().await.ok(), Some(BTreeMap::from([(old, 1), (new, 1)])));
     // Of one that was cut off nothing becomes a backup any more.
-    let old_file = std::fs::File::open(file(".backup")).unwrap();
-    old_file
-        .set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(25))
-        .unwrap();
+    make_old(&file(".backup"));
     assert_eq!(backups.by_key().await.ok(), Some(BTreeMap::new()));
 }
 
@@ -298,11 +296,8 @@ async fn a_backup_of_an_older_schema_is_restored_without_a_copy_of_the_copy() {
 fn restore_an_older_schema() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sealpod.db");
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-09.db.zst");
-    let database = zstd::decode_all(std::fs::File::open(fixture).unwrap()).unwrap();
-    std::fs::write(&path, database).unwrap();
-    // Of these databases only.
-    let ring = Keyring::parse("5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9").unwrap();
+    std::fs::write(&path, older_database(9)).unwrap();
+    let ring = Keyring::parse(OLDER_KEY).unwrap();
     let (id, storage) = (Uuid::now_v7(), place(folder.path()));
     let made = write_archive(id, &storage, (&path, &ring), &[], Trigger::Command).unwrap();
     let source = Stored {
@@ -315,9 +310,9 @@ fn restore_an_older_schema() {
         identity: None,
     };
     let target = folder.path().join("restored.db");
-    let look = |scratch: &Path| {
+    let look = |unpacked: &Unpacked<'_>| {
         // It is one of those that the next start would find.
-        let name = scratch.file_name().unwrap().to_str().unwrap();
+        let name = unpacked.path.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with(".sealpod-scratch-"), "{name}");
         Ok(())
     };
@@ -412,6 +407,61 @@ async fn an_export_that_was_stopped_before_it_was_on_record_is_the_one_that_goes
             assert_eq!(store.has_cut(export.id).await, Ok(true));
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_server_on_another_database_exports_is_its_own_for_a_day() {
+    let (fixture, backups) = filled(30).await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    // Production has written it, and is about to put it on record, or to take it away where it cannot.
+    let name = stopped(store, &backups).await;
+    // A drill, in the same place, of whose chain it has the beginning.
+    let restored = backups.restore(store, made.id, by()).await.unwrap().path;
+    let drill = Store::open(&Options::new(&restored), &keyring()).unwrap();
+    let chain = chain(store).await;
+    turn_later(&drill, &backups).await.unwrap();
+    assert_eq!(all(&drill, chain).await.len(), 1);
+    let theirs: Vec<_> = exports(&place(folder))
+        .unwrap()
+        .into_iter()
+        .filter(|export| export.filename != name)
+        .collect();
+    assert_eq!(theirs.len(), 1, "it has no archive of its own");
+    assert_eq!(drill.has_cut(theirs[0].id).await, Ok(true));
+    std::fs::remove_file(archive(folder, &name)).unwrap();
+    std::fs::remove_file(known(folder, &name)).unwrap();
+    drill.close().await;
+    let url = format!("sqlite:{}", restored.display());
+    let key = folder.join("master.key");
+    std::fs::write(&key, MASTER_KEY).unwrap();
+    let verified = run(&[
+        "audit",
+        "verify",
+        "--exports",
+        "--database-url",
+        &url,
+        "--master-key-file",
+        key.to_str().unwrap(),
+        "--backup-url",
+        &format!("file://{}", folder.join("backups").display()),
+    ]);
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+}
+
+#[tokio::test]
+async fn what_a_server_that_is_gone_exported_is_taken_up_by_the_restored_database_a_day_later() {
+    let (fixture, backups) = filled(30).await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    let name = stopped(store, &backups).await;
+    let restored = backups.restore(store, made.id, by()).await.unwrap().path;
+    let restored = Store::open(&Options::new(&restored), &keyring()).unwrap();
+    make_old(&archive(folder, &name));
+    turn_later(&restored, &backups).await.unwrap();
+    let first = exports(&place(folder)).unwrap().remove(0);
+    assert_eq!((first.filename, restored.has_cut(first.id).await), (name, Ok(true)));
+    restored.close().await;
 }
 
 #[tokio::test]

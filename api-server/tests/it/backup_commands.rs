@@ -19,12 +19,7 @@ async fn the_commands_make_prove_and_restore_backups_beside_a_running_server() {
     let values = server.fill().await;
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let url = format!("file://{}", path("backups"));
-    let identity = age::x25519::Identity::generate();
-    let recipient = identity.to_public().to_string();
-    {
-        use age::secrecy::ExposeSecret;
-        std::fs::write(path("offline.txt"), identity.to_string().expose_secret()).unwrap();
-    }
+    let recipient = offline_key(&path("offline.txt"));
     let made = maintain(
         dir.path(),
         &["backup", "create", "--backup-url", &url, "--recipient", &recipient],
@@ -116,6 +111,14 @@ async fn the_commands_make_prove_and_restore_backups_beside_a_running_server() {
     assert!(maintain(dir.path(), &["audit", "verify"]).status.success());
 }
 
+/// Writes a new key of age there; answers its public half.
+fn offline_key(path: &str) -> String {
+    use age::secrecy::ExposeSecret;
+    let identity = age::x25519::Identity::generate();
+    std::fs::write(path, identity.to_string().expose_secret()).unwrap();
+    identity.to_public().to_string()
+}
+
 /// Without the master key: by the offline one, which brings the master key back.
 fn recover(directory: &Path, url: &str, id: &str) -> String {
     let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
@@ -178,12 +181,7 @@ async fn master_keys_that_cannot_be_written_leave_neither_them_nor_a_database() 
     server.fill().await;
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (url, offline) = (format!("file://{}", path("backups")), path("offline.txt"));
-    let identity = age::x25519::Identity::generate();
-    let recipient = identity.to_public().to_string();
-    {
-        use age::secrecy::ExposeSecret;
-        std::fs::write(&offline, identity.to_string().expose_secret()).unwrap();
-    }
+    let recipient = offline_key(&offline);
     let made = maintain(
         dir.path(),
         &["backup", "create", "--backup-url", &url, "--recipient", &recipient],
@@ -217,4 +215,118 @@ async fn master_keys_that_cannot_be_written_leave_neither_them_nor_a_database() 
             "{op:?} of {suffix}"
         );
     }
+}
+
+/// What stands in a line of `backup list`: the id, and the name of the database.
+fn ends(line: &str) -> (String, String) {
+    let (id, database) = (line.split(' ').next().unwrap(), line.rsplit(' ').next().unwrap());
+    (id.to_owned(), database.to_owned())
+}
+
+/// A drill with production's settings makes newer ones in the same place.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_databases_in_one_place_each_has_its_own_newest_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Running::start(dir.path()));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (url, key) = (format!("file://{}", path("backups")), path("master.key"));
+    let create = |database: &str| {
+        let database = format!("sqlite:{}", path(database));
+        let made = run(&[
+            "backup",
+            "create",
+            "--backup-url",
+            &url,
+            "--database-url",
+            &database,
+            "--master-key-file",
+            &key,
+        ]);
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        text(&made.stdout).split(' ').next().unwrap().to_owned()
+    };
+    let with_key = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--backup-url", &url, "--master-key-file", &key]].concat());
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let list = |of: &[&str]| run(&[&["backup", "list", "--backup-url", &url], of].concat());
+    let own = create("sealpod.db");
+    let (ok, said) = with_key(&["backup", "restore", &own, "--to", &path("drill.db")]);
+    assert!(ok, "{said}");
+    // Before it made any, there is none that a script could take for its own.
+    let none = list(&["--of", &path("drill.db")]);
+    assert!(!none.status.success() && none.stdout.is_empty());
+    assert!(
+        text(&none.stderr).contains("there is no backup of database"),
+        "{}",
+        text(&none.stderr)
+    );
+    let theirs = create("drill.db");
+
+    let listed = text(&list(&[]).stdout);
+    let lines: Vec<_> = listed.lines().map(ends).collect();
+    assert_eq!((&lines[0].0, &lines[1].0, lines.len()), (&theirs, &own, 2), "{listed}");
+    let (drill, production) = (&lines[0].1, &lines[1].1);
+    assert!(drill != production && production.len() == 8, "{listed}");
+    for of in [&path("sealpod.db"), production] {
+        let listed = text(&list(&["--of", of]).stdout);
+        assert!(listed.starts_with(&own) && listed.lines().count() == 1, "{listed}");
+    }
+    let missing = list(&["--of", &path("nowhere.db")]);
+    assert!(
+        text(&missing.stderr).contains("there is no database at"),
+        "{}",
+        text(&missing.stderr)
+    );
+
+    // Whoever takes the newest one of all is told, by each command.
+    let (ok, said) = with_key(&["backup", "verify", &theirs, "--scratch", &path("")]);
+    assert!(ok && said.contains(&format!("of database {drill}, ")), "{said}");
+    let live = path("sealpod.db");
+    let compare = |id: &str, to: &str| with_key(&["backup", "restore", id, "--to", &path(to), "--compare", &live]);
+    let (ok, said) = compare(&theirs, "theirs.db");
+    let told = format!("the backup is of database {drill}, and {live} is database {production}");
+    assert!(ok && said.contains(&told) && said.contains("restored since"), "{said}");
+    assert!(said.contains(&format!("of database {drill}, ")), "{said}");
+    let (ok, said) = compare(&own, "own.db");
+    assert!(ok && !said.contains("the backup is of database"), "{said}");
+}
+
+/// A process that is killed on the way leaves keys without a database, and never a database without its keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_never_has_its_name_before_its_keys_are_on_the_disk() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(Running::start(dir.path()));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (url, offline) = (format!("file://{}", path("backups")), path("offline.txt"));
+    let recipient = offline_key(&offline);
+    let made = maintain(
+        dir.path(),
+        &["backup", "create", "--backup-url", &url, "--recipient", &recipient],
+    );
+    let id = text(&made.stdout).split(' ').next().unwrap().to_owned();
+    let shim = Shim::new(out.path());
+    let (restored, found) = (out.path().join("restored.db"), out.path().join("found.key"));
+    let needed = std::fs::read_to_string(path("master.key")).unwrap();
+    let mut named = 0;
+    for point in 0..100 {
+        for file in crate::backups::files(out.path()) {
+            std::fs::remove_file(out.path().join(file)).unwrap();
+        }
+        shim.fail(Op::Sync, "", point, Fault::Kill);
+        let mut restore = command(&["backup", "restore", &id, "--backup-url", &url, "--identity", &offline]);
+        restore.arg("--to").arg(&restored).arg("--master-key-out").arg(&found);
+        let ended = shim.over(&mut restore).output().unwrap();
+        if restored.exists() {
+            named += 1;
+            let keys = std::fs::read_to_string(&found).unwrap_or_default();
+            assert_eq!(keys.trim(), needed.trim(), "{point}");
+        }
+        if shim.seen() <= point {
+            assert!(ended.status.success() && named > 1, "{point}: {}", text(&ended.stderr));
+            return;
+        }
+        assert_eq!(ended.status.code(), None, "it was not killed");
+    }
+    panic!("it never came to its end");
 }

@@ -1,10 +1,10 @@
 //! What the schedule takes away of all that stands where the backups go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use sealpod_api_server::backup::schedule::{self, Schedule};
 use sealpod_api_server::backup::{Backups, Settings};
@@ -15,10 +15,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::backups::files;
-use crate::retention::{backups, later, place};
+use crate::retention::{backups, is_hours_old, later, place};
 use crate::store_support::{Fixture, by, keyring};
 
-const DAY: u64 = 24 * 3_600;
 /// Each turn is due.
 const SCHEDULE: Schedule = Schedule {
     hours: 0,
@@ -31,16 +30,6 @@ pub async fn turn_and_clear(backups: &Backups, schedule: Schedule, store: &Store
     schedule::clear(backups, Some(schedule), store, clock).await.unwrap();
 }
 
-fn is_days_old(file: &Path, days: u64) {
-    let then = SystemTime::now() - Duration::from_secs(days * DAY);
-    File::options()
-        .write(true)
-        .open(file)
-        .unwrap()
-        .set_modified(then)
-        .unwrap();
-}
-
 /// A backup that was made so many days ago, by its file.
 async fn made(kept: &Path, (backups, store): (&Backups, &Store), trigger: Trigger, days: u32) -> String {
     let mut made = backups.create(store, trigger, by()).await.unwrap();
@@ -48,7 +37,7 @@ async fn made(kept: &Path, (backups, store): (&Backups, &Store), trigger: Trigge
     let known = kept.join(format!("{}.json", made.filename));
     fs::write(&known, serde_json::to_vec(&made).unwrap()).unwrap();
     for file in [known, kept.join(&made.filename)] {
-        is_days_old(&file, days.into());
+        is_hours_old(&file, u64::from(days) * 24);
     }
     made.filename
 }
@@ -129,9 +118,9 @@ async fn the_schedule_takes_away_what_is_not_kept_any_more_and_what_belongs_to_n
     made(&kept, of, Trigger::Manual, 400).await;
     made(&kept, of, Trigger::Command, 400).await;
     let name = |end: &str| format!("sealpod-20251122T000000Z-{}{end}", Uuid::now_v7());
-    let write = |name: String, days| {
+    let write = |name: String, days: u64| {
         fs::write(kept.join(&name), "no archive").unwrap();
-        is_days_old(&kept.join(&name), days);
+        is_hours_old(&kept.join(&name), days * 24);
         name
     };
     let left = [write(name(".backup.partial"), 2), write(name(".backup"), 2)];

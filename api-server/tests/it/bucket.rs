@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use sealpod_core::Time;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::process::{Process, command, serve, text};
 use crate::rotation::Running;
@@ -29,6 +30,9 @@ struct Vault {
     spoils: AtomicBool,
     /// It is gone from the first part of an upload on.
     takes_one_part: AtomicBool,
+    /// It never answers to a part of an upload, and says that it got one.
+    holds_parts: AtomicBool,
+    held: Notify,
     /// Uploads that were given up.
     aborted: AtomicU32,
     /// So many requests are refused, for now.
@@ -135,6 +139,10 @@ async fn answer(
         vault.aborted.fetch_add(1, Ordering::Relaxed);
         return StatusCode::NO_CONTENT.into_response();
     }
+    if uri.query().is_some_and(|query| query.contains("partNumber")) && vault.holds_parts.load(Ordering::Relaxed) {
+        vault.held.notify_one();
+        std::future::pending::<()>().await;
+    }
     if counts_down(&vault.busy) {
         return refused(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
     }
@@ -222,19 +230,51 @@ fn with_bucket(command: &mut Command, endpoint: &str, key_id: &str) {
         .env("AWS_SECRET_ACCESS_KEY", SECRET);
 }
 
+/// What is sealed does not compress, so a backup of this takes two parts.
+async fn fill_two_parts(server: &Running) {
+    assert_eq!(server.call("POST", M, Some(json!({"name": "shop"}))).await.0, 201);
+    for n in 0..9 {
+        let path = format!("{O}/projects/shop/envs/local/secrets/key-{n}");
+        let value = json!({"value": "v".repeat(1024 * 1024)});
+        assert!(server.call("PUT", &path, Some(value)).await.0 < 300);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_while_it_sends_a_backup_gives_the_upload_up() {
+    let (vault, dir) = (Arc::new(Vault::default()), tempfile::tempdir().unwrap());
+    let endpoint = vault.serve().await;
+    let mut with = serve(dir.path());
+    with.env("SEALPOD_BACKUP_URL", "s3://vault/some");
+    with_bucket(&mut with, &endpoint, "good");
+    let server = Running::of(&mut with);
+    fill_two_parts(&server).await;
+    vault.holds_parts.store(true, Ordering::Relaxed);
+    {
+        let asked = server.call("POST", "/api/backups", None);
+        tokio::select! {
+            () = vault.held.notified() => {}
+            answer = asked => panic!("{answer:?}"),
+        }
+        // Nobody waits for it any more, and it goes on.
+    }
+    server.process.signal();
+    let ended = tokio::task::block_in_place(|| server.process.wait());
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(!ended.log.contains("panicked"), "{}", ended.log);
+    assert_eq!(vault.aborted.load(Ordering::Relaxed), 1, "{}", ended.log);
+    assert_eq!(vault.names(), [""; 0]);
+    let left = crate::backups::files(dir.path());
+    assert!(left.iter().all(|name| !name.contains(".sealpod-scratch-")), "{left:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_goes_to_a_bucket_in_parts_and_comes_back() {
     let vault = Arc::new(Vault::default());
     let endpoint = vault.serve().await;
     let dir = tempfile::tempdir().unwrap();
     let server = Running::start(dir.path());
-    assert_eq!(server.call("POST", M, Some(json!({"name": "shop"}))).await.0, 201);
-    for n in 0..9 {
-        // What is sealed does not compress, so this takes two parts.
-        let path = format!("{O}/projects/shop/envs/local/secrets/key-{n}");
-        let value = json!({"value": "v".repeat(1024 * 1024)});
-        assert!(server.call("PUT", &path, Some(value)).await.0 < 300);
-    }
+    fill_two_parts(&server).await;
     server.process.stop();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let ask = |key_id: &str, arguments: &[&str]| -> Output {

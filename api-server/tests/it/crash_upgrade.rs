@@ -8,11 +8,8 @@ use sealpod_api_server::store::{Options, ProjectRef, Store};
 
 use crate::process::{command, text};
 use crate::shim::{Fault, Op, Power, Shim, rounds};
+use crate::store_support::{OLDER_KEY, older_database};
 use crate::volume::{Volume, available};
-
-/// The first schema there was, with one of everything (`src/store/sqlite/upgrades.rs`), and the key of these databases.
-const DATABASE: &[u8] = include_bytes!("../fixtures/schema-01.db.zst");
-const MASTER_KEY: &str = "5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9";
 
 fn migrate(dir: &Path) -> Command {
     let mut migrate = command(&["migrate"]);
@@ -21,12 +18,12 @@ fn migrate(dir: &Path) -> Command {
             "SEALPOD_DATABASE_URL",
             format!("sqlite:{}", dir.join("sealpod.db").display()),
         )
-        .env("SEALPOD_MASTER_KEY", MASTER_KEY);
+        .env("SEALPOD_MASTER_KEY", OLDER_KEY);
     migrate
 }
 
 fn old(dir: &Path) {
-    std::fs::write(dir.join("sealpod.db"), zstd::decode_all(DATABASE).unwrap()).unwrap();
+    std::fs::write(dir.join("sealpod.db"), older_database(1)).unwrap();
 }
 
 /// How many of these calls a whole upgrade makes.
@@ -71,7 +68,7 @@ async fn cut_off(op: Op, point: i64, power: Option<Power>) {
     let again = migrate(dir.path()).output().unwrap();
     assert!(again.status.success(), "{what}: {}", text(&again.stderr));
 
-    let keyring = Keyring::parse(MASTER_KEY).unwrap();
+    let keyring = Keyring::parse(OLDER_KEY).unwrap();
     let store = Store::open(&Options::new(dir.path().join("sealpod.db")), &keyring).unwrap();
     let prod = ProjectRef::slug("default", "shop").environment("prod");
     for (number, value) in [(1, "old"), (2, "new")] {

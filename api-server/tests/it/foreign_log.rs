@@ -67,9 +67,14 @@ fn is_refused(dir: &Path, words: &str) {
                 text(&output.stderr)
             }
         };
-        let is_named =
-            said.contains(words) && said.contains("sealpod.db-wal") || arguments.is_some() && before.0.is_none();
-        assert!(is_named, "{said}");
+        // Commands look for the database first.
+        let is_absent = arguments.is_some() && before.0.is_none();
+        let words = if is_absent {
+            ["there is no database at", "sealpod.db"]
+        } else {
+            [words, "sealpod.db-wal"]
+        };
+        assert!(words.iter().all(|words| said.contains(words)), "{said}");
     }
     if path.exists() {
         let id = text(&run(&["backup", "list", "--backup-url", &url]).stdout);

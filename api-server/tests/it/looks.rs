@@ -4,10 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::process::{command, text};
-
-/// The first schema there was (`src/store/sqlite/upgrades.rs`), and the key of these databases.
-const DATABASE: &[u8] = include_bytes!("../fixtures/schema-01.db.zst");
-const MASTER_KEY: &str = "5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9";
+use crate::store_support::{OLDER_KEY, older_database};
 
 const LOOKS: [&[&str]; 3] = [&["audit", "verify"], &["audit", "export", "--instance"], &["check"]];
 
@@ -15,7 +12,7 @@ fn of(database: &Path, arguments: &[&str]) -> Output {
     let mut command = command(arguments);
     command
         .env("SEALPOD_DATABASE_URL", format!("sqlite:{}", database.display()))
-        .env("SEALPOD_MASTER_KEY", MASTER_KEY)
+        .env("SEALPOD_MASTER_KEY", OLDER_KEY)
         .env("SEALPOD_ADMIN_API_KEY", crate::support::ADMIN);
     command.output().unwrap()
 }
@@ -46,7 +43,7 @@ fn a_path_without_a_database_is_an_error_and_none_is_made() {
 #[test]
 fn whoever_looks_at_an_older_database_leaves_it_as_it_is_and_is_told_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let (database, content) = (dir.path().join("old.db"), zstd::decode_all(DATABASE).unwrap());
+    let (database, content) = (dir.path().join("old.db"), older_database(1));
     std::fs::write(&database, &content).unwrap();
     for arguments in LOOKS {
         let output = of(&database, arguments);

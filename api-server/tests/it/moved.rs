@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::process::{Process, maintain, serve, text};
 use crate::rotation::Running;
+use crate::shim::{Fault, Op, Shim};
 use crate::support::O;
 
 /// What is left of a server that has ended by itself.
@@ -28,8 +29,14 @@ impl Left {
 
 /// Lets somebody do this to the files of a server.
 async fn ended_behind(take: impl FnOnce(&Path)) -> Left {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Running::start(dir.path());
+    ended_behind_with(tempfile::tempdir().unwrap(), None, take).await
+}
+
+async fn ended_behind_with(dir: tempfile::TempDir, shim: Option<&Shim>, take: impl FnOnce(&Path)) -> Left {
+    let server = shim.map_or_else(
+        || Running::start(dir.path()),
+        |shim| Running::of(shim.over(&mut serve(dir.path()))),
+    );
     let mut values = server.fill().await;
     let url = format!("file://{}", dir.path().join("backups").display());
     let made = maintain(dir.path(), &["backup", "create", "--backup-url", &url]);
@@ -127,5 +134,59 @@ async fn a_log_that_is_replaced_under_a_server_does_not_come_over_the_database()
     );
     // Nothing that is worth anything is in the one that it had.
     assert_eq!(dir.join("elsewhere").metadata().unwrap().len(), 0);
+    left.has_everything().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_log_left_behind_keeps_nothing_foreign_in_its_place() {
+    let earlier = b"of an earlier time";
+    let left = ended_behind(|dir| {
+        std::fs::write(dir.join("sealpod.db-wal.other"), earlier).unwrap();
+        rename(dir, "sealpod.db-wal", "elsewhere");
+        std::fs::copy(dir.join("elsewhere"), dir.join("sealpod.db-wal")).unwrap();
+    })
+    .await;
+    assert!(left.log.contains("was moved to"), "{}", left.log);
+    let dir = left.dir.path();
+    assert!(std::fs::read(dir.join("sealpod.db-wal.other")).unwrap() == earlier);
+    let names = crate::backups::files(dir);
+    let others = names.iter().filter(|name| name.starts_with("sealpod.db-wal.other"));
+    assert_eq!(others.count(), 2, "{names:?}");
+    left.has_everything().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_lost_and_cannot_be_copied_keeps_the_database_from_being_started_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::new(dir.path());
+    let left = ended_behind_with(dir, Some(&shim), |dir| {
+        rename(dir, "sealpod.db-wal", "elsewhere");
+        // Nothing is written there before the end.
+        shim.fail(Op::Write, "sealpod.db", 0, Fault::Broken);
+    })
+    .await;
+    let (dir, log) = (left.dir.path(), &left.log);
+    assert!(log.contains("sealpod.db-wal could not be saved"), "{log}");
+    // As its supervisor does it, also once the file is back: it is for somebody to say so.
+    let content = |name: &str| std::fs::read(dir.join(name)).ok();
+    let before = (content("sealpod.db"), content("elsewhere"));
+    for _ in 0..2 {
+        let refused = Process::try_start(&mut serve(dir)).err().expect("it started").log;
+        assert!(
+            refused.contains("put that file back under its name") && refused.contains("remove "),
+            "{refused}"
+        );
+        let copied = maintain(dir, &["backup", "create", "--backup-url", "file:///nowhere"]);
+        assert!(!copied.status.success());
+    }
+    assert!(
+        (content("sealpod.db"), content("elsewhere")) == before,
+        "something was written"
+    );
+    assert!(content("sealpod.db-wal").is_none());
+    rename(dir, "elsewhere", "sealpod.db-wal");
+    let page = include_str!("../../../docs/OPERATIONS.md");
+    assert!(page.contains("`sealpod.db.lost-log`"));
+    std::fs::remove_file(dir.join("sealpod.db.lost-log")).unwrap();
     left.has_everything().await;
 }

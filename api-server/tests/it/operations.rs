@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::process::{serve, text};
+use crate::store_support::{OLDER_KEY, older_database};
 use crate::support::held_port;
 
 const PAGE: &str = include_str!("../../../docs/OPERATIONS.md");
@@ -75,9 +76,7 @@ case "$*" in
 *) echo "kubectl $*: unknown" >&2; exit 1 ;;
 esac
 "#;
-/// The first schema there was, with a secret `db` (`src/store/sqlite/upgrades.rs`), and the key of these databases.
-const OLDER: &[u8] = include_bytes!("../fixtures/schema-01.db.zst");
-const OLDER_KEY: &str = "5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9";
+/// Of an older database.
 const SECRET: &str = "/api/orgs/default/projects/shop/envs/prod/secrets/db";
 /// Sets that secret.
 const SET: &str = r#"
@@ -194,7 +193,7 @@ fn an_upgrade_goes_as_the_page_says_and_so_does_the_way_back() {
     // Somebody sets a value between the two blocks.
     let (upgrade, back) = commands.split_once("systemctl stop sealpod\nmkdir").unwrap();
     let said = run(&format!("{upgrade}{SET}systemctl stop sealpod\nmkdir{back}"), |data| {
-        std::fs::write(data.join("sealpod.db"), zstd::decode_all(OLDER).unwrap()).unwrap();
+        std::fs::write(data.join("sealpod.db"), older_database(1)).unwrap();
         std::fs::write(data.join("master.key"), OLDER_KEY).unwrap();
         std::fs::write(data.join("admin.key"), crate::support::ADMIN).unwrap();
     });

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::join_all;
 use sealpod_api_server::audit::{By, Chain, StoredEntry};
 use sealpod_api_server::backup::archive::{Header, Sealer};
-use sealpod_api_server::backup::{Asked, Error, Keep, restore, verify};
+use sealpod_api_server::backup::{Asked, Error, Keep, Unpacked, restore, verify};
 use sealpod_api_server::crypto::Keyring;
 use sealpod_api_server::store::{Options, ProjectRef, RuleQuery, Store, known_schema};
 use uuid::Uuid;
@@ -130,7 +130,7 @@ impl Trial {
             identity: None,
         };
         let target = self.folder.path().join("restored.db");
-        let unseen = |_: &Path| -> Result<(), Error> { panic!("it was unpacked") };
+        let unseen = |_: &Unpacked<'_>| -> Result<(), Error> { panic!("it was unpacked") };
         let error = restore(&self.file(), &asked, &target, Keep::Nothing, unseen, By::system("test")).unwrap_err();
         assert!(verify(&self.file(), &asked, self.folder.path()).is_err());
         let left: Vec<_> = std::fs::read_dir(self.folder.path()).unwrap().collect();

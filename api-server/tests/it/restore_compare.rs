@@ -1,9 +1,8 @@
 //! What people are shown before they keep the keys of a backup, and what these keys then open.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use sealpod_api_server::backup::{Asked, Keep, Storage, Stored, restore};
+use sealpod_api_server::backup::{Asked, Keep, Storage, Stored, Unpacked, restore};
 use sealpod_api_server::crypto::{Keyring, generate_master_key};
 use sealpod_api_server::login::{Login, Signup};
 use sealpod_api_server::store::{Comparison, Fate, Options, ProjectRef, Store, compare, known_schema};
@@ -11,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::backups::keyring;
-use crate::store_support::by;
+use crate::store_support::{OLDER_KEY, by, older_database};
 use crate::support::{Account, M, O, Server, limits};
 
 async fn serve(folder: &Arc<TempDir>, master_key: &str) -> Server {
@@ -34,8 +33,8 @@ async fn restore_with_keys(server: &Server, id: String, filename: String, into: 
             storage,
             name: filename,
         };
-        let look = |scratch: &Path| {
-            shown = compare(scratch, &live)?;
+        let look = |unpacked: &Unpacked<'_>| {
+            shown = compare(unpacked.path, &live)?;
             Ok(())
         };
         restore(&source, &asked, &target, Keep::Keys, look, by()).unwrap();
@@ -143,6 +142,7 @@ fn revived(keys: &Keys) -> Vec<String> {
         key(&keys.gone.key, "service account gone of organization default"),
         key(&keys.leaked.key, "service account leaked of organization default"),
         key(&keys.theirs, "service account theirs of organization acme"),
+        "environment local of project bank of organization default".to_owned(),
         "member ann@example.com (developer) of organization acme".to_owned(),
         "organization acme".to_owned(),
         "project bank of organization default".to_owned(),
@@ -204,14 +204,70 @@ async fn whatever_kept_keys_bring_back_was_shown_before() {
     restored.call("GET", &read).key(&rotated).status(401).await;
 }
 
+/// As it is now, for later.
+async fn copied(server: &Server, into: &TempDir) -> std::path::PathBuf {
+    let (live, old) = (server.dir().join("sealpod.db"), into.path().join("old.db"));
+    let copy = old.clone();
+    tokio::task::spawn_blocking(move || sealpod_api_server::store::copy(&live, &copy).unwrap())
+        .await
+        .unwrap();
+    old
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_the_trash_and_is_purged_since_is_shown() {
+    let (key, folder) = (generate_master_key(), Arc::new(tempfile::tempdir().unwrap()));
+    let (server, into) = (serve(&folder, key.expose()).await, tempfile::tempdir().unwrap());
+    for project in ["shop", "gone"] {
+        server.application(project).await;
+    }
+    let secrets = format!("{O}/projects/shop/envs/local/secrets");
+    for key in ["leaked", "kept", "returned"] {
+        for value in ["first", "second"] {
+            server.put("shop", "local", key, value).await;
+        }
+        server.admin("DELETE", &format!("{secrets}/{key}")).status(204).await;
+    }
+    server.put("shop", "local", "whole", "value").await;
+    let whole = format!("{M}/shop/secrets/whole");
+    server.admin("DELETE", &whole).status(204).await;
+    let log = json!({"key": "LOG", "value": "info", "environmentSlug": "local"});
+    let configurations = format!("{M}/shop/configurations");
+    server.admin("POST", &configurations).json(log).status(201).await;
+    server
+        .admin("DELETE", &format!("{configurations}/local/LOG"))
+        .status(204)
+        .await;
+    server.admin("DELETE", &format!("{M}/gone")).status(204).await;
+    let old = copied(&server, &into).await;
+    let live = server.dir().join("sealpod.db");
+    assert_eq!(compare(&old, &live).unwrap(), Comparison::default());
+
+    let trash = format!("{O}/trash");
+    for item in server.admin("GET", &trash).status(200).await.list() {
+        let (id, name) = (item["id"].as_str().unwrap(), item["name"].as_str().unwrap());
+        match name {
+            "kept" => {}
+            "returned" => drop(server.admin("POST", &format!("{trash}/{id}/restore")).status(200).await),
+            _ => drop(server.admin("DELETE", &format!("{trash}/{id}")).status(204).await),
+        }
+    }
+    let shown = compare(&old, &live).unwrap();
+    let expected = [
+        "configuration LOG in shop/local",
+        "project gone",
+        "secret whole in shop",
+        "versions 1 to 2 of secret leaked in shop/local",
+    ];
+    let expected = expected.map(|what| format!("{what} of organization default (in its trash, and purged since)"));
+    assert_eq!(shown.revives, expected);
+}
+
 #[tokio::test]
 async fn a_database_of_every_schema_can_be_compared_with_one_of_today() {
-    // Of these databases only.
-    let ring = Keyring::parse("5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9").unwrap();
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let ring = Keyring::parse(OLDER_KEY).unwrap();
     for schema in 1..=known_schema() {
-        let packed = std::fs::File::open(fixtures.join(format!("schema-{schema:02}.db.zst"))).unwrap();
-        let content = zstd::decode_all(packed).unwrap();
+        let content = older_database(schema);
         let folder = tempfile::tempdir().unwrap();
         let (old, live) = (folder.path().join("old.db"), folder.path().join("live.db"));
         for path in [&old, &live] {

@@ -93,8 +93,13 @@ pub fn known(folder: &Path, name: &str) -> PathBuf {
 
 /// As if it had been written a day ago.
 pub fn make_old(path: &Path) {
+    is_hours_old(path, 25);
+}
+
+pub fn is_hours_old(path: &Path, hours: u64) {
     let file = File::options().write(true).open(path).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_hours(25)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_hours(hours))
+        .unwrap();
 }
 
 pub async fn all(store: &Store, chain: Chain) -> Vec<StoredEntry> {

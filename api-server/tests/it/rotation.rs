@@ -209,6 +209,15 @@ async fn a_rotation_leaves_every_value_and_credential_and_then_the_old_key_may_g
         (200, Some(1)),
         "{body}"
     );
+    // Nor does it come back while its backups cannot be listed.
+    let backups = dir.path().join("backups");
+    std::fs::write(&backups, "no folder").unwrap();
+    let keys = server.get("/api/keys").await;
+    assert!(
+        keys["keys"].as_array().map(Vec::len) == Some(1) && keys["backups_unknown"].is_string(),
+        "{keys}"
+    );
+    std::fs::remove_file(backups).unwrap();
     server.check(&values).await;
     let projects = server.client.get(format!("{}{O}/projects", server.url()));
     assert_eq!(projects.header("x-api-key", key).send().await.unwrap().status(), 200);

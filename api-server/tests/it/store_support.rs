@@ -1,6 +1,6 @@
 //! A store on a real file, and the short forms that its tests are written in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sealpod_api_server::audit::By;
 use sealpod_api_server::crypto::{ApiKey, ApiKeyKind, Keyring, NewKey};
@@ -13,6 +13,8 @@ use sealpod_core::wire::Labels;
 use tempfile::TempDir;
 
 pub const MASTER_KEY: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+/// Of the databases of older schemas only.
+pub const OLDER_KEY: &str = "5d1f0c6d2a8b4e7093b1f6a2c4d8e0f15a7b9c3d2e4f60718293a4b5c6d7e8f9";
 pub const ORGANIZATION: &str = "default";
 
 pub struct Fixture {
@@ -23,6 +25,13 @@ pub struct Fixture {
 
 pub fn keyring() -> Keyring {
     Keyring::parse(MASTER_KEY).unwrap()
+}
+
+/// A database of this schema with one of everything that the first one could hold (`src/store/sqlite/upgrades.rs`).
+pub fn older_database(schema: usize) -> Vec<u8> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let packed = std::fs::File::open(fixtures.join(format!("schema-{schema:02}.db.zst"))).unwrap();
+    zstd::decode_all(packed).unwrap()
 }
 
 pub fn by() -> By {

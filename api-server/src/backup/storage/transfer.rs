@@ -79,7 +79,7 @@ impl Parts {
 
     fn put(&mut self) -> io::Result<()> {
         let full = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
-        let put = self.handle.block_on(self.upload.put_part(full.into()));
+        let put = self.bucket.wait(&self.handle, self.upload.put_part(full.into()));
         put.map_err(|cause| of_bucket(&self.bucket, cause))
     }
 
@@ -87,7 +87,7 @@ impl Parts {
         if !self.part.is_empty() {
             self.put()?;
         }
-        let completed = self.handle.block_on(self.upload.complete());
+        let completed = self.bucket.wait(&self.handle, self.upload.complete());
         completed.map(drop).map_err(|cause| of_bucket(&self.bucket, cause))
     }
 
@@ -122,6 +122,9 @@ impl Drop for Upload {
         match self.0.take() {
             None => {}
             Some(Sink::File { partial, .. }) => drop(fs::remove_file(partial)),
+            // To wait for the storage may be what panicked, as it does behind the end of the runtime: once more would be the end
+            // of the process. The storage's own rules remove what it has.
+            Some(Sink::Parts(_)) if std::thread::panicking() => {}
             Some(Sink::Parts(mut parts)) => parts.abort(),
         }
     }
@@ -175,7 +178,7 @@ impl Ranges {
             };
             let asked = range.end - range.start;
             let get = async { bucket.store.get_opts(&object.location, options).await?.bytes().await };
-            let piece = handle.block_on(get).map_err(|cause| of_bucket(&bucket, cause))?;
+            let piece = bucket.wait(&handle, get).map_err(|cause| of_bucket(&bucket, cause))?;
             if piece.len() as u64 == asked {
                 return Ok(piece);
             }
@@ -225,19 +228,71 @@ impl Read for Download {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::BoxFuture;
+    use object_store::{PutPayload, PutResult, UploadPart};
+    use tokio_util::sync::CancellationToken;
 
     use super::super::super::Error;
     use super::super::super::content::unpacked;
     use super::*;
 
+    /// An upload that takes no part, because the thread that waits panics, and counts how often it is given up.
+    #[derive(Debug)]
+    struct Panicking(Arc<AtomicU32>);
+
+    impl MultipartUpload for Panicking {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            Box::pin(async { panic!("as a timer does behind the end of its runtime") })
+        }
+
+        fn complete<'s, 'f>(&'s mut self) -> BoxFuture<'f, object_store::Result<PutResult>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            panic!("nothing was put")
+        }
+
+        fn abort<'s, 'f>(&'s mut self) -> BoxFuture<'f, object_store::Result<()>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("the same again, which ends the process where it is unwound already")
+        }
+    }
+
     #[test]
-    fn a_connection_that_breaks_within_a_file_is_no_damage_of_it() {
-        let bucket = Bucket {
+    fn a_panic_while_a_part_is_sent_is_no_end_of_the_process() {
+        let (runtime, aborted) = (tokio::runtime::Runtime::new().unwrap(), Arc::default());
+        let parts = Parts::new(
+            Box::new(Panicking(Arc::clone(&aborted))),
+            bucket(),
+            runtime.handle().clone(),
+        );
+        let mut upload = Upload::new(Sink::Parts(parts));
+        let sent = catch_unwind(AssertUnwindSafe(move || upload.write_all(&vec![0; PART + 1])));
+        assert!(sent.is_err());
+        assert_eq!(aborted.load(Ordering::Relaxed), 0);
+    }
+
+    fn bucket() -> Bucket {
+        Bucket {
             store: Arc::new(object_store::memory::InMemory::new()),
             prefix: object_store::path::Path::default(),
             place: "s3://bucket".to_owned(),
-        };
+            end: CancellationToken::new(),
+        }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_within_a_file_is_no_damage_of_it() {
+        let bucket = bucket();
         let fetch = move |range: Range<u64>| {
             let broken = object_store::Error::Generic {
                 store: "S3",

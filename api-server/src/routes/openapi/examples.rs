@@ -31,7 +31,6 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
         ("Backup", "sha256") => "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
         ("RestoredBackup", "restored_path") => format!("/var/lib/sealpod/sealpod.db.restore.{ID}").into(),
         ("Rotation", "problem") => "the disk that holds the database is full".into(),
-        ("Keys", "backups_unknown") => "the backups could not be listed; the server's log says why".into(),
         ("Quota", "limit") => 10_000.into(),
         ("Quota", "used") | ("MasterKey", "versions") => 128.into(),
         ("SetQuotas", "value_bytes") => 1_073_741_824.into(),
@@ -43,9 +42,9 @@ fn word_of(schema: &str, field: &str) -> Option<Value> {
         ("Consumer", "actor_type") => "service_account".into(),
         ("Consumer", "actor_name") => "web".into(),
         ("Consumer", "stale") => json!(["db-password"]),
-        // Absent: the rule's subject is named by its id.
         ("Restored", "note") => "its application key did not come back; make another with rotate-key".into(),
-        ("CreateAclRule", "email") => Value::Null,
+        // Absent: the backups are counted, and the rule's subject is named by its id.
+        ("Keys", "backups_unknown") | ("CreateAclRule", "email") => Value::Null,
         _ => return None,
     })
 }

@@ -115,6 +115,21 @@ pub(in super::super) fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, Ope
     }
 }
 
+pub(in super::super) fn epoch_of(path: &Path) -> Result<Uuid, OpenError> {
+    let path = &files::absolute(path)?;
+    if !path.exists() {
+        return Err(OpenError::Absent { path: path.clone() });
+    }
+    let connection = own_log::connect_to_look(path)?;
+    open::inspect(&connection, path)?;
+    own_log::epoch(&connection)
+        .map_err(|error| engine_error(path, "cannot read the database", error))?
+        .ok_or_else(|| OpenError::Damaged {
+            path: path.clone(),
+            what: "it has no epoch".to_owned(),
+        })
+}
+
 pub(in super::super) fn inspect(path: &Path, keyring: &Keyring) -> Result<Facts, OpenError> {
     let connection = open::connect_to_look(path)?;
     let schema = open::inspect(&connection, path)?;

@@ -1,11 +1,13 @@
 //! What two databases let people and workloads do, and which values they have, one against the other.
 
+mod trash;
 mod values;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::Connection;
+use uuid::Uuid;
 
 use super::super::OpenError;
 use super::super::backup::Comparison;
@@ -19,6 +21,9 @@ const LIVE: &str = "
     live_projects AS (
         SELECT p.id, p.slug, o.name AS organization
         FROM projects p JOIN live_organizations o ON o.id = p.organization_id WHERE p.deleted_at IS NULL),
+    live_environments AS (
+        SELECT e.id, e.slug, p.slug AS project, p.organization
+        FROM environments e JOIN live_projects p ON p.id = e.project_id WHERE e.deleted_at IS NULL),
     live_accounts AS (
         SELECT a.id, a.name, a.organization_id, a.project_id, a.expires_at, o.name AS organization
         FROM service_accounts a JOIN live_organizations o ON o.id = a.organization_id
@@ -39,7 +44,7 @@ const LIVE: &str = "
 /// A table without which an older database has nothing of the kind; and for each row that is alive what has to be the same for it
 /// to let in whom it lets in, and a line that tells people which it is. A deadline is the former: with another one, or with none,
 /// it is not the same key.
-const COMPARED: [(&str, &str); 7] = [
+const COMPARED: [(&str, &str); 8] = [
     (
         "organizations",
         "SELECT json_array('organization', hex(id), name), 'organization ' || name FROM live_organizations",
@@ -47,6 +52,11 @@ const COMPARED: [(&str, &str); 7] = [
     (
         "projects",
         "SELECT json_array('project', hex(id), slug), 'project ' || slug || ' of organization ' || organization FROM live_projects",
+    ),
+    (
+        "environments",
+        "SELECT json_array('environment', hex(id), slug), 'environment ' || slug || ' of project ' || project
+            || ' of organization ' || organization FROM live_environments",
     ),
     (
         "api_keys",
@@ -85,14 +95,42 @@ pub(in super::super) fn compare(backup: &Path, live: &Path) -> Result<Comparison
         Ok::<_, OpenError>(connection)
     };
     let (there, here) = (look(backup)?, look(live)?);
-    let lines = |connection, path| read(connection).map_err(|error| engine_error(path, "cannot be compared", error));
-    let (backup_lines, live_lines) = (lines(&there, backup)?, lines(&here, live)?);
-    let values = values::differences(&there, &here);
+    let failed = |unread| match unread {
+        Unread::There(error) => engine_error(backup, "cannot be compared", error),
+        Unread::Here(error) => engine_error(live, "cannot be compared", error),
+    };
+    let (backup_lines, live_lines) = (
+        read(&there).map_err(Unread::There).map_err(failed)?,
+        read(&here).map_err(Unread::Here).map_err(failed)?,
+    );
+    let mut revives = beyond(&backup_lines, &live_lines);
+    revives.extend(trash::purged_since(&there, &here).map_err(failed)?);
+    revives.sort_unstable();
     Ok(Comparison {
-        revives: beyond(&backup_lines, &live_lines),
+        revives,
         lacks: beyond(&live_lines, &backup_lines),
-        values: values.map_err(|error| engine_error(live, "cannot be compared", error))?,
+        values: values::differences(&there, &here).map_err(failed)?,
+        epochs: epochs(&there, &here).map_err(failed)?,
     })
+}
+
+/// Why one of the two could not be read: `there` the backup is, `here` the database of today.
+#[derive(Debug)]
+enum Unread {
+    There(rusqlite::Error),
+    Here(rusqlite::Error),
+}
+
+/// What a comparison comes to.
+type Compared<T> = Result<T, Unread>;
+
+/// Those that are known, where they are not the same.
+fn epochs(there: &Connection, here: &Connection) -> Compared<Option<(Uuid, Uuid)>> {
+    let both = (
+        own_log::epoch(there).map_err(Unread::There)?,
+        own_log::epoch(here).map_err(Unread::Here)?,
+    );
+    Ok(both.0.zip(both.1).filter(|(there, here)| there != here))
 }
 
 /// The lines of a database, by what they stand for.
@@ -124,4 +162,40 @@ fn beyond(one: &Lines, other: &Lines) -> Vec<String> {
     let mut only: Vec<_> = only.map(|(_, line)| line.clone()).collect();
     only.sort_unstable();
     only
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Options;
+    use super::super::Engine;
+    use super::*;
+    use crate::crypto::{Keyring, generate_master_key};
+
+    #[test]
+    fn an_error_names_the_database_that_could_not_be_read() {
+        let keyring = Keyring::parse(generate_master_key().expose()).unwrap();
+        for broken in ["there", "here"] {
+            let folder = tempfile::tempdir().unwrap();
+            let paths = ["there", "here"].map(|name| folder.path().join(name));
+            for path in &paths {
+                Engine::open(&Options::new(path), &keyring).unwrap().close();
+            }
+            // Where the values are compared, of both sides at a time.
+            let connection = open::connect(&folder.path().join(broken), 64).unwrap();
+            connection
+                .execute_batch(
+                    "INSERT INTO organizations (id, name, created_at, updated_at) VALUES (zeroblob(16), 'default', 1, 1);
+                     INSERT INTO projects (id, organization_id, slug, display_name, labels, created_at, updated_at)
+                        VALUES (zeroblob(16), zeroblob(16), 'shop', 'Shop', '{}', 1, 1);
+                     INSERT INTO environments (id, project_id, slug, display_name, labels, created_at, updated_at)
+                        VALUES (zeroblob(16), zeroblob(16), 'prod', 'Prod', '{}', 1, 1);
+                     DROP INDEX secrets_live_name;",
+                )
+                .unwrap();
+            drop(connection);
+            let said = compare(&paths[0], &paths[1]).unwrap_err().to_string();
+            let named = format!("{}: cannot be compared", folder.path().join(broken).display());
+            assert!(said.starts_with(&named), "{said}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ pub(super) mod keys;
 pub(super) mod log;
 pub(super) mod login;
 mod look;
+mod lost_log;
 pub(super) mod members;
 pub(super) mod open;
 pub(super) mod organizations;

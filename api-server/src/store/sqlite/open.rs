@@ -67,52 +67,20 @@ pub(super) struct ServerKeys {
 pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenError> {
     // 1. One process only: before anything in the file is looked at.
     let path = absolute(&options.path)?;
-    let absent = || OpenError::Absent { path: path.clone() };
     if options.admit < Admit::None && !path.exists() {
-        return Err(absent());
+        return Err(OpenError::Absent { path });
     }
     let lock = lock(&path)?;
     own_log::require_database(&path)?;
-    if options.reserve {
-        reserve::make_way(&path).map_err(|source| file_error(&path, source))?;
-    }
-    // 2. Files that only we can read, and a log of its own.
-    create(&path)?;
-    let mut writer = own_log::connect(&path, WRITER_CACHE)?;
-    let engine = |what| {
-        let path = path.as_path();
-        move |error| engine_error(path, what, error)
-    };
-    // 3. Is it ours, is its schema one that we know, and do the keys open it? Closing does not write either.
-    let schema = inspect(&writer, &path)?;
-    if schema > 0 {
-        read_keys(&writer, &path, keyring)?;
-        check_keys(&writer, &path, schema, keyring)?;
-    } else if options.admit < Admit::None {
-        return Err(absent());
-    }
-    // 4. What an upgrade begins with is kept.
-    if schema > 0 && schema < SCHEMA {
-        prepare_upgrade(options, &path, schema)?;
-    }
-    // 5. From here on it is written to.
-    let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
-    if mode != "wal" {
-        return Err(OpenError::NoWal { path: path.clone() });
-    }
-    // Whoever only looks leaves the mark for the first change.
-    if schema > 0 && options.admit >= Admit::Older {
-        own_log::unmark(&writer).map_err(engine("cannot write to the database"))?;
-    }
-    migrate(&mut writer, &path)?;
-    make_keys(&mut writer, keyring).map_err(engine("cannot store the server's keys"))?;
-    let Some(server) = read_keys(&writer, &path, keyring)? else {
-        return Err(OpenError::Damaged {
-            path: path.clone(),
-            what: "the server's own keys are gone while data sealed with them is there".to_owned(),
-        });
-    };
-    let mark = own_log::Mark::read(&writer).map_err(engine("cannot read the database"))?;
+    let is_given_up = options.reserve && reserve::make_way(&path).map_err(|source| file_error(&path, source))?;
+    let opened = look_and_set_up(options, &path, keyring).inspect_err(|_| {
+        // A start that comes to nothing has no use for it.
+        if is_given_up {
+            reserve::take_back(&path);
+        }
+    });
+    let (writer, server) = opened?;
+    let mark = own_log::Mark::read(&writer).map_err(|error| engine_error(&path, "cannot read the database", error))?;
     narrow_all(&path)?;
     let readers = (0..options.readers.max(1)).map(|_| connect_to_look(&path));
     let readers = readers.collect::<Result<Vec<_>, OpenError>>()?;
@@ -124,6 +92,44 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
         server,
         mark,
     })
+}
+
+/// The connection that writes, to a database that is ours to write to, of the schema of this version.
+fn look_and_set_up(options: &Options, path: &Path, keyring: &Keyring) -> Result<(Connection, ServerKeys), OpenError> {
+    // 2. Files that only we can read, and a log of its own.
+    create(path)?;
+    let mut writer = own_log::connect(path, WRITER_CACHE)?;
+    let engine = |what| move |error| engine_error(path, what, error);
+    // 3. Is it ours, is its schema one that we know, and do the keys open it? Closing does not write either.
+    let schema = inspect(&writer, path)?;
+    if schema > 0 {
+        read_keys(&writer, path, keyring)?;
+        check_keys(&writer, path, schema, keyring)?;
+    } else if options.admit < Admit::None {
+        return Err(OpenError::Absent { path: path.to_owned() });
+    }
+    // 4. What an upgrade begins with is kept.
+    if schema > 0 && schema < SCHEMA {
+        prepare_upgrade(options, path, schema)?;
+    }
+    // 5. From here on it is written to.
+    let mode = prepare(&writer, schema == 0).map_err(engine("cannot set up the database"))?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { path: path.to_owned() });
+    }
+    // Whoever only looks leaves the mark for the first change.
+    if schema > 0 && options.admit >= Admit::Older {
+        own_log::unmark(&writer).map_err(engine("cannot write to the database"))?;
+    }
+    migrate(&mut writer, path)?;
+    make_keys(&mut writer, keyring).map_err(engine("cannot store the server's keys"))?;
+    match read_keys(&writer, path, keyring)? {
+        Some(server) => Ok((writer, server)),
+        None => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            what: "the server's own keys are gone while data sealed with them is there".to_owned(),
+        }),
+    }
 }
 
 fn prepare_upgrade(options: &Options, path: &Path, schema: usize) -> Result<(), OpenError> {

@@ -14,9 +14,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use uuid::Uuid;
 
 use super::super::OpenError;
 use super::files::{absolute, log_of};
+use super::lost_log;
 use super::open::{self, engine_error};
 use super::wal::{Log, checkpoint};
 
@@ -37,6 +39,7 @@ struct Traits {
 /// Connects to the database at this path, which others may use meanwhile; an error where the log beside it was written
 /// to another one. Nothing is written.
 pub(super) fn connect(path: &Path, cache: u32) -> Result<Connection, OpenError> {
+    lost_log::require_none(path)?;
     for _ in 1..LOOKS {
         match look(path, cache) {
             Err(OpenError::ForeignLog { .. } | OpenError::UnmarkedLog { .. }) => std::thread::sleep(PAUSE),
@@ -86,8 +89,9 @@ fn look(path: &Path, cache: u32) -> Result<Connection, OpenError> {
 }
 
 /// An error where there is a log and no database: SQLite would throw it away, with what was answered and is nowhere
-/// else.
+/// else. Also where the log is known to be lost.
 pub(super) fn require_database(path: &Path) -> Result<(), OpenError> {
+    lost_log::require_none(path)?;
     match log_of(path) {
         Some((log, _)) if !path.exists() => Err(OpenError::LogAlone {
             path: path.to_owned(),
@@ -133,6 +137,12 @@ impl Mark {
 /// Has to be the first change of whoever opens it.
 pub(super) fn unmark(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM meta WHERE name = ?1", [MARK]).map(drop)
+}
+
+/// The epoch; none where it is none that this version knows.
+pub(super) fn epoch(connection: &Connection) -> rusqlite::Result<Option<Uuid>> {
+    let epoch = traits(connection)?.epoch;
+    Ok(epoch.and_then(|bytes| Uuid::from_slice(&bytes).ok()))
 }
 
 fn traits(connection: &Connection) -> rusqlite::Result<Traits> {

@@ -140,17 +140,27 @@ impl Reserve {
     }
 }
 
-/// Gives up the reserve of a database that is to be opened on a disk without the room that this takes.
-pub(super) fn make_way(database: &Path) -> io::Result<()> {
+/// Gives up the reserve of a database that is to be opened on a disk without the room that this takes. Answers whether it did.
+pub(super) fn make_way(database: &Path) -> io::Result<bool> {
     let path = beside(database, SUFFIX);
-    if path.exists() && Volume::of(folder_of(&path))?.available < START {
-        tracing::error!(
-            bytes = BYTES,
-            "the disk is full; its reserve is given up to start at all"
-        );
-        remove(&path)?;
+    if !path.exists() || Volume::of(folder_of(&path))?.available >= START {
+        return Ok(false);
     }
-    Ok(())
+    tracing::error!(
+        bytes = BYTES,
+        "the disk is full; its reserve is given up to start at all"
+    );
+    remove(&path)?;
+    Ok(true)
+}
+
+/// The database was not opened: its reserve is to be there when it is, if nobody took its room meanwhile.
+pub(super) fn take_back(database: &Path) {
+    let path = beside(database, SUFFIX);
+    if let Err(error) = allocate(&path).and_then(|()| sync_folder(&path)) {
+        drop(fs::remove_file(&path));
+        tracing::error!(%error, path = %path.display(), "the reserve of the audit log could not be made again; make room before the server is started");
+    }
 }
 
 /// Why there is none.

@@ -166,7 +166,7 @@ async fn a_restore_over_the_api_that_finds_no_room_is_507_wherever_that_is_and_l
     assert!(calls > 20, "{calls}");
     std::fs::remove_file(dir.path().join(&restored)).unwrap();
     let points = i64::try_from(rounds(8)).unwrap().min(calls);
-    // The last one but one is the copy of the log into the new file, the last ones put it on record.
+    // Among the last twelve are the copy of the log into the new file and the entry that puts it on record.
     for point in (0..points).map(|n| n * calls / points).chain(calls - 12..calls) {
         shim.fail(Op::Write, "", point, Fault::Full);
         let refused = caller.call("POST", &path, "restore", Value::Null).await;

@@ -9,6 +9,10 @@ use crate::process::{PATIENCE, Process};
 use crate::shim::rounds;
 use crate::volume::Volume;
 
+/// So often at the most there may be room again for a while where there is none beside it, should the log begin anew in the room
+/// that its own file has (ADR 23). On an idle machine it does not.
+const LAPS: usize = 2;
+
 /// Reads until that is refused; answers what was on record by then.
 async fn use_up(caller: Caller, id: String) -> Vec<String> {
     let mut reads = Vec::new();
@@ -31,11 +35,13 @@ async fn nothing_is_left(server: &Process, caller: &Caller) -> Vec<String> {
         readers.spawn(use_up(Caller::new(server), format!("last-{reader}")));
     }
     let mut reads: Vec<_> = readers.join_all().await.into_iter().flatten().collect();
-    // A log that is in the database to its end begins anew, in the room that its file has: then there is some again for a while.
-    let since = Instant::now();
+    let (mut laps, since) = (0, Instant::now());
     let refused = loop {
-        reads.extend(use_up(Caller::new(server), format!("late-{}", reads.len())).await);
+        let late = use_up(Caller::new(server), format!("late-{}", reads.len())).await;
         let refused = caller.get("key-3", "refused").await;
+        laps += usize::from(!late.is_empty() || refused.status == 200);
+        assert!(laps <= LAPS, "room was found where there is none: {refused:?}");
+        reads.extend(late);
         let (status, text) = server.readiness().await;
         if refused.status != 200 && status == 503 && text.contains("records: ") {
             break refused;
@@ -142,24 +148,24 @@ async fn a_volume_without_room_for_a_reserve_is_warned_of_and_fails_closed() {
         let mut stored = Stored::new();
         write_until_full(&server, 0, &mut stored).await;
         volume.fill("rest", 0);
-        let (mut reads, since) = (Vec::new(), Instant::now());
-        // As above: what was refused may be taken again while the log begins anew.
+        let (mut reads, mut laps) = (Vec::new(), 0);
         loop {
-            assert!(since.elapsed() < PATIENCE, "room was found where there is none");
             reads.extend(use_up(Caller::new(&server), format!("read-{}", reads.len())).await);
             let put = caller.put("key-0", "small").await;
             if put.status == 200 {
                 let body: Value = serde_json::from_str(&put.text).unwrap();
                 let version = body["version"].as_u64().unwrap();
                 stored.insert(("key-0".to_owned(), version), "small".to_owned());
+                laps += 1;
+                assert!(laps <= LAPS, "room was found where there is none");
                 continue;
             }
             assert_eq!((put.status, &put.code), (507, &json!("disk_full")), "{}", put.text);
-            let (status, text) = server.readiness().await;
-            if status == 503 && text.contains("writes:") {
-                break;
-            }
+            break;
         }
+        server
+            .wait_for(|status, text| status == 503 && text.contains("writes:"))
+            .await;
         volume.free("rest");
         volume.free("other");
         server.wait_for(|status, _| status == 200).await;

@@ -53,6 +53,27 @@ async fn a_server_that_is_killed_and_started_on_a_full_disk_reads_on() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_refused_on_a_full_disk_leaves_the_reserve() {
+    let volume = Volume::new(80);
+    let (dir, server, caller) = started(&volume).await;
+    assert_eq!(caller.put("key-0", "v").await.status, 201);
+    assert_eq!(server.stop().0, Some(0));
+    let reserve = dir.join("sealpod.db.reserve");
+    assert!(reserve.exists());
+    volume.fill("other", 256 * KIB);
+    // Beside the full volume: the file of the keys is on another one.
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), text(&run(&["key", "generate"]).stdout)).unwrap();
+    let refused = Process::try_start(serve(&dir).env("SEALPOD_MASTER_KEY_FILE", keys.path()));
+    let said = refused.err().expect("it started").log;
+    assert!(said.contains("its reserve is given up to start at all"), "{said}");
+    assert!(said.contains("the data is sealed under master key"), "{said}");
+    assert_eq!(reserve.metadata().unwrap().len(), 8 * MIB, "{said}");
+    let server = Process::start(&mut serve(&dir));
+    assert_eq!(Caller::new(&server).get("key-0", "read").await.status, 200);
+}
+
 /// Waits until its readiness says nothing of the master keys any more.
 async fn rotated(server: &Process) {
     server

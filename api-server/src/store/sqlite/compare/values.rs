@@ -7,9 +7,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use rusqlite::{Connection, Row, Rows};
+use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::super::super::backup::Differences;
+use super::{Compared, Unread};
 
 /// Where values are: names of the organization, the project and the environment.
 type Place = (String, String, String);
@@ -101,19 +102,20 @@ impl<'s> Cursor<'s> {
 }
 
 /// `there` the backup is, `here` the database of today.
-pub(super) fn differences(there: &Connection, here: &Connection) -> rusqlite::Result<Differences> {
+pub(super) fn differences(there: &Connection, here: &Connection) -> Compared<Differences> {
     let mut found = Differences::default();
-    let both = [places(there)?, places(here)?];
+    let both = [
+        places(there).map_err(Unread::There)?,
+        places(here).map_err(Unread::Here)?,
+    ];
     let all: BTreeSet<_> = both.iter().flat_map(BTreeMap::keys).collect();
     for place in all {
         for (what, number, sql) in KINDS {
-            let (mut left, mut right) = (there.prepare_cached(sql)?, here.prepare_cached(sql)?);
-            let left = both[0].get(place).map(|ids| left.query((&ids.0, &ids.1))).transpose()?;
-            let right = both[1]
-                .get(place)
-                .map(|ids| right.query((&ids.0, &ids.1)))
-                .transpose()?;
-            walk(Cursor::new(left)?, Cursor::new(right)?, |key, there, here| {
+            let mut left = there.prepare_cached(sql).map_err(Unread::There)?;
+            let mut right = here.prepare_cached(sql).map_err(Unread::Here)?;
+            let left = rows(&mut left, both[0].get(place)).map_err(Unread::There)?;
+            let right = rows(&mut right, both[1].get(place)).map_err(Unread::Here)?;
+            walk(left, right, |key, there, here| {
                 let (organization, project, environment) = place;
                 let states = states(number, there, here);
                 found.push(|| {
@@ -123,6 +125,11 @@ pub(super) fn differences(there: &Connection, here: &Connection) -> rusqlite::Re
         }
     }
     Ok(found)
+}
+
+/// Of a place that this side has, or of none.
+fn rows<'s>(statement: &'s mut Statement<'_>, ids: Option<&Ids>) -> rusqlite::Result<Cursor<'s>> {
+    Cursor::new(ids.map(|ids| statement.query((&ids.0, &ids.1))).transpose()?)
 }
 
 fn places(connection: &Connection) -> rusqlite::Result<BTreeMap<Place, Ids>> {
@@ -138,7 +145,7 @@ fn walk(
     mut there: Cursor<'_>,
     mut here: Cursor<'_>,
     mut see: impl FnMut(&str, Option<&State>, Option<&State>),
-) -> rusqlite::Result<()> {
+) -> Compared<()> {
     loop {
         let order = match (&there.next, &here.next) {
             (None, None) => return Ok(()),
@@ -146,8 +153,10 @@ fn walk(
             (None, Some(_)) => Ordering::Greater,
             (Some((one, _)), Some((other, _))) => one.cmp(other),
         };
-        let left = if order.is_le() { there.take()? } else { None };
-        let right = if order.is_ge() { here.take()? } else { None };
+        let left = order.is_le().then(|| there.take()).transpose();
+        let left = left.map_err(Unread::There)?.flatten();
+        let right = order.is_ge().then(|| here.take()).transpose();
+        let right = right.map_err(Unread::Here)?.flatten();
         let (one, other) = (
             left.as_ref().map(|(_, state)| state),
             right.as_ref().map(|(_, state)| state),
