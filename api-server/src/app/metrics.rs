@@ -195,7 +195,7 @@ fn register_meters(registry: &mut Registry, meters: &Meters) {
     );
     registry.register_with_unit(
         "store_log_duration",
-        "Time behind a commit that the write-ahead log takes, for which all other changes wait",
+        "Time between two transactions that the write-ahead log takes, for which all other changes wait",
         Unit::Seconds,
         meters.log_seconds.clone(),
     );

@@ -54,7 +54,7 @@ pub struct Meters {
     pub transaction_seconds: Histogram,
     /// Time from the decision to commit until everything is on disk, in seconds.
     pub commit_seconds: Histogram,
-    /// Time behind a commit in which the writer itself copied its log into the database, flush and all, or waited for who was
+    /// Time between two transactions in which the writer itself copied its log into the database, flush and all, or waited for who was
     /// at it, in seconds: for that long, too, whoever else wants to change something waits.
     pub log_seconds: Histogram,
     /// Changes that one commit held.

@@ -5,7 +5,8 @@
 //! certain length the writer waits for those who read at that moment. Who reads for long is waited for in vain, and
 //! is [ended](super::patience) in the end.
 //!
-//! Nobody waits for what the copy takes but for its last bit: the [checkpointer](super::checkpointer) does the most of it.
+//! Nobody waits for what the copy takes but for its last bit: the [checkpointer](super::checkpointer) does the most of it. Only
+//! behind a read that was ended all wait for that, too, so that what it kept long becomes no longer.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -162,14 +163,31 @@ impl Wal {
     }
 
     /// Before a write: behind a read that was ended, the log begins anew with it. What that read kept long may be as much as
-    /// the file may have, and would only become longer with somebody else's next long read. `most` as in [`Wal::tend`].
-    pub(super) fn renew(&self, writer: &Connection, health: &Health, most: Option<u64>) -> Result<()> {
-        if !std::mem::take(&mut self.seen().freed) || !may_copy(writer, most) {
-            return Ok(());
+    /// the file may have, and would only become longer with somebody else's next long read. `most` as in [`Wal::tend`]; answers
+    /// whether there was anything to do. What takes long is left to the next write.
+    pub(super) fn renew(
+        &self,
+        (writer, checkpointer): (&Connection, &Checkpointer),
+        health: &Health,
+        most: Option<u64>,
+    ) -> Result<bool> {
+        if !self.seen().freed || !may_copy(writer, most) {
+            return Ok(false);
         }
-        self.settle(health);
+        let log = checkpoint(writer, Log::NOOP)?;
+        let mut seen = self.seen();
+        if !seen.aside && log.rest() > LITTLE && most.is_none() {
+            seen.attempt(&Turn::Checkpointer, log);
+            checkpointer.ask();
+        }
+        drop(seen);
+        if self.wait(WAIT_FOR_PASS) {
+            return Ok(true);
+        }
         health.check()?;
-        Ok(restart(writer)?)
+        self.seen().freed = false;
+        restart(writer)?;
+        Ok(true)
     }
 
     /// The checkpointer is done.

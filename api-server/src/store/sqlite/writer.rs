@@ -32,7 +32,7 @@ use super::reserve;
 use super::row::run as execute;
 use super::tx::{Chains, Tx};
 use super::uses::{self, Uses};
-use super::wal::may_copy;
+use super::wal::{Wal, may_copy};
 use crate::audit::{AuditKey, Head};
 use crate::ids::AccountId;
 
@@ -142,8 +142,12 @@ impl Writer {
             return;
         }
         let mut batch = Batch::default();
+        let renewed = self.renew_log();
         let began = Instant::now();
-        let result = match self.begin().and_then(|()| self.write_clock(step, &mut batch)) {
+        let result = match renewed
+            .and_then(|()| self.begin())
+            .and_then(|()| self.write_clock(step, &mut batch))
+        {
             Ok(()) => self
                 .gather(first, &mut batch)
                 .and_then(|()| self.write_uses(&uses, &mut batch))
@@ -181,14 +185,27 @@ impl Writer {
 
     /// Nobody waits for this, and what was answered is safe in the log whatever comes of it.
     fn tend_log(&self) {
-        let most = most_growth(&self.health);
-        let copying = (&self.connection, &self.checkpointer);
-        let began = Instant::now();
-        match self.health.wal.tend(copying, &self.health, most) {
-            Ok(false) => {}
-            Ok(true) => self.meters.log_seconds.observe(began.elapsed().as_secs_f64()),
-            Err(error) => self.health.note(&error),
+        if let Err(error) = self.on_log(Wal::tend) {
+            self.health.note(&error);
         }
+    }
+
+    fn renew_log(&self) -> Result<()> {
+        self.health.check()?;
+        self.on_log(Wal::renew)
+    }
+
+    /// Does this with the log, and counts how long it took where there was anything to do.
+    fn on_log(
+        &self,
+        work: impl FnOnce(&Wal, (&Connection, &Checkpointer), &Health, Option<u64>) -> Result<bool>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let copying = (&self.connection, &self.checkpointer);
+        if work(&self.health.wal, copying, &self.health, most_growth(&self.health))? {
+            self.meters.log_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        Ok(())
     }
 
     /// What the reserve holds is for the log, and a copy that has begun would take it for the database.
@@ -199,9 +216,6 @@ impl Writer {
 
     fn begin(&self) -> Result<()> {
         self.health.check()?;
-        self.health
-            .wal
-            .renew(&self.connection, &self.health, most_growth(&self.health))?;
         Ok(execute(&self.connection, "BEGIN IMMEDIATE")?)
     }
 

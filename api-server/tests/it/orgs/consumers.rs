@@ -3,7 +3,7 @@
 use sealpod_core::Time;
 use serde_json::{Value, json};
 
-use crate::support::{Account, Call, O, Reply, Server, burst, limits, time};
+use crate::support::{Account, Call, O, Reply, Server, burst, limits};
 
 const ENV: &str = "/api/orgs/default/projects/shop/envs/local";
 
