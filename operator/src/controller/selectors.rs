@@ -27,11 +27,7 @@ pub fn parsed(selector: &LabelSelector) -> Result<Selector, Fault> {
             return Err(Fault { at, why });
         }
     }
-    let unreadable = Fault {
-        at: 0,
-        why: "what cannot be read",
-    };
-    Selector::try_from(selector.clone()).map_err(|_| unreadable)
+    Ok(Selector::try_from(selector.clone()).expect("each operator is known and has its values"))
 }
 
 /// Of a selector that selects nothing whatever the labels are, why. What only has values too many selects as it always did.

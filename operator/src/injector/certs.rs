@@ -9,6 +9,8 @@ mod given;
 mod registration;
 mod segment;
 
+use std::sync::Mutex;
+
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -44,7 +46,7 @@ pub enum Source {
 pub struct Names {
     /// Our own namespace.
     pub namespace: String,
-    /// Ours: the CA; with a certificate that is given, the random part of the path alone.
+    /// Ours: the CA; with a certificate that is given, the random part of the path, and when that one was found.
     pub authority_secret: String,
     /// The certificate.
     pub certificate_secret: String,
@@ -120,6 +122,8 @@ pub struct Keeper {
     watched: Api<Slim<MutatingWebhookConfiguration, IgnoredAny>>,
     names: Names,
     source: Source,
+    /// The digest of a given certificate and when this process found it, where the Secret cannot take that.
+    found: Mutex<Option<(String, Timestamp)>>,
 }
 
 /// The objects as they were read, for the compare in compare-and-swap.
@@ -138,6 +142,7 @@ impl Keeper {
             watched: Api::all(client),
             names,
             source,
+            found: Mutex::default(),
         }
     }
 

@@ -35,7 +35,7 @@ struct Window {
     /// Hashes of the lines, and their number by the hash of the namespace.
     written: HashSet<u64>,
     by_namespace: HashMap<u64, u32>,
-    /// Pods of which nothing stands anywhere, since the last line.
+    /// Requests of which nothing stands anywhere, since the last line: a pod that is tried again is one more.
     left_out: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct Line {
     /// Its `generateName`, or its name; quoted and cut.
     pub pod: String,
     pub texts: String,
-    /// Pods before this one, of whatever namespace, of which nothing is in any line.
+    /// Requests before this one, of whatever namespace, of which nothing is in any line.
     pub left_out: u64,
 }
 

@@ -65,6 +65,20 @@ pub struct Unread<'a> {
     pod: Option<&'a RawValue>,
 }
 
+/// A pod, of which everything else is ignored.
+#[derive(Debug, Default, Deserialize)]
+struct Named {
+    #[serde(default)]
+    metadata: Called,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Called {
+    name: Option<String>,
+    generate_name: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 struct Resource {
     #[serde(default)]
@@ -149,9 +163,12 @@ impl Unread<'_> {
         Ok(Request { object, ..self.request })
     }
 
-    /// For an answer that needs no pod.
+    /// For an answer that needs no more of the pod than what it is called, which is all that is read.
     pub fn without_pod(self) -> Request {
-        self.request
+        let named = self.pod.and_then(|pod| serde_json::from_str::<Named>(pod.get()).ok());
+        let Called { name, generate_name } = named.unwrap_or_default().metadata;
+        let object = json!({"metadata": {"name": name, "generateName": generate_name}});
+        Request { object, ..self.request }
     }
 }
 

@@ -27,7 +27,7 @@
   resources: [rollouts]
   verbs: [list, patch]
 # Pods with the label for injection, whatever it says: their metadata; by name one that runs without it, or is new and named
-# no binding.
+# no binding, or was made in the place of one that was evicted.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]

@@ -1,13 +1,11 @@
 //! What is wrong with a pod, and whether to evict it: pure.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sealpod_core::kubernetes::{INIT_CONTAINER, INJECT_LABEL, SIDECAR_CONTAINER, annotations};
 use serde_json::Value;
 
-use super::{NEW, is_meant};
+use super::is_meant;
 use crate::injector::{Binding, Pod, select};
 
 /// A pod that runs without what it asks for.
@@ -75,46 +73,16 @@ pub fn lacks(pod: &Value, namespace: &str, bindings: &[Arc<Binding>]) -> Vec<Str
     lacking.map(|binding| binding.name.clone()).collect()
 }
 
-/// For how long a controller is taken to make no better ones.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
-
-/// When a pod of each controller was evicted, until that is seen to have helped.
-#[derive(Debug, Default)]
-pub struct Evicted(HashMap<String, Timestamp>);
-
-impl Evicted {
-    /// Whether it may help. Of a controller one pod goes, and the others when the next was seen with injection: else what
-    /// refuses that one, or makes it as the one before, would cost the controller every pod that it has. What is in the way
-    /// may pass, so after a while another one goes.
-    pub fn helps(&self, pod: &Without, now: Timestamp) -> bool {
-        let Some(controller) = &pod.controller else {
-            return false;
-        };
-        self.0.get(controller).is_none_or(|at| is_over(*at, now))
-    }
-
-    pub fn note(&mut self, pod: &Without, now: Timestamp) {
-        self.0.retain(|_, at| !is_over(*at, now));
-        if let Some(controller) = &pod.controller {
-            self.0.entry(controller.clone()).or_insert(now);
-        }
-    }
-
-    /// A pod of this controller has what it asks for. One that was made before says nothing of the next, unless it was a
-    /// moment before: times of pods are in whole seconds, and of another clock.
-    pub fn injected(&mut self, controller: &str, made: Timestamp) {
-        if self.0.get(controller).is_some_and(|at| made.duration_since(*at) > -NEW) {
-            self.0.remove(controller);
-        }
-    }
-}
-
-fn is_over(at: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(at).abs() >= REMEMBERED
+/// Whether it has what it asks for, and serves: one that waits for its files says nothing of whether the next will.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice);
+    let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    is_injected(pod) && goes_on(pod) && conditions.unwrap_or_default().iter().any(is_ready)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::evicted::Evicted;
     use super::*;
     use serde_json::json;
 
@@ -159,8 +127,7 @@ mod tests {
 
     #[test]
     fn only_what_its_controller_makes_again_is_evicted() {
-        let evictable =
-            |edit: &dyn Fn(&mut Value)| Evicted::default().helps(&judge(&pod(edit)).unwrap(), Timestamp::UNIX_EPOCH);
+        let evictable = |edit: &dyn Fn(&mut Value)| Evicted::default().helps(&judge(&pod(edit)).unwrap());
         assert!(evictable(&|_| {}));
         assert!(!evictable(&|pod| pod["metadata"]["ownerReferences"] = json!(null)));
         assert!(!evictable(
@@ -171,60 +138,21 @@ mod tests {
         assert!(!evictable(&|pod| pod["spec"]["restartPolicy"] = json!("OnFailure")));
     }
 
-    fn made(time: &str) -> Without {
-        judge(&pod(|pod| pod["metadata"]["creationTimestamp"] = json!(time))).unwrap()
-    }
-
-    fn at(time: &str) -> Timestamp {
-        time.parse().unwrap()
-    }
-
     #[test]
-    fn a_controller_whose_new_pods_are_no_better_loses_no_more_for_an_hour() {
-        let (mut evicted, now) = (Evicted::default(), at("2026-01-02T00:00:00Z"));
-        let (old, new) = (made("2026-01-01T00:00:00Z"), made("2026-01-02T00:00:01Z"));
-        evicted.note(&old, now);
-        assert!(!evicted.helps(&old, now), "its old siblings wait for the next");
-        assert!(!evicted.helps(&new, at("2026-01-02T00:59:59Z")));
-        assert!(!evicted.helps(&made("unknown"), now));
-        let later = at("2026-01-02T01:00:00Z");
-        assert!(evicted.helps(&new, later));
-        evicted.note(&new, later);
-        assert!(!evicted.helps(&made("2026-01-02T01:00:01Z"), later), "counted anew");
-    }
-
-    #[test]
-    fn a_controller_whose_new_pods_are_injected_is_not_kept() {
-        let (mut evicted, now) = (Evicted::default(), at("2026-01-02T00:00:00Z"));
-        evicted.note(&made("2026-01-01T00:00:00Z"), now);
-        let next = made("2026-01-02T00:10:00Z");
-        evicted.injected("rs", at("2026-01-01T23:00:00Z"));
-        assert!(!evicted.helps(&next, now), "an older pod says nothing of the next");
-        evicted.injected("other", at("2026-01-02T00:05:00Z"));
-        assert!(!evicted.helps(&next, now));
-        evicted.injected("rs", at("2026-01-02T00:05:00Z"));
-        assert!(evicted.helps(&next, now) && evicted.0.is_empty());
-    }
-
-    #[test]
-    fn the_next_pod_is_known_though_its_time_has_no_fractions_and_is_of_another_clock() {
-        for made in ["2026-01-02T00:00:00Z", "2026-01-01T23:59:57Z"] {
-            let mut evicted = Evicted::default();
-            let old = self::made("2026-01-01T00:00:00Z");
-            evicted.note(&old, at("2026-01-02T00:00:00.9Z"));
-            evicted.injected("rs", at(made));
-            assert!(evicted.helps(&old, at("2026-01-02T00:00:01Z")), "{made}");
-        }
-    }
-
-    #[test]
-    fn of_controllers_that_lost_nothing_for_an_hour_nothing_is_kept() {
-        let mut evicted = Evicted::default();
-        for minute in 0..300 {
-            let mut pod = made("2026-01-01T00:00:00Z");
-            pod.controller = Some(minute.to_string());
-            evicted.note(&pod, at("2026-01-02T00:00:00Z") + SignedDuration::from_mins(minute));
-        }
-        assert_eq!(evicted.0.len(), 60);
+    fn a_pod_is_ready_with_our_containers_and_its_condition_alone() {
+        let with = |containers: &Value, condition: &Value| {
+            pod(|pod| {
+                pod["spec"]["containers"] = containers.clone();
+                pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}, condition]);
+            })
+        };
+        let ours = json!([{"name": "app"}, {"name": "sealpod"}]);
+        let ready = json!({"type": "Ready", "status": "True"});
+        assert!(is_ready(&with(&ours, &ready)));
+        assert!(!is_ready(&with(&json!([{"name": "app"}]), &ready)));
+        assert!(!is_ready(&with(&ours, &json!({"type": "Ready", "status": "False"}))));
+        let mut ending = with(&ours, &ready);
+        ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(!is_ready(&ending) && !is_ready(&json!({})));
     }
 }

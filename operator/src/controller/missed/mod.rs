@@ -3,15 +3,17 @@
 //!
 //! The watch of such pods brings metadata only, and the injector leaves an annotation on each pod that it has been at, so
 //! one without it is looked at by name; and of the others a new one that named no binding, once when all that was applied
-//! with it is known. One whose label says yes in another word than `true` is never seen by the webhook. Nothing else is kept.
+//! with it is known. One whose label says yes in another word than `true` is never seen by the webhook. Of
+//! a controller that has lost a pod, its next ones are read by name until one is ready. Nothing else is kept.
 
+mod evicted;
 mod judge;
 mod run;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use judge::Evicted;
+use evicted::{Evicted, Next};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
 use sealpod_core::kubernetes::{INJECT_LABEL, annotations};
@@ -48,6 +50,8 @@ struct Pod {
     /// Whether it has been looked at, counted and told.
     told: bool,
     of: Suspicion,
+    /// UID of what made it.
+    controller: Option<String>,
 }
 
 /// What may be wrong with a pod.
@@ -93,6 +97,7 @@ impl Missed {
             name: pod.name.clone().unwrap_or_default(),
             told: false,
             of,
+            controller: controller(pod).map(str::to_owned),
         };
         pods.entry(uid.clone()).or_insert(suspect);
         drop(pods);
@@ -103,11 +108,22 @@ impl Missed {
     }
 
     fn injected(&self, pod: &ObjectMeta) {
-        let mut owners = pod.owner_references.iter().flatten();
-        let controller = owners.find(|owner| owner.controller == Some(true));
-        if let (Some(controller), Some(made)) = (controller, &pod.creation_timestamp) {
-            self.evicted().injected(&controller.uid, made.0);
-        }
+        let (Some(controller), Some(made)) = (controller(pod), &pod.creation_timestamp) else {
+            return;
+        };
+        let next = Next {
+            uid: pod.uid.clone().unwrap_or_default(),
+            namespace: pod.namespace.clone().unwrap_or_default(),
+            name: pod.name.clone().unwrap_or_default(),
+        };
+        self.evicted().injected(controller, made.0, next);
+    }
+
+    /// UIDs of what has made pods without injection that are there.
+    fn controllers(&self) -> HashSet<String> {
+        let pods = self.pods();
+        let without = pods.values().filter(|pod| pod.of == Suspicion::Without);
+        without.filter_map(|pod| pod.controller.clone()).collect()
     }
 
     /// Those that were not looked at yet and need not wait, or all.
@@ -143,6 +159,12 @@ impl Missed {
         // Whole after each single step, so a panic elsewhere cannot have broken it.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn controller(pod: &ObjectMeta) -> Option<&str> {
+    let mut owners = pod.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true))?;
+    Some(&controller.uid)
 }
 
 /// Whether a label of this value, which is not `true`, is meant to ask: all but those that plainly say no.

@@ -1,6 +1,6 @@
 //! The task that looks at suspected pods, tells of them and, if it shall, evicts them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ use crate::injector::Binding;
 const AGAIN: Duration = Duration::from_mins(1);
 /// At least so long lies between two evictions, of whatever workloads.
 const BETWEEN_EVICTIONS: Duration = Duration::from_secs(10);
+/// Most controllers of which one look hears that a disruption budget keeps their pods.
+const MOST_KEPT: usize = 10;
 /// How long the webhook may take to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -38,6 +40,11 @@ const TOLD: &str = "this pod asks for injection and runs without it: the webhook
 #[derive(Default)]
 pub(super) struct Memory {
     last: Option<Instant>,
+    /// UID of the pod whose eviction was asked for last: the next look begins behind it, so that what is kept from being
+    /// evicted leaves the others their turn.
+    tried: String,
+    /// Controllers whose pods a disruption budget keeps: for one look.
+    kept: HashSet<String>,
     /// By namespace, in order of their names: for one look, in which there may be a thousand new pods.
     bindings: HashMap<String, Vec<Arc<Binding>>>,
 }
@@ -57,7 +64,15 @@ pub async fn run(context: Arc<Context>, options: Options) {
 
 pub(super) async fn look(all: bool, context: &Context, options: &Options, memory: &mut Memory) {
     memory.bindings.clear();
-    for (uid, pod) in context.missed.to_look_at(all) {
+    memory.kept.clear();
+    if all {
+        await_next(context).await;
+    }
+    let mut pods = context.missed.to_look_at(all);
+    pods.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let tried = pods.partition_point(|(uid, _)| *uid <= memory.tried);
+    pods.rotate_left(tried);
+    for (uid, pod) in pods {
         if let Err(error) = one(&uid, &pod, context, options, memory).await {
             tracing::warn!(%error, pod = format!("{}/{}", pod.namespace, pod.name), "a pod without injection");
         }
@@ -66,6 +81,26 @@ pub(super) async fn look(all: bool, context: &Context, options: &Options, memory
         .metrics
         .missed
         .set(i64::try_from(context.missed.count()).unwrap_or(i64::MAX));
+}
+
+/// Looks which controllers have a pod with injection since they lost one, that is ready.
+async fn await_next(context: &Context) {
+    let controllers = context.missed.controllers();
+    let awaited = context.missed.evicted().awaited(&controllers);
+    for (controller, next) in awaited {
+        let pod = read(&next.namespace, &next.name, context).await;
+        let mut evicted = context.missed.evicted();
+        match pod.map(|pod| pod.filter(|raw| raw["metadata"]["uid"] == next.uid.as_str())) {
+            Ok(Some(raw)) if judge::is_ready(&raw) => evicted.helped(&controller),
+            Ok(Some(_)) => {}
+            Ok(None) => evicted.gone(&controller, &next.uid),
+            Err(error) => {
+                let name = format!("{}/{}", next.namespace, next.name);
+                tracing::warn!(%error, pod = name, "the next pod of one that was evicted");
+            }
+        }
+    }
+    context.missed.evicted().forget(&controllers, Timestamp::now());
 }
 
 async fn one(uid: &str, pod: &Pod, context: &Context, options: &Options, memory: &mut Memory) -> Result<(), Error> {
@@ -87,8 +122,8 @@ async fn one(uid: &str, pod: &Pod, context: &Context, options: &Options, memory:
         );
         tell(context, &about, reasons::INJECTION_MISSED, TOLD).await;
     }
-    let helps = || context.missed.evicted().helps(&without, Timestamp::now());
-    if options.evict && memory.has_rested() && helps() && reachable(&options.injector).await {
+    let helps = || context.missed.evicted().helps(&without);
+    if options.evict && memory.may_try(&without) && helps() && reachable(&options.injector).await {
         evict(uid, pod, &without, context, memory).await?;
     }
     Ok(())
@@ -155,8 +190,13 @@ impl Memory {
         })
     }
 
-    fn has_rested(&self) -> bool {
-        self.last.is_none_or(|last| last.elapsed() >= BETWEEN_EVICTIONS)
+    fn may_try(&self, pod: &Without) -> bool {
+        let has_rested = self.last.is_none_or(|last| last.elapsed() >= BETWEEN_EVICTIONS);
+        let is_kept = pod
+            .controller
+            .as_ref()
+            .is_some_and(|controller| self.kept.contains(controller));
+        has_rested && !is_kept && self.kept.len() < MOST_KEPT
     }
 }
 
@@ -168,9 +208,10 @@ async fn evict(uid: &str, pod: &Pod, without: &Without, context: &Context, memor
         "deleteOptions": {"preconditions": {"uid": uid}},
     });
     let body = serde_json::to_vec(&eviction).expect("an eviction is plain data");
-    let request = pods(pod).create_subresource("eviction", &pod.name, &PostParams::default(), body);
+    let request = pods(&pod.namespace).create_subresource("eviction", &pod.name, &PostParams::default(), body);
     let request = request.map_err(|error| Error::kubernetes("evicting a pod")(kube::Error::BuildRequest(error)))?;
-    memory.last = Some(Instant::now());
+    let before = memory.last.replace(Instant::now());
+    uid.clone_into(&mut memory.tried);
     let result = context.kube.request_text(request).await;
     context.metrics.evicted(result.is_ok());
     match result {
@@ -180,18 +221,25 @@ async fn evict(uid: &str, pod: &Pod, without: &Without, context: &Context, memor
             tell(context, &reference(uid, pod), reasons::EVICTED, note).await;
             Ok(())
         }
-        // A disruption budget, or somebody was faster.
-        Err(kube::Error::Api(status)) if status.code == 429 || status.is_not_found() || status.is_conflict() => Ok(()),
+        // A disruption budget: nothing went, so another may.
+        Err(kube::Error::Api(status)) if status.code == 429 => {
+            memory.last = before;
+            memory.kept.extend(without.controller.clone());
+            Ok(())
+        }
+        // Somebody was faster.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(Error::kubernetes("evicting a pod")(error)),
     }
 }
 
 async fn read_as(uid: &str, pod: &Pod, context: &Context) -> Result<Option<Value>, Error> {
-    Ok(read(pod, context).await?.filter(|raw| raw["metadata"]["uid"] == uid))
+    let raw = read(&pod.namespace, &pod.name, context).await?;
+    Ok(raw.filter(|raw| raw["metadata"]["uid"] == uid))
 }
 
-async fn read(pod: &Pod, context: &Context) -> Result<Option<Value>, Error> {
-    let request = pods(pod).get(&pod.name, &GetParams::default());
+async fn read(namespace: &str, name: &str, context: &Context) -> Result<Option<Value>, Error> {
+    let request = pods(namespace).get(name, &GetParams::default());
     let request = request.map_err(|error| Error::kubernetes("reading a pod")(kube::Error::BuildRequest(error)))?;
     match context.kube.request_text(request).await {
         Ok(text) => Ok(serde_json::from_str(&text).ok()),
@@ -200,8 +248,8 @@ async fn read(pod: &Pod, context: &Context) -> Result<Option<Value>, Error> {
     }
 }
 
-fn pods(pod: &Pod) -> Request {
-    Request::new(KubePod::url_path(&(), Some(&pod.namespace)))
+fn pods(namespace: &str) -> Request {
+    Request::new(KubePod::url_path(&(), Some(namespace)))
 }
 
 /// While the webhook is away no pod that asks for it can be made: what is evicted then would be missing.

@@ -116,31 +116,101 @@ async fn eviction_is_asked_for_only_while_the_webhook_answers_and_not_all_at_onc
     assert_eq!(evictions(&world), 0, "without the webhook nothing takes its place");
 }
 
-#[tokio::test]
-async fn the_next_pod_of_a_controller_is_evicted_again_once_one_was_injected() {
-    let world = with_a_missed_pod().await;
+/// Puts a pod of a controller that runs without injection.
+fn put_missed(world: &World, name: &str, controller: &str) {
+    let mut pod = pod(&json!([{"name": "app"}]));
+    pod["metadata"]["name"] = json!(name);
+    pod["metadata"]["uid"] = json!(name);
+    pod["metadata"]["ownerReferences"][0]["uid"] = json!(controller);
+    let metadata: ObjectMeta = serde_json::from_value(pod["metadata"].clone()).unwrap();
+    world.kube.put(&format!("/api/v1/namespaces/shop/pods/{name}"), pod);
+    world.context.missed.saw(&metadata, &Options::default());
+}
+
+/// Which evictions a look asks for, by name, of pods in one order.
+async fn evictions(world: &World, memory: &mut Memory) -> Vec<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = Options {
         evict: true,
         injector: listener.local_addr().unwrap().to_string(),
         excluded: vec![],
     };
-    let evicts = async || {
-        world.kube.take_calls();
-        look(true, &world.context, &options, &mut Memory::default()).await;
-        world.kube.take_writes().contains(&format!("POST {POD}/eviction"))
+    world.kube.take_calls();
+    look(true, &world.context, &options, memory).await;
+    let writes = world.kube.take_writes();
+    let names = writes.iter().filter_map(|write| {
+        let rest = write.strip_prefix("POST /api/v1/namespaces/shop/pods/")?;
+        rest.strip_suffix("/eviction")
+    });
+    names.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn what_a_budget_keeps_leaves_the_pods_of_others_their_turn() {
+    let world = world().await;
+    let keep = |name: &str| {
+        let call = format!("POST /api/v1/namespaces/shop/pods/{name}/eviction");
+        world.kube.refuse(&call, 429, "TooManyRequests");
     };
-    assert!(evicts().await);
-    let now = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(1);
-    let mut next = pod(&json!([{"name": "app"}]));
-    next["metadata"]["creationTimestamp"] = json!(now.to_string());
-    world.kube.put(POD, next.clone());
-    assert!(!evicts().await, "the next is no better");
-    let mut sibling: ObjectMeta = serde_json::from_value(next["metadata"].clone()).unwrap();
-    sibling.uid = Some("sibling".to_owned());
-    sibling.annotations = Some([("sealpod.dev/injected".to_owned(), "db".to_owned())].into());
-    world.context.missed.saw(&sibling, &options);
-    assert!(evicts().await);
+    for (name, controller) in [("a", "kept"), ("b", "kept"), ("c", "free"), ("d", "last")] {
+        put_missed(&world, name, controller);
+    }
+    keep("a");
+    keep("b");
+    let mut memory = Memory::default();
+    assert_eq!(evictions(&world, &mut memory).await, ["a", "c"], "and one at a time");
+    // Also where there are more of them than one look asks for.
+    for number in 0..15 {
+        let name = format!("c{number:02}");
+        put_missed(&world, &name, &name);
+        keep(&name);
+    }
+    let mut memory = Memory::default();
+    let kept: Vec<_> = (0..9).map(|number| format!("c{number:02}")).collect();
+    assert_eq!(
+        evictions(&world, &mut memory).await,
+        [&["a".to_owned()], &kept[..]].concat()
+    );
+    let asked = evictions(&world, &mut memory).await;
+    assert_eq!(asked.last().map(String::as_str), Some("d"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn the_next_pod_of_a_controller_is_evicted_once_one_was_injected_and_is_ready() {
+    const NEXT: &str = "/api/v1/namespaces/shop/pods/next";
+    let world = world().await;
+    for name in ["a", "b"] {
+        put_missed(&world, name, "rs");
+    }
+    let evicts = async || evictions(&world, &mut Memory::default()).await;
+    assert_eq!(evicts().await, ["a"]);
+    world.kube.remove("/api/v1/namespaces/shop/pods/a");
+    assert_eq!(evicts().await, [""; 0], "there is none that is better");
+    let mut next = pod(&json!([{"name": "app"}, {"name": SIDECAR_CONTAINER}]));
+    next["metadata"]["name"] = json!("next");
+    next["metadata"]["uid"] = json!("next");
+    next["metadata"]["annotations"] = json!({"sealpod.dev/injected": "db"});
+    next["metadata"]["creationTimestamp"] = json!((Timestamp::now() + SignedDuration::from_secs(1)).to_string());
+    next["status"] = json!({"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]});
+    world.kube.put(NEXT, next.clone());
+    let metadata: ObjectMeta = serde_json::from_value(next["metadata"].clone()).unwrap();
+    world.context.missed.saw(&metadata, &Options::default());
+    for _ in 0..3 {
+        assert_eq!(evicts().await, [""; 0], "it waits for its files");
+    }
+    next["status"] = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let mut another = next.clone();
+    another["metadata"]["uid"] = json!("another");
+    world.kube.put(NEXT, another);
+    assert_eq!(
+        evicts().await,
+        [""; 0],
+        "one of its name is not the one that was heard of"
+    );
+    world.context.missed.saw(&metadata, &Options::default());
+    world.kube.put(NEXT, next);
+    assert_eq!(evicts().await, ["b"]);
+    assert_eq!(evicts().await, [""; 0], "it stands for one");
 }
 
 /// A cluster with a pod that named no binding, made so long ago, and with bindings `db`, which it was injected with, and

@@ -1,5 +1,6 @@
 //! A certificate that somebody else keeps, cert-manager for one: we read it, and register the CA that comes with it.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -35,8 +36,10 @@ impl Keeper {
             let configuration = self.configuration().await?;
             let webhooks = self.webhooks(&configuration)?;
             let segment = own.as_ref().and_then(read_segment);
-            let found = own.as_ref().and_then(|own| found(own, &given.leaf, now));
+            let recorded = own.as_ref().and_then(|own| found(own, &given.leaf, now));
+            let found = recorded.or_else(|| self.found_here(&given.leaf));
             let (Some(segment), Some(found)) = (&segment, found) else {
+                let has_segment = segment.is_some();
                 // Where the Secret is gone, the other replicas go on with the path that is registered until they look.
                 let segment = match segment.or_else(|| registered_segment(&webhooks)) {
                     Some(segment) => segment,
@@ -46,8 +49,12 @@ impl Keeper {
                     (SEGMENT, Zeroizing::new(segment)),
                     (FOUND, Zeroizing::new(format!("{} {now}", digest(&given.leaf)))),
                 ];
-                self.write(&self.names.authority_secret, OPAQUE_TYPE, own.as_ref(), data)
-                    .await?;
+                let written = self.write(&self.names.authority_secret, OPAQUE_TYPE, own.as_ref(), data);
+                match written.await {
+                    // All that is needed is there: only the record is missing.
+                    Err(error) if has_segment && is_refused(&error) => self.find_here(&given.leaf, now, &error),
+                    written => written?,
+                }
                 continue;
             };
             let bundle = wanted(&given, &webhooks, found, now);
@@ -65,6 +72,20 @@ impl Keeper {
             self.register(&configuration, &webhooks, &bundle, segment).await?;
         }
         Err(KeepError::Contended)
+    }
+
+    fn found_here(&self, leaf: &Leaf) -> Option<Timestamp> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, at) = found.as_ref()?;
+        (*of == digest(leaf)).then_some(*at)
+    }
+
+    fn find_here(&self, leaf: &Leaf, now: Timestamp, why: &KeepError) {
+        tracing::warn!(
+            error = %why,
+            "when the webhook's certificate was found cannot be written down, so each start of a replica counts as that"
+        );
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest(leaf), now));
     }
 
     fn given(&self, secret: Option<&Secret>, now: Timestamp) -> Result<Given, KeepError> {
@@ -90,13 +111,31 @@ fn read(secret: &Secret, server: &str, now: Timestamp) -> Result<Given, CertErro
     })
 }
 
-/// When the certificate was found first. None where it is another one than was found last, and where that is still to come:
-/// then the clock of some replica is ahead, and the CA before would stay for as long.
+/// When the certificate was found first. None where it is another one than was found last, and where that is long to come:
+/// then the clock of some replica was ahead, and the CA before would stay for as long. Where it is soon to come, our own
+/// clock may be behind, and with an earlier time the CA before would go too early.
 fn found(own: &Secret, leaf: &Leaf, now: Timestamp) -> Option<Timestamp> {
     let text = secrets::text(own, FOUND)?;
     let (of, at) = text.split_once(' ')?;
     let at = at.parse().ok()?;
-    (of == digest(leaf) && at <= now).then_some(at)
+    (of == digest(leaf) && at <= now + overlap(leaf)).then_some(at)
+}
+
+/// Whether it would be so again: the Secret is not ours, or we may not write it.
+fn is_refused(error: &KeepError) -> bool {
+    match error {
+        KeepError::NotOurs(_) => true,
+        KeepError::Secret { source, .. } => {
+            matches!(source.as_ref(), kube::Error::Api(status) if status.is_forbidden())
+        }
+        _ => false,
+    }
+}
+
+/// For how long those that are registered stay. Long before the next certificate, however short they live, because the CA
+/// before has to go.
+fn overlap(leaf: &Leaf) -> Duration {
+    Lives::default().overlap().min(leaf.validity.life() / 6)
 }
 
 fn digest(leaf: &Leaf) -> String {
@@ -104,10 +143,10 @@ fn digest(leaf: &Leaf) -> String {
 }
 
 /// The CA that comes with it, and for a while those that are registered: other replicas may still serve the certificate
-/// before it. Long before the next, however short they live, because the CA before has to go.
+/// before it.
 fn wanted(given: &Given, webhooks: &[Webhook], found: Timestamp, now: Timestamp) -> String {
     let here = Duration::try_from(now.duration_since(found)).unwrap_or_default();
-    if here >= Lives::default().overlap().min(given.leaf.validity.life() / 6) {
+    if here >= overlap(&given.leaf) {
         return given.authorities.clone();
     }
     let registered = webhooks.iter().filter_map(|webhook| webhook.bundle.as_deref());

@@ -116,6 +116,63 @@ async fn a_clock_that_was_ahead_when_a_certificate_came_keeps_no_ca_for_as_long(
 }
 
 #[tokio::test]
+async fn a_replica_whose_clock_is_behind_lets_no_ca_go_too_early() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let api = installed();
+    let [one, two] = ["one", "two"].map(|name| certs::new_authority(name, start()).unwrap());
+    renew(&api, &one, start());
+    keeper(&api).keep(start()).await.unwrap();
+    renew(&api, &two, start());
+    keeper(&api).keep(after(DAY * 2)).await.unwrap();
+    api.take_writes();
+    keeper(&api).keep(after(DAY + HOUR * 23)).await.unwrap();
+    assert!(api.take_writes().is_empty(), "the later time stays");
+    keeper(&api).keep(after(DAY * 2 + HOUR * 23 + HOUR / 2)).await.unwrap();
+    assert_eq!(certs::count(&bundle(&api)), 2);
+    keeper(&api).keep(after(DAY * 3)).await.unwrap();
+    assert_eq!(bundle(&api), two.certificate);
+}
+
+#[tokio::test]
+async fn where_nothing_may_be_written_down_the_certificate_is_served_and_the_ca_before_stays_for_as_long() {
+    const OWN: &str = "/api/v1/namespaces/sealpod/secrets/webhook-ca";
+    let segment = "0123456789abcdef".repeat(2);
+    for is_ours in [false, true] {
+        let api = installed();
+        let [one, two] = ["one", "two"].map(|name| certs::new_authority(name, start()).unwrap());
+        let data = [(SEGMENT, Zeroizing::new(segment.clone()))];
+        let mut own = serde_json::to_value(secrets::new("webhook-ca", OPAQUE_TYPE, data)).unwrap();
+        if is_ours {
+            api.refuse(&format!("PUT {OWN}"), 403, "Forbidden");
+        } else {
+            // As it is restored by hand.
+            own["metadata"]["labels"] = json!(null);
+        }
+        api.put(OWN, own);
+        renew(&api, &one, start());
+        let replica = keeper(&api);
+        assert_eq!(replica.keep(start()).await.unwrap().segment, segment);
+        let new = renew(&api, &two, start());
+        for (now, count) in [(DAY * 2, 2), (DAY * 2 + DAY / 2, 2), (DAY * 3, 1)] {
+            assert_eq!(replica.keep(after(now)).await.unwrap().pair, new);
+            assert_eq!(certs::count(&bundle(&api)), count, "{now:?}");
+        }
+        assert_eq!(bundle(&api), two.certificate);
+        assert_eq!(api.secret_text(OWN, FOUND), None);
+    }
+    // Without the path there is nothing to serve by.
+    let api = installed();
+    let authority = certs::new_authority("one", start()).unwrap();
+    renew(&api, &authority, start());
+    api.put(
+        OWN,
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "webhook-ca"}}),
+    );
+    let error = keeper(&api).keep(start()).await.unwrap_err();
+    assert!(matches!(error, KeepError::NotOurs(_)), "{error}");
+}
+
+#[tokio::test]
 async fn the_ca_before_goes_also_where_no_certificate_becomes_a_day_old() {
     const HOUR: Duration = Duration::from_hours(1);
     let api = installed();

@@ -4,6 +4,8 @@ mod whatever;
 use super::super::select::Binding;
 use super::super::tests::{binding, known, pod_with, settings};
 use super::*;
+use crate::injector::lines::Lines;
+use std::time::Instant;
 
 fn review(request: &Value) -> Value {
     let mut whole = json!({
@@ -120,4 +122,25 @@ fn another_version_is_refused_by_name() {
         parse(b"{\"canary\"").unwrap_err().to_string(),
         "the body is not an AdmissionReview with a request"
     );
+}
+
+#[test]
+fn of_a_pod_that_is_too_heavy_to_be_read_it_is_known_whose_it_is() {
+    let lines = Lines::default();
+    let said = [Denial::TooLarge.to_string()];
+    let told = |object: Value| {
+        let body = review(&json!({"object": object})).to_string();
+        let request = open(body.as_bytes()).unwrap().without_pod();
+        let line = lines.of(request.pod(), &request.namespace, &said, Instant::now());
+        line.map(|line| line.pod)
+    };
+    let heavy =
+        |metadata: Value| json!({"metadata": metadata, "spec": {"tolerations": vec![json!({"key": "a"}); 100]}});
+    let quoted = |name: &str| Some(format!("{name:?}"));
+    assert_eq!(told(heavy(json!({"generateName": "web-"}))), quoted("web-"));
+    assert_eq!(told(heavy(json!({"generateName": "mail-"}))), quoted("mail-"));
+    assert_eq!(told(heavy(json!({"generateName": "web-"}))), None, "it is tried again");
+    assert_eq!(told(heavy(json!({"name": "alone"}))), quoted("alone"));
+    // What has no name that can be read is refused all the same.
+    assert_eq!(told(heavy(json!({"name": 7}))), quoted(""));
 }
