@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -160,7 +161,8 @@ fn keep_copy(path: &Path, schema: usize) -> Result<(), OpenError> {
         fs::rename(&partial, &copy)?;
         files::sync_folder(&copy)
     };
-    let made = super::backup::copy(path, &partial).and_then(|()| kept().map_err(|source| file_error(&copy, source)));
+    let made = super::backup::copy(path, &partial, &CancellationToken::new())
+        .and_then(|()| kept().map_err(|source| file_error(&copy, source)));
     // Its room is what the next start needs, of this version or the older one.
     made.inspect_err(|_| drop(fs::remove_file(&partial)))?;
     tracing::info!(from = schema, to = SCHEMA, copy = %copy.display(), "the database is brought up to date; it was copied before, remove the copy once all is well");
