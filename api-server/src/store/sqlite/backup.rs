@@ -123,10 +123,34 @@ pub(in super::super) fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, Ope
     }
 }
 
+/// The epoch by the file alone, whatever is the matter with its log: a restore puts it there, and nothing else changes it. None
+/// where it cannot be read, or is in the log still, as that of a database that was made just now.
+fn epoch_in_file(path: &Path) -> Option<Uuid> {
+    let read = || -> Result<_, OpenError> {
+        let failed = |error| engine_error(path, "cannot read the database", error);
+        let connection = open::connect_to_file(path).map_err(failed)?;
+        match open::inspect(&connection, path)? {
+            0 => Ok(None),
+            _ => own_log::epoch(&connection).map_err(failed),
+        }
+    };
+    for _ in 1..own_log::LOOKS {
+        match read() {
+            // Somebody may copy the log into it meanwhile.
+            Err(_) => std::thread::sleep(own_log::PAUSE),
+            Ok(epoch) => return epoch,
+        }
+    }
+    read().ok().flatten()
+}
+
 pub(in super::super) fn epoch_of(path: &Path) -> Result<Uuid, OpenError> {
     let path = &files::absolute(path)?;
     if !path.exists() {
         return Err(OpenError::Absent { path: path.clone() });
+    }
+    if let Some(epoch) = epoch_in_file(path) {
+        return Ok(epoch);
     }
     let connection = own_log::connect_to_look(path)?;
     open::inspect(&connection, path)?;
