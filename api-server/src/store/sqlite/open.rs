@@ -75,7 +75,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     own_log::require_database(&path)?;
     let is_given_up = options.reserve && reserve::make_way(&path).map_err(|source| file_error(&path, source))?;
     let opened = look_and_set_up(options, &path, keyring).inspect_err(|_| {
-        // A start that comes to nothing has no use for it.
+        // A start that comes to nothing has no use for it. What fails behind this leaves it to the next one.
         if is_given_up {
             reserve::take_back(&path);
         }
