@@ -14,6 +14,8 @@ use crate::store::{Ages, MAX_SEGMENT, Store};
 
 /// How often it looks, and behind something that stood in the way.
 const INTERVAL: Duration = Duration::from_hours(1);
+/// Where somebody else worked on the archives: the same hour takes the old backups away, and would come in between each time.
+const AGAIN: Duration = Duration::from_mins(1);
 const DAY: i64 = 24 * 3_600;
 /// Under this name readiness tells of entries that stay although they are old.
 const PART: &str = "audit retention";
@@ -52,29 +54,39 @@ impl std::str::FromStr for Retention {
     }
 }
 
-/// Until `stop`: at the start, and every hour.
+/// Until `stop`: at the start, and every hour, or a minute later where that was no good moment.
 pub async fn run(store: Store, backups: Backups, retention: Retention, readiness: Readiness, stop: CancellationToken) {
     let turn = async || {
         let now = store.judged_time(Time::now(), Instant::now()).await?;
         turn(&store, &backups, retention, now).await
     };
     let round = async || {
-        match turn().await {
+        let turned = turn().await;
+        let pause = pause(&turned);
+        match turned {
             Ok(Turn::Done) => readiness.settle(PART),
             Ok(Turn::NoStorage) => readiness.warn(
                 PART,
                 "entries that are old enough stay in the database, because there is no place to export them to: set SEALPOD_BACKUP_URL, or SEALPOD_AUDIT_RETAIN_DAYS to 0".to_owned(),
             ),
-            // A backup is made at this moment.
+            // At this moment a backup is made, restored or taken away.
             Err(Error::Busy) => {}
             Err(error) => {
                 tracing::error!(%error, "old entries of the audit log could not be exported, and stay; it is tried again within an hour");
                 readiness.warn(PART, format!("old entries could not be exported, and stay: {error}"));
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(pause).await;
     };
     while stop.run_until_cancelled(round()).await.is_some() {}
+}
+
+/// When it looks again behind this.
+fn pause(turned: &Result<Turn, Error>) -> Duration {
+    match turned {
+        Err(Error::Busy) => AGAIN,
+        _ => INTERVAL,
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +176,12 @@ mod tests {
         for bad in ["", "-1", "3651", "65536", "1.5", "30d", " 30"] {
             assert!(bad.parse::<Retention>().unwrap_err().contains("0: for ever"), "{bad}");
         }
+    }
+
+    #[test]
+    fn behind_somebody_who_works_on_the_archives_it_looks_again_at_once() {
+        assert!(pause(&Err(Error::Busy)) < pause(&Err(Error::Disabled)));
+        assert_eq!(pause(&Ok(Turn::Done)), INTERVAL);
     }
 
     #[test]

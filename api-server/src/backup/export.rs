@@ -24,7 +24,7 @@ pub use read::{Part, read_export, segments};
 
 use super::archive::{Header, Sealer, header};
 use super::content::LEVEL;
-use super::known::{KNOWN, Told, give_up, id_in, is_young, known_of, named, sweep, withdraw};
+use super::known::{KNOWN, Told, give_up, id_in, is_marked, is_young, known_of, named, sweep, withdraw};
 use super::make::{Counted, Stored};
 use super::restore::{Asked, Source, block_on};
 use super::storage::{Kept, Storage};
@@ -93,8 +93,8 @@ impl Backups {
 
     /// An export of the beginning of what is due that no record tells of, with what is in it: of a process that was stopped
     /// before it came to that, or of the database before this one was restored. It was proved anew. One that is not of this
-    /// epoch is passed over for a day: a server on that database takes it away itself where it does not come on record there, and
-    /// must not take what entries were dropped for here.
+    /// epoch is passed over for a day, and for as long as it is marked as none: a server on that database takes it away itself where
+    /// it does not come on record there, and must not take what entries were dropped for here.
     pub async fn unfinished(&self, store: &Store, due: &[Segment]) -> Result<Option<(Export, Vec<Segment>)>, Error> {
         let storage = self.storage()?;
         let (turn, store, due) = (self.turn(None)?, store.clone(), due.to_vec());
@@ -107,7 +107,8 @@ impl Backups {
             first_of(exports, &inner.told, |file| {
                 let id = id_in(&file.name).filter(|id| block_on(store.has_cut(*id)) == Ok(false));
                 let Some(id) = id else { return Ok(None) };
-                if is_young(file, judged) && header(&mut storage.open(&file.name)?)?.epoch != Some(store.epoch()) {
+                let may_go = is_young(file, judged) || is_marked(&files, &file.name);
+                if may_go && header(&mut storage.open(&file.name)?)?.epoch != Some(store.epoch()) {
                     return Ok(None);
                 }
                 take_up(&storage, (&store, &inner.keyring), (id, file), &due)

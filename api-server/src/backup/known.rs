@@ -169,6 +169,11 @@ pub(super) fn mark(storage: &Storage, name: &str) -> Result<(), Error> {
     Ok(storage.write(&format!("{name}{UNPROVEN}"), b"")?)
 }
 
+/// Whether the archive of this name is marked as one that may be none.
+pub(super) fn is_marked(files: &[Kept], name: &str) -> bool {
+    files.iter().any(|file| file.name == format!("{name}{UNPROVEN}"))
+}
+
 /// It is a backup now. A mark that stays beside what is known of it says nothing, and is left behind in a day.
 pub(super) fn unmark(storage: &Storage, name: &str) {
     drop(storage.remove(&format!("{name}{UNPROVEN}")));

@@ -7,6 +7,7 @@ use std::path::Path;
 use data_encoding::HEXLOWER;
 use sealpod_core::wire::backups::{Backup, Trigger};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::archive::{Header, Sealer};
@@ -37,6 +38,18 @@ impl Source for Stored {
 pub fn write_archive(
     id: Uuid,
     storage: &Storage,
+    from: (&Path, &Keyring),
+    recipients: &[Recipient],
+    trigger: Trigger,
+) -> Result<Backup, Error> {
+    write_archive_until(&CancellationToken::new(), id, storage, from, recipients, trigger)
+}
+
+/// As [`write_archive`]. Where the `end` comes before all of it is in the storage, there is none.
+pub(super) fn write_archive_until(
+    end: &CancellationToken,
+    id: Uuid,
+    storage: &Storage,
     (database, keyring): (&Path, &Keyring),
     recipients: &[Recipient],
     trigger: Trigger,
@@ -45,11 +58,12 @@ pub fn write_archive(
     store::require_room_for_copy(database)?;
     let mut header = Header::new(id, CONTENT, store::known_schema());
     let (created_at, filename) = (header.created_at, named(header.created_at, "sealpod", id, ARCHIVE));
-    let sink = Counted::new(storage.create(&filename)?);
+    let inner = storage.create(&filename)?;
+    let sink = Counted::new(Until { end, inner });
     // 2. A copy as of one instant. The keys are those of then to the end: one key more or less on the way would make an archive
     //    that is said to need another one than it does.
     let scratch = Scratch::new(folder_of(database))?;
-    store::copy(database, &scratch.path)?;
+    store::copy_until(database, &scratch.path, end)?;
     let keyring = &keyring.snapshot();
     let facts = store::inspect(&scratch.path, keyring)?;
     // 3. Compressed and sealed on its way.
@@ -57,7 +71,7 @@ pub fn write_archive(
     let manifest = Manifest::of(&header, &scratch.path, &facts)?;
     let sealer = Sealer::new(sink, header, keyring, recipients)?;
     let key_id = sealer.sealed_under().to_string();
-    let (inner, size_bytes, sha256) = content::pack(&manifest, &scratch.path, sealer)?.into_parts();
+    let (Until { inner, .. }, size_bytes, sha256) = content::pack(&manifest, &scratch.path, sealer)?.into_parts();
     mark(storage, &filename)?;
     // It may have got its name even so.
     inner.finish().inspect_err(|_| give_up(storage, &filename))?;
@@ -95,6 +109,25 @@ fn finish(storage: &Storage, (database, keyring): (&Path, &Keyring), known: &Kno
     verify(&source, &asked, folder_of(database))?;
     let json = serde_json::to_vec_pretty(known).expect("it has text and numbers only");
     Ok(storage.write(&format!("{}{KNOWN}", known.backup.filename), &json)?)
+}
+
+/// Takes nothing any more from the `end` on.
+struct Until<'a, W> {
+    end: &'a CancellationToken,
+    inner: W,
+}
+
+impl<W: Write> Write for Until<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.end.is_cancelled() {
+            return Err(io::Error::other("the server ends"));
+        }
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Counts and hashes what goes through.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use sealpod_core::Time;
 use sealpod_core::wire::backups::{Backup, Trigger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::known::{self, ARCHIVE, Told, database_name, sweep, withdraw};
-use super::make::{Stored, write_archive};
+use super::make::{Stored, write_archive_until};
 use super::needs::{Needs, Unclear};
 use super::restore::{Asked, Keep, Restored, block_on, restore, take_away};
 use super::scratch::{self, folder_of};
@@ -25,7 +26,7 @@ use crate::store::{Store, StoreError, beside};
 /// What is [`Told`] of, beside files.
 const OTHERS: &str = "backups of another database";
 
-/// How long the end of a server waits for what it called off: some requests to a bucket that answers.
+/// How long the end of a server waits for what it called off: some steps of a copy, and some requests to a bucket that answers.
 const END: Duration = Duration::from_secs(5);
 
 /// Where backups go and who can open them.
@@ -46,6 +47,8 @@ pub(super) struct Inner {
     pub(super) keyring: Keyring,
     pub(super) worker: Worker,
     turn: Arc<Semaphore>,
+    /// The server ends: no copy of the database goes on.
+    end: CancellationToken,
     needs: Needs,
     /// What stands in the storage and people were told of.
     pub(super) told: Told,
@@ -72,6 +75,7 @@ impl Backups {
             keyring,
             worker: Worker::default(),
             turn: Arc::new(Semaphore::new(1)),
+            end: CancellationToken::new(),
             needs: Needs::default(),
             told: Told::default(),
         }))
@@ -111,9 +115,11 @@ impl Backups {
                 settings,
                 database,
                 keyring,
+                end,
                 ..
             } = &*turn.inner;
-            let made = write_archive(id, &storage, (database, keyring), &settings.recipients, trigger);
+            let from = (&**database, keyring);
+            let made = write_archive_until(end, id, &storage, from, &settings.recipients, trigger);
             let made = made.inspect_err(|error| {
                 if let Error::Open(error) = error {
                     store.note_copy(error);
@@ -236,16 +242,18 @@ impl Backups {
         .await
     }
 
-    /// At the end of the server: what a bucket has of an upload that is under way is given up, and not left there. Waits for
-    /// that, but not for long.
+    /// At the end of the server: a copy of the database is called off, whose reading keeps the log from being copied, and what the
+    /// storage has of an upload that is under way is given up, and not left there. Waits for that, but not for long.
     pub async fn end(&self) {
         let Some(storage) = &self.0.settings.storage else {
             return;
         };
+        self.0.end.cancel();
+        storage.end();
         let is_done = Arc::clone(&self.0.turn).acquire_owned();
-        if storage.end() && tokio::time::timeout(END, is_done).await.is_err() {
+        if tokio::time::timeout(END, is_done).await.is_err() {
             tracing::warn!(
-                "a backup or restore was under way and did not end in time; the bucket may have parts of an upload"
+                "what was under way with the backups (one that is made, restored or removed, or an export of the audit log) did not end in time; a file of it goes a day later, a copy beside the database at the next start, and parts of an upload by the rules of the bucket"
             );
         }
     }

@@ -116,16 +116,10 @@ impl Storage {
         }
     }
 
-    /// Ends the uploads and downloads that are under way, where they would go on for as long as a request may take. Answers
-    /// whether this is such a place.
-    pub(super) fn end(&self) -> bool {
-        match self {
-            // What takes time there is the copy of the database, which is as good as gone when this process is.
-            Self::Directory(_) => false,
-            Self::Bucket(bucket) => {
-                bucket.end.cancel();
-                true
-            }
+    /// Ends the uploads and downloads that are under way, where they would go on for as long as a request may take.
+    pub(super) fn end(&self) {
+        if let Self::Bucket(bucket) = self {
+            bucket.end.cancel();
         }
     }
 

@@ -157,7 +157,7 @@ fn say_what_next(restored: &Restored, keep: Keep, is_kept: bool) -> Outcome {
         Keep::Keys => print(format_args!("its sessions are ended; its keys are as they were"))?,
     }
     print(format_args!(
-        "to switch: stop the server, move its database away together with the -wal and -shm beside it, put {path} in its place, start the server"
+        "to switch: stop the server, move its database away together with the -wal, the -shm and, where there is one, the .lost-log beside it, put {path} in its place, start the server"
     ))
 }
 

@@ -72,7 +72,7 @@ async fn get(
 /// Restore a backup to a new file beside the database
 ///
 /// The server goes on with the database that it has. To switch: stop it, put the restored file in that one's place without
-/// its `-wal` and `-shm`, start it. In the restored database every session and every key is ended.
+/// its `-wal`, `-shm` and `.lost-log`, start it. In the restored database every session and every key is ended.
 #[utoipa::path(
     post, path = "/api/backups/{backup_id}/restore", tag = "backups", security(("admin_key" = []), ("session" = [])),
     params(("backup_id" = Uuid, Path)), responses((status = 200, body = wire::RestoredBackup), Problems),

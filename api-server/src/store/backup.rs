@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{By, OpenError, Result, Store, sqlite};
@@ -91,7 +92,12 @@ pub fn require_room_for_copy(database: &Path) -> Result<(), OpenError> {
 /// Copies the database at `from`, as it is at this instant, into a new file that only its owner can read. Others go on reading
 /// and writing it, in this process or another one. Blocks.
 pub fn copy(from: &Path, into: &Path) -> Result<(), OpenError> {
-    sqlite::backup::copy(from, into)
+    copy_until(from, into, &CancellationToken::new())
+}
+
+/// As [`copy`], which is an error from the `end` on.
+pub fn copy_until(from: &Path, into: &Path, end: &CancellationToken) -> Result<(), OpenError> {
+    sqlite::backup::copy(from, into, end)
 }
 
 /// Reads all of a copy that nobody else uses: that it has no damage, that the keys open it, and what is in it. Blocks.

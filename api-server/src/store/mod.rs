@@ -46,8 +46,8 @@ use uuid::Uuid;
 pub use accounts::{Account, AccountScope, NewAccount, Rotated};
 pub use acl::{AclRule, NewRule, RuleQuery, Subject};
 pub use backup::{
-    Comparison, Differences, Facts, beside, compare, copy, epoch_of, folder_of, inspect, known_schema, needed_keys,
-    require_room, require_room_for_copy, sync_folder,
+    Comparison, Differences, Facts, beside, compare, copy, copy_until, epoch_of, folder_of, inspect, known_schema,
+    needed_keys, require_room, require_room_for_copy, sync_folder,
 };
 pub use bundle::{Asker, BundleQuery, Bundled, Credential, Judge, Selection, Snapshot, SnapshotVersion};
 pub use changes::{ChangeEntry, ChangesPage, ChangesQuery, Edge, Position};

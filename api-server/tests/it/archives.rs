@@ -465,6 +465,27 @@ async fn what_a_server_that_is_gone_exported_is_taken_up_by_the_restored_databas
 }
 
 #[tokio::test]
+async fn what_another_server_marked_as_no_export_is_not_taken_up_however_old_it_is() {
+    let (fixture, backups) = filled(30).await;
+    let (store, folder) = (&fixture.store, fixture.folder.path());
+    let made = backups.create(store, Trigger::Manual, by()).await.unwrap();
+    let name = stopped(store, &backups).await;
+    let restored = backups.restore(store, made.id, by()).await.unwrap().path;
+    let restored = Store::open(&Options::new(&restored), &keyring()).unwrap();
+    let known = known(folder, &name);
+    let id = name.strip_suffix(".audit").unwrap();
+    let id = id[id.len() - 36..].parse().unwrap();
+    // That one takes it away at any time.
+    std::fs::rename(&known, known.with_extension("json.partial")).unwrap();
+    make_old(&archive(folder, &name));
+    turn_later(&restored, &backups).await.unwrap();
+    assert_eq!(restored.has_cut(id).await, Ok(false));
+    let own = exports(&place(folder)).unwrap().remove(0);
+    assert_eq!((own.id == id, restored.has_cut(own.id).await), (false, Ok(true)));
+    restored.close().await;
+}
+
+#[tokio::test]
 async fn an_export_of_entries_that_a_restored_database_has_not_is_kept_and_not_believed() {
     let (fixture, backups) = filled(20).await;
     let (store, folder) = (&fixture.store, fixture.folder.path());

@@ -290,6 +290,25 @@ async fn of_two_databases_in_one_place_each_has_its_own_newest_backup() {
     assert!(said.contains(&format!("of database {drill}, ")), "{said}");
     let (ok, said) = compare(&own, "own.db");
     assert!(ok && !said.contains("the backup is of database"), "{said}");
+
+    // One of an earlier version may be of any.
+    let kept = dir.path().join("backups");
+    let mut known = crate::backups::files(&kept).into_iter();
+    let known = kept.join(
+        known
+            .find(|name| name.ends_with(&format!("{theirs}.backup.json")))
+            .unwrap(),
+    );
+    let mut of: serde_json::Value = serde_json::from_slice(&std::fs::read(&known).unwrap()).unwrap();
+    of.as_object_mut().unwrap().remove("epoch").unwrap();
+    std::fs::write(&known, of.to_string()).unwrap();
+    let said = text(&list(&["--of", &path("drill.db")]).stderr);
+    assert!(said.contains("(1 of an earlier version"), "{said}");
+    let listed = text(&list(&[]).stdout);
+    assert!(
+        listed.lines().next().unwrap().ends_with(" of database unknown"),
+        "{listed}"
+    );
 }
 
 /// A process that is killed on the way leaves keys without a database, and never a database without its keys.

@@ -196,6 +196,46 @@ async fn no_value_stands_in_a_backup_or_beside_it() {
     assert!(command(&["backup", "--help"]).output().unwrap().status.success());
 }
 
+/// The copy has begun.
+async fn until_copied(dir: &Path) {
+    let is_copy = |name: &String| {
+        let is_database = name.starts_with(".sealpod-scratch-") && name.matches('.').count() == 1;
+        is_database && std::fs::metadata(dir.join(name)).is_ok_and(|copy| copy.len() > 0)
+    };
+    while !files(dir).iter().any(is_copy) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_in_the_middle_of_a_copy_ends_it_and_leaves_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(Running::start(dir.path()).process.stop().0, Some(0));
+    // So much that a stop comes in the middle.
+    let database = rusqlite::Connection::open(dir.path().join("sealpod.db")).unwrap();
+    let rows = "CREATE TABLE filler (content BLOB);
+        WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100000)
+        INSERT INTO filler SELECT randomblob(1000) FROM n;";
+    database.execute_batch(rows).unwrap();
+    database.close().unwrap();
+    let server = Running::with_backups(dir.path());
+    {
+        let asked = server.call("POST", "/api/backups", None);
+        tokio::select! {
+            () = until_copied(dir.path()) => {}
+            answer = asked => panic!("{answer:?}"),
+        }
+        // Nobody waits for it any more, and it goes on.
+    }
+    server.process.signal();
+    let ended = tokio::task::block_in_place(|| server.process.wait());
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(!ended.log.contains("did not end in time"), "{}", ended.log);
+    let left = files(dir.path());
+    assert!(left.iter().all(|name| !name.contains(".sealpod-scratch-")), "{left:?}");
+    assert_eq!(files(&dir.path().join("backups")), [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_a_backup_is_made_leaves_no_copy_and_no_archive_but_for_those_that_go_in_a_day() {
     let dir = tempfile::tempdir().unwrap();

@@ -166,6 +166,60 @@ async fn a_restored_database_beside_the_log_of_another_one_does_not_open() {
     is_refused(dir.path(), "was not written to");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn which_backups_a_database_has_is_told_whatever_is_the_matter_with_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = killed(dir.path()).await;
+    assert_eq!(Running::start(dir.path()).process.stop().0, Some(0));
+    let (url, database) = (
+        format!("file://{}", dir.path().join("backups").display()),
+        dir.path().join("sealpod.db").display().to_string(),
+    );
+    let listed = || {
+        let output = run(&["backup", "list", "--backup-url", &url, "--of", &database]);
+        assert!(text(&output.stdout).starts_with(&id), "{}", text(&output.stderr));
+    };
+    let note = dir.path().join("sealpod.db.lost-log");
+    std::fs::write(&note, "its log is lost").unwrap();
+    is_refused_for(dir.path(), "its log is lost");
+    listed();
+    // As the note says: what is restored is to be put in the place of all of it.
+    let output = restored_of(dir.path(), &id);
+    assert!(output.contains("the .lost-log beside it"), "{output}");
+    std::fs::remove_file(note).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    drop(Running::start(other.path()));
+    std::fs::copy(other.path().join("sealpod.db-wal"), dir.path().join("sealpod.db-wal")).unwrap();
+    is_refused_for(dir.path(), "was not written to");
+    listed();
+}
+
+/// Nobody opens the database there, and is told why.
+fn is_refused_for(dir: &Path, why: &str) {
+    let output = maintain(dir, &["audit", "verify"]);
+    assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+}
+
+/// What a restore says.
+fn restored_of(dir: &Path, id: &str) -> String {
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let url = format!("file://{}", path("backups"));
+    let (to, key) = (path("restored.db"), path("master.key"));
+    let asked = [
+        "backup",
+        "restore",
+        id,
+        "--to",
+        &to,
+        "--backup-url",
+        &url,
+        "--master-key-file",
+        &key,
+    ];
+    text(&run(&asked).stdout)
+}
+
 /// The restored database under its name, without a log.
 fn put_in_place(dir: &Path) {
     for name in ["sealpod.db-wal", "sealpod.db-shm"] {

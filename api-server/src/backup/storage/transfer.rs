@@ -87,7 +87,8 @@ impl Parts {
         if !self.part.is_empty() {
             self.put()?;
         }
-        let completed = self.bucket.wait(&self.handle, self.upload.complete());
+        // Also at the end of the server: it may be done behind whoever does not wait for it, and then nobody would take it away.
+        let completed = self.handle.block_on(self.upload.complete());
         completed.map(drop).map_err(|cause| of_bucket(&self.bucket, cause))
     }
 
@@ -279,6 +280,54 @@ mod tests {
         let sent = catch_unwind(AssertUnwindSafe(move || upload.write_all(&vec![0; PART + 1])));
         assert!(sent.is_err());
         assert_eq!(aborted.load(Ordering::Relaxed), 0);
+    }
+
+    /// An upload that is complete at once.
+    #[derive(Debug)]
+    struct Complete;
+
+    impl MultipartUpload for Complete {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn complete<'s, 'f>(&'s mut self) -> BoxFuture<'f, object_store::Result<PutResult>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            let extensions = object_store::Extensions::default();
+            Box::pin(async move {
+                Ok(PutResult {
+                    e_tag: None,
+                    version: None,
+                    extensions,
+                })
+            })
+        }
+
+        fn abort<'s, 'f>(&'s mut self) -> BoxFuture<'f, object_store::Result<()>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[test]
+    fn at_the_end_no_part_is_sent_any_more_and_what_makes_a_file_of_them_is_waited_for() {
+        let (runtime, bucket) = (tokio::runtime::Runtime::new().unwrap(), bucket());
+        bucket.end.cancel();
+        let upload = || {
+            let parts = Parts::new(Box::new(Complete), bucket.clone(), runtime.handle().clone());
+            Upload::new(Sink::Parts(parts))
+        };
+        let mut sent = upload();
+        sent.write_all(b"part").unwrap();
+        let said = sent.finish().unwrap_err().to_string();
+        assert!(said.contains("the server ends"), "{said}");
+        upload().finish().unwrap();
     }
 
     fn bucket() -> Bucket {

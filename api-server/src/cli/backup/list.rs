@@ -36,12 +36,13 @@ pub fn list_backups(args: ListArgs) -> Outcome {
             Some(name) => name.to_owned(),
             None => database_name(store::epoch_of(&of)?),
         };
+        let unknown = all.iter().filter(|(_, epoch)| epoch.is_none()).count();
         let own: Vec<_> = all
             .into_iter()
             .filter(|(_, epoch)| epoch.map(database_name).as_ref() == Some(&name))
             .collect();
         if own.is_empty() {
-            return Err(none_of(&name).into());
+            return Err(none_of(&name, unknown).into());
         }
         own.iter().try_for_each(show)
     })
@@ -52,11 +53,17 @@ fn is_name(text: &str) -> bool {
     text.len() == database_name(Uuid::nil()).len() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Nothing that a script could take for one.
-fn none_of(name: &str) -> anyhow::Error {
+/// Nothing that a script could take for one. So many backups say nothing of their database.
+fn none_of(name: &str, unknown: usize) -> anyhow::Error {
+    let unknown = match unknown {
+        0 => String::new(),
+        count => format!(
+            " ({count} of an earlier version, which do not say of which database they are, stand there as unknown)"
+        ),
+    };
     anyhow!(
-        "there is no backup of database {name} here; `backup list` shows all that there are. A database that was restored is another \
-         one from then on, and what was made before stands under the name that it had"
+        "there is no backup of database {name} here; `backup list` shows all that there are{unknown}. A database that was restored is \
+         another one from then on, and what was made before stands under the name that it had"
     )
 }
 

@@ -1,11 +1,13 @@
 //! Copies of the database file.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
 use rusqlite::{Connection, ErrorCode};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::super::backup::Facts;
@@ -44,15 +46,15 @@ const TABLES: [&str; 16] = [
 const MOST_LOG: u64 = 512 * 1024 * 1024;
 
 /// The copy is not flushed: most are gone before the disk would have them, and a flush of so much would keep commits waiting.
-pub(in super::super) fn copy(from: &Path, into: &Path) -> Result<(), OpenError> {
+pub(in super::super) fn copy(from: &Path, into: &Path, end: &CancellationToken) -> Result<(), OpenError> {
     // A long one that somebody left behind is no reason: by a start it is copied into the database behind this.
     let log = files::log_of(from).map_or(0, |(_, bytes)| bytes);
-    copy_within(log.saturating_add(MOST_LOG), from, into)
+    copy_within(log.saturating_add(MOST_LOG), from, into, end)
 }
 
 /// It ends where it would cost who writes meanwhile more than a backup is worth: the log, or what is free on its volume or the
-/// copy's.
-fn copy_within(most_log: u64, from: &Path, into: &Path) -> Result<(), OpenError> {
+/// copy's. At the `end` it ends as well: for as long as it reads, nobody can copy all of the log.
+fn copy_within(most_log: u64, from: &Path, into: &Path, end: &CancellationToken) -> Result<(), OpenError> {
     let connection = own_log::connect(from, open::READER_CACHE)?;
     open::inspect(&connection, from)?;
     let unflushed = connection.pragma_update(None, "synchronous", "OFF");
@@ -64,11 +66,17 @@ fn copy_within(most_log: u64, from: &Path, into: &Path) -> Result<(), OpenError>
         Arc::new(Mutex::new(None)),
         [from, into].map(|path| files::folder_of(path).to_owned()),
     );
-    let (said, database) = (Arc::clone(&why), from.to_owned());
+    let (said, database, end) = (Arc::clone(&why), from.to_owned(), end.clone());
     let is_over = move || {
         let log = files::log_of(&database).filter(|(_, bytes)| *bytes > most_log);
         let overgrown = log.map(|(path, bytes)| OpenError::LongLog { path, bytes });
-        let over = overgrown.or_else(|| folders.iter().find_map(|folder| files::require_room(folder, 0).err()));
+        let ended = || {
+            end.is_cancelled()
+                .then(|| files::file_error(&database, io::Error::other("the server ends")))
+        };
+        let over = overgrown
+            .or_else(ended)
+            .or_else(|| folders.iter().find_map(|folder| files::require_room(folder, 0).err()));
         let is_over = over.is_some();
         *said.lock().unwrap_or_else(PoisonError::into_inner) = over;
         is_over
@@ -115,10 +123,34 @@ pub(in super::super) fn needed_keys(path: &Path) -> Result<Vec<MasterKeyId>, Ope
     }
 }
 
+/// The epoch by the file alone, whatever is the matter with its log: a restore puts it there, and nothing else changes it. None
+/// where it cannot be read, or is in the log still, as that of a database that was made just now.
+fn epoch_in_file(path: &Path) -> Option<Uuid> {
+    let read = || -> Result<_, OpenError> {
+        let failed = |error| engine_error(path, "cannot read the database", error);
+        let connection = open::connect_to_file(path).map_err(failed)?;
+        match open::inspect(&connection, path)? {
+            0 => Ok(None),
+            _ => own_log::epoch(&connection).map_err(failed),
+        }
+    };
+    for _ in 1..own_log::LOOKS {
+        match read() {
+            // Somebody may copy the log into it meanwhile.
+            Err(_) => std::thread::sleep(own_log::PAUSE),
+            Ok(epoch) => return epoch,
+        }
+    }
+    read().ok().flatten()
+}
+
 pub(in super::super) fn epoch_of(path: &Path) -> Result<Uuid, OpenError> {
     let path = &files::absolute(path)?;
     if !path.exists() {
         return Err(OpenError::Absent { path: path.clone() });
+    }
+    if let Some(epoch) = epoch_in_file(path) {
+        return Ok(epoch);
     }
     let connection = own_log::connect_to_look(path)?;
     open::inspect(&connection, path)?;
@@ -211,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_ends_where_the_log_becomes_too_long_and_says_so() {
+    fn a_copy_ends_where_the_log_becomes_too_long_or_the_server_ends_and_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let (path, copied) = (folder.path().join("sealpod.db"), folder.path().join("copy"));
         files::create(&path).unwrap();
@@ -221,14 +253,18 @@ mod tests {
             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
             INSERT INTO rows SELECT hex(randomblob(20)) FROM n;";
         connection.execute_batch(rows).unwrap();
-        let refused = copy_within(0, &path, &copied).unwrap_err();
+        let refused = copy_within(0, &path, &copied, &CancellationToken::new()).unwrap_err();
         assert!(
             matches!(&refused, OpenError::LongLog { bytes, .. } if *bytes > 0),
             "{refused}"
         );
         assert_eq!(fault_of_reading(&refused, &path), None);
-        let other = folder.path().join("other");
-        copy(&path, &other).unwrap();
+        let (other, end) = (folder.path().join("other"), CancellationToken::new());
+        copy(&path, &other, &end).unwrap();
         assert!(other.metadata().unwrap().len() > 20_000);
+        end.cancel();
+        let ended = copy(&path, &folder.path().join("late"), &end).unwrap_err();
+        assert!(ended.to_string().contains("the server ends"), "{ended}");
+        assert_eq!(fault_of_reading(&ended, &path), None);
     }
 }

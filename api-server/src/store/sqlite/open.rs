@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -74,7 +75,7 @@ pub(super) fn open(options: &Options, keyring: &Keyring) -> Result<Opened, OpenE
     own_log::require_database(&path)?;
     let is_given_up = options.reserve && reserve::make_way(&path).map_err(|source| file_error(&path, source))?;
     let opened = look_and_set_up(options, &path, keyring).inspect_err(|_| {
-        // A start that comes to nothing has no use for it.
+        // A start that comes to nothing has no use for it. What fails behind this leaves it to the next one.
         if is_given_up {
             reserve::take_back(&path);
         }
@@ -160,7 +161,8 @@ fn keep_copy(path: &Path, schema: usize) -> Result<(), OpenError> {
         fs::rename(&partial, &copy)?;
         files::sync_folder(&copy)
     };
-    let made = super::backup::copy(path, &partial).and_then(|()| kept().map_err(|source| file_error(&copy, source)));
+    let made = super::backup::copy(path, &partial, &CancellationToken::new())
+        .and_then(|()| kept().map_err(|source| file_error(&copy, source)));
     // Its room is what the next start needs, of this version or the older one.
     made.inspect_err(|_| drop(fs::remove_file(&partial)))?;
     tracing::info!(from = schema, to = SCHEMA, copy = %copy.display(), "the database is brought up to date; it was copied before, remove the copy once all is well");

@@ -27,8 +27,8 @@ const MARK: &str = "untouched";
 
 /// How often, and with what between, a log has to be found foreign. Whoever runs on the database copies its log into the
 /// file meanwhile, and what is read of the file alone can be torn, or older than what is read next.
-const LOOKS: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const LOOKS: u32 = 3;
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// What tells databases apart.
 struct Traits {

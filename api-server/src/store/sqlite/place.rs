@@ -131,7 +131,7 @@ impl Place {
     }
 
     /// Copies a log that has lost its name into the database, by what is open of both, and says what came of it. Nobody of this
-    /// process reads any more. What stands under that name goes, whatever came of it; where that or the copy fails, a note keeps
+    /// process reads any more: a copy for a backup, which would stand in the way, is called off before. What stands under that name goes, whatever came of it; where that or the copy fails, a note keeps
     /// everybody from the database.
     pub(super) fn save(&self, connection: &Connection) {
         let (log, database) = (self.log.display(), self.database.display());

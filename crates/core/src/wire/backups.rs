@@ -51,7 +51,8 @@ impl Trigger {
 #[cfg_attr(feature = "openapi", derive(ToSchema))]
 pub struct RestoredBackup {
     /// Path of the restored database on the server's volume. To switch: stop the server, move the live one away together
-    /// with its `-wal` and `-shm`, which may hold its newest changes, put this file in its place, start.
+    /// with its `-wal` and `-shm`, which may hold its newest changes, and with a `.lost-log`, which keeps everybody from the
+    /// database; put this file in its place, start.
     pub restored_path: String,
     pub backup_id: Uuid,
 }
