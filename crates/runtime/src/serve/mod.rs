@@ -151,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_flight_at_the_stop_is_answered() {
-        let (arrived, mut arrives) = tokio::sync::mpsc::channel(1);
+        let (arrived, mut seen) = tokio::sync::mpsc::channel(1);
         let router = Router::new().route(
             "/",
             get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move {
@@ -162,7 +162,7 @@ mod tests {
         );
         let (address, shutdown, task) = start(router, Duration::from_secs(10));
         let request = tokio::spawn(fetch(address));
-        arrives.recv().await.unwrap();
+        seen.recv().await.unwrap();
         shutdown.cancel();
         assert!(request.await.unwrap().ends_with("127.0.0.1"));
         task.await.unwrap().unwrap();
@@ -170,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_never_ends_does_not_hold_the_stop() {
-        let (arrived, mut arrives) = tokio::sync::mpsc::channel(1);
+        let (arrived, mut seen) = tokio::sync::mpsc::channel(1);
         let never = get(|| async move {
             arrived.send(()).await.unwrap();
             std::future::pending::<()>().await;
@@ -178,7 +178,7 @@ mod tests {
         let router = Router::new().route("/", never);
         let (address, shutdown, task) = start(router, Duration::from_millis(100));
         let request = tokio::spawn(fetch(address));
-        arrives.recv().await.unwrap();
+        seen.recv().await.unwrap();
         let before = Instant::now();
         shutdown.cancel();
         task.await.unwrap().unwrap();
