@@ -27,6 +27,9 @@ AGE-SECRET-KEY-1PRXHQHZQFGNZ922NDQ4S4XXLEYU3EZXACH48XFMTYXPAKHT2NDVSLXWM80
 KEY
 ";
 
+/// A master key of nothing.
+const OTHER_KEY: &str = "8c264a6aae665f0228087db79ac50bfbb888cb6f4e227504d9083dfdfcf88551";
+
 fn server() -> String {
     format!("{}-0", object("api-server"))
 }
@@ -60,7 +63,7 @@ async fn until_the_file_says(t: &Sandbox, value: &str) -> Result<()> {
 
 /// Puts another key in the place of the one that there is, and waits until the server has ended over that.
 async fn lose(t: &Sandbox, keys: &Api<Secret>) -> Result<()> {
-    let other = json!({"stringData": {"master.key": "0123456789abcdef".repeat(4)}});
+    let other = json!({"stringData": {"master.key": OTHER_KEY}});
     keys.patch(&object("master-key"), &PatchParams::default(), &Patch::Merge(other))
         .await?;
     let pods: Api<Pod> = Api::namespaced(t.client(), NAMESPACE);

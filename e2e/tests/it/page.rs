@@ -17,19 +17,21 @@ const FIRST: &str = "On Kubernetes";
 /// The number of the copy that the way back goes to.
 pub const COPY: &str = "1";
 
-/// What the commands under this heading print, behind those of [`FIRST`].
+/// What the commands under this heading print, behind all those of [`FIRST`].
 pub async fn run(t: &Sandbox, heading: &str) -> Result<String> {
     let folder = tempfile::tempdir()?;
-    run_in(t, folder.path(), heading, &blocks(heading)?.concat()).await
+    let all = [&blocks(FIRST)?[1..], &blocks(heading)?].concat();
+    run_in(t, folder.path(), heading, &all.concat()).await
 }
 
-/// What these commands of `heading` print where somebody works who has the files of the folder, and the tools in its `bin`.
+/// What these commands of `heading` print where somebody works who has the files of the folder, and the tools in its `bin`; of
+/// [`FIRST`] behind what others need alone, so that there need be no server.
 pub async fn run_in(t: &Sandbox, folder: &Path, heading: &str, commands: &str) -> Result<String> {
     let kubectl = t.tools().kubectl(["version"]);
     let kubectl = kubectl.as_std();
     let tools = Path::new(kubectl.get_program()).parent().context("it is in a folder")?;
     let mut script = Command::new("bash");
-    let commands = format!("set -euo pipefail\n{}{commands}", blocks(FIRST)?.concat());
+    let commands = format!("set -euo pipefail\n{}{commands}", blocks(FIRST)?[0]);
     script.args(["-c", &commands]).current_dir(folder);
     for (name, value) in kubectl.get_envs() {
         script.env(name, value.unwrap_or_default());
