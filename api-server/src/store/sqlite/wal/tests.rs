@@ -238,7 +238,9 @@ async fn a_log_that_is_far_too_long_leaves_reads_a_second() {
         write(&engine, 1).await;
     }
     assert_eq!(held.await.unwrap(), Err(StoreError::TooSlow));
-    // What is behind the first one has been looked after with the second.
+    // The first one may be left alone with a copy that takes long; what is behind the next has been looked after with the last.
+    write(&engine, 1).await;
+    engine.health.wal.settle(&engine.health);
     write(&engine, 2).await;
     assert!(!engine.health.wal.is_far_too_long());
     // The file is as long as a burst may make it, whatever came beyond.
